@@ -1,0 +1,55 @@
+"""advfeat: attack a network, train a robust one, and see what it has learned, in JAX.
+
+The flat face of the functional layers. They do no I/O and know no flax; `advfeat.models`,
+`advfeat.data` and the other outer layers are imported by name.
+"""
+
+from advfeat.attacks import (
+    attack_batch,
+    attack_dataset,
+    fgsm,
+    gaussian_noise,
+    pgd,
+    salt_and_pepper_noise,
+    uniform_noise,
+)
+from advfeat.evaluation import accuracy, evaluate_epsilons, predict
+from advfeat.losses import cross_entropy, margin, smoothed_cross_entropy
+from advfeat.objectives import targeted, untargeted
+from advfeat.steps import from_optax, momentum, steepest
+from advfeat.threat import ThreatModel, l1, l2, linf, threat_model
+from advfeat.types import AttackFn, AttackResult, Best, ModelFn, Objective, as_model_fn
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttackFn",
+    "AttackResult",
+    "Best",
+    "ModelFn",
+    "Objective",
+    "ThreatModel",
+    "accuracy",
+    "as_model_fn",
+    "attack_batch",
+    "attack_dataset",
+    "cross_entropy",
+    "evaluate_epsilons",
+    "fgsm",
+    "from_optax",
+    "gaussian_noise",
+    "l1",
+    "l2",
+    "linf",
+    "margin",
+    "momentum",
+    "pgd",
+    "predict",
+    "salt_and_pepper_noise",
+    "smoothed_cross_entropy",
+    "steepest",
+    "targeted",
+    "threat_model",
+    "uniform_noise",
+    "untargeted",
+]

@@ -1,0 +1,90 @@
+"""Batches of attacks: the vmap, the one jit, and the loop over a data set with one fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.checks import check_images, check_positive
+from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
+
+
+@jax.jit
+def _attack_batch(
+    attack: AttackFn, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+) -> AttackResult:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
+    return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
+
+
+def attack_batch(
+    attack: AttackFn, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+) -> AttackResult:
+    """Attacks a batch, compiled once per shape: new eps, weights or data do not recompile.
+
+    Args:
+      attack: an attack on ONE example, a pytree.
+      root: a typed key; each example's own key is `fold_in(root, id)`, so that draws do not
+        depend on the batch's size, order or padding, nor on the devices.
+      ids: `[B]` int32, the examples' ids.
+      model_fn: the network, for ONE example.
+      x: `[B, H, W, C]` in [0, 1].
+      y: labels `[B]` (or targets), or any pytree with leading axis B.
+
+    Returns:
+      An `AttackResult` whose leaves have a leading axis B.
+    """
+    return _attack_batch(as_model_fn(attack), root, ids, as_model_fn(model_fn), x, y)
+
+
+def attack_dataset(
+    attack: AttackFn,
+    root: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    ids: np.ndarray | None = None,
+    batch_size: int = 250,
+    advance: Callable[[int], Any] | None = None,
+) -> AttackResult:
+    """Attacks a whole data set in batches of one shape; the last is padded, the padding dropped.
+
+    Args:
+      attack: an attack on ONE example.
+      root: a typed key.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1], on the host.
+      labels: `[N]` labels or targets.
+      ids: `[N]`, by default 0 … N-1.
+      batch_size: examples at a time: what bounds the memory on the device.
+      advance: called with the number of examples after each batch (a progress bar's `update`).
+
+    Returns:
+      An `AttackResult` of NumPy arrays with a leading axis N.
+
+    Raises:
+      ValueError: for bad images, or labels that are not one per image.
+    """
+    check_images(images)
+    check_positive(batch_size, name="batch_size")
+    count = len(images)
+    if np.shape(labels)[:1] != (count,):
+        raise ValueError(f"labels must hold {count} entries, one per image, got {np.shape(labels)}")
+    ids = np.arange(count, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
+    attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
+    size = min(batch_size, count)
+    parts = []
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        rows = start + np.minimum(np.arange(size), real - 1)
+        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
+        result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
+        parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
+        if advance is not None:
+            advance(real)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

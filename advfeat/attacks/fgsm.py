@@ -1,0 +1,50 @@
+"""The fast gradient sign method, and its one-step relatives in other norms.
+
+Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 4.
+"""
+
+from __future__ import annotations
+
+from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Objective
+
+
+def fgsm(
+    threat: ThreatModel,
+    *,
+    step_size: float | Array | None = None,
+    random_start: bool = False,
+    objective: Objective | None = None,
+    score_last: bool = True,
+) -> GradientAttack:
+    """One step of length eps along the norm's steepest direction.
+
+    Args:
+      threat: the set of allowed inputs; with L-infinity this is the sign method of the paper.
+      step_size: `[]`, by default eps; Wong et al. (2020) use 1.25 eps with a random start.
+      random_start: start uniformly in the ball instead of at the example.
+      objective: what to ascend; by default cross-entropy away from the label.
+      score_last: whether the result is scored, at the price of one forward pass.
+
+    Returns:
+      An `AttackFn` for ONE example. As in PGD, the start counts as an iterate: an example that is
+      misclassified already stays as it is.
+
+    Raises:
+      ValueError: for a step size that is negative or NaN.
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> result = fgsm(advfeat.linf(0.25))(
+    ...     jax.random.key(0), lambda x: jnp.stack([x[0], x[1]]), jnp.array([0.6, 0.5]), 0)
+    >>> result.best.x
+    Array([0.35, 0.75], dtype=float32)
+    """
+    return pgd(
+        threat,
+        steps=1,
+        step_size=threat.eps if step_size is None else step_size,
+        random_start=random_start,
+        objective=objective,
+        score_last=score_last,
+    )

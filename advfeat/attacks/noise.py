@@ -1,0 +1,103 @@
+"""Noise of the same norm: the baseline beside which an attack has to be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent
+from advfeat.checks import check_positive
+from advfeat.norms import scale_to_norm
+from advfeat.objectives import untargeted
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackResult, Best, Key, ModelFn, Objective, frozen
+
+
+def _gaussian(key: Key, x: Array) -> Array:
+    return jax.random.normal(key, x.shape, x.dtype)
+
+
+def _uniform(key: Key, x: Array) -> Array:
+    return jax.random.uniform(key, x.shape, x.dtype, -1.0, 1.0)
+
+
+def _salt_and_pepper(key: Key, x: Array) -> Array:
+    """One pixel in ten (all channels together) towards white or black, by a coin's throw."""
+    key_where, key_which = jax.random.split(key)
+    pixel = (*x.shape[:-1], 1)
+    hit = jax.random.bernoulli(key_where, 0.1, pixel)
+    target = jax.random.bernoulli(key_which, 0.5, pixel).astype(x.dtype)
+    return jnp.where(hit, target - x, 0.0)
+
+
+DRAWS = {"gaussian": _gaussian, "uniform": _uniform, "salt_and_pepper": _salt_and_pepper}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NoiseAttack:
+    """Random perturbations scaled to lie exactly eps away, clipping included: an `AttackFn`.
+
+    Attributes:
+      threat: its norm and eps say how large the noise is.
+      kind: `gaussian`, `uniform` or `salt_and_pepper`.
+      repeats: draws, of which each example keeps its worst.
+      objective: what counts as worse.
+    """
+
+    threat: ThreatModel
+    kind: str = dataclasses.field(metadata={"static": True})
+    repeats: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
+        """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
+        oracle = ascent.scores_only(self.objective, frozen(model_fn), y)
+
+        def draw(index: Array | int) -> Best:
+            key_draw, key_score = jax.random.split(jax.random.fold_in(key, index))
+            noise = DRAWS[self.kind](key_draw, x)
+            point = scale_to_norm(self.threat.norm, self.threat.eps, x, noise)
+            point = self.threat.project(x, point)
+            seen = oracle(key_score, point)
+            far = self.threat.distance(x, point).astype(jnp.float32)
+            return Best(point, seen.score.astype(jnp.float32), seen.success, far)
+
+        def again(carry: tuple[Best, Best], index: Array) -> tuple[tuple[Best, Best], None]:
+            new = draw(index)
+            return (ascent.choose(ascent.by_success, new, carry[0]), new), None
+
+        first = draw(0)
+        (best, last), _ = jax.lax.scan(again, (first, first), jnp.arange(1, self.repeats))
+        count = jnp.full_like(x, self.repeats, shape=(), dtype=jnp.int32)
+        return AttackResult(best, last, count, jnp.zeros_like(count))
+
+
+def _noise(kind: str, threat: ThreatModel, repeats: int, objective: Objective | None) -> NoiseAttack:
+    check_positive(repeats, name="repeats")
+    chosen = untargeted() if objective is None else objective
+    return NoiseAttack(threat=threat, kind=kind, repeats=repeats, objective=chosen)
+
+
+def gaussian_noise(
+    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+) -> NoiseAttack:
+    """Gaussian noise of norm eps; each example keeps the worst of `repeats` draws."""
+    return _noise("gaussian", threat, repeats, objective)
+
+
+def uniform_noise(
+    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+) -> NoiseAttack:
+    """Uniform noise of norm eps; each example keeps the worst of `repeats` draws."""
+    return _noise("uniform", threat, repeats, objective)
+
+
+def salt_and_pepper_noise(
+    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+) -> NoiseAttack:
+    """A tenth of the pixels towards black or white, to norm eps; the worst of `repeats` draws."""
+    return _noise("salt_and_pepper", threat, repeats, objective)

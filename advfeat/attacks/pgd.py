@@ -1,0 +1,158 @@
+"""Projected gradient descent, in any norm, with any step rule.
+
+Madry et al. (2018), https://arxiv.org/abs/1706.06083.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent
+from advfeat.checks import check_eps, check_positive, is_concrete
+from advfeat.objectives import untargeted
+from advfeat.steps import StepRule, steepest
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackResult, Key, ModelFn, Objective, frozen
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GradientAttack:
+    """Gradient ascent inside a threat model: an `AttackFn`. Make one with `pgd` or `fgsm`.
+
+    eps and the step size are leaves, so that new values do not recompile and `vmap` goes over them.
+
+    Attributes:
+      threat: the set of allowed inputs.
+      step_size: `[]` float32, in the threat model's norm.
+      steps: moves per restart.
+      restarts: independent runs, of which each example keeps its preferred one.
+      random_start: start uniformly in the ball instead of at the example.
+      objective: what to ascend.
+      rule: how a gradient becomes a move.
+      prefer: which iterate to keep.
+      score_last: see `ascent.ascend`.
+    """
+
+    threat: ThreatModel
+    step_size: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    restarts: int = dataclasses.field(metadata={"static": True})
+    random_start: bool = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    rule: StepRule = dataclasses.field(metadata={"static": True})
+    prefer: ascent.Prefer = dataclasses.field(metadata={"static": True})
+    score_last: bool = dataclasses.field(metadata={"static": True})
+
+    def _run(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
+        key_start, key_steps = jax.random.split(key)
+        start = self.threat.sample(key_start, x) if self.random_start else x
+        return ascent.ascend(
+            ascent.projected_ascent(self.threat, self.rule, self.step_size),
+            ascent.white_box(self.objective, model_fn, y),
+            ascent.scores_only(self.objective, model_fn, y),
+            key_steps,
+            x,
+            start,
+            steps=self.steps,
+            distance=self.threat.distance,
+            prefer=self.prefer,
+            score_last=self.score_last,
+        )
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
+        """Attacks ONE example.
+
+        Args:
+          key: a typed key.
+          model_fn: the network.
+          x: `[H, W, C]` in [0, 1].
+          y: `[]`, the label, or the target of a targeted objective.
+
+        Returns:
+          The preferred iterate over all restarts, and the last restart's final iterate.
+        """
+        model_fn = frozen(model_fn)
+        result = self._run(jax.random.fold_in(key, 0), model_fn, x, y)
+        if self.restarts == 1:
+            return result
+
+        def again(best: AttackResult, index: Array) -> tuple[AttackResult, None]:
+            new = self._run(jax.random.fold_in(key, index), model_fn, x, y)
+            return AttackResult(
+                ascent.choose(self.prefer, new.best, best.best),
+                new.last,
+                best.queries + new.queries,
+                best.gradients + new.gradients,
+            ), None
+
+        # A scan, not a vmap: memory does not grow with the restarts.
+        return jax.lax.scan(again, result, jnp.arange(1, self.restarts))[0]
+
+
+def pgd(
+    threat: ThreatModel,
+    *,
+    steps: int = 40,
+    step_size: float | Array | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    objective: Objective | None = None,
+    rule: StepRule = steepest,
+    prefer: ascent.Prefer = ascent.by_success,
+    score_last: bool = True,
+) -> GradientAttack:
+    """Projected gradient descent on the loss, equation 2.1's inner maximisation.
+
+    Args:
+      threat: the set of allowed inputs.
+      steps: moves per restart.
+      step_size: `[]`, in the threat model's norm; by default `2.5 * eps / steps`, so that the
+        boundary can be reached from any start (Madry et al.).
+      restarts: independent random starts; each example keeps its worst.
+      random_start: start uniformly in the ball, or at the example itself.
+      objective: what to ascend; by default cross-entropy away from the label.
+      rule: `steps.steepest`, `steps.momentum()`, `steps.from_optax(optax.adam)`.
+      prefer: which iterate to keep.
+      score_last: whether the final iterate is scored too, at the price of one forward pass.
+
+    Returns:
+      An `AttackFn` for ONE example; `attack_batch` is the batched, compiled form.
+
+    Raises:
+      ValueError: for counts below 1, a step size that is negative or NaN, restarts without a
+        random start, or an infinite eps without a step size.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> weights = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+    >>> attack = pgd(advfeat.linf(0.1), steps=5)
+    >>> result = attack(jax.random.key(0), lambda x: weights @ x, jnp.array([0.6, 0.5]), 0)
+    >>> result.best.x.round(2), bool(result.best.success)
+    (Array([0.5, 0.6], dtype=float32), True)
+    """
+    check_positive(steps, name="steps")
+    check_positive(restarts, name="restarts")
+    if restarts > 1 and not random_start:
+        raise ValueError(f"restarts must be 1 without a random start, got {restarts}")
+    if step_size is None:
+        if is_concrete(threat.eps) and bool(jnp.any(jnp.isinf(threat.eps))):
+            raise ValueError("step_size must be given where eps is infinite")
+        step_size = 2.5 * threat.eps / steps
+    check_eps(step_size, name="step_size")
+    return GradientAttack(
+        threat=threat,
+        step_size=jnp.asarray(step_size, jnp.float32),
+        steps=steps,
+        restarts=restarts,
+        random_start=random_start,
+        objective=untargeted() if objective is None else objective,
+        rule=rule,
+        prefer=prefer,
+        score_last=score_last,
+    )

@@ -1,0 +1,122 @@
+"""Value checks for the host edges: one clear `ValueError` before any work.
+
+Compiled code cannot raise on a value, so whoever receives arrays from outside (a loader, an
+experiment, `evaluate_epsilons`) calls these on concrete arrays first. Inside `jit` they are skipped
+by their callers: `is_concrete` says whether there is a value to look at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether `value` can be looked at, i.e. is not being traced by a JAX transformation."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_images(images: Any, *, name: str = "images") -> None:
+    """Checks a batch of images: float32 (or bfloat16, float16), `[N, H, W, C]`, in [0, 1].
+
+    Args:
+      images: the array to look at.
+      name: what the error calls it.
+
+    Raises:
+      ValueError: for another rank or dtype, no image at all, NaN, or values outside [0, 1].
+
+    >>> check_images(np.zeros((2, 8, 8, 1), np.float32))
+    >>> check_images(np.full((1, 8, 8, 1), 255.0, np.float32))
+    Traceback (most recent call last):
+    ...
+    ValueError: images must lie in [0, 1], got values from 255 to 255; divide 8-bit images by 255
+    """
+    array = np.asarray(images)
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have shape [N, H, W, C], got shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one image, got shape {array.shape}")
+    if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
+        raise ValueError(
+            f"{name} must be floating point in [0, 1], got dtype {array.dtype}; "
+            "divide 8-bit images by 255"
+        )
+    low, high = float(array.min()), float(array.max())
+    if np.isnan(low) or np.isnan(high):
+        raise ValueError(f"{name} must not contain NaN")
+    if low < 0 or high > 1:
+        hint = "; divide 8-bit images by 255" if high > 2 else ""
+        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
+
+
+def check_labels(
+    labels: Any, *, num_classes: int, count: int | None = None, name: str = "labels"
+) -> None:
+    """Checks integer labels `[N]` in `[0, num_classes)`.
+
+    Args:
+      labels: the array to look at.
+      num_classes: how many classes there are.
+      count: how many labels there must be, where there are images to go with them.
+      name: what the error calls it.
+
+    Raises:
+      ValueError: for one-hot or floating-point labels, or labels out of range.
+
+    >>> check_labels(np.array([0, 3]), num_classes=3)
+    Traceback (most recent call last):
+    ...
+    ValueError: labels must lie in [0, 3), got values from 0 to 3
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        hint = "; give class indices, not one-hot rows" if array.ndim == 2 else ""
+        raise ValueError(f"{name} must have shape [N], got shape {array.shape}{hint}")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got dtype {array.dtype}")
+    if count is not None and array.shape[0] != count:
+        raise ValueError(f"{name} must hold {count} labels, one per image, got {array.shape[0]}")
+    if array.size and (array.min() < 0 or array.max() >= num_classes):
+        raise ValueError(
+            f"{name} must lie in [0, {num_classes}), got values from {array.min()} to {array.max()}"
+        )
+
+
+def check_eps(eps: Any, *, name: str = "eps") -> None:
+    """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
+
+    Traced values pass, since they have no value yet.
+
+    Raises:
+      ValueError: for a negative or NaN eps, or one that is not a number.
+
+    >>> check_eps(-1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: eps must be >= 0, got -1
+    """
+    if not is_concrete(eps):
+        return
+    try:
+        values = np.asarray(eps, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number >= 0, got {eps!r}") from None
+    if np.isnan(values).any():
+        raise ValueError(f"{name} must be >= 0, got NaN")
+    if (values < 0).any():
+        raise ValueError(f"{name} must be >= 0, got {values.min():g}")
+
+
+def check_positive(value: Any, *, name: str) -> None:
+    """Checks a whole number >= 1 such as `steps` or `batch_size`.
+
+    >>> check_positive(0, name="steps")
+    Traceback (most recent call last):
+    ...
+    ValueError: steps must be a whole number >= 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")

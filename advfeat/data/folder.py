@@ -1,0 +1,138 @@
+"""A folder with one folder of images per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from advfeat.data import classes as classes_lib
+from advfeat.data import images
+from advfeat.data.types import DataError, Dataset, Split
+
+_PREFIX = "folder:"
+_ENDINGS = (".png", ".jpg", ".jpeg")
+_TEST_FOLDERS = ("test", "val", "validation")
+_TEST_EVERY = 5
+
+
+def matches(name: str) -> bool:
+    """Says whether `name` is `folder:PATH`, or the path (with a separator) of a directory."""
+    if name.startswith(_PREFIX):
+        return True
+    return os.sep in name and Path(name).expanduser().is_dir()
+
+
+def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
+    """Loads PNG and JPEG files of one size; the folders' names are the classes.
+
+    Either `PATH/train/CLASS/*` and `PATH/test/CLASS/*` (or `val`, `validation`), or
+    `PATH/CLASS/*`, of which every fifth file of each class, in the order of the names, is a test
+    image. (Where neighbours are near copies of each other, as the frames of a film are, make the
+    two folders yourself.) Hidden files and other endings are passed over. Classes and files are
+    sorted by name; the id is the position in that order. Grey images stay grey unless some are in
+    colour.
+
+    Args:
+      name: `folder:PATH` or PATH.
+      classes: the classes to keep; None for all.
+      data_dir: what a relative PATH is relative to, if it does not exist otherwise.
+
+    Returns:
+      The data set, uint8.
+
+    Raises:
+      DataError: if the folder, its classes or its images are absent, of different sizes, or not
+        readable (naming the file), or if Pillow is missing.
+    """
+    images.require_pillow()
+    root = _root(name.removeprefix(_PREFIX), data_dir)
+    if (root / "train").is_dir():
+        test_root = next((root / part for part in _TEST_FOLDERS if (root / part).is_dir()), None)
+        if test_root is None:
+            raise DataError(f"{root} has a folder train but none of {', '.join(_TEST_FOLDERS)}")
+        class_names = _class_names(root / "train")
+        if _class_names(test_root) != class_names:
+            differing = sorted(set(_class_names(test_root)) ^ set(class_names))
+            raise DataError(f"{root}: not in both train and {test_root.name}: {differing[0]}")
+        keep = classes_lib.select(name, class_names, classes)
+        train, test = (_read(part, class_names, keep) for part in (root / "train", test_root))
+    else:
+        class_names = _class_names(root)
+        keep = classes_lib.select(name, class_names, classes)
+        train, test = _every_fifth(_read(root, class_names, keep))
+    if train.image.shape[-1] != test.image.shape[-1]:
+        train, test = (_coloured(split) for split in (train, test))
+    return Dataset(name, train, test, tuple(class_names[label] for label in keep))
+
+
+def _root(path: str, data_dir: str | None) -> Path:
+    root = Path(path).expanduser()
+    if not root.is_dir() and data_dir and (Path(data_dir).expanduser() / path).is_dir():
+        root = Path(data_dir).expanduser() / path
+    if not root.is_dir():
+        raise DataError(f"no such folder of images: {root}")
+    return root
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if len(names) < 2:
+        raise DataError(f"{folder} must hold a folder for each of 2 or more classes, has {names}")
+    return tuple(names)
+
+
+def _files(folder: Path, class_name: str) -> list[Path]:
+    found = sorted(
+        path
+        for path in (folder / class_name).iterdir()
+        if path.suffix.lower() in _ENDINGS and path.name[0] != "." and path.is_file()
+    )
+    if not found:
+        raise DataError(f"no {', '.join(_ENDINGS)} files in {folder / class_name}")
+    return found
+
+
+def _read(folder: Path, class_names: Sequence[str], keep: Sequence[int]) -> Split:
+    listed = [(path, label) for label, name in enumerate(class_names)
+              for path in _files(folder, name)]
+    positions, labels = classes_lib.relabel(np.array([label for _, label in listed]), keep)
+    decoded = _same_size(listed[position][0] for position in positions)
+    if len({image.shape[-1] for image in decoded}) == 2:
+        decoded = [np.broadcast_to(image, (*image.shape[:2], 3)) for image in decoded]
+    return Split(np.stack(decoded), labels, positions)
+
+
+def _same_size(paths: Iterable[Path]) -> list[np.ndarray]:
+    decoded: list[np.ndarray] = []
+    for path in paths:
+        try:
+            image = images.decode(path.read_bytes())
+        except (DataError, OSError) as error:
+            raise DataError(f"{path}: {error}") from error
+        if decoded and image.shape[:2] != decoded[0].shape[:2]:
+            raise DataError(
+                f"images must all be of one size: {path} is {image.shape[0]} × {image.shape[1]}, "
+                f"those before it {decoded[0].shape[0]} × {decoded[0].shape[1]} (height × width)"
+            )
+        decoded.append(image)
+    return decoded
+
+
+def _coloured(split: Split) -> Split:
+    shape = (*split.image.shape[:-1], 3)
+    return Split(np.ascontiguousarray(np.broadcast_to(split.image, shape)), split.label, split.id)
+
+
+def _every_fifth(split: Split) -> tuple[Split, Split]:
+    test = np.zeros(len(split), bool)
+    for label in np.unique(split.label):
+        members = np.flatnonzero(split.label == label)
+        if len(members) < 2:
+            raise DataError(f"class {label} has one image: none is left to test with")
+        # The last of each five; of a smaller class its last one.
+        test[members[_TEST_EVERY - 1 :: _TEST_EVERY] if len(members) >= _TEST_EVERY
+             else members[-1:]] = True
+    return split.take(~test), split.take(test)

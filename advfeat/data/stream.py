@@ -1,0 +1,272 @@
+"""Data sets that do not fit in memory, read in batches by grain.
+
+Which example stands where is a pure function of seed and epoch (`_Slots`); grain reads, decodes
+and batches ahead in threads and knows how far it is, so that a run resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from advfeat.data import classes as classes_lib
+from advfeat.data import images, label_index, restricted_imagenet, tfds_images
+from advfeat.data.types import DataError
+
+_GROUPINGS = {"restricted_imagenet": restricted_imagenet.GROUPING}
+_ENDLESS = 1 << 31  # epochs: more than any run has
+
+
+class Batch(TypedDict):
+    """One process's part of a batch of B examples.
+
+    Attributes:
+      image: uint8 `[B, size, size, C]`.
+      label: int32 `[B]`.
+      id: int32 `[B]`, the position in the split; -1 for padding.
+      weight: float32 `[B]`, 1, or 0 for padding.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    id: np.ndarray
+    weight: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """An iterable of batches; every `iter()` of it begins anew.
+
+    The iterator is grain's: `get_state()` returns a small JSON-able dict, `set_state(state)` on an
+    iterator of an equal stream goes on with the batch after it.
+
+    Attributes:
+      name: what `stream` was given.
+      class_names: one name per label.
+      input_shape: `(size, size, C)` of one image.
+      num_examples: examples in an epoch, over all processes, without padding.
+      steps_per_epoch: batches in an epoch.
+      epochs: how often the data are gone through; None for without end.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    num_examples: int
+    steps_per_epoch: int
+    epochs: int | None
+    _batches: Any = dataclasses.field(repr=False)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+
+def stream(
+    name: str,
+    *,
+    split: str,
+    batch_size: int,
+    training: bool,
+    seed: int = 0,
+    epochs: int | None = 1,
+    image_size: int = 224,
+    balanced: bool = False,
+    classes: Sequence[str] | None = None,
+    data_dir: str | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+) -> Stream:
+    """Streams a prepared TFDS image classification set of any size, or Restricted ImageNet.
+
+    Labels come first: the records that are not wanted are never decoded. In training, every epoch
+    has its own order and every image its own random crop (8 to 100 % of the area, aspect 3:4 to
+    4:3) and mirroring, all given by `seed`, epoch and id; otherwise the order is the split's and
+    each image is cropped at its centre (7/8 of the shorter side). The last batch of an epoch is
+    padded with examples of weight 0. All processes together see each example once an epoch.
+
+    Args:
+      name: a TFDS name ("imagenet2012", "cifar10"), or "restricted_imagenet".
+      split: a TFDS split; "test" means "validation" where the test labels are not published.
+      batch_size: examples in a batch, over all processes; a multiple of `process_count`.
+      training: whether to shuffle, crop at random and mirror.
+      seed: of the order, the crops and the choice of `balanced`.
+      epochs: how often to go through the data; None for without end.
+      image_size: height and width of the images that come out, in pixels.
+      balanced: every epoch takes as many examples of each class as the smallest class has, drawn
+        anew each time.
+      classes: the classes to keep; None for all.
+      data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      process_index: which part of each batch to read.
+      process_count: how many processes share the batches.
+      num_threads: how many threads read and decode; None for one per processor, at most 16.
+
+    Returns:
+      The stream.
+
+    Raises:
+      DataError: if the data cannot be had (see `advfeat.data.load`).
+      ValueError: if a number is out of its range.
+    """
+    _check(batch_size=batch_size, image_size=image_size, process_count=process_count)
+    if num_threads is not None:
+        _check(num_threads=num_threads)
+    if epochs is not None:
+        _check(epochs=epochs)
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size must be a multiple of process_count {process_count}, got {batch_size}"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    grain = _import_grain()
+
+    grouping = _GROUPINGS.get(name)
+    source = tfds_images.open_source(grouping.source if grouping else name, data_dir=data_dir)
+    split = _labelled_split(source, split)
+    class_names = grouping.class_names if grouping else source.class_names
+    keep = classes_lib.select(name, class_names, classes)
+    labels = label_index.labels(source, split)
+    if grouping:
+        labels = np.where(labels >= 0, grouping.table(len(source.class_names))[labels], -1)
+    positions, labels = classes_lib.relabel(labels, keep)
+    counts = np.bincount(labels, minlength=len(keep))
+    if not counts.all():
+        raise DataError(f"{name}: {split} has no example of {class_names[keep[counts.argmin()]]}")
+
+    num_examples = int(counts.min()) * len(keep) if balanced else len(labels)
+    slots = _Slots(
+        labels=labels, seed=seed, shuffle=training, balanced=balanced, num_examples=num_examples,
+        batch_size=batch_size, process_index=process_index, process_count=process_count,
+        epochs=epochs or _ENDLESS,
+    )
+    read = _Reader(
+        source=source, records=source.records(split), positions=positions, labels=labels,
+        size=image_size, seed=seed, training=training,
+    )
+    threads = num_threads or min(16, os.cpu_count() or 1)
+    local_batch = batch_size // process_count
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * local_batch)
+    examples = grain.MapDataset.source(slots).map(read).to_iter_dataset(options)
+    return Stream(
+        name=name,
+        class_names=tuple(class_names[label] for label in keep),
+        input_shape=(image_size, image_size, source.channels),
+        num_examples=num_examples,
+        steps_per_epoch=slots.steps_per_epoch,
+        epochs=epochs,
+        _batches=examples.batch(local_batch),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slot:
+    """A place in a batch: `index` into the kept examples (-1: padding), and the epoch."""
+
+    index: int
+    epoch: int
+
+
+class _Slots:
+    """This process's places, in order, as grain reads them: `len` and item access."""
+
+    def __init__(
+        self, *, labels: np.ndarray, seed: int, shuffle: bool, balanced: bool, num_examples: int,
+        batch_size: int, process_index: int, process_count: int, epochs: int,
+    ):
+        self._labels, self._seed, self._shuffle, self._balanced = labels, seed, shuffle, balanced
+        self._batch_size = batch_size
+        self._local_batch = batch_size // process_count
+        self._offset = process_index * self._local_batch
+        self._epochs = epochs
+        self.steps_per_epoch = -(-num_examples // batch_size)
+        # Two: at an epoch's end threads already read in the next.
+        self._order = functools.lru_cache(maxsize=2)(self._draw)
+
+    def __len__(self) -> int:
+        return self._epochs * self.steps_per_epoch * self._local_batch
+
+    def __getitem__(self, place: int) -> _Slot:
+        step, within = divmod(place, self._local_batch)
+        epoch, step = divmod(step, self.steps_per_epoch)
+        order = self._order(epoch)
+        position = step * self._batch_size + self._offset + within
+        return _Slot(int(order[position]) if position < len(order) else -1, epoch)
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """Returns the kept examples in the order of this epoch."""
+        rng = np.random.default_rng([self._seed, epoch])
+        chosen = np.arange(len(self._labels))
+        if self._balanced:
+            counts = np.bincount(self._labels)
+            chosen = np.sort(np.concatenate([
+                rng.permutation(np.flatnonzero(self._labels == label))[: counts.min()]
+                for label in range(len(counts))
+            ]))
+        return rng.permutation(chosen) if self._shuffle else chosen
+
+
+class _Reader:
+    """Turns a slot into an example: reads the record, decodes, crops."""
+
+    def __init__(
+        self, *, source: tfds_images.Source, records: Any, positions: np.ndarray,
+        labels: np.ndarray, size: int, seed: int, training: bool,
+    ):
+        self._source, self._records = source, records
+        self._positions, self._labels = positions, labels
+        self._size, self._seed, self._training = size, seed, training
+
+    def __call__(self, slot: _Slot) -> dict[str, np.ndarray]:
+        if slot.index < 0:
+            image = np.zeros((self._size, self._size, self._source.channels), np.uint8)
+            label, position = 0, -1
+        else:
+            position = int(self._positions[slot.index])
+            label = int(self._labels[slot.index])
+            rng = (np.random.default_rng([self._seed, slot.epoch, position])
+                   if self._training else None)
+            _, data = self._source.label_and_image(self._records[position])
+            image = images.decode_cropped(
+                data, channels=self._source.channels, size=self._size, rng=rng
+            )
+        return {
+            "image": image,
+            "label": np.int32(label),
+            "id": np.int32(position),
+            "weight": np.float32(position >= 0),
+        }
+
+
+def _labelled_split(source: tfds_images.Source, split: str) -> str:
+    if split == "test":
+        return source.test_split
+    if split not in source.splits:
+        raise DataError(f"{source.name} has no split {split!r}: {', '.join(source.splits)}")
+    return split
+
+
+def _import_grain() -> Any:
+    try:
+        import grain
+    except ImportError as error:
+        raise DataError("streaming needs grain: pip install grain") from error
+    return grain
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,126 @@
+"""Accuracy, clean and under attack, over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.batch import attack_dataset
+from advfeat.checks import check_eps, check_images, check_labels, check_positive
+from advfeat.types import Array, AttackFn, Key, ModelFn, as_model_fn
+
+
+@jax.jit
+def _logits_batch(model_fn: ModelFn, x: Array) -> Array:
+    return jax.vmap(model_fn)(x)
+
+
+def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+    """Logits of a data set, in batches of one shape.
+
+    Args:
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1], on the host.
+      batch_size: examples at a time.
+
+    Returns:
+      `[N, K]` logits on the host.
+
+    Raises:
+      ValueError: for bad images.
+    """
+    check_images(images)
+    check_positive(batch_size, name="batch_size")
+    model_fn = as_model_fn(model_fn)
+    count = len(images)
+    size = min(batch_size, count)
+    parts = []
+    for start in range(0, count, size):
+        real = min(size, count - start)
+        rows = start + np.minimum(np.arange(size), real - 1)
+        logits = _logits_batch(model_fn, jnp.asarray(images[rows], jnp.float32))
+        parts.append(np.asarray(logits)[:real])
+    return np.concatenate(parts)
+
+
+def accuracy(
+    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
+) -> np.ndarray:
+    """Which examples of a data set are classified as labelled: `[N]` bool; its mean is the accuracy.
+
+    Raises:
+      ValueError: for bad images or labels.
+    """
+    logits = predict(model_fn, images, batch_size=batch_size)
+    check_labels(labels, num_classes=logits.shape[1], count=len(images))
+    return np.argmax(logits, axis=1) == np.asarray(labels)
+
+
+class EpsilonSweep(NamedTuple):
+    """What `evaluate_epsilons` found.
+
+    Attributes:
+      epsilons: `[E]`, in the order given.
+      robust: `[E, N]` bool: correct on the clean image and under the attack, at this eps and at
+        every smaller one of the list (what fools at a smaller eps is allowed at a larger one).
+    """
+
+    epsilons: np.ndarray
+    robust: np.ndarray
+
+
+def evaluate_epsilons(
+    key: Key,
+    attack_for: Callable[[Array], AttackFn],
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int = 250,
+    advance: Callable[[int], Any] | None = None,
+) -> EpsilonSweep:
+    """Accuracy under attack over a list of eps, compiled once for all of them.
+
+    Args:
+      key: a typed key.
+      attack_for: eps `[]` -> attack, e.g. `lambda eps: pgd(l2(eps), steps=20)`.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      epsilons: any numbers >= 0; 0 is the clean accuracy.
+      batch_size: examples at a time.
+      advance: called with the number of examples after each batch.
+
+    Returns:
+      Which examples stand at each eps.
+
+    Raises:
+      ValueError: for bad images, labels or epsilons.
+
+    >>> import jax, advfeat
+    >>> x, y = np.array([[[[0.8], [0.3]]]], np.float32), np.array([0])
+    >>> attack_for = lambda eps: advfeat.pgd(advfeat.linf(eps), steps=3)
+    >>> sweep = evaluate_epsilons(jax.random.key(0), attack_for, jnp.ravel, x, y, [0, 0.2, 0.3])
+    >>> sweep.robust[:, 0]
+    array([ True,  True, False])
+    """
+    if len(epsilons) == 0:
+        raise ValueError("epsilons must hold at least one value")
+    check_eps(epsilons, name="epsilons")
+    correct = accuracy(model_fn, images, labels, batch_size=batch_size)
+    robust = np.zeros((len(epsilons), len(images)), bool)
+    standing = correct
+    for index in np.argsort(epsilons, kind="stable"):
+        if epsilons[index] > 0:
+            attack = attack_for(jnp.float32(epsilons[index]))
+            result = attack_dataset(
+                attack, key, model_fn, images, labels, batch_size=batch_size, advance=advance
+            )
+            standing = standing & ~result.best.success
+        robust[index] = standing
+    return EpsilonSweep(np.asarray(epsilons, np.float64), robust)

@@ -1,0 +1,226 @@
+"""Pictures made of images: "pig 91 % + 0.005 × perturbation = airliner 99 %", and grids."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from advfeat.figures import style
+
+_FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """One row of :func:`example_strip`.
+
+    Attributes:
+        original: ``[H, W, C]``, uint8 or in [0, 1], C of 1 or 3.
+        perturbed: As `original`.
+        label: Name of the class a human sees.
+        new_label: Name of the class the perturbation aimed at.
+        networks: Network name to what it says of the original and of the perturbed image, each
+            a class name and a confidence in [0, 1].
+    """
+
+    original: Any
+    perturbed: Any
+    label: str
+    new_label: str
+    networks: Mapping[str, tuple[tuple[str, float], tuple[str, float]]]
+
+
+def magnification(perturbations: Any) -> int:
+    """The largest round factor at which nearly all of the perturbations stay visible.
+
+    Args:
+        perturbations: Differences of images in [0, 1], any shape.
+
+    Returns:
+        A whole factor such that 99.5 % of the magnified values lie within ±1/2, at least 1.
+
+    Example:
+        >>> magnification(np.array([-8 / 255, 8 / 255])), magnification(np.zeros(3))
+        (10, 1)
+    """
+    size = np.abs(np.asarray(perturbations, dtype=float))
+    reach = float(np.quantile(size, 0.995)) if size.size else 0.0
+    if reach == 0:
+        return 1
+    return max((factor for factor in _FACTORS if factor * reach <= 0.5), default=1)
+
+
+def example_strip(
+    examples: Sequence[Example], *, title: str | None = None, norm: str = "l2"
+) -> Figure:
+    """Rows of original + perturbation = perturbed, with what networks say of each.
+
+    A class name stands in one colour where it is the human label and in another where it is
+    the new label, whoever says it.
+
+    Args:
+        examples: One to six of them.
+        title: Above the strip.
+        norm: Norm of the perturbation written under it: "l2", "linf" or "l1".
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: No example or more than six, an image of another shape, an unknown norm.
+    """
+    if not 1 <= len(examples) <= 6:
+        raise ValueError(f"examples: must be 1 to 6, not {len(examples)}")
+    order, sign = _norm(norm)
+    pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
+    factor = magnification(np.concatenate([(after - before).ravel() for before, after in pairs]))
+    lines = 1 + max(len(e.networks) for e in examples)
+    side, text, gap, sign_width, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.85, 0.75
+    width = 3 * 1.9 + 2 * sign_width
+    height = head + len(examples) * (side + text + gap)
+    figure = style.new_figure(width, height)
+    figure.set_layout_engine("none")  # every panel is placed by hand, in inches
+    if title:
+        figure.text(0.02, 1 - 0.06 / height, title, fontsize=style.LARGE, va="top")
+    magnified = "perturbation" if factor == 1 else f"perturbation × {factor}"
+    heads = ("original", f"{magnified}\n(grey: no change)", "perturbed")
+    for row, (example, (before, after)) in enumerate(zip(examples, pairs, strict=True)):
+        top = head + row * (side + text + gap)
+        shown = (before, np.clip(0.5 + factor * (after - before), 0, 1), after)
+        size = np.linalg.norm((after - before).ravel(), order)
+        notes = (
+            _notes(example, "human label", example.label, 0),
+            [(f"{sign} = {size:.3g}", style.INK)],
+            _notes(example, "new label", example.new_label, 1),
+        )
+        for column in range(3):
+            left = column * (1.9 + sign_width) + (1.9 - side) / 2
+            axes = figure.add_axes(
+                (left / width, 1 - (top + side) / height, side / width, side / height)
+            )
+            show(axes, shown[column])
+            if row == 0:
+                axes.set_title(heads[column], fontsize=style.NORMAL, color=style.INK, pad=6)
+            for line, (words, colour) in enumerate(notes[column]):
+                axes.annotate(
+                    words,
+                    (0.5, 0),
+                    xycoords="axes fraction",
+                    xytext=(0, -4 - 13.5 * line),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    fontsize=style.SMALL,
+                    fontweight="bold" if line == 0 and column != 1 else "normal",
+                    color=colour,
+                )
+        share = "+" if factor == 1 else f"+ 1/{factor} ×"
+        for column, symbol in ((0, share), (1, "=")):
+            figure.text(
+                (column * (1.9 + sign_width) + 1.9 + sign_width / 2) / width,
+                1 - (top + side / 2) / height,
+                symbol,
+                fontsize=15,
+                ha="center",
+                va="center",
+                color=style.INK,
+            )
+    return figure
+
+
+def _notes(example: Example, what: str, label: str, which: int) -> list[tuple[str, str]]:
+    """Lines under an image, each with its colour."""
+    colours = {example.new_label: style.NEW, example.label: style.ORIGINAL}
+    lines = [(f"{what}: {label}", colours[label])]
+    for network, says in example.networks.items():
+        name, confidence = says[which]
+        lines.append(
+            (
+                f"{network}: {name} {100 * confidence:.0f}{style.PERCENT}",
+                colours.get(name, style.INK),
+            )
+        )
+    return lines
+
+
+def image_grid(
+    images: Sequence[Any],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int = 6,
+    title: str | None = None,
+) -> Figure:
+    """Images in rows, each with a line above it.
+
+    Args:
+        images: ``[N, H, W, C]`` or a list of images, uint8 or in [0, 1].
+        titles: ``[N]``; none if absent.
+        columns: Images in a row.
+        title: Above the grid.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: No image, or another number of titles.
+    """
+    if len(images) == 0:
+        raise ValueError("images: must be at least one")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"titles: {len(titles)} for {len(images)} images")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = style.new_figure(1.45 * columns + 0.2, (1.7 if titles else 1.45) * rows + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for index, axes in enumerate(grid.ravel()):
+        if index >= len(images):
+            axes.set_axis_off()
+            continue
+        show(axes, as_image(images[index]))
+        if titles is not None:
+            axes.set_title(titles[index], fontsize=style.SMALL, color=style.INK, pad=4)
+    if title:
+        figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
+    return figure
+
+
+def as_image(image: Any) -> np.ndarray:
+    """``[H, W, C]`` floats in [0, 1] of an image that may be uint8.
+
+    Raises:
+        ValueError: Another shape, or values that are no picture.
+    """
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise ValueError(f"image: must be [H, W, 1] or [H, W, 3], not {array.shape}")
+    unit = array / 255.0 if array.dtype == np.uint8 else array.astype(float)
+    if not np.isfinite(unit).all() or unit.min() < -1e-3 or unit.max() > 1 + 1e-3:
+        raise ValueError("image: values must lie in [0, 1]")
+    return np.clip(unit, 0, 1)
+
+
+def show(axes: Axes, image: np.ndarray) -> None:
+    """Draw an image with its pixels as squares and a thin frame."""
+    grey = image.shape[-1] == 1
+    axes.imshow(
+        image[..., 0] if grey else image,
+        cmap="gray" if grey else None,
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("#BBBBBB")
+
+
+def _norm(name: str) -> tuple[float, str]:
+    signs = {"l2": (2, "L2 norm"), "linf": (np.inf, "L∞ norm"), "l1": (1, "L1 norm")}
+    if name not in signs:
+        raise ValueError(f"norm: must be one of {', '.join(signs)}, not {name!r}")
+    return signs[name]

@@ -1,0 +1,28 @@
+"""Networks by name, and what the attacks take of them: a function of one image.
+
+    model = create("resnet9", num_classes=10, mean=(0.5,), std=(0.25,))
+    variables = init(jax.random.key(0), model, (32, 32, 3))
+    logits_fn = model_fn(model, variables)                         # [H, W, C] -> [K]
+    representation_fn = model_fn(model, variables, layer="representation")
+
+To add a network, write its module (a subclass of ``base.Network``) and one line of ``_NETWORKS``.
+"""
+
+from __future__ import annotations
+
+from advfeat.models.base import Network
+from advfeat.models.functions import batch_fn, init, layer_names, model_fn
+from advfeat.models.layers import Conv, conv
+from advfeat.models.registry import create, names
+
+__all__ = [
+    "Conv",
+    "Network",
+    "batch_fn",
+    "conv",
+    "create",
+    "init",
+    "layer_names",
+    "model_fn",
+    "names",
+]

@@ -1,0 +1,75 @@
+"""What every network has in common: pixel normalisation, named layers and the classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+TAPS = "intermediates"
+"""The flax collection that named layers are sown into."""
+
+
+class Network(nn.Module):
+    """A classifier of images ``[B, H, W, C]`` in [0, 1] with named layers.
+
+    A subclass gives ``features`` (images, already normalised, to the representation) and
+    ``downsampling``. Whatever it hands to ``tap`` can be reached by name.
+
+    Attributes:
+      num_classes: number of logits, at least 2.
+      width: a positive integer that scales all layers; each network says what it means.
+      mean: per channel, subtracted from the pixels; None is 0.
+      std: per channel, the pixels are divided by it; None is 1.
+      dtype: of the computation; parameters and logits are float32.
+    """
+
+    num_classes: int
+    width: int = 32
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Returns logits ``[B, num_classes]``; ``train`` uses the batch's own statistics."""
+        if x.ndim != 4:
+            raise ValueError(f"x must be a batch of images [B, H, W, C], got shape {x.shape}")
+        if min(x.shape[1:3]) < self.downsampling:
+            raise ValueError(
+                f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for "
+                f"{type(self).__name__}, whose strides need at least "
+                f"{self.downsampling}x{self.downsampling}"
+            )
+        x = self.features(self._normalise(x).astype(self.dtype), train=train)
+        # The classifier is cheap and its rounding is not, so it stays in float32.
+        x = self.tap("representation", x.astype(jnp.float32))
+        return self.tap("logits", nn.Dense(self.num_classes, name="classifier")(x))
+
+    def features(self, x: Array, *, train: bool) -> Array:
+        """Normalised images ``[B, H, W, C]`` -> representation ``[B, D]``."""
+        raise NotImplementedError
+
+    @property
+    def downsampling(self) -> int:
+        """The product of all strides: the smallest side an image may have."""
+        return 1
+
+    def tap(self, name: str, x: Array) -> Array:
+        """Gives activations a name, by which ``model_fn(..., layer=name)`` finds them."""
+        self.sow(TAPS, name, x)
+        return x
+
+    def _normalise(self, x: Array) -> Array:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, x.shape[-1]):
+                raise ValueError(
+                    f"{name} has {len(values)} values, the images have {x.shape[-1]} channels"
+                )
+        if self.mean is not None:
+            x = x - jnp.asarray(self.mean, x.dtype).reshape(1, 1, 1, -1)
+        if self.std is not None:
+            x = x / jnp.asarray(self.std, x.dtype).reshape(1, 1, 1, -1)
+        return x

@@ -1,0 +1,140 @@
+"""From a module and its variables to the functions that attacks and measures take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from advfeat.models.base import TAPS
+
+Variables = Mapping[str, Any]
+
+
+def init(key: Array, model: nn.Module, input_shape: Sequence[int]) -> Variables:
+    """Draws a network's variables ("params" and, if it has any, "batch_stats").
+
+    Args:
+      key: a typed key.
+      model: from ``create``, or any module called with ``train=``.
+      input_shape: ``(H, W, C)`` of one image.
+
+    Raises:
+      ValueError: images of this size are too small for the network's strides.
+
+    Example:
+      >>> from advfeat.models import create
+      >>> variables = init(jax.random.key(0), create("linear", num_classes=3), (2, 2, 1))
+      >>> variables["params"]["classifier"]["kernel"].shape
+      (4, 3)
+    """
+    images = jnp.zeros((1, *input_shape), jnp.float32)
+    # Compiled as a whole: op by op, a deep network takes many seconds.
+    return jax.jit(lambda key, x: model.init(key, x, train=False))(key, images)
+
+
+def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
+    """The layers that ``model_fn`` can return, first to last; nothing is computed.
+
+    Args:
+      model: from ``create``.
+      input_shape: ``(H, W, C)`` of one image.
+
+    Example:
+      >>> from advfeat.models import create
+      >>> layer_names(create("cnn", num_classes=10), (8, 8, 1))
+      ('block1', 'block2', 'block3', 'representation', 'logits')
+    """
+    found: tuple[str, ...] = ()
+
+    def record(key: Array, x: Array) -> None:
+        nonlocal found
+        _, variables = model.init_with_output(key, x, train=False, mutable=True)
+        # Read here: outside of the trace jax would have sorted the names.
+        found = tuple(variables.get(TAPS, {}))
+
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    jax.eval_shape(record, jax.random.key(0), images)
+    return found
+
+
+def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> Callable:
+    """A network in evaluation mode as a function of a batch.
+
+    Args:
+      model: from ``create``.
+      variables: from ``init`` or a checkpoint.
+      layer: one of ``layer_names``.
+
+    Returns:
+      ``[B, H, W, C]`` in [0, 1] -> ``[B, K]`` logits, or the layer's activations ``[B, ...]``. It
+      is a pytree over the variables, so it may be an argument of a jitted function, which then is
+      compiled once for all weights.
+
+    Raises:
+      ValueError: when called, if the network has no such layer.
+    """
+    return Partial(_Apply(model, layer), _without_taps(variables))
+
+
+def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> Callable:
+    """A network in evaluation mode as a function of ONE image, as the attacks take it.
+
+    Args:
+      model: from ``create``.
+      variables: from ``init`` or a checkpoint.
+      layer: one of ``layer_names``.
+
+    Returns:
+      ``[H, W, C]`` in [0, 1] -> ``[K]`` logits, or the layer's activations; a pytree as in
+      ``batch_fn``.
+
+    Raises:
+      ValueError: when called, if the network has no such layer.
+
+    Example:
+      >>> from advfeat.models import create
+      >>> model = create("cnn", num_classes=10, width=4)
+      >>> variables = init(jax.random.key(0), model, (8, 8, 1))
+      >>> image = jnp.zeros((8, 8, 1))
+      >>> model_fn(model, variables)(image).shape
+      (10,)
+      >>> model_fn(model, variables, layer="block2")(image).shape
+      (4, 4, 8)
+    """
+    return Partial(_ApplyOne(_Apply(model, layer)), _without_taps(variables))
+
+
+@dataclass(frozen=True)
+class _Apply:
+    """``(variables, batch) -> activations``; equal modules make equal functions, so jit reuses."""
+
+    model: nn.Module
+    layer: str
+
+    def __call__(self, variables: Variables, x: Array) -> Array:
+        if self.layer == "logits":
+            return self.model.apply(variables, x, train=False)
+        _, state = self.model.apply(variables, x, train=False, mutable=[TAPS])
+        taps = state.get(TAPS, {})
+        if self.layer not in taps:
+            raise ValueError(f"unknown layer {self.layer!r}; there are {', '.join(taps)}")
+        return taps[self.layer][0]
+
+
+@dataclass(frozen=True)
+class _ApplyOne:
+    apply: _Apply
+
+    def __call__(self, variables: Variables, x: Array) -> Array:
+        return self.apply(variables, x[None])[0]
+
+
+def _without_taps(variables: Variables) -> dict[str, Any]:
+    return {name: value for name, value in variables.items() if name != TAPS}

@@ -1,0 +1,69 @@
+"""Objectives: a scalar to ascend and what counts as success, from ONE forward pass.
+
+Objectives are frozen dataclasses rather than closures: equal ones compare equal, so that making one
+anew does not recompile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from advfeat.losses import cross_entropy
+from advfeat.types import Array, Key, LogitLoss, ModelFn
+
+
+@dataclasses.dataclass(frozen=True)
+class Untargeted:
+    """Ascend the loss at the label; success is any other prediction.
+
+    Attributes:
+      loss: logits `[K]`, label `[]` -> `[]`.
+    """
+
+    loss: LogitLoss = cross_entropy
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        del key
+        logits = model_fn(x)
+        return self.loss(logits, y), jnp.argmax(logits) != y
+
+
+@dataclasses.dataclass(frozen=True)
+class Targeted:
+    """Descend the loss at the target; success is a prediction of the target.
+
+    Attributes:
+      loss: logits `[K]`, target `[]` -> `[]`.
+    """
+
+    loss: LogitLoss = cross_entropy
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        del key
+        logits = model_fn(x)
+        return -self.loss(logits, y), jnp.argmax(logits) == y
+
+
+def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:
+    """The objective of an attack away from the label.
+
+    >>> import jax, advfeat
+    >>> score, success = untargeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> bool(success)
+    False
+    """
+    return Untargeted(loss)
+
+
+def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
+    """The objective of an attack towards a target: the attack's `y` is then the target.
+
+    >>> import jax
+    >>> score, success = targeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> bool(success)
+    True
+    """
+    return Targeted(loss)

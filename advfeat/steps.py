@@ -1,0 +1,106 @@
+"""Step rules: how a gradient becomes a move. Each is an optax transformation.
+
+The threat model's direction sits inside the chain, so that momentum may come before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advfeat.threat import ThreatModel
+from advfeat.types import Array
+
+StepRule = Callable[[ThreatModel, Array], optax.GradientTransformation]
+"""Threat model, step size `[]` -> transformation of the gradient of a score to ASCEND."""
+
+
+def _direction(threat: ThreatModel) -> optax.GradientTransformation:
+    return optax.stateless(lambda gradient, x: threat.direction(x, gradient))
+
+
+def _scale(step_size: Array) -> optax.GradientTransformation:
+    # optax.scale keeps weak types apart; the step size here is a traced float32 leaf.
+    return optax.stateless(lambda update, _: update * step_size.astype(update.dtype))
+
+
+def steepest(threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+    """A step of fixed length along the norm's steepest direction: PGD as Madry et al. write it."""
+    return optax.chain(_direction(threat), _scale(step_size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Momentum:
+    """Momentum on the L1-normalised gradient, then the steepest direction (MI-FGSM).
+
+    Dong et al. (2018), https://arxiv.org/abs/1710.06081, equations 6 and 7.
+
+    Attributes:
+      decay: how much of the past is kept; 1 is the paper's.
+    """
+
+    decay: float = 1.0
+
+    def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        def normalise(gradient: Array, _: Any) -> Array:
+            # Dividing by the largest value first keeps the sum of tiny gradients from underflow.
+            largest = jnp.max(jnp.abs(gradient))
+            ratio = gradient / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+            return ratio / jnp.maximum(jnp.sum(jnp.abs(ratio)), 1.0)
+
+        return optax.chain(
+            optax.stateless(normalise),
+            optax.trace(decay=self.decay),
+            _direction(threat),
+            _scale(step_size),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptaxRule:
+    """Any optax optimiser as a step rule; it sees the gradient of the loss `-score`.
+
+    Attributes:
+      make: step size `[]` -> optimiser, e.g. `optax.adam`.
+    """
+
+    make: Callable[..., optax.GradientTransformation] = optax.adam
+
+    def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        del threat
+        descent = self.make(step_size)
+        return optax.chain(optax.scale(-1.0), descent)
+
+
+def momentum(decay: float = 1.0) -> Momentum:
+    """The step rule of MI-FGSM; see `Momentum`.
+
+    Raises:
+      ValueError: for a decay outside [0, 1].
+    """
+    if not 0.0 <= decay <= 1.0:
+        raise ValueError(f"decay must lie in [0, 1], got {decay!r}")
+    return Momentum(decay)
+
+
+def from_optax(make: Callable[..., optax.GradientTransformation]) -> OptaxRule:
+    """A step rule out of an optax optimiser's factory.
+
+    Pass the factory itself (`optax.adam`), not a fresh lambda on every call: step rules are
+    compared by equality, and an unequal one compiles anew.
+
+    >>> from_optax(optax.adam) == from_optax(optax.adam)
+    True
+    """
+    return OptaxRule(make)
+
+
+def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Array) -> Any:
+    """The optimiser's state with carries of the example's kind, as `shard_map` needs them."""
+    state = rule(threat, step_size).init(x0)
+    return jax.tree.map(lambda leaf: jnp.full_like(x0, 0, shape=leaf.shape, dtype=leaf.dtype) + leaf, state)

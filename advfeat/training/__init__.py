@@ -1,0 +1,24 @@
+"""Learning: robust objectives, train steps and the loop that a run resumes exactly."""
+
+from advfeat.training.augment import AUGMENTATIONS, augmentation
+from advfeat.training.fit import Fit, fit
+from advfeat.training.objectives import OBJECTIVES, adversarial, standard
+from advfeat.training.optimisers import SCHEDULES, schedule, sgd
+from advfeat.training.steps import TrainState, initial, train_step, train_update
+
+__all__ = [
+    "AUGMENTATIONS",
+    "OBJECTIVES",
+    "SCHEDULES",
+    "Fit",
+    "TrainState",
+    "adversarial",
+    "augmentation",
+    "fit",
+    "initial",
+    "schedule",
+    "sgd",
+    "standard",
+    "train_step",
+    "train_update",
+]

@@ -1,0 +1,175 @@
+"""The training loop: a pure function of key and data, in chunks between which it can be left.
+
+The order of the examples and every draw follow from the key and the step, so a training that goes
+on from a saved state ends bit for bit as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advfeat.checks import check_labels, check_positive
+from advfeat.training.augment import augmentation
+from advfeat.training.optimisers import SCHEDULES, schedule, sgd
+from advfeat.training.steps import TrainState, initial, train_update
+from advfeat.types import Key, LossFn
+
+CHUNK = 50  # steps between two looks at the host, which waits for the device then
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How to train: numbers only, as a run's provenance keeps them.
+
+    Attributes:
+      epochs: passes over the training set.
+      batch_size: examples per step; a training set that is smaller makes one batch.
+      learning_rate: the schedule's largest.
+      schedule: one of `SCHEDULES`.
+      momentum: of SGD (Nesterov).
+      weight_decay: L2, on all weights.
+      augment: one of `AUGMENTATIONS`.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: str = "onecycle"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        check_positive(self.epochs, name="epochs")
+        check_positive(self.batch_size, name="batch_size")
+        augmentation(self.augment)
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate!r}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay!r}")
+
+
+class NotFinite(ArithmeticError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+def _make_optimiser(
+    hyper: dict[str, Any], *, name: str, steps: int
+) -> optax.GradientTransformation:
+    rate = schedule(name, learning_rate=1.0, steps=steps)
+    return sgd(
+        lambda count: hyper["learning_rate"] * rate(count),
+        momentum=hyper["momentum"],
+        weight_decay=hyper["weight_decay"],
+    )
+
+
+# One object per schedule and length: a fresh partial would compile the chunk anew.
+_OPTIMISERS: dict[tuple[str, int], Callable[..., optax.GradientTransformation]] = {}
+
+
+def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTransformation]:
+    made = partial(_make_optimiser, name=name, steps=steps)
+    return _OPTIMISERS.setdefault((name, steps), made)
+
+
+def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
+    """Which examples each step of an epoch takes, `[S, B]`: a fresh order, the remainder dropped."""
+    size = min(batch_size, count)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
+    steps = count // size
+    return order[: steps * size].reshape(steps, size)
+
+
+def fit(
+    key: Key,
+    loss_fn: LossFn,
+    variables: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    how: Fit,
+    *,
+    num_classes: int,
+    ids: np.ndarray | None = None,
+    state: TrainState | None = None,
+    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
+    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+) -> TrainState:
+    """Trains a network on a data set that lies whole on the device.
+
+    Args:
+      key: a typed key; order, augmentation and attacks follow from it.
+      loss_fn: the objective, a pytree: `standard(model)`, `adversarial(model, loss, attack)`.
+      variables: the network's, before training.
+      images: `[N, H, W, C]`, uint8 or float32 in [0, 1].
+      labels: `[N]` integers.
+      how: epochs, batch size, learning rate and so on.
+      num_classes: how many classes the network has.
+      ids: `[N]`, by default 0 … N-1.
+      state: where an earlier, interrupted training stood.
+      on_chunk: called with the state and the chunk's metrics, after every chunk of steps.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics.
+
+    Returns:
+      The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
+
+    Raises:
+      ValueError: for bad labels or too few images.
+      NotFinite: if the loss stops being a number.
+    """
+    check_labels(labels, num_classes=num_classes, count=len(images))
+    count = len(images)
+    steps = len(epoch_rows(key, 0, count, how.batch_size))
+    make = _optimiser_factory(how.schedule, how.epochs * steps)
+    hyper = {
+        "learning_rate": jnp.float32(how.learning_rate),
+        "momentum": jnp.float32(how.momentum),
+        "weight_decay": jnp.float32(how.weight_decay),
+    }
+    if state is None:
+        # A copy: the chunk reuses its state's memory, and the caller keeps the variables.
+        state = initial(jax.tree.map(jnp.array, variables), make(hyper))
+    ids = np.arange(count) if ids is None else ids
+    data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
+    key_order, key_steps = jax.random.split(key)
+    update = partial(train_update, make_optimiser=make, augment=augmentation(how.augment))
+    done = int(state.step)
+    for epoch in range(done // steps, how.epochs):
+        rows = epoch_rows(key_order, epoch, count, how.batch_size)
+        seen: dict[str, list[np.ndarray]] = {}
+        for begin in range(done % steps if epoch == done // steps else 0, steps, CHUNK):
+            pending = []
+            for row in rows[begin : begin + CHUNK]:
+                state, metrics = update(key_steps, state, loss_fn, data, jnp.asarray(row), hyper)
+                pending.append(metrics)
+            host = {k: np.asarray([float(m[k]) for m in pending]) for k in pending[0]}
+            _check_finite(host["loss"], int(state.step))
+            for name, values in host.items():
+                seen.setdefault(name, []).append(values)
+            if on_chunk is not None:
+                on_chunk(state, host)
+        if on_epoch is not None and seen:
+            means = {name: float(np.concatenate(values).mean()) for name, values in seen.items()}
+            on_epoch(epoch + 1, state, means)
+    return state
+
+
+def _check_finite(losses: np.ndarray, step_after: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if bad.size:
+        step = step_after - len(losses) + int(bad[0])
+        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate")

@@ -1,0 +1,115 @@
+"""The protocols that every layer speaks: plain callables and NamedTuples of arrays.
+
+One example at a time: a batch, restarts and a sweep over eps are each one more `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array
+"""A typed key, as `jax.random.key` makes it."""
+
+ModelFn = Callable[[Array], Array]
+"""ONE example `[H, W, C]` in [0, 1] -> logits `[K]` (or features). Pixel normalisation is inside.
+
+At a `jit` edge it must be a pytree: `jax.tree_util.Partial` over the weights (see `as_model_fn`)."""
+
+LogitLoss = Callable[[Array, Array], Array]
+"""Logits `[K]`, label `[]` -> loss `[]`."""
+
+Objective = Callable[[ModelFn, Array, Any, Key], tuple[Array, Array]]
+"""Model, example, what to aim at (a label, a target, a unit …), key -> (score to ASCEND, success)."""
+
+
+class Evaluation(NamedTuple):
+    """What an oracle saw at one point.
+
+    Attributes:
+      score: `[]`, the value that is ascended.
+      success: `[]` bool, whether the objective counts as reached.
+      grad: like the example, the gradient of the score; None where only scores were asked for.
+    """
+
+    score: Array
+    success: Array
+    grad: Array | None
+
+
+Oracle = Callable[[Key, Array], Evaluation]
+"""Key, example -> Evaluation. White box, scores only, an ensemble …: the kernel cannot tell."""
+
+
+class Best(NamedTuple):
+    """An iterate worth keeping.
+
+    Attributes:
+      x: like the example.
+      score: `[]`.
+      success: `[]` bool.
+      distance: `[]`, from the example, in the threat model's norm.
+    """
+
+    x: Array
+    score: Array
+    success: Array
+    distance: Array
+
+
+class AttackResult(NamedTuple):
+    """What an attack on one example returns; batched, every leaf gains leading axes.
+
+    Attributes:
+      best: the preferred iterate (for attacks: successful first, then the highest score).
+      last: the final iterate, which visualisations and some papers' protocols ask for.
+      queries: `[]` int32, forward passes spent, those of gradients included.
+      gradients: `[]` int32, backward passes spent.
+    """
+
+    best: Best
+    last: Best
+    queries: Array
+    gradients: Array
+
+
+AttackFn = Callable[[Key, ModelFn, Array, Any], AttackResult]
+"""Key, model, ONE example, label (or target) -> AttackResult. Itself a pytree: eps is traced."""
+
+Batch = dict[str, Array]
+"""`image` [B, H, W, C] in [0, 1], `label` [B] int32, `id` [B] int32, `weight` [B] float32."""
+
+Metrics = dict[str, Array]
+
+LossFn = Callable[[Key, Any, Any, Batch], tuple[Array, tuple[Any, Metrics]]]
+"""Key, params, model state, batch -> (loss, (model state, metrics)): what a train step descends."""
+
+
+def as_model_fn(fn: ModelFn) -> ModelFn:
+    """Makes a plain function a pytree, so that it can be an argument of a compiled function.
+
+    Functions that are pytrees already (`jax.tree_util.Partial`, an attack, a module of an
+    equinox-like library) are returned as they are. A plain function is compared by identity:
+    make it once, not anew for every call, or every call compiles.
+
+    >>> import jax.numpy as jnp
+    >>> as_model_fn(jnp.sin)(0.0)
+    Array(0., dtype=float32, weak_type=True)
+    """
+    leaves = jax.tree.leaves(fn)
+    is_plain = len(leaves) == 1 and leaves[0] is fn
+    return jax.tree_util.Partial(fn) if is_plain else fn
+
+
+def frozen(model_fn: ModelFn) -> ModelFn:
+    """The same network with its weights cut off from differentiation.
+
+    Attacks begin with it: stopping only their result would keep every step's activations alive
+    when an un-jitted `grad` surrounds the attack.
+    """
+    return jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, model_fn
+    )

@@ -1,0 +1,392 @@
+"""An experiment's options: a frozen dataclass whose fields are its command-line flags.
+
+Example:
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class MyConfig(Config):
+    ...     eps: float = flag(8 / 255, "Radius of the ball.", kind="eps")
+    ...     seeds: tuple[int, ...] = flag((0, 1), "Seeds of the fresh networks.")
+    >>> config = parse(MyConfig, ["--workdir=runs/a", "--eps=0.5", "--seeds=0,1,2"])
+    >>> config.eps, config.seeds, config.dataset
+    (0.5, (0, 1, 2), 'digits')
+    >>> parse(MyConfig, ["--workdir=runs/a", "--eps=-1"])
+    Traceback (most recent call last):
+    ...
+    experiments.config.UsageError: flag --eps=-1: must be a number >= 0, as in 0.5, 8/255 or inf
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags as absl_flags
+
+C = TypeVar("C", bound="Config")
+
+REQUIRED: Any = dataclasses.MISSING
+
+
+class UsageError(ValueError):
+    """Something the user asked for that cannot be; one line says what."""
+
+
+class HelpRequested(Exception):
+    """The command line asks for the help text, which this carries."""
+
+
+class Kind(typing.NamedTuple):
+    """How one value of a flag is read, and which values are allowed.
+
+    Attributes:
+        parse: Text to value; ValueError if it is none.
+        allowed: Whether a value may be used.
+        words: What is allowed, to follow "must be".
+    """
+
+    parse: Callable[[str], Any]
+    allowed: Callable[[Any], bool]
+    words: str
+
+
+def parse_eps(text: str) -> float:
+    """Read a radius: a number, a fraction of two numbers, or ``inf``.
+
+    Args:
+        text: For instance ``0.5``, ``8/255``, ``inf``.
+
+    Returns:
+        The radius, at least 0.
+
+    Raises:
+        ValueError: Anything else, negative numbers and NaN included.
+
+    Example:
+        >>> parse_eps("8/255") == 8 / 255
+        True
+    """
+    numerator, slash, denominator = text.partition("/")
+    value = float(numerator)
+    if slash:
+        below = float(denominator)
+        if not (math.isfinite(value) and math.isfinite(below) and below > 0):
+            raise ValueError(f"{text!r} is not a fraction")
+        value /= below
+    if not value >= 0:
+        raise ValueError(f"{text!r} is negative or no number")
+    return value
+
+
+def format_eps(eps: float) -> str:
+    """Write a radius the way it is best read; :func:`parse_eps` gives it back exactly.
+
+    Example:
+        >>> format_eps(8 / 255), format_eps(0.5), format_eps(1.0)
+        ('8/255', '0.5', '1')
+    """
+    levels = eps * 255
+    if math.isfinite(levels) and 0 < round(levels) < 255 and round(levels) / 255 == eps:
+        return f"{round(levels)}/255"
+    return str(int(eps)) if math.isfinite(eps) and eps == int(eps) < 1e6 else str(float(eps))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _bool(text: str) -> bool:
+    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+
+
+KINDS = {
+    "str": Kind(str, lambda v: isinstance(v, str) and v != "", "a text that is not empty"),
+    "bool": Kind(_bool, lambda v: isinstance(v, bool), "true or false"),
+    "int": Kind(int, _is_int, "a whole number"),
+    "natural": Kind(int, lambda v: _is_int(v) and v >= 0, "a whole number >= 0"),
+    "count": Kind(int, lambda v: _is_int(v) and v >= 1, "a whole number >= 1"),
+    "float": Kind(float, _finite, "a finite number"),
+    "positive": Kind(float, lambda v: _finite(v) and v > 0, "a finite number > 0"),
+    "nonnegative": Kind(float, lambda v: _finite(v) and v >= 0, "a finite number >= 0"),
+    "fraction": Kind(float, lambda v: _finite(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    "eps": Kind(
+        parse_eps, lambda v: _is_number(v) and v >= 0, "a number >= 0, as in 0.5, 8/255 or inf"
+    ),
+}
+
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    kind: str | None = None,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """A dataclass field that is a flag.
+
+    Args:
+        default: Value where the flag is not given; ``REQUIRED`` where it must be.
+        help: One sentence.
+        kind: A key of ``KINDS`` narrower than the field's type: "eps" (a radius), "natural"
+            (whole, >= 0), "count" (whole, >= 1), "positive", "nonnegative", "fraction". In a
+            field that is a tuple it holds for every element; "eps_list" is "eps".
+        choices: The only values allowed, each element's in a tuple.
+
+    Returns:
+        The field.
+    """
+    metadata = {"help": help, "kind": "eps" if kind == "eps_list" else kind, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """The flags every experiment has."""
+
+    workdir: str = flag(REQUIRED, "Directory the run writes into; also resumes a killed run.")
+    dataset: str = flag(
+        "digits", "digits, mnist, cifar10, any TFDS name, a folder, or a constructed .npz."
+    )
+    data_dir: str | None = flag(None, "Where TFDS data lie (default: TFDS_DATA_DIR).")
+    classes: tuple[str, ...] | None = flag(None, "Keep only these classes, as in cat,dog.")
+    seed: int = flag(0, "Seed of everything random in the run.", kind="natural")
+    dry_run: bool = flag(False, "The smallest run that goes through every line.")
+    overwrite: bool = flag(False, "Delete the run that lies in workdir and start afresh.")
+
+    def validate(self) -> None:
+        """Check every value, also of a config that no command line made.
+
+        Override to check values against each other, and call ``super().validate()`` first.
+
+        Raises:
+            ValueError: Naming the flag, its value, and what is allowed.
+        """
+        for option in _options(type(self)):
+            option.check(getattr(self, option.name))
+        if self.classes is not None:
+            if len(set(self.classes)) < 2:
+                raise UsageError(
+                    f"flag --classes={','.join(self.classes)}: must be at least 2 classes"
+                )
+            if len(set(self.classes)) != len(self.classes):
+                raise UsageError(f"flag --classes={','.join(self.classes)}: names a class twice")
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide the run's result: all but where it goes and ``overwrite``."""
+        apart = ("workdir", "overwrite")
+        return {o.name: getattr(self, o.name) for o in _options(type(self)) if o.name not in apart}
+
+    def command(self, module: str) -> str:
+        """The command line that gives this config.
+
+        Args:
+            module: The experiment's module, as ``experiments.train``.
+
+        Returns:
+            A shell command naming every flag that differs from its default.
+        """
+        words = ["python", "-m", module]
+        for option in _options(type(self)):
+            value = getattr(self, option.name)
+            if value != option.default and option.name != "overwrite":
+                words.append(f"--{option.name}={option.text(value)}")
+        return shlex.join(words)
+
+
+def check_linf_eps(norm: str, **eps: float | Sequence[float]) -> None:
+    """Refuse an L-infinity radius above the width of the pixel range.
+
+    Args:
+        norm: Name of the norm; any but "linf" passes.
+        **eps: Flag name to its value or values.
+
+    Raises:
+        UsageError: A value above 1, which is more likely 8 typed for 8/255.
+    """
+    for name, value in eps.items():
+        for item in value if isinstance(value, Sequence) else (value,):
+            if norm == "linf" and item > 1:
+                raise UsageError(
+                    f"flag --{name}={format_eps(item)}: must be at most 1 for linf, pixels lie in "
+                    f"[0, 1]; for {format_eps(item)} grey levels write {format_eps(item)}/255"
+                )
+
+
+def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = None) -> C:
+    """Read a command line.
+
+    Args:
+        config_class: A subclass of :class:`Config`.
+        arguments: The command line without the program's name.
+        doc: Text above the flags in the help, an experiment's module docstring.
+
+    Returns:
+        The validated config.
+
+    Raises:
+        UsageError: An unknown flag, a value of a wrong type or not allowed, a missing flag.
+        HelpRequested: ``--help`` is among the arguments.
+    """
+    options = _options(config_class)
+    values = absl_flags.FlagValues()
+    for option in options:
+        option.define(values)
+    absl_flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
+    try:
+        rest = values(["", *arguments])[1:]
+    except absl_flags.Error as error:
+        raise UsageError(" ".join(str(error).split())) from None
+    if values["help"].value:
+        raise HelpRequested(help_text(config_class, doc))
+    if rest:
+        raise UsageError(f"unexpected argument {rest[0]!r}: flags are written --name=value")
+    for option in options:
+        if option.default is REQUIRED and values[option.name].value is None:
+            raise UsageError(f"flag --{option.name} is missing")
+    found: dict[str, Any] = {option.name: values[option.name].value for option in options}
+    config = config_class(**found)
+    config.validate()
+    return config
+
+
+def help_text(config_class: type[Config], doc: str | None = None) -> str:
+    """The docstring, then every flag with its default."""
+    lines = [textwrap.dedent(doc).strip(), ""] if doc else []
+    lines.append("flags:")
+    for option in _options(config_class):
+        shown = "required" if option.default is REQUIRED else option.text(option.default)
+        choices = f" One of {', '.join(map(str, option.choices))}." if option.choices else ""
+        lines.append(f"  --{option.name}")
+        text = f"{option.help}{choices} [{shown}]"
+        lines += textwrap.wrap(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """One flag: a field of a config with its type taken apart."""
+
+    name: str
+    default: Any
+    help: str
+    kind: Kind
+    choices: Sequence[Any] | None
+    many: bool
+    optional: bool
+
+    def parse(self, text: str) -> Any:
+        """Read the flag's text.
+
+        Raises:
+            ValueError: Saying what it must be.
+        """
+        if self.optional and text.lower() in ("", "none"):
+            return None
+        words = [word.strip() for word in text.split(",")] if self.many else [text.strip()]
+        try:
+            found = tuple(self.kind.parse(word) for word in words)
+        except (ValueError, KeyError, OverflowError):
+            raise ValueError(f"must be {self.words}") from None
+        value = found if self.many else found[0]
+        if not self._allows(value):
+            raise ValueError(f"must be {self.words}")
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raise UsageError unless the value is one the flag may have."""
+        if not self._allows(value):
+            raise UsageError(f"flag --{self.name}={self.text(value)}: must be {self.words}")
+
+    def text(self, value: Any) -> str:
+        """The value as it would be typed."""
+        if isinstance(value, (tuple, list)):
+            return ",".join(self.text(item) for item in value)
+        if value is None or isinstance(value, bool):
+            return str(value).lower()
+        if self.kind is KINDS["eps"] and KINDS["eps"].allowed(value):
+            return format_eps(value)
+        return str(value)
+
+    def define(self, values: absl_flags.FlagValues) -> None:
+        """Make it a flag of `values`."""
+        default = None if self.default is REQUIRED else self.default
+        if self.kind is KINDS["bool"] and not self.many and not self.optional:
+            option = absl_flags.BooleanFlag(self.name, default, self.help)  # also --noNAME
+            option.parser = _BooleanParser()
+            absl_flags.DEFINE_flag(option, values)
+        else:
+            parser = _Parser(self)
+            absl_flags.DEFINE(parser, self.name, None, self.help, flag_values=values)
+            values[self.name].value = default  # not read from text, so set and not parsed
+
+    @property
+    def words(self) -> str:
+        """What is allowed, to follow "must be"."""
+        one = f"one of {', '.join(map(str, self.choices))}" if self.choices else self.kind.words
+        return f"a list with commas, each {one}" if self.many else one
+
+    def _allows(self, value: Any) -> bool:
+        if value is None:
+            return self.optional
+        if self.many and not (isinstance(value, tuple) and value):
+            return False
+        return all(
+            self.kind.allowed(item) and (self.choices is None or item in self.choices)
+            for item in (value if self.many else (value,))
+        )
+
+
+class _Parser(absl_flags.ArgumentParser):
+    """An option's reader in absl's form."""
+
+    def __init__(self, option: _Option):
+        self._option = option
+
+    def parse(self, argument: Any) -> Any:
+        return self._option.parse(argument)
+
+    def flag_type(self) -> str:
+        return "value"
+
+
+class _BooleanParser(absl_flags.BooleanParser):
+    def parse(self, argument: Any) -> bool:
+        try:
+            return super().parse(argument)
+        except ValueError:
+            raise ValueError(f"must be {KINDS['bool'].words}") from None
+
+
+def _options(config_class: type[Config]) -> tuple[_Option, ...]:
+    hints = typing.get_type_hints(config_class)
+    return tuple(_option(f, hints[f.name]) for f in dataclasses.fields(config_class))
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> _Option:
+    inner = [part for part in typing.get_args(hint) if part is not type(None)]
+    optional = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    if optional:
+        hint = inner[0]
+    many = typing.get_origin(hint) is tuple
+    kind = field.metadata["kind"] or (typing.get_args(hint)[0] if many else hint).__name__
+    return _Option(
+        name=field.name,
+        default=field.default,
+        help=field.metadata["help"],
+        kind=KINDS[kind],
+        choices=field.metadata["choices"],
+        many=many,
+        optional=optional,
+    )

@@ -1,0 +1,53 @@
+"""Installs advfeat and its experiments: `pip install -e .`."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+
+def version() -> str:
+    text = (HERE / "advfeat" / "__init__.py").read_text()
+    found = re.search(r'^__version__ = "([^"]+)"', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("advfeat/__init__.py names no __version__")
+    return found.group(1)
+
+
+def requirements() -> list[str]:
+    lines = (HERE / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+TEST = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"]
+DEV = [*TEST, "build>=1.0", "mypy>=1.10", "pre-commit>=3.7", "ruff>=0.5"]
+
+setuptools.setup(
+    name="advfeat",
+    version=version(),
+    description="Adversarial examples are features: attacks, robust training and pictures in JAX",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["advfeat*", "experiments*"]),
+    package_data={"advfeat": ["*.html", "py.typed", "**/*.html"]},
+    install_requires=requirements(),
+    extras_require={
+        "test": TEST,
+        "dev": DEV,
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "adapters": ["dm-haiku>=0.0.13", "equinox>=0.11"],
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
