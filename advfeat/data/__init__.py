@@ -1,8 +1,9 @@
 """Data sources: everything that ends in images, labels and ids.
 
 `load` takes a name or a path and returns a `Dataset` in memory; `stream` reads what does not fit
-there in batches. `advfeat.data.prepare` makes TFDS data from the published archives. To add a source, write one module
-with `matches(name)` and `load(name, *, classes, data_dir)` and give it a line in `_SOURCES`.
+there in batches; `advfeat.data.prepare` makes TFDS data from the published archives. To add a
+source, write one module with `matches(name)` and `load(name, *, classes, data_dir)` and give it a
+line in `_SOURCES`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from advfeat.data import constructed_npz, digits, folder, restricted_imagenet, tfds_images
-from advfeat.data.stream import Batch, Stream, stream
+from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, unit
 
 __all__ = [

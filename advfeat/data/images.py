@@ -84,7 +84,8 @@ def _opened(data: bytes, channels: int | None) -> Iterator[Image.Image]:
             if channels is None:
                 channels = 1 if file.mode in ("1", "L") else 3
             mode = "L" if channels == 1 else "RGB"
-            image = file.convert(mode)  # also what makes Pillow read the pixels
+            file.load()  # inside the try: Pillow reads the pixels only now
+            image = file if file.mode == mode else file.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise

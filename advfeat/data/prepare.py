@@ -7,6 +7,7 @@ generator that reads the archive. What comes out is the standard set in the arra
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -128,7 +129,8 @@ def _fetch(file: archives.Published, path: Path) -> None:
     except OSError as error:  # URLError, a timeout, a full disk
         reason = getattr(error, "reason", error)
         raise DataError(
-            f"cannot download {file.url} ({reason}): without a network, put the file into {path.parent}"
+            f"cannot download {file.url} ({reason}): without a network, put the file into "
+            f"{path.parent}"
         ) from error
     finally:
         part.unlink(missing_ok=True)
@@ -157,9 +159,11 @@ def _write(
     # declare (importlib_resources).
     builder._make_download_manager = lambda **_: types.SimpleNamespace(downloaded_size=0)
     builder._split_generators = lambda dl_manager: splits
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    # TFDS's bars go to stderr and stay; its prints name the staging folder, which is soon gone.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
     return Path(builder.data_dir)
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from advfeat.data import classes as classes_lib
 from advfeat.data import archives, images
+from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
 
 _BLOCK = 4096  # Records read at once: a few MB of encoded images.
@@ -190,6 +190,15 @@ def read_all(records: Any, what: str) -> Iterator[tuple[int, bytes]]:
             bar.update(len(block))
 
 
+@contextlib.contextmanager
+def located(source: Source, split: str, position: int) -> Iterator[None]:
+    """Says in a DataError which record it speaks of."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{source.name}: record {position} of {split}: {error}") from error
+
+
 def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
     records = source.records(split)
     labels = np.empty(len(records), np.int32)
@@ -202,7 +211,8 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
             raise DataError(f"{source.name}: record {position} of {split} has label {label}")
         labels[position] = label
         if wanted[label]:
-            decoded.append(images.decode(data, channels=source.channels))
+            with located(source, split, position):
+                decoded.append(images.decode(data, channels=source.channels))
             if decoded[-1].shape != decoded[0].shape:
                 raise DataError(
                     f"{source.name}: images differ in size ({list(decoded[0].shape)} and, record "

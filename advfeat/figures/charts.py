@@ -41,7 +41,7 @@ def bars(
 
     Example:
         >>> figure = bars({"D_det": {"D_det": 0.5, "unperturbed": 0.01}}, chance=0.1)
-        >>> [round(bar.get_height(), 2) for bar in figure.axes[0].patches]
+        >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
         [0.5, 0.01]
     """
     if not groups or not all(groups.values()):

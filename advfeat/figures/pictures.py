@@ -80,8 +80,8 @@ def example_strip(
     pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
     factor = magnification(np.concatenate([(after - before).ravel() for before, after in pairs]))
     lines = 1 + max(len(e.networks) for e in examples)
-    side, text, gap, sign_width, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.85, 0.75
-    width = 3 * 1.9 + 2 * sign_width
+    side, text, gap, between, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.95, 0.75  # inches
+    width = 3 * side + 2 * between
     height = head + len(examples) * (side + text + gap)
     figure = style.new_figure(width, height)
     figure.set_layout_engine("none")  # every panel is placed by hand, in inches
@@ -99,7 +99,7 @@ def example_strip(
             _notes(example, "new label", example.new_label, 1),
         )
         for column in range(3):
-            left = column * (1.9 + sign_width) + (1.9 - side) / 2
+            left = column * (side + between)
             axes = figure.add_axes(
                 (left / width, 1 - (top + side) / height, side / width, side / height)
             )
@@ -122,10 +122,10 @@ def example_strip(
         share = "+" if factor == 1 else f"+ 1/{factor} ×"
         for column, symbol in ((0, share), (1, "=")):
             figure.text(
-                (column * (1.9 + sign_width) + 1.9 + sign_width / 2) / width,
+                (column * (side + between) + side + between / 2) / width,
                 1 - (top + side / 2) / height,
                 symbol,
-                fontsize=15,
+                fontsize=12.5,
                 ha="center",
                 va="center",
                 color=style.INK,

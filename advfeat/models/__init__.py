@@ -5,11 +5,21 @@
     logits_fn = model_fn(model, variables)                         # [H, W, C] -> [K]
     representation_fn = model_fn(model, variables, layer="representation")
 
-To add a network, write its module (a subclass of ``base.Network``) and one line of ``_NETWORKS``.
+Networks from elsewhere come in through `from_linen`, `from_nnx`, `from_function`,
+`from_equinox` and `from_haiku`.
+
+To add a network, write its module (a subclass of `base.Network`) and one line of `_NETWORKS`.
 """
 
 from __future__ import annotations
 
+from advfeat.models.adapters import (
+    from_equinox,
+    from_function,
+    from_haiku,
+    from_linen,
+    from_nnx,
+)
 from advfeat.models.base import Network
 from advfeat.models.functions import batch_fn, init, layer_names, model_fn
 from advfeat.models.layers import Conv, conv
@@ -21,6 +31,11 @@ __all__ = [
     "batch_fn",
     "conv",
     "create",
+    "from_equinox",
+    "from_function",
+    "from_haiku",
+    "from_linen",
+    "from_nnx",
     "init",
     "layer_names",
     "model_fn",

@@ -13,10 +13,10 @@ TAPS = "intermediates"
 
 
 class Network(nn.Module):
-    """A classifier of images ``[B, H, W, C]`` in [0, 1] with named layers.
+    """A classifier of images `[B, H, W, C]` in [0, 1] with named layers.
 
-    A subclass gives ``features`` (images, already normalised, to the representation) and
-    ``downsampling``. Whatever it hands to ``tap`` can be reached by name.
+    A subclass gives `features` (images, already normalised, to the representation) and
+    `downsampling`. Whatever it hands to `tap` can be reached by name.
 
     Attributes:
       num_classes: number of logits, at least 2.
@@ -34,9 +34,13 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        """Returns logits ``[B, num_classes]``; ``train`` uses the batch's own statistics."""
-        if x.ndim != 4:
-            raise ValueError(f"x must be a batch of images [B, H, W, C], got shape {x.shape}")
+        """Returns logits `[B, num_classes]`; `train` uses the batch's own statistics."""
+        self.check()
+        if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                "x must be a batch of images [B, H, W, C] of floating point numbers in [0, 1], "
+                f"got {x.dtype} of shape {x.shape}"
+            )
         if min(x.shape[1:3]) < self.downsampling:
             raise ValueError(
                 f"images of {x.shape[1]}x{x.shape[2]} pixels are too small for "
@@ -48,8 +52,17 @@ class Network(nn.Module):
         x = self.tap("representation", x.astype(jnp.float32))
         return self.tap("logits", nn.Dense(self.num_classes, name="classifier")(x))
 
+    def check(self) -> None:
+        """Raises a ValueError that names a field out of range; a subclass adds its own fields."""
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if self.width < 1:
+            raise ValueError(f"width must be at least 1, got {self.width}")
+        if self.std is not None and min(self.std, default=0.0) <= 0:
+            raise ValueError(f"std must be positive in every channel, got {self.std}")
+
     def features(self, x: Array, *, train: bool) -> Array:
-        """Normalised images ``[B, H, W, C]`` -> representation ``[B, D]``."""
+        """Normalised images `[B, H, W, C]` -> representation `[B, D]`."""
         raise NotImplementedError
 
     @property
@@ -58,7 +71,7 @@ class Network(nn.Module):
         return 1
 
     def tap(self, name: str, x: Array) -> Array:
-        """Gives activations a name, by which ``model_fn(..., layer=name)`` finds them."""
+        """Gives activations a name, by which `model_fn(..., layer=name)` finds them."""
         self.sow(TAPS, name, x)
         return x
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from advfeat.models.base import TAPS
+from advfeat.types import ModelFn
 
 Variables = Mapping[str, Any]
 
@@ -22,8 +24,8 @@ def init(key: Array, model: nn.Module, input_shape: Sequence[int]) -> Variables:
 
     Args:
       key: a typed key.
-      model: from ``create``, or any module called with ``train=``.
-      input_shape: ``(H, W, C)`` of one image.
+      model: from `create`, or any module called with `train=`.
+      input_shape: `(H, W, C)` of one image.
 
     Raises:
       ValueError: images of this size are too small for the network's strides.
@@ -34,17 +36,21 @@ def init(key: Array, model: nn.Module, input_shape: Sequence[int]) -> Variables:
       >>> variables["params"]["classifier"]["kernel"].shape
       (4, 3)
     """
-    images = jnp.zeros((1, *input_shape), jnp.float32)
-    # Compiled as a whole: op by op, a deep network takes many seconds.
-    return jax.jit(lambda key, x: model.init(key, x, train=False))(key, images)
+    return _init(key, model, tuple(input_shape))
+
+
+# Compiled as a whole: op by op, a deep network takes many seconds.
+@partial(jax.jit, static_argnames=("model", "input_shape"))
+def _init(key: Array, model: nn.Module, input_shape: tuple[int, ...]) -> Variables:
+    return model.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
 
 
 def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
-    """The layers that ``model_fn`` can return, first to last; nothing is computed.
+    """The layers that `model_fn` can return, first to last; nothing is computed.
 
     Args:
-      model: from ``create``.
-      input_shape: ``(H, W, C)`` of one image.
+      model: from `create`.
+      input_shape: `(H, W, C)` of one image.
 
     Example:
       >>> from advfeat.models import create
@@ -64,16 +70,16 @@ def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]
     return found
 
 
-def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> Callable:
+def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
     """A network in evaluation mode as a function of a batch.
 
     Args:
-      model: from ``create``.
-      variables: from ``init`` or a checkpoint.
-      layer: one of ``layer_names``.
+      model: from `create`.
+      variables: from `init` or a checkpoint.
+      layer: one of `layer_names`.
 
     Returns:
-      ``[B, H, W, C]`` in [0, 1] -> ``[B, K]`` logits, or the layer's activations ``[B, ...]``. It
+      `[B, H, W, C]` in [0, 1] -> `[B, K]` logits, or the layer's activations `[B, ...]`. It
       is a pytree over the variables, so it may be an argument of a jitted function, which then is
       compiled once for all weights.
 
@@ -83,17 +89,17 @@ def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
     return Partial(_Apply(model, layer), _without_taps(variables))
 
 
-def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> Callable:
+def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
     """A network in evaluation mode as a function of ONE image, as the attacks take it.
 
     Args:
-      model: from ``create``.
-      variables: from ``init`` or a checkpoint.
-      layer: one of ``layer_names``.
+      model: from `create`.
+      variables: from `init` or a checkpoint.
+      layer: one of `layer_names`.
 
     Returns:
-      ``[H, W, C]`` in [0, 1] -> ``[K]`` logits, or the layer's activations; a pytree as in
-      ``batch_fn``.
+      `[H, W, C]` in [0, 1] -> `[K]` logits, or the layer's activations; a pytree as in
+      `batch_fn`.
 
     Raises:
       ValueError: when called, if the network has no such layer.
@@ -108,19 +114,20 @@ def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
       >>> model_fn(model, variables, layer="block2")(image).shape
       (4, 4, 8)
     """
-    return Partial(_ApplyOne(_Apply(model, layer)), _without_taps(variables))
+    return Partial(OneExample(_Apply(model, layer)), _without_taps(variables))
 
 
 @dataclass(frozen=True)
 class _Apply:
-    """``(variables, batch) -> activations``; equal modules make equal functions, so jit reuses."""
+    """`(variables, batch) -> activations`; equal modules make equal functions, so jit reuses."""
 
     model: nn.Module
     layer: str
 
     def __call__(self, variables: Variables, x: Array) -> Array:
         if self.layer == "logits":
-            return self.model.apply(variables, x, train=False)
+            logits: Any = self.model.apply(variables, x, train=False)
+            return logits
         _, state = self.model.apply(variables, x, train=False, mutable=[TAPS])
         taps = state.get(TAPS, {})
         if self.layer not in taps:
@@ -129,11 +136,14 @@ class _Apply:
 
 
 @dataclass(frozen=True)
-class _ApplyOne:
-    apply: _Apply
+class OneExample:
+    """Makes `(params, batch) -> batch` a function of one example, a batch of one."""
 
-    def __call__(self, variables: Variables, x: Array) -> Array:
-        return self.apply(variables, x[None])[0]
+    batched_fn: Callable[[Any, Array], Array]
+
+    def __call__(self, params: Any, x: Array) -> Array:
+        """`x` is one example, and so is the result."""
+        return self.batched_fn(params, x[None])[0]
 
 
 def _without_taps(variables: Variables) -> dict[str, Any]:

@@ -16,19 +16,19 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "linear": (Linear, {}),
     "mlp": (MLP, {}),
     "cnn": (CNN, {}),
-    "resnet9": (ResNet, dict(blocks=(1, 1, 1), width=32)),
-    "resnet20": (ResNet, dict(blocks=(3, 3, 3), width=16)),
-    "resnet56": (ResNet, dict(blocks=(9, 9, 9), width=16)),
-    "resnet18": (ResNet, dict(blocks=(2, 2, 2, 2))),
-    "resnet34": (ResNet, dict(blocks=(3, 4, 6, 3))),
-    "resnet50": (ResNet, dict(blocks=(3, 4, 6, 3), bottleneck=True)),
-    "wrn_16_4": (ResNet, dict(blocks=(2, 2, 2), width=16, widen=4, preact=True)),
-    "wrn_28_10": (ResNet, dict(blocks=(4, 4, 4), width=16, widen=10, preact=True)),
+    "resnet9": (ResNet, {"blocks": (1, 1, 1), "width": 32}),
+    "resnet20": (ResNet, {"blocks": (3, 3, 3), "width": 16}),
+    "resnet56": (ResNet, {"blocks": (9, 9, 9), "width": 16}),
+    "resnet18": (ResNet, {"blocks": (2, 2, 2, 2)}),
+    "resnet34": (ResNet, {"blocks": (3, 4, 6, 3)}),
+    "resnet50": (ResNet, {"blocks": (3, 4, 6, 3), "bottleneck": True}),
+    "wrn_16_4": (ResNet, {"blocks": (2, 2, 2), "width": 16, "widen": 4, "preact": True}),
+    "wrn_28_10": (ResNet, {"blocks": (4, 4, 4), "width": 16, "widen": 10, "preact": True}),
 }
 
 
 def names() -> tuple[str, ...]:
-    """The names that ``create`` knows.
+    """The names that `create` knows.
 
     Example:
       >>> "resnet18" in names()
@@ -50,16 +50,16 @@ def create(
     """A network by name; nothing is computed yet.
 
     Args:
-      name: one of ``names()``.
+      name: one of `names()`.
       num_classes: number of logits, at least 2.
       width: scales all layers; None is the network's usual one.
       mean: per channel (or one for all), subtracted from pixels in [0, 1]; None is 0.
       std: per channel (or one for all), the pixels are divided by it; None is 1.
-      dtype: of the computation, ``bfloat16`` for instance; parameters and logits stay float32.
-      **options: the network's own fields, such as ``stem="imagenet"`` or ``norm="group"``.
+      dtype: of the computation, `bfloat16` for instance; parameters and logits stay float32.
+      **options: the network's own fields, such as `stem="imagenet"` or `norm="group"`.
 
     Returns:
-      A flax module: ``model.apply(variables, x, train=False)`` is ``[B, H, W, C] -> [B, K]``.
+      A flax module: `model.apply(variables, x, train=False)` is `[B, H, W, C] -> [B, K]`.
 
     Raises:
       ValueError: an unknown name or option, or a value out of range.
@@ -77,28 +77,21 @@ def create(
             raise ValueError(
                 f"model {name!r} has no option {option!r}; it has {', '.join(own) or 'none'}"
             )
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if width is not None:
         options["width"] = width
-    return network(
+    # Lists become tuples: a module must be hashable to be a static part of a pytree.
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+    model = network(
         **{**defaults, **options},
         num_classes=num_classes,
-        mean=_per_channel("mean", mean),
-        std=_per_channel("std", std),
+        mean=None if mean is None else tuple(float(value) for value in mean),
+        std=None if std is None else tuple(float(value) for value in std),
         dtype=dtype,
     )
+    model.check()
+    return model
 
 
 def _own_options(network: type[Network]) -> tuple[str, ...]:
     common = {field.name for field in dataclasses.fields(Network)}
     return tuple(f.name for f in dataclasses.fields(network) if f.name not in common)
-
-
-def _per_channel(name: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    result = tuple(float(value) for value in values)
-    if name == "std" and min(result, default=0.0) <= 0:
-        raise ValueError(f"std must be positive in every channel, got {result}")
-    return result

@@ -18,6 +18,9 @@ from jax import Array
 from advfeat.models.base import Network
 from advfeat.models.layers import Conv
 
+STEMS = ("cifar", "imagenet")
+NORMS = ("batch", "group", "none")
+
 
 class Norm(nn.Module):
     """Batch normalisation (momentum 0.9, epsilon 1e-5), or a replacement without batch statistics.
@@ -34,6 +37,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
+        """`train` normalises by the batch's own statistics and moves the running ones."""
         scale = nn.initializers.zeros if self.zero else nn.initializers.ones
         if self.kind == "batch":
             return nn.BatchNorm(
@@ -55,9 +59,9 @@ class Block(nn.Module):
     Attributes:
       features: channels of the 3x3 convolutions.
       stride: of the first 3x3 convolution.
-      bottleneck: whether 1x1 convolutions surround one 3x3; the output has 4 times ``features``.
+      bottleneck: whether 1x1 convolutions surround one 3x3; the output has 4 times `features`.
       preact: normalise and activate before each convolution, not after it.
-      norm: see ``Norm``.
+      norm: see `Norm`.
       zero_scale: starts the last normalisation of a post-activation block at scale zero.
       dtype: of the computation.
     """
@@ -72,10 +76,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
+        """`[B, H, W, C]` -> `[B, ceil(H / stride), ceil(W / stride), C']`."""
+        middle, end = (self.features, 3, self.stride), (self.features, 3, 1)
+        plan = [middle, end]
         if self.bottleneck:
-            plan = ((self.features, 1, 1), (self.features, 3, self.stride), (4 * self.features, 1, 1))
-        else:
-            plan = ((self.features, 3, self.stride), (self.features, 3, 1))
+            plan = [(self.features, 1, 1), middle, (4 * self.features, 1, 1)]
         project = self.stride > 1 or x.shape[-1] != plan[-1][0]
         out, shortcut = x, x
         for index, (channels, size, stride) in enumerate(plan):
@@ -100,7 +105,7 @@ class Block(nn.Module):
 
 
 class ResNet(Network):
-    """A residual network; ``width`` is the number of channels of the first stage.
+    """A residual network; `width` is the number of channels of the first stage.
 
     Each stage doubles the channels; each but the first halves the side. Layers: "stem", "block1",
     "block2", ... (the last one before the pooling), then the pooled "representation".
@@ -123,6 +128,20 @@ class ResNet(Network):
     stem: str = "cifar"
     norm: str = "batch"
     zero_scale: bool = False
+
+    def check(self) -> None:
+        """Also the blocks, the stem and the normalisation."""
+        super().check()
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks must be at least 1 in every stage, got {self.blocks}")
+        if self.widen < 1:
+            raise ValueError(f"widen must be at least 1, got {self.widen}")
+        if self.stem not in STEMS:
+            raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.zero_scale and (self.preact or self.norm == "none"):
+            raise ValueError("zero_scale needs post-activation blocks with a normalisation")
 
     def features(self, x: Array, *, train: bool) -> Array:
         """The representation is the mean over positions of the last activations."""

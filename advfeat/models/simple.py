@@ -12,7 +12,7 @@ _HE = nn.initializers.he_normal()
 
 
 class Linear(Network):
-    """Softmax regression on the pixels; ``width`` has no meaning and is ignored."""
+    """Softmax regression on the pixels; `width` has no meaning and is ignored."""
 
     def features(self, x: Array, *, train: bool) -> Array:
         """The representation is the normalised image itself, flattened."""
@@ -21,10 +21,16 @@ class Linear(Network):
 
 
 class MLP(Network):
-    """A perceptron with ``depth`` hidden layers ("hidden1", ...) of ``width`` units."""
+    """A perceptron with `depth` hidden layers ("hidden1", ...) of `width` units."""
 
     width: int = 256
     depth: int = 2
+
+    def check(self) -> None:
+        """Also at least one hidden layer."""
+        super().check()
+        if self.depth < 1:
+            raise ValueError(f"depth must be at least 1, got {self.depth}")
 
     def features(self, x: Array, *, train: bool) -> Array:
         """The representation is the last hidden layer."""

@@ -87,6 +87,19 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
     return _OPTIMISERS.setdefault((name, steps), made)
 
 
+def initial_state(variables: Any, how: Fit) -> TrainState:
+    """The state before the first step of a training, as `fit` makes it: for reading saved ones."""
+    return initial(variables, _make_optimiser(_hyper(how), name=how.schedule, steps=1))
+
+
+def _hyper(how: Fit) -> dict[str, Any]:
+    return {
+        "learning_rate": jnp.float32(how.learning_rate),
+        "momentum": jnp.float32(how.momentum),
+        "weight_decay": jnp.float32(how.weight_decay),
+    }
+
+
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
     """Which examples each step of an epoch takes, `[S, B]`: a fresh order, the remainder dropped."""
     size = min(batch_size, count)
@@ -135,11 +148,7 @@ def fit(
     count = len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
     make = _optimiser_factory(how.schedule, how.epochs * steps)
-    hyper = {
-        "learning_rate": jnp.float32(how.learning_rate),
-        "momentum": jnp.float32(how.momentum),
-        "weight_decay": jnp.float32(how.weight_decay),
-    }
+    hyper = _hyper(how)
     if state is None:
         # A copy: the chunk reuses its state's memory, and the caller keeps the variables.
         state = initial(jax.tree.map(jnp.array, variables), make(hyper))

@@ -153,8 +153,7 @@ def stream(
         epochs=epochs or _ENDLESS,
     )
     read = _Reader(
-        source=source, records=source.records(split), positions=positions, labels=labels,
-        size=image_size, seed=seed, training=training,
+        source=source, split=split, positions=positions, labels=labels, size=image_size, seed=seed, training=training,
     )
     threads = num_threads or min(16, os.cpu_count() or 1)
     local_batch = batch_size // process_count
@@ -222,14 +221,14 @@ class _Reader:
     """Turns a slot into an example: reads the record, decodes, crops."""
 
     def __init__(
-        self, *, source: tfds_images.Source, records: Any, positions: np.ndarray,
+        self, *, source: tfds_images.Source, split: str, positions: np.ndarray,
         labels: np.ndarray, size: int, seed: int, training: bool,
     ):
-        self._source, self._records = source, records
+        self._source, self._split, self._records = source, split, source.records(split)
         self._positions, self._labels = positions, labels
         self._size, self._seed, self._training = size, seed, training
 
-    def __call__(self, slot: _Slot) -> dict[str, np.ndarray]:
+    def __call__(self, slot: _Slot) -> dict[str, Any]:
         if slot.index < 0:
             image = np.zeros((self._size, self._size, self._source.channels), np.uint8)
             label, position = 0, -1
@@ -239,9 +238,10 @@ class _Reader:
             rng = (np.random.default_rng([self._seed, slot.epoch, position])
                    if self._training else None)
             _, data = self._source.label_and_image(self._records[position])
-            image = images.decode_cropped(
-                data, channels=self._source.channels, size=self._size, rng=rng
-            )
+            with tfds_images.located(self._source, self._split, position):
+                image = images.decode_cropped(
+                    data, channels=self._source.channels, size=self._size, rng=rng
+                )
         return {
             "image": image,
             "label": np.int32(label),

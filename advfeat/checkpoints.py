@@ -1,0 +1,226 @@
+"""Networks and trainings on disk, by orbax: what a run keeps and `--checkpoint` takes.
+
+A run directory holds its networks in `networks/NAME/`: `network.json` says which architecture, for
+which images and classes; `variables/` holds the arrays. The json is written last, so a network that
+has one is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from advfeat import models
+from advfeat.files import write_json
+from advfeat.training import TrainState
+from advfeat.types import ModelFn
+
+_RECORD = "network.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """What it takes to build a network again.
+
+    Attributes:
+      model: its name in `models.names()`.
+      class_names: one per logit.
+      input_shape: `(H, W, C)`.
+      mean: per channel, in [0, 1].
+      std: per channel.
+      width: None is the architecture's usual one.
+      bfloat16: whether it computes in bfloat16 (weights are float32 either way).
+      options: the architecture's own options.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    width: int | None = None
+    bfloat16: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The flax module.
+
+        Raises:
+          ValueError: for an unknown model or option.
+        """
+        return models.create(
+            self.model,
+            num_classes=len(self.class_names),
+            width=self.width,
+            mean=self.mean,
+            std=self.std,
+            dtype=jnp.bfloat16 if self.bfloat16 else jnp.float32,
+            **self.options,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with its weights.
+
+    Attributes:
+      spec: how it is built.
+      variables: its weights and batch statistics.
+      record: what else its run kept of it (how it was trained, its data set).
+    """
+
+    spec: NetworkSpec
+    variables: Any
+    record: dict[str, Any]
+
+    def model_fn(self, layer: str = "logits") -> ModelFn:
+        """ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
+        return models.model_fn(self.spec.build(), self.variables, layer=layer)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax's own logging off the terminal, where a progress bar stands."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def save_network(path: str | os.PathLike[str], network: Network) -> None:
+    """Writes a network into the directory `path`; a kill leaves none rather than half of one."""
+    path = pathlib.Path(path).absolute()
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    with _quiet(), ocp.StandardCheckpointer() as saver:
+        saver.save(path / "variables", dict(network.variables))
+    write_json(
+        path / _RECORD, {"spec": dataclasses.asdict(network.spec), "record": network.record}
+    )
+
+
+def is_saved(path: str | os.PathLike[str]) -> bool:
+    """Whether a whole network lies in `path`."""
+    return (pathlib.Path(path) / _RECORD).exists()
+
+
+def _read(path: pathlib.Path) -> Network:
+    try:
+        found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+        fields = found["spec"]
+        lists = ("class_names", "input_shape", "mean", "std")
+        fixed = {k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()}
+        spec = NetworkSpec(**fixed)
+        model = spec.build()
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint {path}: {_RECORD} cannot be used: {error}") from None
+    wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as saver:
+            variables = saver.restore(path.absolute() / "variables", dict(wanted))
+    except Exception as error:
+        # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise ValueError(
+            f"checkpoint {path}: its arrays are not those of a {spec.model}: {first}"
+        ) from None
+    return Network(spec, variables, dict(found.get("record", {})))
+
+
+def load_network(reference: str) -> Network:
+    """Loads a network from a run.
+
+    Args:
+      reference: `DIR`, a run that holds one network (or a network's own directory), or
+        `DIR:NAME` where a run holds several.
+
+    Raises:
+      ValueError: if there is none, several and no name, or it cannot be used.
+    """
+    directory, _, name = reference.rpartition(":")
+    if not directory or pathlib.Path(reference).is_dir():
+        directory, name = reference, ""
+    root = pathlib.Path(directory)
+    if not root.is_dir():
+        raise ValueError(f"checkpoint {reference}: there is no directory {root}")
+    if not name and is_saved(root):
+        return _read(root)
+    there = sorted(p.parent.name for p in root.glob(f"networks/*/{_RECORD}"))
+    if not there:
+        raise ValueError(f"checkpoint {reference}: {root} holds no network")
+    if not name and len(there) > 1:
+        raise ValueError(
+            f"checkpoint {reference}: the run holds {', '.join(there)}; write {root}:{there[0]}"
+        )
+    if name and name not in there:
+        raise ValueError(f"checkpoint {reference}: the run holds {', '.join(there)}")
+    return _read(root / "networks" / (name or there[0]))
+
+
+def check_fits(
+    network: Network, *, class_names: tuple[str, ...], input_shape: tuple[int, ...], reference: str
+) -> None:
+    """Raises unless a network was made for these classes and images.
+
+    Raises:
+      ValueError: saying what differs.
+    """
+    spec = network.spec
+    if tuple(spec.input_shape) != tuple(input_shape):
+        raise ValueError(
+            f"checkpoint {reference} takes images of {spec.input_shape}, "
+            f"the data set's are {tuple(input_shape)}"
+        )
+    if spec.class_names != tuple(class_names):
+        raise ValueError(
+            f"checkpoint {reference} knows the classes {', '.join(spec.class_names)}; "
+            f"the data set's are {', '.join(class_names)}"
+        )
+
+
+class TrainingCheckpoints:
+    """The states of one training, the newest few; a context manager around orbax's own."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = pathlib.Path(path).absolute()
+        self._path.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            options = ocp.CheckpointManagerOptions(max_to_keep=2)
+            self._manager = ocp.CheckpointManager(self._path, options=options)
+
+    def latest(self, like: TrainState) -> TrainState | None:
+        """The newest state, or None; `like` gives shapes and types."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        with _quiet():
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def save(self, state: TrainState) -> None:
+        """Begins to write a state; the training goes on meanwhile."""
+        with _quiet():
+            self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
+
+    def close(self, *, delete: bool = False) -> None:
+        """Waits for the last write; `delete` removes all of them, once the network is kept."""
+        with _quiet():
+            self._manager.wait_until_finished()
+            self._manager.close()
+        if delete:
+            shutil.rmtree(self._path, ignore_errors=True)

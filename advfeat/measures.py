@@ -1,0 +1,147 @@
+"""Rates with their intervals, and what may be claimed from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+HOLDS, FAILS, OPEN = "holds", "does not hold here", "not decidable at this size"
+
+
+def _wilson(mean: float, count: float, quantile: float) -> tuple[float, float]:
+    """Wilson's score interval for a proportion out of `count`, which need not be whole."""
+    square = quantile**2
+    centre = (mean + square / (2 * count)) / (1 + square / count)
+    half = quantile * np.sqrt(mean * (1 - mean) / count + square / (4 * count**2))
+    half /= 1 + square / count
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def rate(hits: Any, *, level: float = 0.95) -> dict[str, Any]:
+    """A rate with its interval over test points and, where there are several, over seeds.
+
+    With one seed it is Wilson's interval. With more, the variance of the mean has a part from the
+    points (of the per-point means) and a part from the seeds; both enter Wilson's formula as an
+    effective number of points, and the quantile is Student's with Satterthwaite's degrees of
+    freedom, since three seeds say little about their own spread.
+
+    Args:
+      hits: `[N]` or `[seeds, N]`, booleans, 0 or 1: one row per independently trained network.
+      level: the interval's coverage.
+
+    Returns:
+      `{"mean", "low", "high", "n", "seeds"}` with rates in [0, 1] and n the number of points.
+
+    Raises:
+      ValueError: for an empty array, another rank, or entries outside [0, 1].
+
+    >>> rate([True] * 90 + [False] * 10)["mean"]
+    0.9
+    """
+    array = np.atleast_2d(np.asarray(hits, np.float64))
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"hits must have shape [N] or [seeds, N], got {np.shape(hits)}")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError("hits must lie in [0, 1]")
+    seeds, points = array.shape
+    mean = float(array.mean())
+    variance = float(array.mean(axis=0).var()) / points
+    quantile = float(stats.norm.ppf(0.5 + level / 2))
+    if seeds > 1:
+        # The rows' spread holds some sampling of the points once more: that errs on the wide side.
+        between = float(array.mean(axis=1).var(ddof=1)) / seeds
+        total = variance + between
+        if total > 0 and between > 0:
+            freedom = total**2 / (between**2 / (seeds - 1) + variance**2 / max(points - 1, 1))
+            quantile = float(stats.t.ppf(0.5 + level / 2, freedom))
+        variance = total
+    effective = mean * (1 - mean) / variance if variance > 0 else float(points)
+    low, high = _wilson(mean, max(effective, 1.0), quantile)
+    return {"mean": mean, "low": low, "high": high, "n": points, "seeds": seeds}
+
+
+def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, Any]:
+    """The difference of two rates measured on the same points, paired point by point.
+
+    Args:
+      effect: `[N]` or `[seeds, N]`.
+      control: `[N]` or `[seeds, N]`, the same N points.
+      level: the interval's coverage.
+
+    Returns:
+      `{"mean", "low", "high", "n"}` in [-1, 1]; the interval is over points and seeds.
+
+    Raises:
+      ValueError: if the points differ in number.
+    """
+    first = np.atleast_2d(np.asarray(effect, np.float64))
+    second = np.atleast_2d(np.asarray(control, np.float64))
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"both must be of the same points, got {first.shape} and {second.shape}")
+    paired = first.mean(axis=0) - second.mean(axis=0)
+    mean, points = float(paired.mean()), len(paired)
+    variance = float(paired.var()) / points
+    freedom, pieces = float(points - 1), variance**2 / max(points - 1, 1)
+    for array in (first, second):
+        if len(array) > 1:
+            part = float(array.mean(axis=1).var(ddof=1)) / len(array)
+            variance, pieces = variance + part, pieces + part**2 / (len(array) - 1)
+    if pieces > 0:
+        freedom = variance**2 / pieces
+    half = float(stats.t.ppf(0.5 + level / 2, max(freedom, 1.0))) * float(np.sqrt(variance))
+    return {
+        "mean": mean,
+        "low": max(-1.0, mean - half),
+        "high": min(1.0, mean + half),
+        "n": points,
+    }
+
+
+def claim(text: str, effect: dict[str, Any], *controls: dict[str, Any]) -> dict[str, Any]:
+    """A claim with its verdict: the effect beside the strongest of its controls.
+
+    Args:
+      text: the claim, a sentence.
+      effect: a rate.
+      *controls: rates of the same thing without the effect.
+
+    Returns:
+      `{"claim", "effect", "control", "verdict"}`: "holds" only if the effect's low lies above the
+      strongest control's high; "does not hold here" if the effect's high lies below that control's
+      mean or its mean does not exceed it; else "not decidable at this size".
+
+    >>> low, high = rate([0] * 90 + [1] * 10), rate([1] * 90 + [0] * 10)
+    >>> claim("It works.", high, low)["verdict"]
+    'holds'
+    """
+    strongest = max(controls, key=lambda control: control["high"])
+    if effect["low"] > strongest["high"]:
+        verdict = HOLDS
+    elif effect["mean"] <= strongest["mean"]:
+        verdict = FAILS
+    else:
+        verdict = OPEN
+    return {"claim": text, "effect": effect, "control": strongest, "verdict": verdict}
+
+
+def turned_into(
+    sources: np.ndarray, targets: np.ndarray, success: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Which class can be turned into which: `[C, C]`, rows the source, columns the target.
+
+    Args:
+      sources: `[N]` the original labels.
+      targets: `[N]` what they were perturbed towards.
+      success: `[N]` whether that worked.
+      num_classes: C.
+
+    Returns:
+      The share of successes; NaN where no example was tried.
+    """
+    tried = np.zeros((num_classes, num_classes))
+    worked = np.zeros((num_classes, num_classes))
+    np.add.at(tried, (sources, targets), 1.0)
+    np.add.at(worked, (sources, targets), np.asarray(success, np.float64))
+    return np.divide(worked, tried, out=np.full_like(tried, np.nan), where=tried > 0)

@@ -1,0 +1,202 @@
+"""Networks inside a run: trained once, with a bar and checkpoints, then read from the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat import checkpoints, models, training
+from advfeat.checkpoints import Network, NetworkSpec
+from advfeat.data import Dataset, Split
+from advfeat.results import RunDirectory
+
+SAVE_SECONDS = 30.0  # a kill loses at most this much work, and one epoch
+
+
+def stream(root: jax.Array, name: str) -> jax.Array:
+    """The key of a named part of a run: it does not depend on what else the run draws."""
+    return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network is made.
+
+    Attributes:
+      spec: its architecture.
+      how: its training.
+      threat: the threat model of adversarial training; None is standard training.
+      attack_steps: PGD steps of adversarial training.
+      attack_step_size: in the threat model's norm; None is a fifth of eps (Ilyas et al., C.3).
+    """
+
+    spec: NetworkSpec
+    how: training.Fit
+    threat: advfeat.ThreatModel | None = None
+    attack_steps: int = 7
+    attack_step_size: float | None = None
+
+    def loss_fn(self) -> Any:
+        """The objective that this recipe descends."""
+        model = self.spec.build()
+        if self.threat is None:
+            return training.standard(model, advfeat.cross_entropy)
+        size = self.threat.eps / 5 if self.attack_step_size is None else self.attack_step_size
+        attack = advfeat.pgd(
+            self.threat,
+            steps=self.attack_steps,
+            step_size=size,
+            random_start=False,
+            score_last=False,
+        )
+        return training.adversarial(model, advfeat.cross_entropy, attack)
+
+    def record(self) -> dict[str, Any]:
+        """What a network keeps of how it was made."""
+        made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
+        if self.threat is not None:
+            made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}
+            made["attack_steps"] = self.attack_steps
+        return made
+
+
+def spec_for(
+    dataset: Dataset, model: str, *, width: int | None = None, bfloat16: bool = False
+) -> NetworkSpec:
+    """A network for a data set: its classes, its images, its pixel statistics."""
+    spec = NetworkSpec(
+        model=model,
+        class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+        mean=tuple(float(value) for value in dataset.mean),
+        std=tuple(max(float(value), 1e-3) for value in dataset.std),
+        width=width,
+        bfloat16=bfloat16,
+    )
+    # What does not fit (images too small for the strides, say) shows before any work.
+    built = spec.build()
+    jax.eval_shape(lambda: models.init(jax.random.key(0), built, spec.input_shape))
+    return spec
+
+
+def train(
+    run: RunDirectory,
+    name: str,
+    key: jax.Array,
+    recipe: Recipe,
+    split: Split,
+    *,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
+    keep: bool = True,
+    on_epoch: Callable[[int], Any] | None = None,
+) -> Network:
+    """Trains a network in a run, going on where a killed process left it.
+
+    Args:
+      run: the open run directory.
+      name: the network's name in it.
+      key: a typed key; initial weights, order and attacks follow from it.
+      recipe: architecture and training.
+      split: what to train on.
+      held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
+      keep: whether the run keeps the network itself (`networks/NAME`).
+      on_epoch: called with 1 after each epoch (a bar's `update`); by default a bar of its own.
+
+    Returns:
+      The trained network.
+    """
+    kept_at = run.path / "networks" / name
+    if keep and checkpoints.is_saved(kept_at):
+        return checkpoints.load_network(str(kept_at))
+    key_init, key_fit = jax.random.split(key)
+    model = recipe.spec.build()
+    variables = models.init(key_init, model, recipe.spec.input_shape)
+    progress = _Progress(run, name, recipe, held_out, on_epoch)
+    try:
+        state = training.fit(
+            key_fit,
+            recipe.loss_fn(),
+            variables,
+            split.image,
+            split.label,
+            recipe.how,
+            num_classes=len(recipe.spec.class_names),
+            ids=split.id,
+            state=progress.earlier(variables),
+            on_chunk=progress.chunk,
+            on_epoch=progress.epoch,
+        )
+    except BaseException:
+        progress.close(finished=False)
+        raise
+    network = Network(recipe.spec, {"params": state.params, **state.model_state}, recipe.record())
+    if keep:
+        checkpoints.save_network(kept_at, network)
+    progress.close(finished=True)
+    return network
+
+
+class _Progress:
+    """The bar, the log and the checkpoints of one training."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        name: str,
+        recipe: Recipe,
+        held_out: tuple[np.ndarray, np.ndarray] | None,
+        on_epoch: Callable[[int], Any] | None,
+    ) -> None:
+        self._run, self._name, self._recipe, self._held_out = run, name, recipe, held_out
+        self._model = recipe.spec.build()
+        self._path = run.checkpoints / name
+        self._store: checkpoints.TrainingCheckpoints | None = None
+        self._saved_at = time.monotonic()
+        self._bar = None if on_epoch else tqdm(total=recipe.how.epochs, desc=name, unit="epoch")
+        self._advance = on_epoch or self._bar.update  # type: ignore[union-attr]
+        self._epochs_before = 0
+
+    def earlier(self, variables: Any) -> training.TrainState | None:
+        """The newest saved state of this training, if a killed process left one."""
+        if not self._path.exists():
+            return None
+        blank = training.initial_state(variables, self._recipe.how)
+        self._store = checkpoints.TrainingCheckpoints(self._path)
+        return self._store.latest(blank)
+
+    def chunk(self, state: training.TrainState, metrics: dict[str, np.ndarray]) -> None:
+        """Saves the state now and then; called between chunks of steps."""
+        del metrics
+        if time.monotonic() - self._saved_at > SAVE_SECONDS:
+            if self._store is None:
+                self._store = checkpoints.TrainingCheckpoints(self._path)
+            self._store.save(state)
+            self._saved_at = time.monotonic()
+
+    def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> None:
+        """Logs an epoch, with the held-out accuracy of the network as it stands."""
+        scalars = dict(means)
+        if self._held_out is not None:
+            fn = models.model_fn(self._model, {"params": state.params, **state.model_state})
+            hits = advfeat.accuracy(fn, *self._held_out)
+            scalars["held_out_accuracy"] = float(hits.mean())
+        self._run.log(epoch, stage=f"train/{self._name}", **scalars)
+        self._advance(epoch - self._epochs_before if self._epochs_before == 0 else 1)
+        self._epochs_before = epoch
+        if self._bar is not None:
+            self._bar.set_postfix({k: f"{v:.3f}" for k, v in scalars.items()}, refresh=False)
+
+    def close(self, *, finished: bool) -> None:
+        """Ends the bar; a finished training's checkpoints are no longer needed."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._store is not None:
+            self._store.close(delete=finished)

@@ -1,0 +1,127 @@
+"""What each data set is trained with unless a flag says otherwise.
+
+Every value was chosen on held-out training images; BUILD_NOTES.md has the tables.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from advfeat.data import Dataset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Defaults for one kind of data set; a flag of the same name overrides each.
+
+    Attributes:
+      model: architecture of all networks.
+      width: its width.
+      epochs: of the standard network.
+      batch_size: of every training.
+      learning_rate: of the standard network.
+      augment: of the standard and the robust network.
+      robust_epochs: of adversarial training.
+      robust_learning_rate: of adversarial training.
+      robust_augment: of adversarial training.
+      robust_eps: L2 eps of adversarial training.
+      fresh_epochs: of the networks trained on constructed sets.
+      fresh_learning_rate: theirs.
+      fresh_augment: theirs (the paper's D_det: none).
+      eps: L2 size of the perturbations that build the sets.
+      steps: PGD steps that build them.
+      eps_grid: where accuracy under attack is measured.
+      train_examples: how many training images are used at most; 0 is all.
+    """
+
+    model: str
+    width: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    augment: str
+    robust_epochs: int
+    robust_learning_rate: float
+    robust_augment: str
+    robust_eps: float
+    fresh_epochs: int
+    fresh_learning_rate: float
+    fresh_augment: str
+    eps: float
+    steps: int
+    eps_grid: tuple[float, ...]
+    train_examples: int = 0
+
+
+DIGITS = Preset(
+    model="cnn",
+    width=16,
+    epochs=30,
+    batch_size=64,
+    learning_rate=0.05,
+    augment="none",
+    robust_epochs=40,
+    robust_learning_rate=0.05,
+    robust_augment="none",
+    robust_eps=1.0,
+    fresh_epochs=30,
+    fresh_learning_rate=0.05,
+    fresh_augment="none",
+    eps=1.25,
+    steps=100,
+    eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
+)
+
+MNIST = Preset(
+    model="cnn",
+    width=16,
+    epochs=8,
+    batch_size=128,
+    learning_rate=0.05,
+    augment="none",
+    robust_epochs=8,
+    robust_learning_rate=0.05,
+    robust_augment="none",
+    robust_eps=2.0,
+    fresh_epochs=8,
+    fresh_learning_rate=0.05,
+    fresh_augment="none",
+    eps=2.0,
+    steps=50,
+    eps_grid=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    train_examples=10000,
+)
+
+CIFAR = Preset(
+    model="resnet9",
+    width=32,
+    epochs=20,
+    batch_size=128,
+    learning_rate=0.1,
+    augment="flip_shift4",
+    robust_epochs=15,
+    robust_learning_rate=0.1,
+    robust_augment="flip_shift4",
+    robust_eps=0.5,
+    fresh_epochs=15,
+    fresh_learning_rate=0.1,
+    fresh_augment="none",
+    eps=0.5,
+    steps=50,
+    eps_grid=(0.0, 0.25, 0.5, 1.0, 1.5),
+)
+
+
+def preset_for(dataset: Dataset) -> Preset:
+    """The preset of the kind of images a data set has: tiny, small grey, or anything larger."""
+    height, _, channels = dataset.input_shape
+    if height <= 16:
+        return DIGITS
+    return MNIST if height <= 28 and channels == 1 else CIFAR
+
+
+def chosen(config: Any, preset: Preset, name: str) -> Any:
+    """The flag's value where one was given, else the preset's."""
+    value = getattr(config, name, None)
+    return getattr(preset, name) if value is None else value

@@ -1,0 +1,241 @@
+"""Figures: what is drawn is what was given, and the files are readable pictures."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgba
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.text import Text
+from PIL import Image
+
+from advfeat import figures
+from advfeat.figures import style
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer"]
+NAMES += ["dog", "frog", "horse", "ship", "truck"]
+
+
+def rate(mean, spread=0.02):
+    return {"mean": mean, "low": max(0.0, mean - spread), "high": min(1.0, mean + spread), "n": 99}
+
+
+def texts(figure):
+    found = [text.get_text() for text in figure.findobj(Text)]
+    return [text.replace("\N{NO-BREAK SPACE}", " ") for text in found if text]
+
+
+def example(**changes):
+    rng = np.random.default_rng(0)
+    original = rng.uniform(0.2, 0.8, (8, 8, 1))
+    values = {
+        "original": original,
+        "perturbed": original + rng.choice([-0.04, 0.04], (8, 8, 1)),
+        "label": "automobile",
+        "new_label": "airplane",
+        "networks": {
+            "standard": (("automobile", 0.91), ("airplane", 0.99)),
+            "robust": (("automobile", 0.88), ("truck", 0.42)),
+        },
+    }
+    return figures.Example(**{**values, **changes})
+
+
+GROUPS = {
+    "D_rand": {"the set": rate(0.88), "unperturbed": rate(0.11), "noise": rate(0.12)},
+    "D_det": {"the set": rate(0.52), "unperturbed": rate(0.002, 0.001), "noise": None},
+}
+
+
+def some_figures():
+    return {
+        "bars": figures.bars(GROUPS, chance=0.1, title="Bars"),
+        "curves": figures.curves([0, 1], {"a": [rate(0.9), rate(0.1)]}, xlabel="eps"),
+        "matrix": figures.matrix(np.eye(10), NAMES, NAMES),
+        "many": figures.matrix(np.eye(40), NAMES * 4, NAMES * 4),
+        "strip": figures.example_strip([example()] * 6, title="Strip"),
+        "grid": figures.image_grid(np.zeros((5, 4, 4, 3)), NAMES[:5], columns=3),
+    }
+
+
+@pytest.mark.parametrize("name", some_figures())
+def test_files_are_pictures_of_the_same_bytes_each_time(tmp_path, name):
+    paths = [figures.save(some_figures()[name], tmp_path / f"{i}.png") for i in range(2)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with Image.open(paths[0]) as image:
+        assert image.format == "PNG"
+        assert image.info.get("Software") is None
+        assert 400 <= image.width <= 2000
+        assert 300 <= image.height <= 2400
+        assert round(image.info["dpi"][0]) == style.DPI
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.std() > 5  # not blank
+    border = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(),
+                             pixels[:, -3:].ravel()])  # fmt: skip
+    assert border.min() == 255  # nothing is cut off at the edge
+
+
+@pytest.mark.parametrize("name", some_figures())
+def test_all_words_are_large_enough(name):
+    for text in some_figures()[name].findobj(Text):
+        if text.get_text().strip() and text.get_visible():
+            assert text.get_fontsize() >= 9, text
+
+
+def test_bars_stand_for_the_values():
+    axes = figures.bars(GROUPS, chance=0.1).axes[0]
+    heights = [bars[0].get_height() for bars in axes.containers if isinstance(bars, BarContainer)]
+    assert heights == [0.88, 0.11, 0.12, 0.52, 0.002]
+    intervals = [
+        segment[:, 1]
+        for container in axes.containers
+        if isinstance(container, ErrorbarContainer)
+        for segment in container[2][0].get_segments()
+    ]
+    given = [r for group in GROUPS.values() for r in group.values() if r]
+    np.testing.assert_allclose(intervals, [[r["low"], r["high"]] for r in given])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["D_rand", "D_det"]
+    written = texts(figures.bars(GROUPS, chance=0.1))
+    assert {"88", "11", "12", "52", "0.2", "–", "chance (10 %)", "the set"} <= set(written)
+
+
+def test_the_result_stands_out_and_a_control_keeps_its_colour():
+    colours = [patch.get_facecolor() for patch in figures.bars(GROUPS).axes[0].patches]
+    assert colours[0] == colours[3] == to_rgba(style.PALETTE[0])
+    assert colours[1] == colours[4] == to_rgba(style.MUTED[0])
+    assert colours[2] == to_rgba(style.MUTED[1])
+
+
+@pytest.mark.parametrize("groups", [{}, {"a": {}}])
+def test_bars_need_something_to_show(groups):
+    with pytest.raises(ValueError, match="groups"):
+        figures.bars(groups)
+
+
+def test_curves_stand_for_the_values():
+    rates = [rate(0.9), None, rate(0.1)]
+    figure = figures.curves(
+        [0, 0.5, 2], {"a": rates, "b": [1.0, 0.5, 0.25]}, xlabel="eps", chance=0.1
+    )
+    axes = figure.axes[0]
+    a, b, chance = axes.get_lines()
+    np.testing.assert_array_equal(a.get_xdata(), [0, 0.5, 2])
+    np.testing.assert_array_equal(a.get_ydata(), [0.9, np.nan, 0.1])
+    np.testing.assert_array_equal(b.get_ydata(), [1.0, 0.5, 0.25])
+    assert set(chance.get_ydata()) == {0.1}
+    band = axes.collections[0].get_datalim(axes.transData)
+    np.testing.assert_allclose([band.y0, band.y1], [0.08, 0.92])
+    figure.draw_without_rendering()  # makes the ticks' labels
+    assert {"a", "b", "chance", "eps", "100 %"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(
+    ("x", "values", "name"), [([0, math.inf], [1, 1], "x"), ([0, 1], [1], "series")]
+)
+def test_curves_refuse(x, values, name):
+    with pytest.raises(ValueError, match=name):
+        figures.curves(x, {"a": values}, xlabel="eps")
+
+
+def test_matrix_has_the_values_in_its_cells():
+    values = np.array([[np.nan, 0.25], [0.5, 1.0], [0.0, 0.125]])
+    figure = figures.matrix(values, NAMES[:3], NAMES[:2])
+    axes = figure.axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), values)
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "–", (1, 0): "25", (0, 1): "50", (1, 1): "100", (0, 2): "0",
+                     (1, 2): "12"}  # fmt: skip
+    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[:3]
+
+
+def test_a_large_matrix_has_no_numbers_and_no_crowded_names():
+    axes = figures.matrix(np.eye(40), NAMES * 4, NAMES * 4).axes[0]
+    assert len(axes.texts) == 0
+    figure = axes.get_figure()
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert all(one.y0 > other.y1 for one, other in itertools.pairwise(boxes))
+
+
+def test_matrix_refuses_names_that_do_not_fit():
+    with pytest.raises(ValueError, match="values"):
+        figures.matrix(np.eye(3), NAMES[:3], NAMES[:2])
+
+
+def test_strip_shows_original_plus_magnified_equals_perturbed():
+    shown = example()
+    figure = figures.example_strip([shown], norm="linf")
+    before, middle, after = (axes.images[0].get_array() for axes in figure.axes)
+    np.testing.assert_allclose(before, shown.original[..., 0])
+    np.testing.assert_allclose(after, shown.perturbed[..., 0])
+    words = texts(figure)
+    (factor,) = (int(m[1]) for w in words if (m := re.match(r"\+ 1/(\d+) ×", w)))
+    assert f"perturbation × {factor}\n(grey: no change)" in words
+    np.testing.assert_allclose(before + (middle - 0.5) / factor, after, atol=1e-6)
+    assert {"human label: automobile", "standard: automobile 91 %"} <= set(words)
+    assert {"new label: airplane", "standard: airplane 99 %", "robust: truck 42 %"} <= set(words)
+    assert {"=", "L∞ norm = 0.04"} <= set(words)
+
+
+def test_strip_colours_say_whose_label_it_is():
+    figure = figures.example_strip([example()])
+    colours = {t.get_text().split(" ")[1]: t.get_color() for axes in figure.axes
+               for t in axes.texts if t.get_text().startswith(("standard", "robust"))}  # fmt: skip
+    assert colours == {
+        "automobile": style.ORIGINAL, "airplane": style.NEW, "truck": style.INK
+    }  # fmt: skip
+
+
+def test_strip_takes_bytes_and_colour():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    axes = figures.example_strip([example(original=image, perturbed=image)]).axes
+    np.testing.assert_allclose(axes[0].images[0].get_array(), image / 255)
+    np.testing.assert_allclose(axes[1].images[0].get_array(), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("examples", "options", "name"),
+    [
+        ([], {}, "examples"),
+        ([example()] * 7, {}, "examples"),
+        ([example(original=np.zeros((8, 8)))], {}, "image"),
+        ([example(original=np.full((8, 8, 1), 2.0))], {}, "image"),
+        ([example(original=np.full((8, 8, 1), np.nan))], {}, "image"),
+        ([example()], {"norm": "l7"}, "norm"),
+    ],
+)
+def test_strip_refuses(examples, options, name):
+    with pytest.raises(ValueError, match=name):
+        figures.example_strip(examples, **options)
+
+
+@given(st.floats(2e-4, 1))
+def test_magnified_perturbations_stay_visible(size):
+    factor = figures.magnification([-size, size])
+    assert factor * size <= 0.5 or factor == 1
+    assert factor * size > 0.19  # the next factor, at most 2.5 times this, would not have fitted
+
+
+def test_grid_shows_every_image_once():
+    images = np.linspace(0, 1, 5).reshape(5, 1, 1, 1) * np.ones((5, 4, 4, 1))
+    figure = figures.image_grid(images, NAMES[:5], columns=3)
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [float(axes.images[0].get_array().mean()) for axes in drawn] == [0, 0.25, 0.5, 0.75, 1]
+    assert [axes.get_title() for axes in drawn] == NAMES[:5]
+    with pytest.raises(ValueError, match="titles"):
+        figures.image_grid(images, NAMES)
+    with pytest.raises(ValueError, match="images"):
+        figures.image_grid([])
+
+
+def test_no_global_state():
+    code = "import advfeat.figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

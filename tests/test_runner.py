@@ -1,0 +1,163 @@
+"""The runner: one line for bad input, one summary for a run, and what a kill leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from experiments import runner
+from experiments.config import Config, UsageError, flag
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToyConfig(Config):
+    steps: int = flag(3, "Steps.", kind="count")
+
+
+def toy(config, *, prepare=lambda config: config.steps, work=None):
+    def count(config, steps, run):
+        for step in range(steps):
+            run.log(step, loss=1.0 / (step + 1))
+        return {"accuracy": {"mean": 0.5, "low": math.nan, "high": 1.0, "n": 2}}
+
+    return runner.execute(config, prepare, work or count, name="toy")
+
+
+def test_execute_writes_a_summary_once(tmp_path, capsys):
+    config = ToyConfig(workdir=str(tmp_path / "run"))
+    summary = toy(config)
+    assert summary["experiment"] == "toy"
+    assert summary["claims"] == []
+    assert summary["accuracy"] == {"mean": 0.5, "low": None, "high": 1.0, "n": 2}
+    assert 0 <= summary["wall_seconds"] < 60
+    assert summary["peak_memory_bytes"] > 1e6
+    capsys.readouterr()
+
+    def never(*_):
+        raise AssertionError("a finished run is not done again")
+
+    assert toy(config, prepare=never, work=never) == summary
+    out = capsys.readouterr().out
+    assert "finished" in out
+    assert str(tmp_path / "run") in out
+
+
+def test_the_report_is_named(tmp_path, capsys):
+    def work(config, inputs, run):
+        run.report.write_text("")
+        return {}
+
+    config = ToyConfig(workdir=str(tmp_path))
+    for _ in range(2):
+        toy(config, work=work)
+        assert f"report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("no such\n  data set"), FileNotFoundError("x.npz"), PermissionError("x"),
+     ModuleNotFoundError("Pillow")],
+)  # fmt: skip
+def test_unusable_input_writes_nothing(tmp_path, error):
+    def prepare(config):
+        raise error
+
+    with pytest.raises(UsageError) as found:
+        toy(ToyConfig(workdir=str(tmp_path / "run")), prepare=prepare)
+    assert "\n" not in str(found.value)
+    assert found.value.__cause__ is error
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_invalid_config_writes_nothing(tmp_path):
+    with pytest.raises(UsageError, match="--steps=0"):
+        toy(ToyConfig(workdir=str(tmp_path / "run"), steps=0))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_in_the_work_is_no_usage_error_and_can_be_resumed(tmp_path):
+    config = ToyConfig(workdir=str(tmp_path))
+
+    def work(config, inputs, run):
+        if run.state == "fresh":
+            raise ValueError("a bug")
+        return {"state": run.state}
+
+    with pytest.raises(ValueError, match="a bug") as error:
+        toy(config, work=work)
+    assert not isinstance(error.value, UsageError)
+    assert toy(config, work=work)["state"] == "resumed"
+
+
+TOY = """
+    '''A toy that dies.'''
+    import dataclasses, os, signal
+    from experiments import config as c, runner
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Config(c.Config):
+        steps: int = c.flag(6, "Steps.", kind="count")
+
+    def prepare(config):
+        if config.dataset == "missing":
+            raise ValueError("dataset 'missing' is unknown")
+        return "inputs"
+
+    def work(config, inputs, run):
+        done = [line["step"] for line in run.metrics("count")]
+        for step in range(max(done, default=-1) + 1, config.steps):
+            run.log(step, stage="count", value=step)
+            if step == 3 and run.state == "fresh":
+                with open(run.path / "metrics.jsonl", "a") as file:
+                    file.write('{"stage": "co')  # a torn line
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"steps": len(run.metrics("count")), "state": run.state}
+
+    if __name__ == "__main__":
+        runner.main(lambda config: runner.execute(config, prepare, work, name="toy"),
+                    Config, __doc__)
+"""
+
+
+def test_kill_resume_finish_refuse_overwrite_from_the_command_line(tmp_path):
+    (tmp_path / "toy.py").write_text(textwrap.dedent(TOY))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "toy", "--workdir=run", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    missing = call("--dataset=missing")
+    assert (missing.returncode, missing.stderr) == (2, "toy: dataset 'missing' is unknown\n")
+    assert not (tmp_path / "run").exists()
+
+    killed = call()
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+    resumed = call()
+    assert resumed.returncode == 0, resumed.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["steps"], summary["state"]) == (6, "resumed")
+
+    again = call()
+    assert again.returncode == 0
+    assert "finished" in again.stdout
+
+    refused = call("--steps=7")
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "--steps=6, not --steps=7" in refused.stderr
