@@ -53,7 +53,7 @@ class ProjectedState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
     rule: Any
 
 

@@ -124,7 +124,9 @@ def _read(path: pathlib.Path) -> Network:
         found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
         fields = found["spec"]
         lists = ("class_names", "input_shape", "mean", "std")
-        fixed = {k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()}
+        fixed: dict[str, Any] = {
+            k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
+        }
         spec = NetworkSpec(**fixed)
         model = spec.build()
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -16,7 +16,9 @@ def _wilson(mean: float, count: float, quantile: float) -> tuple[float, float]:
     centre = (mean + square / (2 * count)) / (1 + square / count)
     half = quantile * np.sqrt(mean * (1 - mean) / count + square / (4 * count**2))
     half /= 1 + square / count
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and 1 the bound is exact in theory and 1e-18 off in floating point.
+    low = 0.0 if mean == 0 else max(0.0, centre - half)
+    return low, 1.0 if mean == 1 else min(1.0, centre + half)
 
 
 def rate(hits: Any, *, level: float = 0.95) -> dict[str, Any]:

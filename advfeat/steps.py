@@ -47,6 +47,8 @@ class Momentum:
     decay: float = 1.0
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        """The chain: normalise, accumulate, direction, step."""
+
         def normalise(gradient: Array, _: Any) -> Array:
             # Dividing by the largest value first keeps the sum of tiny gradients from underflow.
             largest = jnp.max(jnp.abs(gradient))
@@ -72,6 +74,7 @@ class OptaxRule:
     make: Callable[..., optax.GradientTransformation] = optax.adam
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        """The optimiser on the negated gradient; the threat model only projects."""
         del threat
         descent = self.make(step_size)
         return optax.chain(optax.scale(-1.0), descent)
@@ -103,4 +106,8 @@ def from_optax(make: Callable[..., optax.GradientTransformation]) -> OptaxRule:
 def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Array) -> Any:
     """The optimiser's state with carries of the example's kind, as `shard_map` needs them."""
     state = rule(threat, step_size).init(x0)
-    return jax.tree.map(lambda leaf: jnp.full_like(x0, 0, shape=leaf.shape, dtype=leaf.dtype) + leaf, state)
+
+    def carry(leaf: Array) -> Array:
+        return jnp.full_like(x0, 0, shape=leaf.shape, dtype=leaf.dtype) + leaf
+
+    return jax.tree.map(carry, state)

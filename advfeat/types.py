@@ -6,24 +6,25 @@ One example at a time: a batch, restarts and a sweep over eps are each one more 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 Array = jax.Array
+F = TypeVar("F")
 Key = jax.Array
 """A typed key, as `jax.random.key` makes it."""
 
 ModelFn = Callable[[Array], Array]
 """ONE example `[H, W, C]` in [0, 1] -> logits `[K]` (or features). Pixel normalisation is inside.
 
-At a `jit` edge it must be a pytree: `jax.tree_util.Partial` over the weights (see `as_model_fn`)."""
+At a `jit` edge it must be a pytree: `jax.tree_util.Partial` over the weights; see `as_model_fn`."""
 
 LogitLoss = Callable[[Array, Array], Array]
 """Logits `[K]`, label `[]` -> loss `[]`."""
 
 Objective = Callable[[ModelFn, Array, Any, Key], tuple[Array, Array]]
-"""Model, example, what to aim at (a label, a target, a unit …), key -> (score to ASCEND, success)."""
+"""Model, example, aim (a label, a target, a unit …), key -> (score to ASCEND, success)."""
 
 
 class Evaluation(NamedTuple):
@@ -88,7 +89,7 @@ LossFn = Callable[[Key, Any, Any, Batch], tuple[Array, tuple[Any, Metrics]]]
 """Key, params, model state, batch -> (loss, (model state, metrics)): what a train step descends."""
 
 
-def as_model_fn(fn: ModelFn) -> ModelFn:
+def as_model_fn(fn: F) -> F:
     """Makes a plain function a pytree, so that it can be an argument of a compiled function.
 
     Functions that are pytrees already (`jax.tree_util.Partial`, an attack, a module of an
@@ -101,7 +102,7 @@ def as_model_fn(fn: ModelFn) -> ModelFn:
     """
     leaves = jax.tree.leaves(fn)
     is_plain = len(leaves) == 1 and leaves[0] is fn
-    return jax.tree_util.Partial(fn) if is_plain else fn
+    return jax.tree_util.Partial(fn) if is_plain else fn  # type: ignore[arg-type,return-value]
 
 
 def frozen(model_fn: ModelFn) -> ModelFn:

@@ -82,9 +82,12 @@ class Config(BaseConfig):
     epochs: int | None = flag(None, "Of the standard network. " + _PRESET, kind="count")
     learning_rate: float | None = flag(None, "Its learning rate. " + _PRESET, kind="positive")
     augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
-    weight_decay: float = flag(5e-4, "Of every training.", kind="nonnegative")
+    weight_decay: float | None = flag(
+        None, "Its weight decay; all others have 5e-4. " + _PRESET, kind="nonnegative"
+    )
     robust_eps: float | None = flag(None, "L2 eps of adversarial training. " + _PRESET, kind="eps")
     robust_steps: int = flag(7, "PGD steps of adversarial training.", kind="count")
+    robust_width: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_epochs: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_learning_rate: float | None = flag(None, "Its rate. " + _PRESET, kind="positive")
     robust_augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
@@ -165,13 +168,15 @@ def _recipes(
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, f"{prefix}learning_rate"),
             schedule=config.fresh_schedule if prefix == "fresh_" else "onecycle",
-            weight_decay=config.weight_decay,
+            weight_decay=5e-4 if prefix else chosen(config, preset, "weight_decay"),
             augment=chosen(config, preset, f"{prefix}augment"),
         )
 
     model, width = chosen(config, preset, "model"), chosen(config, preset, "width")
     if config.model is not None and config.width is None and config.model != preset.model:
         width = None  # the preset's width belongs to the preset's architecture
+    robust_width = config.robust_width or (preset.robust_width if config.width is None else width)
+    robust_width = None if width is None and config.robust_width is None else robust_width
     spec = spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
     fresh_spec = spec_for(
         dataset,
@@ -179,12 +184,13 @@ def _recipes(
         width=config.fresh_width or (None if config.fresh_model else width),
         bfloat16=config.bfloat16,
     )
+    robust_spec = spec_for(dataset, model, width=robust_width, bfloat16=config.bfloat16)
     robust_threat = threat_model("l2", chosen(config, preset, "robust_eps"))
     source_threat = threat_model("l2", config.source_eps) if config.source_eps > 0 else None
     steps = 1 if config.dry_run else config.robust_steps
     return (
         Recipe(spec=spec, how=fit(""), threat=source_threat, attack_steps=steps),
-        Recipe(spec=spec, how=fit("robust_"), threat=robust_threat, attack_steps=steps),
+        Recipe(spec=robust_spec, how=fit("robust_"), threat=robust_threat, attack_steps=steps),
         Recipe(spec=fresh_spec, how=fit("fresh_")),
     )
 

@@ -1,4 +1,4 @@
-"""Step 2 and 4 of the mislabelled-data experiment: the sets, their controls, what is read off them."""
+"""Steps 2 and 4 of the mislabelled-data experiment: the sets, their controls, who reads what."""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ class Preset:
       epochs: of the standard network.
       batch_size: of every training.
       learning_rate: of the standard network.
-      augment: of the standard and the robust network.
+      augment: of the standard network.
+      weight_decay: of the standard network; every other training has 5e-4.
+      robust_width: width of the robust network.
       robust_epochs: of adversarial training.
       robust_learning_rate: of adversarial training.
       robust_augment: of adversarial training.
@@ -41,6 +43,8 @@ class Preset:
     batch_size: int
     learning_rate: float
     augment: str
+    weight_decay: float
+    robust_width: int
     robust_epochs: int
     robust_learning_rate: float
     robust_augment: str
@@ -57,10 +61,12 @@ class Preset:
 DIGITS = Preset(
     model="cnn",
     width=16,
-    epochs=30,
+    epochs=60,
     batch_size=64,
     learning_rate=0.05,
     augment="none",
+    weight_decay=0.0,
+    robust_width=32,
     robust_epochs=40,
     robust_learning_rate=0.05,
     robust_augment="none",
@@ -80,6 +86,8 @@ MNIST = Preset(
     batch_size=128,
     learning_rate=0.05,
     augment="none",
+    weight_decay=0.0,
+    robust_width=16,
     robust_epochs=8,
     robust_learning_rate=0.05,
     robust_augment="none",
@@ -100,6 +108,8 @@ CIFAR = Preset(
     batch_size=128,
     learning_rate=0.1,
     augment="flip_shift4",
+    weight_decay=5e-4,
+    robust_width=32,
     robust_epochs=15,
     robust_learning_rate=0.1,
     robust_augment="flip_shift4",

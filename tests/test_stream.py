@@ -290,10 +290,11 @@ def test_every_example_has_one_place_in_each_epoch(
     count = 3 * smallest if balanced else len(labels)
     common = {
         "labels": labels, "seed": seed, "shuffle": shuffle, "balanced": balanced,
-        "num_examples": count, "batch_size": local_batch * processes,
+        "batch_size": local_batch * processes,
         "process_count": processes, "epochs": 2,
     }  # fmt: skip
     parts = [streaming._Slots(process_index=index, **common) for index in range(processes)]
+    assert parts[0].num_examples == count
     assert len({len(part) for part in parts}) == 1  # nobody waits for a batch that never comes
     places = [part[index] for part in parts for index in range(len(part))]
     for epoch in (0, 1):

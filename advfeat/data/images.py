@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import math
 from collections.abc import Iterator
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
 
 def require_pillow() -> None:
     """Raises DataError if Pillow is not installed."""
-    if importlib.util.find_spec("PIL") is None:
-        raise DataError("decoding images needs Pillow: pip install pillow")
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise DataError("decoding images needs Pillow: pip install pillow") from error
 
 
 def decode(data: bytes, *, channels: int | None = None) -> np.ndarray:

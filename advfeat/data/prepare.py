@@ -191,6 +191,12 @@ def _png(image: np.ndarray) -> bytes:
 def _move_into_place(made: Path, target: Path, staging: Path) -> None:
     """Puts the finished folder where it belongs; an older one goes away with `staging`."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    old = staging / "replaced"
     if target.exists():
-        target.rename(staging / "replaced")
-    made.rename(target)
+        target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise

@@ -118,11 +118,9 @@ def stream(
       DataError: if the data cannot be had (see `advfeat.data.load`).
       ValueError: if a number is out of its range.
     """
-    _check(batch_size=batch_size, image_size=image_size, process_count=process_count)
-    if num_threads is not None:
-        _check(num_threads=num_threads)
-    if epochs is not None:
-        _check(epochs=epochs)
+    _check_counts(batch_size=batch_size, image_size=image_size, process_count=process_count)
+    _check_counts(epochs=1 if epochs is None else epochs)
+    _check_counts(num_threads=1 if num_threads is None else num_threads)
     if batch_size % process_count:
         raise ValueError(
             f"batch_size must be a multiple of process_count {process_count}, got {batch_size}"
@@ -133,9 +131,51 @@ def stream(
         raise ValueError(f"seed must not be negative, got {seed}")
     grain = _import_grain()
 
+    wanted = _find(name, split, classes, data_dir)
+    slots = _Slots(
+        labels=wanted.labels, seed=seed, shuffle=training, balanced=balanced,
+        batch_size=batch_size, process_index=process_index, process_count=process_count,
+        epochs=_ENDLESS if epochs is None else epochs,
+    )  # fmt: skip
+    read = _Reader(wanted, size=image_size, seed=seed, training=training)
+    local_batch = batch_size // process_count
+    options = grain.ReadOptions(
+        num_threads=num_threads or min(16, os.cpu_count() or 1),
+        prefetch_buffer_size=2 * local_batch,
+    )
+    examples = grain.MapDataset.source(slots).map(read).to_iter_dataset(options)
+    return Stream(
+        name=name,
+        class_names=wanted.class_names,
+        input_shape=(image_size, image_size, wanted.source.channels),
+        num_examples=slots.num_examples,
+        steps_per_epoch=slots.steps_per_epoch,
+        epochs=epochs,
+        _batches=examples.batch(local_batch),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Wanted:
+    """The examples to stream: where they stand in the split, and their labels in the stream."""
+
+    source: tfds_images.Source
+    split: str
+    positions: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def _find(
+    name: str, split: str, classes: Sequence[str] | None, data_dir: str | None
+) -> _Wanted:
+    """Opens the set and finds the examples of the wanted classes by the index of labels."""
     grouping = _GROUPINGS.get(name)
     source = tfds_images.open_source(grouping.source if grouping else name, data_dir=data_dir)
-    split = _labelled_split(source, split)
+    if split == "test":
+        split = source.test_split
+    elif split not in source.splits:
+        raise DataError(f"{source.name} has no split {split!r}: {', '.join(source.splits)}")
     class_names = grouping.class_names if grouping else source.class_names
     keep = classes_lib.select(name, class_names, classes)
     labels = label_index.labels(source, split)
@@ -145,29 +185,7 @@ def stream(
     counts = np.bincount(labels, minlength=len(keep))
     if not counts.all():
         raise DataError(f"{name}: {split} has no example of {class_names[keep[counts.argmin()]]}")
-
-    num_examples = int(counts.min()) * len(keep) if balanced else len(labels)
-    slots = _Slots(
-        labels=labels, seed=seed, shuffle=training, balanced=balanced, num_examples=num_examples,
-        batch_size=batch_size, process_index=process_index, process_count=process_count,
-        epochs=epochs or _ENDLESS,
-    )
-    read = _Reader(
-        source=source, split=split, positions=positions, labels=labels, size=image_size, seed=seed, training=training,
-    )
-    threads = num_threads or min(16, os.cpu_count() or 1)
-    local_batch = batch_size // process_count
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * local_batch)
-    examples = grain.MapDataset.source(slots).map(read).to_iter_dataset(options)
-    return Stream(
-        name=name,
-        class_names=tuple(class_names[label] for label in keep),
-        input_shape=(image_size, image_size, source.channels),
-        num_examples=num_examples,
-        steps_per_epoch=slots.steps_per_epoch,
-        epochs=epochs,
-        _batches=examples.batch(local_batch),
-    )
+    return _Wanted(source, split, positions, labels, tuple(class_names[label] for label in keep))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,15 +200,17 @@ class _Slots:
     """This process's places, in order, as grain reads them: `len` and item access."""
 
     def __init__(
-        self, *, labels: np.ndarray, seed: int, shuffle: bool, balanced: bool, num_examples: int,
-        batch_size: int, process_index: int, process_count: int, epochs: int,
-    ):
+        self, *, labels: np.ndarray, seed: int, shuffle: bool, balanced: bool, batch_size: int,
+        process_index: int, process_count: int, epochs: int,
+    ):  # fmt: skip
         self._labels, self._seed, self._shuffle, self._balanced = labels, seed, shuffle, balanced
         self._batch_size = batch_size
         self._local_batch = batch_size // process_count
         self._offset = process_index * self._local_batch
         self._epochs = epochs
-        self.steps_per_epoch = -(-num_examples // batch_size)
+        counts = np.bincount(labels)
+        self.num_examples = int(counts.min()) * len(counts) if balanced else len(labels)
+        self.steps_per_epoch = -(-self.num_examples // batch_size)
         # Two: at an epoch's end threads already read in the next.
         self._order = functools.lru_cache(maxsize=2)(self._draw)
 
@@ -205,43 +225,32 @@ class _Slots:
         return _Slot(int(order[position]) if position < len(order) else -1, epoch)
 
     def _draw(self, epoch: int) -> np.ndarray:
-        """Returns the kept examples in the order of this epoch."""
+        """Returns the wanted examples in the order of this epoch."""
         rng = np.random.default_rng([self._seed, epoch])
         chosen = np.arange(len(self._labels))
         if self._balanced:
             counts = np.bincount(self._labels)
-            chosen = np.sort(np.concatenate([
-                rng.permutation(np.flatnonzero(self._labels == label))[: counts.min()]
-                for label in range(len(counts))
-            ]))
+            of_class = (np.flatnonzero(self._labels == label) for label in range(len(counts)))
+            drawn = [rng.permutation(members)[: counts.min()] for members in of_class]
+            chosen = np.sort(np.concatenate(drawn))
         return rng.permutation(chosen) if self._shuffle else chosen
 
 
 class _Reader:
     """Turns a slot into an example: reads the record, decodes, crops."""
 
-    def __init__(
-        self, *, source: tfds_images.Source, split: str, positions: np.ndarray,
-        labels: np.ndarray, size: int, seed: int, training: bool,
-    ):
-        self._source, self._split, self._records = source, split, source.records(split)
-        self._positions, self._labels = positions, labels
-        self._size, self._seed, self._training = size, seed, training
+    def __init__(self, wanted: _Wanted, *, size: int, seed: int, training: bool):
+        self._wanted, self._size, self._seed, self._training = wanted, size, seed, training
+        self._records = wanted.source.records(wanted.split)
 
     def __call__(self, slot: _Slot) -> dict[str, Any]:
         if slot.index < 0:
-            image = np.zeros((self._size, self._size, self._source.channels), np.uint8)
+            image = np.zeros((self._size, self._size, self._wanted.source.channels), np.uint8)
             label, position = 0, -1
         else:
-            position = int(self._positions[slot.index])
-            label = int(self._labels[slot.index])
-            rng = (np.random.default_rng([self._seed, slot.epoch, position])
-                   if self._training else None)
-            _, data = self._source.label_and_image(self._records[position])
-            with tfds_images.located(self._source, self._split, position):
-                image = images.decode_cropped(
-                    data, channels=self._source.channels, size=self._size, rng=rng
-                )
+            label = int(self._wanted.labels[slot.index])
+            position = int(self._wanted.positions[slot.index])
+            image = self._image(position, slot.epoch)
         return {
             "image": image,
             "label": np.int32(label),
@@ -249,13 +258,12 @@ class _Reader:
             "weight": np.float32(position >= 0),
         }
 
-
-def _labelled_split(source: tfds_images.Source, split: str) -> str:
-    if split == "test":
-        return source.test_split
-    if split not in source.splits:
-        raise DataError(f"{source.name} has no split {split!r}: {', '.join(source.splits)}")
-    return split
+    def _image(self, position: int, epoch: int) -> np.ndarray:
+        source = self._wanted.source
+        rng = np.random.default_rng([self._seed, epoch, position]) if self._training else None
+        _, blob = source.label_and_image(self._records[position])
+        with tfds_images.located(source, self._wanted.split, position):
+            return images.decode_cropped(blob, channels=source.channels, size=self._size, rng=rng)
 
 
 def _import_grain() -> Any:
@@ -266,7 +274,7 @@ def _import_grain() -> Any:
     return grain
 
 
-def _check(**counts: int) -> None:
+def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

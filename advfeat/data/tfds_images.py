@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -143,17 +144,26 @@ def open_source(name: str, *, data_dir: str | None = None) -> Source:
     images.require_pillow()
     folder = resolve_data_dir(data_dir)
     with quiet_tfds():
-        try:
-            builder = tfds.builder(name, data_dir=folder)
-        except tfds.core.registered.DatasetNotFoundError as error:
-            raise DataError(_unknown(name, tfds.list_builders(with_community_datasets=False),
-                                     folder)) from error
-        except (ValueError, RuntimeError, AssertionError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise DataError(f"TFDS cannot open {name!r} in {folder}: {first}") from error
+        builder = _builder(name, folder, tfds)
         if not builder.is_prepared():
             raise DataError(_not_prepared(name, folder))
     return Source(name, builder, *_keys(name, builder.info, tfds))
+
+
+def _builder(name: str, folder: str, tfds: Any) -> Any:
+    try:
+        try:
+            return tfds.builder(name, data_dir=folder)
+        except ImportError:
+            # The code of some sets wants TensorFlow at once. To read, the prepared files do.
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        message = _not_prepared if name.split("/")[0] in known else _unknown
+        raise DataError(message(name, folder)) from error
+    except (ValueError, RuntimeError, AssertionError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise DataError(f"TFDS cannot open {name!r} in {folder}: {first}") from error
 
 
 def import_tfds(name: str) -> Any:
@@ -242,7 +252,10 @@ def _keys(name: str, info: Any, tfds: Any) -> tuple[str, str]:
     )
 
 
-def _unknown(name: str, known: Sequence[str], folder: str) -> str:
+def _unknown(name: str, folder: str) -> str:
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
     near = difflib.get_close_matches(name.split("/")[0], [*known, "digits"], n=3)
     meant = f" (did you mean {' or '.join(near)}?)" if near else ""
     return (
@@ -267,11 +280,12 @@ def _not_prepared(name: str, folder: str) -> str:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Hides TFDS's warnings on folders without metadata: the error here says it in one line."""
+    """Hides TFDS's warnings and banners: what matters, the errors here say in one line."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -141,7 +141,7 @@ def _notes(example: Example, what: str, label: str, which: int) -> list[tuple[st
         name, confidence = says[which]
         lines.append(
             (
-                f"{network}: {name} {100 * confidence:.0f}{style.PERCENT}",
+                f"{network}: {name} ({100 * confidence:.0f}{style.PERCENT})",
                 colours.get(name, style.INK),
             )
         )

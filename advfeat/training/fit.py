@@ -101,7 +101,7 @@ def _hyper(how: Fit) -> dict[str, Any]:
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
-    """Which examples each step of an epoch takes, `[S, B]`: a fresh order, the remainder dropped."""
+    """Which examples each step of an epoch takes, `[S, B]`: a new order, the remainder dropped."""
     size = min(batch_size, count)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
     steps = count // size
