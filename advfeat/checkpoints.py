@@ -129,7 +129,7 @@ def _read(path: pathlib.Path) -> Network:
         }
         spec = NetworkSpec(**fixed)
         model = spec.build()
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path}: {_RECORD} cannot be used: {error}") from None
     wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
     try:

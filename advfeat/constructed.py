@@ -133,6 +133,9 @@ def construct(
       ValueError: for bad images, labels or targets.
     """
     check_images(images)
+    num_classes = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32)).shape[-1]
+    check_labels(labels, num_classes=num_classes, count=len(images))
+    check_labels(targets, num_classes=num_classes, count=len(images), name="targets")
     ids = np.arange(len(images), dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
     result = attack_dataset(
         attack, key, model_fn, images, targets, ids=ids, batch_size=batch_size, advance=advance

@@ -35,7 +35,7 @@ def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> 
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
-    model_fn = as_model_fn(model_fn)
+    model_fn, images = as_model_fn(model_fn), np.asarray(images)
     count = len(images)
     size = min(batch_size, count)
     parts = []
@@ -50,7 +50,7 @@ def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> 
 def accuracy(
     model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
 ) -> np.ndarray:
-    """Which examples of a data set are classified as labelled: `[N]` bool; its mean is the accuracy.
+    """Which examples of a data set are classified as labelled: `[N]` bool, on the host.
 
     Raises:
       ValueError: for bad images or labels.

@@ -43,7 +43,7 @@ def rate(hits: Any, *, level: float = 0.95) -> dict[str, Any]:
     0.9
     """
     array = np.atleast_2d(np.asarray(hits, np.float64))
-    if array.ndim != 2 or array.size == 0:
+    if np.ndim(hits) not in (1, 2) or array.size == 0:
         raise ValueError(f"hits must have shape [N] or [seeds, N], got {np.shape(hits)}")
     if not ((array >= 0) & (array <= 1)).all():
         raise ValueError("hits must lie in [0, 1]")
@@ -67,6 +67,9 @@ def rate(hits: Any, *, level: float = 0.95) -> dict[str, Any]:
 def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, Any]:
     """The difference of two rates measured on the same points, paired point by point.
 
+    Two points are added for the interval, one for each side (Bonett and Price, 2012): without them
+    it has no width where every point says the same.
+
     Args:
       effect: `[N]` or `[seeds, N]`.
       control: `[N]` or `[seeds, N]`, the same N points.
@@ -76,16 +79,23 @@ def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, A
       `{"mean", "low", "high", "n"}` in [-1, 1]; the interval is over points and seeds.
 
     Raises:
-      ValueError: if the points differ in number.
+      ValueError: for an empty array, another rank, or points that differ in number.
+
+    >>> difference([1, 1, 1, 0], [0, 0, 0, 0])["mean"]
+    0.75
     """
+    for name, array in (("effect", effect), ("control", control)):
+        if np.ndim(array) not in (1, 2) or np.size(array) == 0:
+            raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(array)}")
     first = np.atleast_2d(np.asarray(effect, np.float64))
     second = np.atleast_2d(np.asarray(control, np.float64))
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"both must be of the same points, got {first.shape} and {second.shape}")
     paired = first.mean(axis=0) - second.mean(axis=0)
     mean, points = float(paired.mean()), len(paired)
-    variance = float(paired.var()) / points
-    freedom, pieces = float(points - 1), variance**2 / max(points - 1, 1)
+    padded = np.append(paired, [1.0, -1.0])
+    centre, variance = float(padded.mean()), float(padded.var()) / len(padded)
+    freedom, pieces = float(points + 1), variance**2 / (points + 1)
     for array in (first, second):
         if len(array) > 1:
             part = float(array.mean(axis=1).var(ddof=1)) / len(array)
@@ -95,8 +105,8 @@ def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, A
     half = float(stats.t.ppf(0.5 + level / 2, max(freedom, 1.0))) * float(np.sqrt(variance))
     return {
         "mean": mean,
-        "low": max(-1.0, mean - half),
-        "high": min(1.0, mean + half),
+        "low": max(-1.0, centre - half),
+        "high": min(1.0, centre + half),
         "n": points,
     }
 

@@ -110,7 +110,9 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
         spent = jnp.sum(jnp.where(free, 0.0, room * room))
         square = jnp.sum(jnp.where(free, step * step, 0.0))
         left = jnp.maximum(eps * eps - spent, 0.0)
-        wanted = jnp.sqrt(left / jnp.where(square > 0, square, 1.0))
+        ratio = left / jnp.where(square > 0, square, 1.0)
+        # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
+        wanted = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1.0)), 0.0)
         scale = jnp.clip(jnp.where(square > 0, wanted, 1.0), scale, 1.0)
     # Rounding can leave a point about one ulp outside; shrinking by two ulps keeps it inside.
     shrunk = jnp.clip(x0 + scale * (1.0 - 2.0 * jnp.finfo(x0.dtype).eps) * step, 0.0, 1.0)
@@ -158,11 +160,13 @@ def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
     kinks, slope = kinks[order], jnp.cumsum(slopes[order])
     following = jnp.append(kinks[1:], 0.0)
     total = jnp.cumsum(slope * (kinks - following))  # at t = following[k]
-    piece = jnp.argmax(total >= eps)
+    # Where rounding leaves every total below eps, the last piece: its threshold is 0.
+    piece = jnp.minimum(jnp.sum(total < eps), total.size - 1)
     excess = jnp.maximum(total[piece] - eps, 0.0)
     threshold = following[piece] + excess / jnp.maximum(slope[piece], 1.0)
     moved = jnp.clip(size - threshold, 0.0, room)
-    moved = moved * jnp.minimum(1.0, eps / jnp.maximum(jnp.sum(moved), jnp.finfo(x0.dtype).tiny))
+    spent = jnp.sum(moved)
+    moved = moved * jnp.where(spent > eps, eps / jnp.where(spent > 0, spent, 1.0), 1.0)
     boxed = jnp.minimum(size, room)
     moved = jnp.where(jnp.sum(boxed) <= eps, boxed, moved)
     point = x0 + jnp.sign(step) * moved.reshape(x0.shape)

@@ -26,6 +26,7 @@ class Untargeted:
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         return self.loss(logits, y), jnp.argmax(logits) != y
@@ -42,6 +43,7 @@ class Targeted:
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         return -self.loss(logits, y), jnp.argmax(logits) == y

@@ -140,14 +140,19 @@ def test_equinox():
 
     net, state = build(0)
     _, state = jax.vmap(
-        lambda x, s: net.norm(net.conv(x), s), in_axes=(0, None), out_axes=(0, None), axis_name="batch"
+        lambda x, s: net.norm(net.conv(x), s),
+        in_axes=(0, None),
+        out_axes=(0, None),
+        axis_name="batch",
     )(jnp.stack([IMAGE, 1 - IMAGE]).transpose(0, 3, 1, 2), state)
     expected, _ = eqx.nn.inference_mode(net)(IMAGE.transpose(2, 0, 1), state)
     np.testing.assert_allclose(from_equinox(net, state)(IMAGE), expected, rtol=1e-5)
     other, _ = build(1)
     Traces().assert_one_for(from_equinox(net, state), from_equinox(other, state))
     last = eqx.nn.Lambda(lambda x: x[..., 0].ravel())
-    np.testing.assert_array_equal(from_equinox(last, channels_first=False)(IMAGE), IMAGE[..., 0].ravel())
+    np.testing.assert_array_equal(
+        from_equinox(last, channels_first=False)(IMAGE), IMAGE[..., 0].ravel()
+    )
 
 
 def test_haiku():

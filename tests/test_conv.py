@@ -11,25 +11,23 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from advfeat.models import layers
 from advfeat.models.layers import Conv, conv
 
 CASES = [
     # size, input channels, output channels, kernel, stride, padding
     ((8, 8), 4, 6, 3, 1, "SAME"),
-    ((8, 8), 3, 5, 3, 1, "SAME"),
-    ((7, 9), 4, 6, 3, 1, "SAME"),
+    ((7, 9), 3, 5, 3, 1, "SAME"),
     ((8, 8), 4, 6, 3, 2, "SAME"),
     ((7, 9), 4, 6, 3, 2, "SAME"),
-    ((7, 8), 3, 6, 1, 1, "SAME"),
     ((7, 8), 4, 6, 1, 2, "SAME"),
     ((14, 14), 3, 4, 7, 2, "SAME"),
     ((13, 9), 3, 4, 7, 2, "SAME"),
-    ((9, 8), 2, 4, 3, 1, "VALID"),
     ((10, 9), 2, 4, 3, 2, "VALID"),
     ((2, 1), 4, 6, 3, 2, "SAME"),
     ((9, 8), 2, 4, 4, 3, ((2, 0), (1, 3))),
 ]
+# The machine code need not be good, and compiling it without optimisation takes a fifth.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 only_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the rules are CPU's")
 
@@ -60,21 +58,21 @@ def close(actual, expected):
 def test_value_and_gradients_are_those_of_lax(case):
     x, kernel, fn, reference_fn = make(case)
     both = partial(jax.value_and_grad, argnums=(0, 1))
-    close(jax.jit(both(energy(fn)))(x, kernel), jax.jit(both(energy(reference_fn)))(x, kernel))
+    close(quick_jit(both(energy(fn)))(x, kernel), quick_jit(both(energy(reference_fn)))(x, kernel))
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=str)
 def test_gradients_of_one_example_at_a_time(case):
     x, kernel, fn, reference_fn = make(case)
 
     def gradients(f):
         one = jax.grad(lambda x, kernel: energy(f)(x[None], kernel), argnums=(0, 1))
-        return jax.jit(jax.vmap(one, in_axes=(0, None)))(x, kernel)
+        return quick_jit(jax.vmap(one, in_axes=(0, None)))(x, kernel)
 
     close(gradients(fn), gradients(reference_fn))
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], CASES[2]], ids=str)
 def test_a_training_loop_that_attacks(case):
     x, kernel, fn, reference_fn = make(case)
 
@@ -85,12 +83,12 @@ def test_a_training_loop_that_attacks(case):
                 attacked = attacked + 0.1 * jax.grad(energy(f))(attacked, kernel)
             return kernel - 0.01 * jax.grad(energy(f), 1)(attacked, kernel), attacked
 
-        return jax.jit(lambda: lax.scan(step, kernel, jnp.stack([x, 2 * x, 3 * x])))()
+        return quick_jit(lambda: lax.scan(step, kernel, jnp.stack([x, 2 * x, 3 * x])))()
 
     close(run(fn), run(reference_fn))
 
 
-@pytest.mark.parametrize("case", [CASES[1], CASES[4]], ids=str)
+@pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=str)
 def test_derivatives_of_higher_order(case):
     x, kernel, fn, reference_fn = make(case, batch=1)
     x_dot, kernel_dot = jnp.cos(x), jnp.cos(kernel)
@@ -109,7 +107,7 @@ def test_derivatives_of_higher_order(case):
             )(x, kernel),
         }
 
-    close(jax.jit(partial(derivatives, fn))(), jax.jit(partial(derivatives, reference_fn))())
+    close(quick_jit(partial(derivatives, fn))(), quick_jit(partial(derivatives, reference_fn))())
 
 
 def test_gradients_under_shard_map():
@@ -118,22 +116,24 @@ def test_gradients_under_shard_map():
 
     def gradients(f):
         sharded = jax.shard_map(
-            lambda x, kernel: lax.psum(jax.grad(energy(f))(x, kernel), ()),
+            jax.grad(energy(f), (0, 1)),
             mesh=mesh,
             in_specs=(PartitionSpec("batch"), PartitionSpec()),
-            out_specs=PartitionSpec("batch"),
+            out_specs=(PartitionSpec("batch"), PartitionSpec()),
         )
-        return jax.jit(sharded)(x, kernel)
+        return quick_jit(sharded)(x, kernel)
 
     close(gradients(fn), gradients(reference_fn))
 
 
 def test_bfloat16_stays_bfloat16():
-    x, kernel, fn, reference_fn = make(CASES[3])
+    x, kernel, fn, reference_fn = make(CASES[2])
     small = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    gradients = jax.jit(jax.grad(lambda *a: energy(fn)(*a).astype(jnp.float32), (0, 1)))(*small)
+    gradients = quick_jit(jax.grad(lambda *a: energy(fn)(*a).astype(jnp.float32), (0, 1)))(*small)
     assert {g.dtype for g in gradients} == {jnp.dtype(jnp.bfloat16)}
-    for gradient, exact in zip(gradients, jax.grad(energy(reference_fn), (0, 1))(x, kernel)):
+    for gradient, exact in zip(
+        gradients, jax.grad(energy(reference_fn), (0, 1))(x, kernel), strict=True
+    ):
         error = jnp.linalg.norm(gradient.astype(jnp.float32) - exact) / jnp.linalg.norm(exact)
         assert error < 0.02
 
@@ -169,7 +169,7 @@ def orders_in_loop(fn, x, kernel):
 
 
 @only_cpu
-@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[3]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[2]], ids=str)
 def test_every_convolution_in_a_loop_has_the_fast_order(case):
     x, kernel, fn, _ = make(case)
     found = orders_in_loop(fn, x, kernel)
@@ -204,14 +204,12 @@ def test_gradients_in_a_loop_take_as_long_as_outside():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [1, 3])
 def test_layer_is_its_convolution(side, stride):
+    kernel = jax.random.normal(jax.random.key(0), (side, side, 3, 5))
+    x, bias = jax.random.normal(jax.random.key(1), (2, 7, 8, 3)), jnp.arange(5.0)
     layer = Conv(5, side, stride, use_bias=True)
-    x = jax.random.normal(jax.random.key(1), (2, 7, 8, 3))
-    variables = layer.init(jax.random.key(0), x)
-    params = variables["params"]
-    assert params["kernel"].shape == (side, side, 3, 5)
-    params["bias"] = jnp.arange(5.0)
-    expected = reference(x, params["kernel"], stride=stride, padding="SAME")
-    close(layer.apply(variables, x), expected + jnp.arange(5.0).reshape(1, 1, 1, -1))
+    actual = quick_jit(layer.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
+    expected = reference(x, kernel, stride=stride, padding="SAME")
+    close(actual, expected + bias.reshape(1, 1, 1, -1))
 
 
 def test_layer_starts_as_he_et_al():
@@ -223,4 +221,4 @@ def test_padding_the_channels_is_invisible():
     x, kernel, fn, _ = make(CASES[1])
     assert x.shape[-1] == 3
     assert jax.grad(energy(fn))(x, kernel).shape == x.shape
-    assert layers.conv(x, kernel).shape == (3, 8, 8, 5)
+    assert conv(x, kernel).shape == (3, 7, 9, 5)

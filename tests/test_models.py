@@ -1,4 +1,6 @@
-"""The networks: shapes, published sizes, closed forms, frozen statistics, no retracing, bad input."""
+"""The networks: shapes, published sizes, closed forms, frozen statistics, no retrace, bad input."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,8 @@ PUBLISHED = {
     "wrn_28_10": 36_479_194,
 }
 SMALL = {"width": 4, "num_classes": 3}
+# The machine code need not be good, and compiling it without optimisation takes a fifth.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def small(name="cnn", shape=(8, 8, 1), **options):
@@ -26,6 +30,14 @@ def small(name="cnn", shape=(8, 8, 1), **options):
 def shapes(model, input_shape):
     images = jnp.zeros((2, *input_shape))
     return jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images))
+
+
+def layer_shape(model, input_shape, layer):
+    def run(variables, image):
+        return models.model_fn(model, variables, layer=layer)(image)
+
+    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    return jax.eval_shape(run, shapes(model, input_shape)[1], image).shape
 
 
 @pytest.mark.parametrize("name", models.names())
@@ -54,12 +66,7 @@ def test_layers_of_a_residual_network():
     model = models.create("resnet9", num_classes=10)
     names = models.layer_names(model, (32, 32, 3))
     assert names == ("stem", "block1", "block2", "block3", "representation", "logits")
-    variables = shapes(model, (32, 32, 3))[1]
-    image = jax.ShapeDtypeStruct((32, 32, 3), jnp.float32)
-    found = [
-        jax.eval_shape(models.model_fn(model, variables, layer=name), image).shape
-        for name in names
-    ]
+    found = [layer_shape(model, (32, 32, 3), name) for name in names]
     assert found == [(32, 32, 32), (32, 32, 32), (16, 16, 64), (8, 8, 128), (128,), (10,)]
 
 
@@ -67,9 +74,7 @@ def test_imagenet_stem_divides_the_side_by_four():
     model = models.create("resnet18", **SMALL, stem="imagenet")
     variables = shapes(model, (64, 64, 3))[1]
     assert variables["params"]["stem_conv"]["kernel"].shape == (7, 7, 3, 4)
-    image = jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)
-    stem = jax.eval_shape(models.model_fn(model, variables, layer="stem"), image)
-    assert stem.shape == (16, 16, 4)
+    assert layer_shape(model, (64, 64, 3), "stem") == (16, 16, 4)
 
 
 def test_linear_network_is_its_formula():
@@ -85,8 +90,8 @@ def test_linear_network_is_its_formula():
 def test_residual_block_of_zero_scale_is_the_identity():
     model, variables = small("resnet9", (8, 8, 3), blocks=(1,), zero_scale=True)
     image = jax.random.uniform(jax.random.key(1), (8, 8, 3))
-    stem = models.model_fn(model, variables, layer="stem")(image)
-    block = models.model_fn(model, variables, layer="block1")(image)
+    stem = quick_jit(models.model_fn(model, variables, layer="stem"))(image)
+    block = quick_jit(models.model_fn(model, variables, layer="block1"))(image)
     np.testing.assert_array_equal(stem, block)
 
 
@@ -94,9 +99,9 @@ def test_residual_block_of_zero_scale_is_the_identity():
 def test_logits_follow_from_the_representation(name):
     model, variables = small(name)
     x = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
-    representation = models.batch_fn(model, variables, layer="representation")(x)
+    representation = quick_jit(models.batch_fn(model, variables, layer="representation"))(x)
     classifier = variables["params"]["classifier"]
-    logits = models.batch_fn(model, variables)(x)
+    logits = quick_jit(models.batch_fn(model, variables))(x)
     expected = representation @ classifier["kernel"] + classifier["bias"].reshape(1, -1)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
@@ -104,9 +109,9 @@ def test_logits_follow_from_the_representation(name):
 @pytest.fixture(scope="module")
 def trained():
     """A network with batch normalisation after one training pass, and the batch."""
-    model, variables = small("resnet9", (8, 8, 3))
+    model, variables = small("resnet9", (8, 8, 3), blocks=(1, 1))
     x = jax.random.uniform(jax.random.key(1), (16, 8, 8, 3))
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
+    apply = quick_jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
     logits, state = apply(variables, x)
     return model, variables, {**variables, **state}, x, logits
 
@@ -123,8 +128,8 @@ def test_training_moves_the_running_averages_by_a_tenth(trained):
 
 def test_attacked_network_uses_running_averages(trained):
     model, _, variables, x, training_logits = trained
-    batched = jax.jit(models.batch_fn(model, variables))(x)
-    alone = jax.jit(jax.vmap(models.model_fn(model, variables)))(x)
+    batched = quick_jit(models.batch_fn(model, variables))(x)
+    alone = quick_jit(jax.vmap(models.model_fn(model, variables)))(x)
     np.testing.assert_allclose(batched, alone, rtol=1e-4, atol=1e-5)
     assert not np.allclose(batched, training_logits, atol=1e-2)
 
@@ -133,14 +138,14 @@ def test_group_norm_has_no_state_and_ignores_the_batch():
     model, variables = small("resnet9", (8, 8, 3), norm="group", blocks=(1,))
     assert set(variables) == {"params"}
     x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
-    apply = jax.jit(lambda x: model.apply(variables, x, train=True))
+    apply = quick_jit(lambda x: model.apply(variables, x, train=True))
     np.testing.assert_allclose(apply(x)[:2], apply(x[:2].repeat(2, axis=0))[::2], rtol=1e-4)
 
 
 def test_new_weights_do_not_retrace():
     traces = 0
 
-    @jax.jit
+    @quick_jit
     def gradient(fn, x):
         nonlocal traces
         traces += 1
@@ -160,7 +165,9 @@ def test_new_weights_do_not_retrace():
 
 def test_weights_are_the_leaves_of_model_fn():
     model, variables = small()
-    assert len(jax.tree.leaves(models.model_fn(model, variables))) == len(jax.tree.leaves(variables))
+    assert len(jax.tree.leaves(models.model_fn(model, variables))) == len(
+        jax.tree.leaves(variables)
+    )
 
 
 def test_a_network_learns():
@@ -177,7 +184,9 @@ def test_a_network_learns():
         value, grads = jax.value_and_grad(loss)(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
 
-    params, losses = jax.jit(lambda p: jax.lax.scan(step, p, None, length=30))(variables["params"])
+    params, losses = quick_jit(lambda p: jax.lax.scan(step, p, None, length=30))(
+        variables["params"]
+    )
     assert losses[-1] < 0.5 * losses[0]
     assert params["conv1"]["kernel"].shape == (3, 3, 1, 4)
 

@@ -68,14 +68,17 @@ def attack_dataset(
       An `AttackResult` of NumPy arrays with a leading axis N.
 
     Raises:
-      ValueError: for bad images, or labels that are not one per image.
+      ValueError: for bad images, or labels or ids that are not one per image.
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
+    images, labels = np.asarray(images), np.asarray(labels)
     count = len(images)
     if np.shape(labels)[:1] != (count,):
         raise ValueError(f"labels must hold {count} entries, one per image, got {np.shape(labels)}")
     ids = np.arange(count, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
+    if ids.shape != (count,):
+        raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     size = min(batch_size, count)
     parts = []

@@ -76,7 +76,9 @@ class NoiseAttack:
         return AttackResult(best, last, count, jnp.zeros_like(count))
 
 
-def _noise(kind: str, threat: ThreatModel, repeats: int, objective: Objective | None) -> NoiseAttack:
+def _noise(
+    kind: str, threat: ThreatModel, repeats: int, objective: Objective | None
+) -> NoiseAttack:
     check_positive(repeats, name="repeats")
     chosen = untargeted() if objective is None else objective
     return NoiseAttack(threat=threat, kind=kind, repeats=repeats, objective=chosen)

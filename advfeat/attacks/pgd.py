@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advfeat import ascent
 from advfeat.checks import check_eps, check_positive, is_concrete
@@ -125,7 +126,7 @@ def pgd(
 
     Raises:
       ValueError: for counts below 1, a step size that is negative or NaN, restarts without a
-        random start, or an infinite eps without a step size.
+        random start or without scores, or an infinite eps without a step size.
 
     Example:
 
@@ -140,8 +141,12 @@ def pgd(
     check_positive(restarts, name="restarts")
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without a random start, got {restarts}")
+    if restarts > 1 and not score_last:
+        # Unscored runs cannot be told apart, so there is no worst one to keep.
+        raise ValueError(f"restarts must be 1 with score_last=False, got {restarts}")
     if step_size is None:
-        if is_concrete(threat.eps) and bool(jnp.any(jnp.isinf(threat.eps))):
+        # NumPy, since jnp would trace even a concrete eps inside a caller's jit.
+        if is_concrete(threat.eps) and np.isinf(np.asarray(threat.eps)).any():
             raise ValueError("step_size must be given where eps is infinite")
         step_size = 2.5 * threat.eps / steps
     check_eps(step_size, name="step_size")

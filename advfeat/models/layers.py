@@ -76,75 +76,80 @@ def _conv(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
 def _conv_jvp(
     stride: int, pads: Pads, primals: tuple[Array, Array], tangents: tuple
 ) -> tuple[Array, Array]:
-    """Writes each tangent as the transpose of the gradient we want.
+    """The ordinary tangents, each written so that its transpose is a fast convolution.
 
-    Reverse mode transposes it once more and so runs exactly `_input_gradient`, respectively
-    `_kernel_gradient`. A custom_vjp would do the same, but forbids forward mode. Symbolic zeros
-    keep an attack, which does not differentiate the kernel, from convolving a kernel of zeros.
+    A custom_vjp could state the gradients themselves, but forbids forward mode. Symbolic zeros keep
+    an attack, which does not differentiate the kernel, from convolving a kernel of zeros.
     """
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     out = _conv(x, kernel, stride, pads)
     tangent = jnp.zeros_like(out)
     if not isinstance(x_dot, SymbolicZero):
-        to_input = partial(_input_gradient, kernel=kernel, shape=x.shape, stride=stride, pads=pads)
-        tangent += jax.linear_transpose(to_input, out)(x_dot)[0]
+        tangent += _input_tangent(x_dot, kernel, out.shape, stride, pads)
     if not isinstance(kernel_dot, SymbolicZero):
-        to_kernel = partial(_kernel_gradient, x=x, shape=kernel.shape, stride=stride, pads=pads)
-        tangent += jax.linear_transpose(to_kernel, out)(kernel_dot)[0]
+        tangent += _kernel_tangent(x, kernel_dot, stride, pads)
     return out, tangent
 
 
-def _kernel_gradient(
-    grad: Array, *, x: Array, shape: Sequence[int], stride: int, pads: Pads
+def _input_tangent(
+    x_dot: Array, kernel: Array, out_shape: Sequence[int], stride: int, pads: Pads
 ) -> Array:
-    """The correlation of the input with `grad`, the batch taking the place of the channels."""
-    conv_pads = tuple(
-        (low, shape[axis] - x.shape[1 + axis] - low + stride * (grad.shape[1 + axis] - 1))
-        for axis, (low, _) in enumerate(pads)
-    )
-    # The barrier keeps XLA from folding the transpositions back into the convolution.
-    images = lax.optimization_barrier(x.transpose(3, 1, 2, 0))
-    grads = lax.optimization_barrier(grad.transpose(1, 2, 0, 3))
-    out = lax.conv_general_dilated(
-        images, grads, (1, 1), conv_pads, rhs_dilation=(stride, stride), dimension_numbers=_ORDER
-    )
-    return out.transpose(1, 2, 0, 3)
+    """Convolves a tangent of the input, with stride 1 on blocks of `stride x stride` pixels.
 
+    Along one axis, `y[i] = sum_a x[s i + a - low] k[a]` is, with `a = s u + r + low`,
 
-def _input_gradient(
-    grad: Array, *, kernel: Array, shape: Sequence[int], stride: int, pads: Pads
-) -> Array:
-    """The transposed convolution, as a stride-1 convolution followed by a depth-to-space.
+        y[i] = sum_u sum_r x[s (i + u) + r] k[s u + r + low],        first <= u <= last,
 
-    Along one axis `y[i] = sum_a x[s i + a - low] k[a]`, hence with `j = s q + r`
-
-        dx[s q + r] = sum_d dy[q + d] k[r + low - s d],        first <= d <= last,
-
-    an ordinary convolution of `dy` with a kernel of `last - first + 1` taps and `s` output
-    phases `r`. For stride 1 it is the flipped kernel, for 3x3 with stride 2 a 2x2 kernel.
+    a convolution of stride 1 whose channels are the phases `r` of the input. Its transpose is of
+    stride 1 as well, followed by a depth-to-space: for 3x3 with stride 2, a 2x2 kernel.
     """
-    outputs, inputs = kernel.shape[3], kernel.shape[2]
-    zeros, taps, conv_pads = [], [], []
+    zeros, ends, block_pads = [], [], []
     for axis, (low, _) in enumerate(pads):
-        length = kernel.shape[axis]
-        first, last = -((length - 1 - low) // stride), (stride - 1 + low) // stride
-        taps.append(last - first + 1)
-        before = stride * last - low
-        zeros.append((before, stride * taps[-1] - before - length))
-        phases = -(-shape[1 + axis] // stride)
-        conv_pads.append((-first, phases - grad.shape[1 + axis] + first + taps[-1] - 1))
+        length, size = kernel.shape[axis], x_dot.shape[1 + axis]
+        first, last = -((stride - 1 + low) // stride), (length - 1 - low) // stride
+        zeros.append((-stride * first - low, stride * (last + 1) + low - length))
+        blocks = -(-size // stride)
+        ends.append((0, stride * blocks - size))
+        block_pads.append((-first, out_shape[1 + axis] + last - blocks))
     kernel = jnp.pad(kernel, (*zeros, (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps[0], stride, taps[1], stride, inputs, outputs)
-    kernel = kernel[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-    kernel = kernel.reshape(taps[0], taps[1], outputs, stride * stride * inputs)
-    # Without the barrier XLA folds the flip and the transposition back into the convolution.
-    out = _plain(grad, lax.optimization_barrier(kernel), 1, tuple(conv_pads))
-    if stride > 1:
-        batch, rows, columns = out.shape[:3]
-        out = out.reshape(batch, rows, columns, stride, stride, inputs)
-        out = out.transpose(0, 1, 3, 2, 4, 5)
-        out = out.reshape(batch, rows * stride, columns * stride, inputs)
-    return out[:, : shape[1], : shape[2]]
+    # What the transpose convolves with, written out. Without the barrier XLA would fold the flip
+    # and the transposition back into the convolution; the second flip meets that of the transpose.
+    kernel = _space_to_depth(kernel.transpose(3, 0, 1, 2), stride)
+    flipped = lax.optimization_barrier(kernel[:, ::-1, ::-1].transpose(1, 2, 0, 3))
+    return lax.conv_general_dilated(
+        _space_to_depth(jnp.pad(x_dot, ((0, 0), *ends, (0, 0))), stride),
+        lax.rev(flipped, (0, 1)),
+        (1, 1),
+        block_pads,
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
+
+
+def _space_to_depth(x: Array, stride: int) -> Array:
+    """`[B, s H, s W, C]` -> `[B, H, W, s s C]`."""
+    if stride == 1:
+        return x
+    batch, rows, columns, channels = x.shape
+    x = x.reshape(batch, rows // stride, stride, columns // stride, stride, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows // stride, columns // stride, stride * stride * channels)
+
+
+def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Array:
+    """Convolves with a tangent of the kernel, laid out so that the transpose is `NHWC, HWIO`.
+
+    The transpose correlates the input with the gradient over the batch: the input's channels
+    become its batch, and the batch its channels.
+    """
+    images = lax.optimization_barrier(x.transpose(3, 1, 2, 0))
+    out = lax.conv_general_dilated(
+        images,
+        kernel_dot.transpose(2, 0, 1, 3),
+        (stride, stride),
+        pads,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+    )
+    return lax.optimization_barrier(out).transpose(2, 0, 1, 3)
 
 
 class Conv(nn.Module):

@@ -1,7 +1,7 @@
 """Learning: robust objectives, train steps and the loop that a run resumes exactly."""
 
 from advfeat.training.augment import AUGMENTATIONS, augmentation
-from advfeat.training.fit import Fit, NotFinite, fit, initial_state
+from advfeat.training.loop import Fit, NotFinite, fit, initial_state
 from advfeat.training.objectives import OBJECTIVES, adversarial, standard
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_step, train_update

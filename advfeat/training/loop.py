@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advfeat.checks import check_labels, check_positive
+from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.training.augment import augmentation
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_update
@@ -141,9 +141,11 @@ def fit(
       The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
 
     Raises:
-      ValueError: for bad labels or too few images.
+      ValueError: for bad images or labels.
       NotFinite: if the loss stops being a number.
     """
+    # 8-bit pixels cannot be out of range: one image shows their shape.
+    check_images(images[:1] / np.float32(255) if images.dtype == np.uint8 else images)
     check_labels(labels, num_classes=num_classes, count=len(images))
     count = len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))

@@ -1,0 +1,197 @@
+"""The mislabelled-data experiment, whole, in its smallest form; and the same with a kill inside."""
+
+import json
+
+import numpy as np
+import pytest
+
+from advfeat import data
+from advfeat.checkpoints import load_network
+from experiments import mislabeled, mislabeled_networks, runner
+
+RATE = {"mean", "low", "high", "n"}
+
+
+def config(path, **options):
+    return mislabeled.Config(workdir=str(path), dry_run=True, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    return path, mislabeled.run(config(path))
+
+
+def assert_rate(value):
+    assert set(value) >= RATE
+    assert 0 <= value["low"] <= value["mean"] <= value["high"] <= 1
+
+
+def test_summary_has_the_keys_that_its_readers_rely_on(finished):
+    path, summary = finished
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert {"dataset", "norm", "eps", "wall_seconds", "peak_memory_bytes"} <= set(summary)
+    for network in ("standard", "robust"):
+        assert_rate(summary[network]["clean_accuracy"])
+        assert_rate(summary[network]["robust_accuracy"])
+    for variant in ("d_rand", "d_other", "d_det"):
+        part = summary[variant]
+        assert_rate(part["test_accuracy"])
+        assert_rate(part["source_fooled"])
+        assert_rate(part["robust_network"]["keeps_original_label"])
+        assert_rate(part["robust_network"]["says_new_label"])
+        assert set(part["controls"]) == set(mislabeled.CONTROLS)
+        for control in part["controls"].values():
+            assert_rate(control)
+            assert control["n"] == 445
+    verdicts = {"holds", "does not hold here", "not decidable at this size"}
+    assert {claim["verdict"] for claim in summary["claims"]} <= verdicts
+    assert len(summary["claims"]) == 7
+
+
+def test_sets_are_saved_with_what_the_experiment_says_of_them(finished):
+    path, summary = finished
+    with np.load(path / "d_det.npz", allow_pickle=False) as saved:
+        images, labels, before = saved["image"], saved["label"], saved["original_label"]
+        ids, fooled = saved["id"], saved["fooled"]
+    np.testing.assert_array_equal(labels, (before + 1) % 10)
+    originals = data.load("digits").train
+    place = {int(example): row for row, example in enumerate(originals.id)}
+    rows = [place[int(example)] for example in ids]
+    np.testing.assert_array_equal(originals.label[rows], before)
+    lengths = np.sqrt(((images - data.unit(originals.image[rows])) ** 2).sum(axis=(1, 2, 3)))
+    assert lengths.max() <= summary["eps"] * (1 + 1e-5)
+    assert lengths.min() > 0
+    assert summary["d_det"]["source_fooled"]["mean"] == pytest.approx(fooled.mean())
+    record = json.loads((path / "d_det.json").read_text())
+    assert record["threat"] == {"norm": "l2", "eps": summary["eps"]}
+    assert record["targets"] == "t = (y + 1) mod C"
+    assert {"seed", "source_network", "source_fooled", "revision"} <= set(record)
+
+
+def test_d_other_is_d_rand_without_t_equal_y(finished):
+    path, _ = finished
+    with np.load(path / "d_rand.npz") as whole, np.load(path / "d_other.npz") as part:
+        rows = whole["label"] != whole["original_label"]
+        assert 0 < rows.sum() < len(rows)
+        np.testing.assert_array_equal(part["image"], whole["image"][rows])
+        np.testing.assert_array_equal(part["label"], whole["label"][rows])
+
+
+def test_a_constructed_set_is_a_data_set(finished):
+    path, _ = finished
+    loaded = data.load(str(path / "d_det.npz"))
+    digits = data.load("digits")
+    np.testing.assert_array_equal(loaded.test.image, digits.test.image)
+    np.testing.assert_array_equal(loaded.test.label, digits.test.label)
+    assert loaded.class_names == digits.class_names
+
+
+def test_networks_of_the_run_serve_as_checkpoints(finished):
+    path, summary = finished
+    standard = load_network(f"{path}:standard")
+    test = data.load("digits").test
+    import advfeat
+
+    hits = advfeat.accuracy(standard.model_fn(), data.unit(test.image), test.label)
+    assert hits.mean() == pytest.approx(summary["standard"]["clean_accuracy"]["mean"])
+    with pytest.raises(ValueError, match="the run holds det_itself_0"):
+        load_network(str(path))
+
+
+def test_report_and_figures_are_there(finished):
+    path, _ = finished
+    page = (path / "report.html").read_text()
+    for words in ("D_rand", "D_other", "D_det", "robust network", "experiments.mislabeled"):
+        assert words in page
+    names = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert {"examples", "accuracy", "epsilons", "learning", "turned_into_standard"} <= names
+
+
+def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
+    path, summary = finished
+    before = (path / "summary.json").stat().st_mtime_ns
+    assert mislabeled.run(config(path)) == summary
+    assert (path / "summary.json").stat().st_mtime_ns == before
+    out = capsys.readouterr().out
+    assert "finished" in out
+    assert str(path / "report.html") in out
+
+
+def test_other_flags_are_refused_by_name(finished):
+    path, _ = finished
+    with pytest.raises(ValueError, match=r"--eps=none, not --eps=0\.5"):
+        mislabeled.run(config(path, eps=0.5))
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the run catches it."""
+
+
+def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, monkeypatch):
+    _, whole = finished
+    real, calls = mislabeled_networks.networks.train, []
+
+    def dying(run, name, *rest, **options):
+        calls.append(name)
+        if len(calls) == 6:
+            raise Killed
+        return real(run, name, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mislabeled_networks.networks, "train", dying)
+        with pytest.raises(Killed):
+            mislabeled.run(config(tmp_path / "broken"))
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    again = mislabeled.run(config(tmp_path / "broken"))
+    apart = {"wall_seconds", "peak_memory_bytes"}
+    assert {k: v for k, v in again.items() if k not in apart} == {
+        k: v for k, v in whole.items() if k not in apart
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset=digitz"], "digitz"),
+        (["--classes=3"], "at least 2"),
+        (["--classes=3,cat"], "cat"),
+        (["--eps=-1"], "--eps=-1"),
+        (["--eps=nan"], "--eps=nan"),
+        (["--eps=0"], "--eps"),
+        (["--norm=linf", "--eps=8"], "8/255"),
+        (["--norm=linf", "--eps_grid=0,8"], "8/255"),
+        (["--norm=l3"], "--norm=l3"),
+        (["--held_out=1"], "--held_out"),
+        (["--model=resnet7"], "resnet7"),
+        (["--model=resnet50", "--width=0"], "--width=0"),
+        (["--variants=det,det"], "--variants"),
+        (["--checkpoint=/no/such/run"], "/no/such/run"),
+        (["--seeds=0"], "--seeds=0"),
+        (["--dataset=mnist", "--data_dir=/no/such/dir"], "/no/such/dir"),
+        (["--dataset=/no/such.npz"], "such.npz"),
+    ],
+)
+def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        runner.main(
+            mislabeled.run, mislabeled.Config, None, [f"--workdir={workdir}", *arguments]
+        )
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not workdir.exists()
+
+
+def test_an_npz_of_a_constructed_set_can_be_trained_on_by_every_experiment(finished, tmp_path):
+    path, _ = finished
+    from experiments import train
+
+    summary = train.run(
+        train.Config(
+            workdir=str(tmp_path / "t"), dataset=str(path / "d_rand.npz"), dry_run=True
+        )
+    )
+    assert_rate(summary["clean_accuracy"])
