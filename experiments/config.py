@@ -254,7 +254,10 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
             raise UsageError(f"flag --{option.name} is missing")
     found: dict[str, Any] = {option.name: values[option.name].value for option in options}
     config = config_class(**found)
-    config.validate()
+    try:
+        config.validate()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return config
 
 
