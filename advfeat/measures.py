@@ -95,14 +95,13 @@ def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, A
     mean, points = float(paired.mean()), len(paired)
     padded = np.append(paired, [1.0, -1.0])
     centre, variance = float(padded.mean()), float(padded.var()) / len(padded)
-    freedom, pieces = float(points + 1), variance**2 / (points + 1)
+    pieces = variance**2 / (points + 1)
     for array in (first, second):
         if len(array) > 1:
             part = float(array.mean(axis=1).var(ddof=1)) / len(array)
             variance, pieces = variance + part, pieces + part**2 / (len(array) - 1)
-    if pieces > 0:
-        freedom = variance**2 / pieces
-    half = float(stats.t.ppf(0.5 + level / 2, max(freedom, 1.0))) * float(np.sqrt(variance))
+    freedom = variance**2 / pieces
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * float(np.sqrt(variance))
     return {
         "mean": mean,
         "low": max(-1.0, centre - half),

@@ -89,8 +89,9 @@ def _linf_noise(key: Key, shape: tuple[int, ...]) -> Array:
 def _l2_direction(x: Array, gradient: Array) -> Array:
     del x
     ratio, largest = _scaled(gradient)
-    length = jnp.sqrt(jnp.sum(ratio * ratio))
-    return ratio / jnp.where(largest > 0, length, jnp.ones_like(length))
+    # The `where` lies under the root, whose infinite slope at 0 would make the derivative NaN.
+    square = jnp.where(largest > 0, jnp.sum(ratio * ratio), jnp.ones_like(largest))
+    return ratio / jnp.sqrt(square)
 
 
 def _l2_project(eps: Array, x0: Array, x: Array) -> Array:

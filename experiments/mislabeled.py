@@ -83,7 +83,7 @@ class Config(BaseConfig):
     learning_rate: float | None = flag(None, "Its learning rate. " + _PRESET, kind="positive")
     augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
     weight_decay: float | None = flag(
-        None, "Its weight decay; all others have 5e-4. " + _PRESET, kind="nonnegative"
+        None, "Its weight decay (the robust network's: 5e-4). " + _PRESET, kind="nonnegative"
     )
     robust_eps: float | None = flag(None, "L2 eps of adversarial training. " + _PRESET, kind="eps")
     robust_steps: int = flag(7, "PGD steps of adversarial training.", kind="count")
@@ -93,6 +93,9 @@ class Config(BaseConfig):
     robust_augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
     fresh_epochs: int | None = flag(None, "Of the fresh networks. " + _PRESET, kind="count")
     fresh_learning_rate: float | None = flag(None, "Their rate. " + _PRESET, kind="positive")
+    fresh_weight_decay: float | None = flag(
+        None, "Their weight decay. " + _PRESET, kind="nonnegative"
+    )
     fresh_schedule: str = flag("onecycle", "Their schedule.", choices=("onecycle", "constant"))
     fresh_augment: str | None = flag(None, "Their augmentation. " + _PRESET, choices=_AUGMENTS)
 
@@ -168,7 +171,9 @@ def _recipes(
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, f"{prefix}learning_rate"),
             schedule=config.fresh_schedule if prefix == "fresh_" else "onecycle",
-            weight_decay=5e-4 if prefix else chosen(config, preset, "weight_decay"),
+            weight_decay=(
+                5e-4 if prefix == "robust_" else chosen(config, preset, f"{prefix}weight_decay")
+            ),
             augment=chosen(config, preset, f"{prefix}augment"),
         )
 

@@ -93,12 +93,21 @@ def _claims(config: Config, summary: dict[str, Any]) -> list[dict[str, Any]]:
     claims = []
     for variant in config.variants:
         part = summary[f"d_{variant}"]
-        if part["controls"]:
+        controls = dict(part["controls"])
+        robust_source = controls.pop("robust_source", None)
+        if controls:
             text = (
-                f"A network trained only on {NAMES[variant]}, whose labels look wrong, classifies "
-                "the original test set better than one trained on any control."
+                f"The perturbations of {NAMES[variant]} are features: a network trained on nothing "
+                "else classifies the original test set better than one trained on the same labels "
+                "with unperturbed, noisy or feature-free images."
             )
-            claims.append(measures.claim(text, part["test_accuracy"], *part["controls"].values()))
+            claims.append(measures.claim(text, part["test_accuracy"], *controls.values()))
+        if robust_source:
+            text = (
+                f"They are the non-robust ones: {NAMES[variant]} teaches more than the same set "
+                "built from the robust network, at the same eps."
+            )
+            claims.append(measures.claim(text, part["test_accuracy"], robust_source))
         read = part["robust_network"]
         text = (
             f"The robust features of {NAMES[variant]} are misleading: the robust network reads "
@@ -140,11 +149,7 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
             f"{format_rate(part['test_accuracy'])} of the {where} (a guess: {100 * chance:.0f} %)"
         )
         if part["controls"]:
-            control, strongest = max(part["controls"].items(), key=lambda item: item[1]["mean"])
-            line += f"; the strongest control, {CONTROL_NAMES[control]}, gives "
-            line += format_rate(strongest)
-            if mean <= strongest["mean"]:
-                line += ", so that here the features do not explain it"
+            line += _beside_controls(part["controls"], mean)
         lines.append(line + ".")
         read = part["robust_network"]
         lines.append(
@@ -154,6 +159,20 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
             f"{format_rate(part['source_fooled'])}."
         )
     return lines
+
+
+def _beside_controls(controls: Mapping[str, Any], mean: float) -> str:
+    """The strongest control without features, and the set built from the robust network."""
+    plain = {name: rate for name, rate in controls.items() if name != "robust_source"}
+    words = ""
+    if plain:
+        control, strongest = max(plain.items(), key=lambda item: item[1]["mean"])
+        words = f"; the strongest control, {CONTROL_NAMES[control]}, gives {format_rate(strongest)}"
+        if mean <= strongest["mean"]:
+            words += ", so that here the features do not explain it"
+    if "robust_source" in controls:
+        words += f"; the set built from the robust network {format_rate(controls['robust_source'])}"
+    return words
 
 
 def write(

@@ -54,7 +54,7 @@ class Recipe:
             self.threat,
             steps=self.attack_steps,
             step_size=size,
-            random_start=False,
+            random_start=True,
             score_last=False,
         )
         return training.adversarial(model, advfeat.cross_entropy, attack)

@@ -22,7 +22,7 @@ class Preset:
       batch_size: of every training.
       learning_rate: of the standard network.
       augment: of the standard network.
-      weight_decay: of the standard network; every other training has 5e-4.
+      weight_decay: of the standard network; the robust one has 5e-4.
       robust_width: width of the robust network.
       robust_epochs: of adversarial training.
       robust_learning_rate: of adversarial training.
@@ -30,6 +30,7 @@ class Preset:
       robust_eps: L2 eps of adversarial training.
       fresh_epochs: of the networks trained on constructed sets.
       fresh_learning_rate: theirs.
+      fresh_weight_decay: theirs.
       fresh_augment: theirs (the paper's D_det: none).
       eps: L2 size of the perturbations that build the sets.
       steps: PGD steps that build them.
@@ -51,6 +52,7 @@ class Preset:
     robust_eps: float
     fresh_epochs: int
     fresh_learning_rate: float
+    fresh_weight_decay: float
     fresh_augment: str
     eps: float
     steps: int
@@ -72,7 +74,8 @@ DIGITS = Preset(
     robust_augment="none",
     robust_eps=1.0,
     fresh_epochs=30,
-    fresh_learning_rate=0.05,
+    fresh_learning_rate=0.1,
+    fresh_weight_decay=0.0,
     fresh_augment="none",
     eps=1.25,
     steps=100,
@@ -94,6 +97,7 @@ MNIST = Preset(
     robust_eps=2.0,
     fresh_epochs=8,
     fresh_learning_rate=0.05,
+    fresh_weight_decay=0.0,
     fresh_augment="none",
     eps=2.0,
     steps=50,
@@ -116,6 +120,7 @@ CIFAR = Preset(
     robust_eps=0.5,
     fresh_epochs=15,
     fresh_learning_rate=0.1,
+    fresh_weight_decay=5e-4,
     fresh_augment="none",
     eps=0.5,
     steps=50,

@@ -46,7 +46,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
             assert control["n"] == 445
     verdicts = {"holds", "does not hold here", "not decidable at this size"}
     assert {claim["verdict"] for claim in summary["claims"]} <= verdicts
-    assert len(summary["claims"]) == 7
+    assert len(summary["claims"]) == 10
 
 
 def test_sets_are_saved_with_what_the_experiment_says_of_them(finished):

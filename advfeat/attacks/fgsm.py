@@ -29,7 +29,7 @@ def fgsm(
 
     Returns:
       An `AttackFn` for ONE example. As in PGD, the start counts as an iterate: an example that is
-      misclassified already stays as it is.
+      misclassified already counts as fooled even if the step sets it right.
 
     Raises:
       ValueError: for a step size that is negative or NaN.

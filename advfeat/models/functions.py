@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -36,13 +35,19 @@ def init(key: Array, model: nn.Module, input_shape: Sequence[int]) -> Variables:
       >>> variables["params"]["classifier"]["kernel"].shape
       (4, 3)
     """
-    return _init(key, model, tuple(input_shape))
+    draw = _draw if isinstance(key, jax.core.Tracer) else _compiled_draw
+    return draw(key, model, tuple(input_shape))
 
 
-# Compiled as a whole: op by op, a deep network takes many seconds.
-@partial(jax.jit, static_argnames=("model", "input_shape"))
-def _init(key: Array, model: nn.Module, input_shape: tuple[int, ...]) -> Variables:
+def _draw(key: Array, model: nn.Module, input_shape: tuple[int, ...]) -> Variables:
     return model.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
+
+
+# Compiled as a whole, since op by op a deep network takes many seconds, and once per architecture.
+# It runs once per network: optimised machine code would only take five times as long to compile.
+_compiled_draw = jax.jit(
+    _draw, static_argnums=(1, 2), compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:

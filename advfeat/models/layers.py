@@ -4,7 +4,7 @@ XLA's CPU compiler runs a convolution fast only when its operands have the order
 Outside of loops the gradients of a convolution are rewritten into that order. Inside
 `fori_loop`, `scan` and `while_loop` they are not: with jax 0.10.2, 3x3 kernels and 32 to 128
 channels the gradient of the input (an attack) takes 4 to 50 times as long, that of the kernel
-(training) 50 to 100 times. The remedy is to write the transpositions out and to put a barrier
+(training) 40 to 100 times. The remedy is to write the transpositions out and to put a barrier
 behind them.
 """
 

@@ -1,0 +1,165 @@
+"""The shape of the code: layers import downwards only, heavy libraries live in one place."""
+
+import ast
+import importlib.util
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+LAYERS = {
+    0: ("types", "norms", "losses", "checks"),
+    1: ("threat", "objectives", "steps", "ascent", "ensemble"),
+    2: ("attacks", "evaluation", "constructed", "measures"),
+    3: ("models", "training"),
+    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report"),
+}
+LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
+FACE = 2  # the flat face may be imported wherever its layers may
+OUTSIDE = 5  # experiments
+
+FILES = sorted([*ROOT.glob("advfeat/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def imports(path):
+    """Every module that a file names in an import, wherever it stands."""
+    package = path.relative_to(ROOT).with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*package[: len(package) - node.level], *base.split(".")])
+            yield base
+            # `from advfeat import norms` names a module, `from advfeat.norms import L2` does not.
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module):
+    """The layer of a module of ours; None for what is not ours or not a module."""
+    parts = module.split(".")
+    if parts[0] == "experiments":
+        return OUTSIDE
+    if parts[0] != "advfeat":
+        return None
+    if len(parts) == 1:
+        return FACE
+    return LAYER_OF.get(parts[1])
+
+
+def home(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_every_module_has_a_layer():
+    there = {path.stem for path in ROOT.glob("advfeat/*.py")} - {"__init__"}
+    there |= {path.parent.name for path in ROOT.glob("advfeat/*/__init__.py")}
+    assert there == set(LAYER_OF)
+
+
+@each_file
+def test_no_upward_import(path):
+    mine = layer_of(home(path))
+    assert mine is not None
+    for module in imports(path):
+        theirs = layer_of(module)
+        if module == "advfeat" and mine < FACE:
+            # `from advfeat import norms`: the modules themselves are what counts.
+            continue
+        assert theirs is None or theirs <= mine, f"{home(path)} imports {module}"
+
+
+@each_file
+def test_the_face_is_not_imported_from_below(path):
+    if layer_of(home(path)) <= FACE and home(path) != "advfeat":
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "advfeat":
+                assert all(alias.name in LAYER_OF for alias in node.names), home(path)
+            if isinstance(node, ast.Import):
+                assert all(alias.name != "advfeat" for alias in node.names), home(path)
+
+
+ONLY_IN = {
+    "flax": ("advfeat.models", "advfeat.training", "advfeat.checkpoints"),
+    "orbax": ("advfeat.checkpoints",),
+    "tensorflow_datasets": ("advfeat.data",),
+    "grain": ("advfeat.data",),
+    "absl": ("experiments.config", "experiments.runner"),
+    "matplotlib": ("advfeat.figures",),
+    "tensorboardX": ("advfeat.logs",),
+    "tensorflow": (),
+    "torch": (),
+    "clu": (),
+}
+
+
+@each_file
+def test_heavy_libraries_have_one_home(path):
+    for module in imports(path):
+        homes = ONLY_IN.get(module.split(".")[0])
+        if homes is not None:
+            name = home(path)
+            assert any(f"{name}.".startswith(f"{h}.") for h in homes), f"{name}: {module}"
+
+
+@each_file
+def test_inner_layers_touch_no_disk(path):
+    if layer_of(home(path)) <= 2:
+        outside = {"os", "pathlib", "io", "json", "subprocess", "tempfile", "logging", "tqdm"}
+        assert not {module.split(".")[0] for module in imports(path)} & outside
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not [c for c in calls if getattr(c.func, "id", "") in ("open", "print")]
+
+
+@each_file
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_no_cycle_among_modules():
+    graph = {}
+    names = {home(path): path for path in FILES}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines = set()
+        for node in tree.body:  # what runs on import: not TYPE_CHECKING, not inside functions
+            if isinstance(node, ast.ImportFrom) and node.module:
+                lines.add(node.module)
+                lines |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                lines |= {alias.name for alias in node.names}
+        # A package's own modules are imported by its __init__, which is what a package is.
+        graph[name] = {m for m in lines if m in names and m != name and not f"{name}.".startswith(
+            f"{m}.")}
+    done: set[str] = set()
+
+    def visit(name, above):
+        assert name not in above, " -> ".join([*above, name])
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+def test_the_reader_of_imports_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    file = tmp_path / "advfeat" / "attacks" / "new.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from advfeat import models\n"
+        "def f():\n    import flax.linen as nn\n"
+        "from .batch import attack_batch\n"
+    )
+    found = set(imports(file))
+    assert {"advfeat.models", "flax.linen", "advfeat.attacks.batch"} <= found
+    assert layer_of("advfeat.models") > layer_of(home(file))
+    assert importlib.util.find_spec("advfeat") is not None
