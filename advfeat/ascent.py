@@ -107,6 +107,11 @@ def by_score(candidate: Best, incumbent: Best) -> Array:
     return candidate.score > incumbent.score
 
 
+def by_recency(candidate: Best, incumbent: Best) -> Array:
+    """Prefer the later iterate: where scores are noisy, the best-looking one is luck."""
+    return jnp.full_like(incumbent.success, True) | candidate.success
+
+
 def by_success(candidate: Best, incumbent: Best) -> Array:
     """Prefer success, then the higher score: attacks within a threat model.
 

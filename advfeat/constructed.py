@@ -13,13 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advfeat.ascent import by_recency, by_success
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_images, check_labels
+from advfeat.evaluation import predict
 from advfeat.norms import scale_to_norm
-from advfeat.objectives import targeted
+from advfeat.objectives import targeted, transformed
+from advfeat.steps import filtered, steepest
 from advfeat.threat import ThreatModel
-from advfeat.types import Array, AttackFn, Key, ModelFn
+from advfeat.transforms import Transform
+from advfeat.types import Array, AttackFn, Key, ModelFn, Objective
 
 
 class ConstructedSet(NamedTuple):
@@ -82,8 +86,36 @@ def _check_classes(labels: np.ndarray, num_classes: int) -> None:
     check_labels(labels, num_classes=num_classes)
 
 
+def chroma420(image: Array) -> Array:
+    """Brightness as it is, colour differences averaged over 2x2 blocks: what 4:2:0 JPEG can hold.
+
+    A data set of JPEG copies has next to nothing in the rest of pixel space. A perturbation there
+    is easy to learn from and useless on the originals; as a filter of the attack's gradient this
+    keeps perturbations where natural images of such a set vary.
+
+    Args:
+      image: `[H, W, C]`; grey images and odd sizes are returned as they are.
+    """
+    height, width, channels = image.shape
+    if channels != 3 or height % 2 or width % 2:
+        return image
+    brightness = jnp.mean(image, axis=-1, keepdims=True)
+    colour = image - brightness
+    blocks = colour.reshape(height // 2, 2, width // 2, 2, channels)
+    mean = jnp.mean(blocks, axis=(1, 3), keepdims=True)
+    return brightness + jnp.broadcast_to(mean, blocks.shape).reshape(image.shape)
+
+
+FILTERS = {"none": None, "chroma420": chroma420}
+
+
 def towards(
-    threat: ThreatModel, *, steps: int = 100, step_size: float | Array | None = None
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    step_size: float | Array | None = None,
+    transform: Transform | None = None,
+    gradient_filter: Callable[[Array], Array] | None = None,
 ) -> GradientAttack:
     """The attack that builds D_rand and D_det: targeted PGD from the image itself.
 
@@ -91,13 +123,20 @@ def towards(
       threat: the paper's is `l2(0.5)` on CIFAR-10.
       steps: the paper's is 100.
       step_size: the paper's is 0.1; by default a fifth of eps, which is the same at its eps.
+      transform: look at the image through this random transform, anew at every step; then the
+        last iterate is kept, since scores are noisy. The paper has none.
+      gradient_filter: pass gradients through this projection, `chroma420` for instance. The paper
+        has none.
     """
+    objective: Objective = targeted()
     return pgd(
         threat,
         steps=steps,
         step_size=threat.eps / 5 if step_size is None else step_size,
         random_start=False,
-        objective=targeted(),
+        objective=objective if transform is None else transformed(objective, transform),
+        rule=steepest if gradient_filter is None else filtered(steepest, gradient_filter),
+        prefer=by_success if transform is None else by_recency,
     )
 
 
@@ -140,12 +179,14 @@ def construct(
     result = attack_dataset(
         attack, key, model_fn, images, targets, ids=ids, batch_size=batch_size, advance=advance
     )
+    made = np.asarray(result.best.x, np.float32)
+    said = np.argmax(predict(model_fn, made, batch_size=batch_size), axis=1)
     return ConstructedSet(
-        image=np.asarray(result.best.x, np.float32),
+        image=made,
         label=np.asarray(targets, np.int32),
         original_label=np.asarray(labels, np.int32),
         id=ids,
-        fooled=np.asarray(result.best.success),
+        fooled=said == np.asarray(targets),
         distance=np.asarray(result.best.distance),
     )
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from advfeat.losses import cross_entropy
-from advfeat.types import Array, Key, LogitLoss, ModelFn
+from advfeat.transforms import Transform
+from advfeat.types import Array, Key, LogitLoss, ModelFn, Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,34 @@ class Targeted:
         del key
         logits = model_fn(x)
         return -self.loss(logits, y), jnp.argmax(logits) == y
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformed:
+    """An objective seen through a random transform of the input, drawn anew at every step.
+
+    Attributes:
+      objective: what to ascend.
+      transform: `(key, x) -> x`.
+    """
+
+    objective: Objective
+    transform: Transform
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at a transform of `x`, from one forward pass."""
+        key_transform, key_objective = jax.random.split(key)
+        return self.objective(model_fn, self.transform(key_transform, x), y, key_objective)
+
+
+def transformed(objective: Objective, transform: Transform) -> Transformed:
+    """An objective that a perturbation reaches through flips and shifts too: it transfers better.
+
+    Xie et al. (2019), "Improving Transferability with Input Diversity",
+    https://arxiv.org/abs/1803.06978; one draw per step of the expectation over transformations of
+    Athalye et al. (2018), https://arxiv.org/abs/1707.07397.
+    """
+    return Transformed(objective, transform)
 
 
 def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:

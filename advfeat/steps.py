@@ -80,6 +80,31 @@ class OptaxRule:
         return optax.chain(optax.scale(-1.0), descent)
 
 
+@dataclasses.dataclass(frozen=True)
+class Filtered:
+    """A step rule that sees a filtered gradient, so that perturbations stay in the filter's range.
+
+    Attributes:
+      rule: what moves.
+      filter: gradient `[H, W, C]` -> gradient; a projection (linear, idempotent).
+    """
+
+    rule: StepRule
+    filter: Callable[[Array], Array]
+
+    def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        """The filter, then the rule."""
+        return optax.chain(
+            optax.stateless(lambda gradient, _: self.filter(gradient)),
+            self.rule(threat, step_size),
+        )
+
+
+def filtered(rule: StepRule, filter: Callable[[Array], Array]) -> Filtered:
+    """A step rule whose gradient passes a filter first; see `Filtered`."""
+    return Filtered(rule, filter)
+
+
 def momentum(decay: float = 1.0) -> Momentum:
     """The step rule of MI-FGSM; see `Momentum`.
 

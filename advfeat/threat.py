@@ -16,7 +16,7 @@ from advfeat.types import Array, Key
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: arrays do not hash
 class ThreatModel:
     """All images of the box [0, 1] within `eps` of the example, in `norm`.
 

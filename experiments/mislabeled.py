@@ -19,9 +19,12 @@ import numpy as np
 
 from advfeat import data
 from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.constructed import FILTERS, towards
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
-from advfeat.training import AUGMENTATIONS, Fit
+from advfeat.training import Fit
+from advfeat.transforms import TRANSFORMS
+from advfeat.types import AttackFn
 from experiments import mislabeled_networks, mislabeled_report, mislabeled_sets, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
@@ -30,7 +33,7 @@ from experiments.presets import Preset, chosen, preset_for
 
 VARIANTS = ("rand", "other", "det")
 CONTROLS = ("unperturbed", "noise", "feature_free", "robust_source")
-_AUGMENTS = tuple(AUGMENTATIONS)
+_TRANSFORMS = tuple(TRANSFORMS)
 _PRESET = "Default: the data set's preset."
 
 
@@ -58,13 +61,24 @@ class Config(BaseConfig):
     norm: str = flag("l2", "Norm of the perturbations.", choices=("l2", "linf", "l1"))
     eps: float | None = flag(None, "Size of the perturbations. " + _PRESET, kind="eps")
     steps: int | None = flag(None, "PGD steps that build a set. " + _PRESET, kind="count")
-    step_size: float | None = flag(None, "Their size. Default: eps / 5.", kind="positive")
+    step_size: float | None = flag(None, "Their size. " + _PRESET, kind="positive")
+    attack_transform: str | None = flag(
+        None, "The attack looks through this random transform at every step. " + _PRESET,
+        choices=_TRANSFORMS,
+    )
+    gradient_filter: str | None = flag(
+        None,
+        "Keeps perturbations in what a JPEG copy can hold (chroma420). " + _PRESET,
+        choices=tuple(FILTERS),
+    )
     eps_grid: tuple[float, ...] | None = flag(
         None, "Where accuracy under attack is measured. " + _PRESET, kind="eps_list"
     )
     eval_steps: int = flag(20, "PGD steps of that measurement.", kind="count")
-    sources: int = flag(
-        1, "Standard networks that build the sets together, as an ensemble.", kind="count"
+    sources: int | None = flag(
+        None,
+        "Standard networks that build the sets together, as an ensemble. " + _PRESET,
+        kind="count",
     )
     source_eps: float = flag(
         0.0, "Train the source adversarially with this L2 eps; 0: standard training.", kind="eps"
@@ -81,7 +95,7 @@ class Config(BaseConfig):
     attack_batch_size: int = flag(250, "Examples attacked at a time.", kind="count")
     epochs: int | None = flag(None, "Of the standard network. " + _PRESET, kind="count")
     learning_rate: float | None = flag(None, "Its learning rate. " + _PRESET, kind="positive")
-    augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
+    augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_TRANSFORMS)
     weight_decay: float | None = flag(
         None, "Its weight decay (the robust network's: 5e-4). " + _PRESET, kind="nonnegative"
     )
@@ -90,14 +104,14 @@ class Config(BaseConfig):
     robust_width: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_epochs: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_learning_rate: float | None = flag(None, "Its rate. " + _PRESET, kind="positive")
-    robust_augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_AUGMENTS)
+    robust_augment: str | None = flag(None, "Its augmentation. " + _PRESET, choices=_TRANSFORMS)
     fresh_epochs: int | None = flag(None, "Of the fresh networks. " + _PRESET, kind="count")
     fresh_learning_rate: float | None = flag(None, "Their rate. " + _PRESET, kind="positive")
     fresh_weight_decay: float | None = flag(
         None, "Their weight decay. " + _PRESET, kind="nonnegative"
     )
     fresh_schedule: str = flag("onecycle", "Their schedule.", choices=("onecycle", "constant"))
-    fresh_augment: str | None = flag(None, "Their augmentation. " + _PRESET, choices=_AUGMENTS)
+    fresh_augment: str | None = flag(None, "Their augmentation. " + _PRESET, choices=_TRANSFORMS)
 
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
@@ -106,7 +120,7 @@ class Config(BaseConfig):
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")
         if self.eps is not None and (self.eps == 0 or not np.isfinite(self.eps)):
             raise ValueError(f"flag --eps={self.eps}: must be finite and above 0")
-        if self.checkpoint is not None and (self.sources > 1 or self.source_eps > 0):
+        if self.checkpoint is not None and ((self.sources or 1) > 1 or self.source_eps > 0):
             raise ValueError("flag --checkpoint: cannot be combined with --sources, --source_eps")
         grid = tuple(e for e in self.eps_grid or () if np.isfinite(e))
         check_linf_eps(self.norm, eps=self.eps or 0.0, eps_grid=grid)
@@ -125,8 +139,12 @@ class Plan:
       held_out: images in [0, 1] and labels kept apart for choices.
       evaluation: what fresh networks are measured on: the test set, or the held-out images.
       threat: of the perturbations.
+      eps: theirs, as given (the threat model's is float32).
       steps: PGD steps that build a set.
       step_size: their size.
+      attack: what builds a set.
+      attack_words: its numbers, as a set's provenance keeps them.
+      sources: standard networks that build the sets together.
       eps_grid: where accuracy under attack is measured, ascending, eps among them.
       source: recipe of the standard network.
       robust: recipe of the robust network.
@@ -139,8 +157,12 @@ class Plan:
     held_out: tuple[np.ndarray, np.ndarray]
     evaluation: tuple[np.ndarray, np.ndarray]
     threat: ThreatModel
+    eps: float
     steps: int
     step_size: float
+    attack: AttackFn
+    attack_words: dict[str, Any]
+    sources: int
     eps_grid: tuple[float, ...]
     source: Recipe
     robust: Recipe
@@ -223,14 +245,34 @@ def prepare(config: Config) -> Plan:
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     check_linf_eps(config.norm, eps=eps)
     grid = {0.0, eps} if config.dry_run else {e for e in grid if config.norm != "linf" or e <= 1}
+    threat = threat_model(config.norm, eps)
+    steps = 2 if config.dry_run else chosen(config, preset, "steps")
+    step_size = config.step_size or eps * preset.relative_step
+    look = chosen(config, preset, "attack_transform")
+    attack = towards(
+        threat,
+        steps=steps,
+        step_size=step_size,
+        transform=None if look == "none" else TRANSFORMS[look],
+        gradient_filter=FILTERS[chosen(config, preset, "gradient_filter")],
+    )
     return Plan(
         dataset=dataset,
         train=kept,
         held_out=(held.image, held.label),
         evaluation=(measured.image, measured.label),
-        threat=threat_model(config.norm, eps),
-        steps=2 if config.dry_run else chosen(config, preset, "steps"),
-        step_size=config.step_size or eps / 5,
+        threat=threat,
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+        attack=attack,
+        attack_words={
+            "steps": steps,
+            "step_size": step_size,
+            "transform": look,
+            "gradient_filter": chosen(config, preset, "gradient_filter"),
+        },
+        sources=1 if given is not None else chosen(config, preset, "sources"),
         eps_grid=tuple(sorted(grid)),
         source=source,
         robust=robust,

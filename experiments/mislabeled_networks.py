@@ -52,7 +52,7 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
     if plan.given_source is not None:
         standards = [plan.given_source.model_fn()]
     else:
-        names = ["standard"] + [f"standard_{i}" for i in range(1, config.sources)]
+        names = ["standard"] + [f"standard_{i}" for i in range(1, plan.sources)]
         standards = [make(name, plan.source) for name in names]
     robust = make("robust", plan.robust)
     standing = {

@@ -33,13 +33,14 @@ def summarise(
 ) -> dict[str, Any]:
     """The nested summary; every rate with its interval."""
 
-    at = int(np.argmin([abs(e - float(plan.threat.eps)) for e in plan.eps_grid]))
+    at = plan.eps_grid.index(plan.eps)
     summary: dict[str, Any] = {
         "dataset": config.dataset,
         "classes": list(plan.dataset.class_names),
         "norm": plan.threat.norm.name,
-        "eps": float(plan.threat.eps),
-        "steps": plan.steps,
+        "eps": plan.eps,
+        "attack": plan.attack_words,
+        "sources": plan.sources,
         "evaluated_on": config.evaluate_on,
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.evaluation[1]),

@@ -101,12 +101,11 @@ def _attacked(
     if path.exists():
         with np.load(path) as saved:
             return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
-    attack = constructed.towards(plan.threat, steps=plan.steps, step_size=plan.step_size)
     what = f"D_{variant} from the {source} network"
     with tqdm(total=len(plan.train), desc=what, unit="image") as bar:
         made = constructed.construct(
             stream(jax.random.key(config.seed), f"construct/{variant}/{source}"),
-            attack,
+            plan.attack,
             fn,
             plan.train.image,
             plan.train.label,
@@ -132,14 +131,13 @@ def _save(
         "targets": rule + (", those with t = y left out" if variant == "other" else ""),
         "source_network": {
             "name": config.checkpoint if config.checkpoint and source == "standard" else source,
-            "networks": config.sources if source == "standard" else 1,
+            "networks": plan.sources if source == "standard" else 1,
             "spec": dataclasses.asdict(recipe.spec),
             **recipe.record(),
         },
         "seed": config.seed,
-        "threat": {"norm": plan.threat.norm.name, "eps": float(plan.threat.eps)},
-        "steps": plan.steps,
-        "step_size": plan.step_size,
+        "threat": {"norm": plan.threat.norm.name, "eps": plan.eps},
+        "attack": plan.attack_words,
         "source_fooled": float(made.fooled.mean()),
     }
     run.save_arrays(_file(variant, source), made._asdict(), provenance)

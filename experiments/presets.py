@@ -34,6 +34,10 @@ class Preset:
       fresh_augment: theirs (the paper's D_det: none).
       eps: L2 size of the perturbations that build the sets.
       steps: PGD steps that build them.
+      relative_step: their size over eps; the paper's is 1/5.
+      sources: standard networks that build them together.
+      attack_transform: a random transform the attack looks through at every step.
+      gradient_filter: what the attack's gradients pass.
       eps_grid: where accuracy under attack is measured.
       train_examples: how many training images are used at most; 0 is all.
     """
@@ -58,6 +62,10 @@ class Preset:
     steps: int
     eps_grid: tuple[float, ...]
     train_examples: int = 0
+    relative_step: float = 0.2
+    sources: int = 1
+    attack_transform: str = "none"
+    gradient_filter: str = "none"
 
 
 DIGITS = Preset(

@@ -23,7 +23,8 @@ import advfeat
 from advfeat import data, figures, measures, models
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
-from advfeat.training import AUGMENTATIONS, OBJECTIVES, SCHEDULES, Fit
+from advfeat.training import OBJECTIVES, SCHEDULES, Fit
+from advfeat.transforms import TRANSFORMS
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
@@ -54,7 +55,7 @@ class Config(BaseConfig):
     momentum: float = flag(0.9, "Of SGD (Nesterov).", kind="fraction")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
     augment: str | None = flag(
-        None, "Augmentation. " + _PRESET, choices=tuple(AUGMENTATIONS)
+        None, "Augmentation. " + _PRESET, choices=tuple(TRANSFORMS)
     )
     train_examples: int = flag(0, "Use at most so many training images; 0: all.", kind="natural")
     held_out: float = flag(0.1, "Share of the training images held out and watched.")

@@ -127,7 +127,8 @@ def test_any_eps_from_zero_to_infinity_is_welcome(good):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
 def test_every_floating_point_image_is_welcome(dtype):
     checks.check_images(np.asarray(IMAGES, dtype))
-    checks.check_images(jnp.asarray(IMAGES, dtype))
+    if dtype != np.float64:
+        checks.check_images(jnp.asarray(IMAGES, dtype))
 
 
 @pytest.mark.parametrize("bad", [0, -3, 2.0, "4", None, True, np.nan])

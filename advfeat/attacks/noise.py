@@ -37,7 +37,7 @@ DRAWS = {"gaussian": _gaussian, "uniform": _uniform, "salt_and_pepper": _salt_an
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
 class NoiseAttack:
     """Random perturbations scaled to lie exactly eps away, clipping included: an `AttackFn`.
 

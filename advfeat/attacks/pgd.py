@@ -21,7 +21,7 @@ from advfeat.types import Array, AttackResult, Key, ModelFn, Objective, frozen
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
 class GradientAttack:
     """Gradient ascent inside a threat model: an `AttackFn`. Make one with `pgd` or `fgsm`.
 

@@ -1,20 +1,17 @@
 """Learning: robust objectives, train steps and the loop that a run resumes exactly."""
 
-from advfeat.training.augment import AUGMENTATIONS, augmentation
 from advfeat.training.loop import Fit, NotFinite, fit, initial_state
 from advfeat.training.objectives import OBJECTIVES, adversarial, standard
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_step, train_update
 
 __all__ = [
-    "AUGMENTATIONS",
     "OBJECTIVES",
     "SCHEDULES",
     "Fit",
     "NotFinite",
     "TrainState",
     "adversarial",
-    "augmentation",
     "fit",
     "initial",
     "initial_state",

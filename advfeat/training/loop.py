@@ -17,9 +17,9 @@ import numpy as np
 import optax
 
 from advfeat.checks import check_images, check_labels, check_positive
-from advfeat.training.augment import augmentation
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_update
+from advfeat.transforms import transform
 from advfeat.types import Key, LossFn
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
@@ -36,7 +36,7 @@ class Fit:
       schedule: one of `SCHEDULES`.
       momentum: of SGD (Nesterov).
       weight_decay: L2, on all weights.
-      augment: one of `AUGMENTATIONS`.
+      augment: one of `TRANSFORMS`.
     """
 
     epochs: int = 30
@@ -50,7 +50,7 @@ class Fit:
     def __post_init__(self) -> None:
         check_positive(self.epochs, name="epochs")
         check_positive(self.batch_size, name="batch_size")
-        augmentation(self.augment)
+        transform(self.augment)
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}"
@@ -157,7 +157,7 @@ def fit(
     ids = np.arange(count) if ids is None else ids
     data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
     key_order, key_steps = jax.random.split(key)
-    update = partial(train_update, make_optimiser=make, augment=augmentation(how.augment))
+    update = partial(train_update, make_optimiser=make, augment=transform(how.augment))
     done = int(state.step)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advfeat.training.augment import Augmentation
+from advfeat.transforms import Transform
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
 
@@ -84,7 +84,7 @@ def train_update(
     hyper: dict[str, Array],
     *,
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
-    augment: Augmentation,
+    augment: Transform,
 ) -> tuple[TrainState, Metrics]:
     """One update on rows of a data set on the device, compiled once for all of a kind.
 

@@ -1,6 +1,7 @@
-"""Augmentation inside jit, per example and keyed by step and example id.
+"""Random changes of ONE image, `(key, image [H, W, C]) -> image`, that leave its class alone.
 
-Each is `(key, image [H, W, C]) -> image`; a batch is a vmap.
+Training augments with them, inside jit and keyed by step and example id; attacks look through them
+so that a perturbation survives them (input diversity, expectation over transformations).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import jax.numpy as jnp
 
 from advfeat.types import Array, Key
 
-Augmentation = Callable[[Key, Array], Array]
+Transform = Callable[[Key, Array], Array]
 
 
 def identity(key: Key, image: Array) -> Array:
-    """No augmentation."""
+    """No change."""
     del key
     return image
 
@@ -28,9 +29,16 @@ def flip(key: Key, image: Array) -> Array:
 
 def shift(key: Key, image: Array, *, pixels: int) -> Array:
     """A shift by up to `pixels` in each direction, zeros coming in: the usual padded crop."""
-    padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)))
-    corner = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-    return jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), image.shape)
+    height, width, _ = image.shape
+    offset = jax.random.randint(key, (2,), -pixels, pixels + 1)
+
+    def selector(size: int, by: Array) -> Array:
+        # A product with 0 and 1 is exact, and its gradient is no scatter, which is slow on CPU.
+        return (jnp.arange(size)[:, None] + by == jnp.arange(size)[None, :]).astype(image.dtype)
+
+    rows, columns = selector(height, offset[0]), selector(width, offset[1])
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("ij,kl,jlc->ikc", rows, columns, image, precision=exact)
 
 
 def shift1(key: Key, image: Array) -> Array:
@@ -49,7 +57,7 @@ def flip_shift4(key: Key, image: Array) -> Array:
     return shift(key_shift, flip(key_flip, image), pixels=4)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+TRANSFORMS: dict[str, Transform] = {
     "none": identity,
     "flip": flip,
     "shift1": shift1,
@@ -58,12 +66,12 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 }
 
 
-def augmentation(name: str) -> Augmentation:
-    """An augmentation by name.
+def transform(name: str) -> Transform:
+    """A transform by name.
 
     Raises:
       ValueError: for an unknown name.
     """
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}, got {name!r}")
-    return AUGMENTATIONS[name]
+    if name not in TRANSFORMS:
+        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}, got {name!r}")
+    return TRANSFORMS[name]
