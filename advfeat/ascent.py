@@ -135,6 +135,19 @@ def choose(prefer: Prefer, candidate: Best, incumbent: Best) -> Best:
     return jax.tree.map(lambda new, old: jnp.where(take, new, old), candidate, incumbent)
 
 
+def varying_with(x: Array, *others: Any) -> Array:
+    """`x`, which inside a `shard_map` then varies over every axis that the others vary over.
+
+    A loop whose carry begins as the same on every device must not end as different ones: eps, the
+    key or the label may be split over devices where the example is not.
+    """
+    for leaf in jax.tree.leaves(others):
+        is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+        data = jax.random.key_data(leaf) if is_key else leaf
+        x = x + jnp.full_like(data, 0, shape=(), dtype=x.dtype)
+    return x
+
+
 def nothing_yet(x0: Array, start: Array) -> Best:
     """The incumbent before anything was seen: any evaluated point is preferred to it."""
     return Best(

@@ -86,29 +86,6 @@ def _check_classes(labels: np.ndarray, num_classes: int) -> None:
     check_labels(labels, num_classes=num_classes)
 
 
-def chroma420(image: Array) -> Array:
-    """Brightness as it is, colour differences averaged over 2x2 blocks: what 4:2:0 JPEG can hold.
-
-    A data set of JPEG copies has next to nothing in the rest of pixel space. A perturbation there
-    is easy to learn from and useless on the originals; as a filter of the attack's gradient this
-    keeps perturbations where natural images of such a set vary.
-
-    Args:
-      image: `[H, W, C]`; grey images and odd sizes are returned as they are.
-    """
-    height, width, channels = image.shape
-    if channels != 3 or height % 2 or width % 2:
-        return image
-    brightness = jnp.mean(image, axis=-1, keepdims=True)
-    colour = image - brightness
-    blocks = colour.reshape(height // 2, 2, width // 2, 2, channels)
-    mean = jnp.mean(blocks, axis=(1, 3), keepdims=True)
-    return brightness + jnp.broadcast_to(mean, blocks.shape).reshape(image.shape)
-
-
-FILTERS = {"none": None, "chroma420": chroma420}
-
-
 def towards(
     threat: ThreatModel,
     *,
@@ -125,8 +102,8 @@ def towards(
       step_size: the paper's is 0.1; by default a fifth of eps, which is the same at its eps.
       transform: look at the image through this random transform, anew at every step; then the
         last iterate is kept, since scores are noisy. The paper has none.
-      gradient_filter: pass gradients through this projection, `chroma420` for instance. The paper
-        has none.
+      gradient_filter: pass gradients through this, `filters.chroma420` for instance. The paper has
+        none.
     """
     objective: Objective = targeted()
     return pgd(

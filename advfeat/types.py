@@ -105,12 +105,24 @@ def as_model_fn(fn: F) -> F:
     return jax.tree_util.Partial(fn) if is_plain else fn  # type: ignore[arg-type,return-value]
 
 
-def frozen(model_fn: ModelFn) -> ModelFn:
+def frozen(model_fn: ModelFn, x: Array) -> ModelFn:
     """The same network with its weights cut off from differentiation.
 
     Attacks begin with it: stopping only their result would keep every step's activations alive
     when an un-jitted `grad` surrounds the attack.
+
+    Args:
+      model_fn: a pytree over its weights, or a plain function that closes over them.
+      x: an example, for its shape and type.
     """
-    return jax.tree.map(
-        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, model_fn
-    )
+
+    def stop(leaf: Any) -> Any:
+        return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf
+
+    stopped = jax.tree.map(stop, model_fn)
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model_fn)):
+        return stopped
+    # What a plain function closes over is found by tracing it once.
+    explicit, weights = jax.closure_convert(stopped, x)
+    weights = [jax.lax.stop_gradient(weight) for weight in weights]
+    return lambda point: explicit(point, *weights)

@@ -19,7 +19,8 @@ import numpy as np
 
 from advfeat import data
 from advfeat.checkpoints import Network, check_fits, load_network
-from advfeat.constructed import FILTERS, towards
+from advfeat.constructed import towards
+from advfeat.filters import chroma420, natural_spectrum
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
 from advfeat.training import Fit
@@ -34,6 +35,7 @@ from experiments.presets import Preset, chosen, preset_for
 VARIANTS = ("rand", "other", "det")
 CONTROLS = ("unperturbed", "noise", "feature_free", "robust_source")
 _TRANSFORMS = tuple(TRANSFORMS)
+FILTERS = ("none", "chroma420", "natural")
 _PRESET = "Default: the data set's preset."
 
 
@@ -68,8 +70,9 @@ class Config(BaseConfig):
     )
     gradient_filter: str | None = flag(
         None,
-        "Keeps perturbations in what a JPEG copy can hold (chroma420). " + _PRESET,
-        choices=tuple(FILTERS),
+        "Keeps perturbations where images vary: in what a JPEG copy can hold (chroma420), or "
+        "weighted by the training images' own spectrum (natural). " + _PRESET,
+        choices=FILTERS,
     )
     eps_grid: tuple[float, ...] | None = flag(
         None, "Where accuracy under attack is measured. " + _PRESET, kind="eps_list"
@@ -177,6 +180,12 @@ def _subset(split: data.Split, most: int, seed: int) -> data.Split:
     return data.held_out(split, fraction=most / len(split), seed=seed)[1]
 
 
+def _filter(name: str, images: np.ndarray) -> Any:
+    if name == "natural":
+        return natural_spectrum(images[:2000])
+    return chroma420 if name == "chroma420" else None
+
+
 def _as_unit(split: data.Split) -> data.Split:
     return data.Split(data.unit(split.image), split.label, split.id)
 
@@ -205,11 +214,11 @@ def _recipes(
     robust_width = config.robust_width or (preset.robust_width if config.width is None else width)
     robust_width = None if width is None and config.robust_width is None else robust_width
     spec = spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
+    fresh_width = config.fresh_width or (None if config.fresh_model else width)
+    if config.fresh_width is None and config.fresh_model is None and config.width is None:
+        fresh_width = width and (preset.fresh_width or width)
     fresh_spec = spec_for(
-        dataset,
-        config.fresh_model or model,
-        width=config.fresh_width or (None if config.fresh_model else width),
-        bfloat16=config.bfloat16,
+        dataset, config.fresh_model or model, width=fresh_width, bfloat16=config.bfloat16
     )
     robust_spec = spec_for(dataset, model, width=robust_width, bfloat16=config.bfloat16)
     robust_threat = threat_model("l2", chosen(config, preset, "robust_eps"))
@@ -254,7 +263,7 @@ def prepare(config: Config) -> Plan:
         steps=steps,
         step_size=step_size,
         transform=None if look == "none" else TRANSFORMS[look],
-        gradient_filter=FILTERS[chosen(config, preset, "gradient_filter")],
+        gradient_filter=_filter(chosen(config, preset, "gradient_filter"), kept.image),
     )
     return Plan(
         dataset=dataset,

@@ -28,6 +28,7 @@ class Preset:
       robust_learning_rate: of adversarial training.
       robust_augment: of adversarial training.
       robust_eps: L2 eps of adversarial training.
+      fresh_width: width of the networks trained on constructed sets; 0 is `width`.
       fresh_epochs: of the networks trained on constructed sets.
       fresh_learning_rate: theirs.
       fresh_weight_decay: theirs.
@@ -62,6 +63,7 @@ class Preset:
     steps: int
     eps_grid: tuple[float, ...]
     train_examples: int = 0
+    fresh_width: int = 0
     relative_step: float = 0.2
     sources: int = 1
     attack_transform: str = "none"
@@ -77,17 +79,18 @@ DIGITS = Preset(
     augment="none",
     weight_decay=0.0,
     robust_width=32,
-    robust_epochs=40,
+    robust_epochs=80,
     robust_learning_rate=0.05,
     robust_augment="none",
     robust_eps=1.0,
-    fresh_epochs=30,
+    fresh_width=32,
+    fresh_epochs=20,
     fresh_learning_rate=0.1,
     fresh_weight_decay=0.0,
     fresh_augment="none",
-    eps=1.25,
+    eps=1.2,
     steps=100,
-    eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
+    eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.2, 1.5, 2.0),
 )
 
 MNIST = Preset(

@@ -1,5 +1,6 @@
 """The networks: shapes, published sizes, closed forms, frozen statistics, no retrace, bad input."""
 
+import re
 from functools import partial
 
 import jax
@@ -161,6 +162,21 @@ def test_new_weights_do_not_retrace():
     assert not np.allclose(results[0], results[1])
     gradient(models.model_fn(model, variables, layer="hidden1"), x)
     assert traces == 2
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other platforms have no such order")
+def test_an_attack_in_a_loop_has_no_slow_convolution():
+    model, variables = small("resnet9", (8, 8, 3), blocks=(1, 1))
+    xs = jnp.ones((2, 8, 8, 3))
+
+    def attack(fn, xs):
+        gradient = jax.vmap(jax.grad(lambda x: fn(x).max()))
+        return jax.lax.fori_loop(0, 2, lambda _, xs: xs + gradient(xs), xs)
+
+    text = quick_jit(attack).lower(models.model_fn(model, variables), xs).compile().as_text()
+    orders = re.findall(r"dim_labels=(\S+?)[,\s]", text)
+    assert len(orders) >= 10
+    assert set(orders) == {"b01f_01io->b01f"}
 
 
 def test_weights_are_the_leaves_of_model_fn():

@@ -55,7 +55,8 @@ class NoiseAttack:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
         """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
-        oracle = ascent.scores_only(self.objective, frozen(model_fn), y)
+        x = ascent.varying_with(x, self, key, y)
+        oracle = ascent.scores_only(self.objective, frozen(model_fn, x), y)
 
         def draw(index: Array | int) -> Best:
             key_draw, key_score = jax.random.split(jax.random.fold_in(key, index))

@@ -77,7 +77,8 @@ class GradientAttack:
         Returns:
           The preferred iterate over all restarts, and the last restart's final iterate.
         """
-        model_fn = frozen(model_fn)
+        x = ascent.varying_with(x, self, key, y)
+        model_fn = frozen(model_fn, x)
         result = self._run(jax.random.fold_in(key, 0), model_fn, x, y)
         if self.restarts == 1:
             return result

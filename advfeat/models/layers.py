@@ -4,8 +4,8 @@ XLA's CPU compiler runs a convolution fast only when its operands have the order
 Outside of loops the gradients of a convolution are rewritten into that order. Inside
 `fori_loop`, `scan` and `while_loop` they are not: with jax 0.10.2, 3x3 kernels and 32 to 128
 channels the gradient of the input (an attack) takes 4 to 50 times as long, that of the kernel
-(training) 40 to 100 times. The remedy is to write the transpositions out and to put a barrier
-behind them.
+(training) 40 to 100 times; for all of a small residual net, an attack takes 10 times as long. The
+remedy is to write the transpositions out and to put a barrier behind them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _input_tangent(
         y[i] = sum_u sum_r x[s (i + u) + r] k[s u + r + low],        first <= u <= last,
 
     a convolution of stride 1 whose channels are the phases `r` of the input. Its transpose is of
-    stride 1 as well, followed by a depth-to-space: for 3x3 with stride 2, a 2x2 kernel.
+    stride 1 as well, followed by a depth-to-space: for 3x3 with stride 2, a 2x2 kernel. (To dilate
+    the gradient instead is up to a third faster on wide layers, six times slower on 4x4 images.)
     """
     zeros, ends, block_pads = [], [], []
     for axis, (low, _) in enumerate(pads):
