@@ -42,7 +42,9 @@ class Config(BaseConfig):
     norm: str = flag("l2", "Norm of the threat model.", choices=("l2", "linf", "l1"))
     eps: float | None = flag(None, "Its eps. Default: the preset's robust_eps.", kind="eps")
     attack_steps: int = flag(7, "PGD steps of adversarial training.", kind="count")
-    attack_step_size: float | None = flag(None, "Their size. Default: 1.4 eps / steps.", kind="positive")
+    attack_step_size: float | None = flag(
+        None, "Their size. Default: 1.4 eps / steps.", kind="positive"
+    )
     model: str | None = flag(
         None, f"Architecture. {_PRESET} One of {', '.join(models.names())}."
     )

@@ -55,7 +55,7 @@ def direction(norm: str, x: np.ndarray, g: np.ndarray) -> np.ndarray:
         return np.sign(g)
     if norm == "l2":
         return g / np.sqrt((g**2).sum())
-    gain = np.where(np.where(g > 0, x < 1, x > 0), np.abs(g), 0).ravel()
+    gain = np.where(np.where(g > 0, 1 - x, x) > 0.5 / 255, np.abs(g), 0).ravel()
     chosen = np.argsort(-gain, kind="stable")[: max(1, round(0.01 * gain.size))]
     chosen = chosen[gain[chosen] > 0]
     d = np.zeros(gain.size)

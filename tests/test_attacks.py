@@ -75,15 +75,15 @@ def test_pgd_finds_the_worst_point_of_a_linear_model(norm):
 def test_pgd_finds_the_worst_point_in_a_corner_of_the_box(norm):
     model, eps = linear_model(), 3 * EPS[norm]
     x = (np.round(examples(1) * 4) / 4).astype(np.float32)
-    size = eps / 15 if norm == "l1" else 3 * eps
+    size = eps if norm == "l1" else 3 * eps
     attack = advfeat.pgd(advfeat.threat_model(norm, eps), step_size=size)
     found = attacked(attack, model, x, LABELS).best
     for i, y in enumerate(LABELS):
-        _, slope = lead(model, x[i], y)
+        clean, slope = lead(model, x[i], y)
         worst, _ = lead(model, oracle.project(norm, eps, x[i], x[i] + 1e7 * slope), y)
         error = worst - lead(model, found.x[i], y)[0]
-        # Sparse L1 steps end within one step of the best vertex.
-        assert -1e-5 < error < (size * np.abs(slope).max() if norm == "l1" else 1e-4)
+        # Sparse L1 steps fill one pixel after the other, slowly; stalling leaves a quarter.
+        assert -1e-5 < error < (0.1 * (worst - clean) if norm == "l1" else 1e-4)
 
 
 def test_a_targeted_attack_reaches_the_other_end():
@@ -116,7 +116,7 @@ def test_infinite_eps_allows_any_image(norm):
     attack = advfeat.pgd(advfeat.threat_model(norm, np.inf), step_size=5.0)
     found = attacked(attack, model, x, LABELS).best
     corners = [lead(model, x[i], y)[1] > 0 for i, y in enumerate(LABELS)]
-    np.testing.assert_allclose(found.x, np.float32(corners), atol=1e-5)
+    np.testing.assert_allclose(found.x, np.float32(corners), atol=2e-3)
 
 
 def test_what_is_misclassified_already_counts_as_fooled():
