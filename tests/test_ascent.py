@@ -9,6 +9,8 @@ import pytest
 
 import advfeat
 from advfeat import ascent, steps
+from advfeat.objectives import transformed
+from advfeat.transforms import flip
 from advfeat.types import Best, Evaluation
 
 SHAPE = (2, 3, 1)
@@ -116,6 +118,7 @@ YES, NO = True, False
         ([1, 2, 3, 9], [NO, NO, NO, NO], ascent.by_score, 3),  # the last is scored too
         ([1, np.nan, 3, 2], [NO, YES, NO, NO], ascent.by_success, 2),  # a NaN never wins
         ([np.nan, 2, np.nan, 1], [YES, NO, YES, NO], ascent.by_score, 1),
+        ([9, 8, 7, 1], [YES, YES, NO, NO], ascent.by_recency, 3),
     ],
 )
 def test_the_preferred_iterate_is_kept(scores, successes, prefer, kept):
@@ -159,6 +162,33 @@ def test_the_oracle_sees_a_fresh_key_at_every_step():
     jax.block_until_ready(result)
     jax.effects_barrier()
     assert len(seen) == len(set(seen)) == 5
+
+
+def test_a_transformed_objective_sees_the_transform_drawn_from_its_key():
+    objective = advfeat.targeted(advfeat.margin)
+    through = transformed(objective, lambda key, x: x + jax.random.normal(key, x.shape))
+    x, keys = jnp.array([0.1, 0.4, 0.2]), [jax.random.key(seed) for seed in (0, 1)]
+    scores = []
+    for key in keys:
+        seen = []
+        score, success = through(lambda z: seen.append(z) or z, x, 1, key)
+        wanted = objective(lambda z: z, seen[0], 1, key)
+        assert (float(score), bool(success)) == (float(wanted[0]), bool(wanted[1]))
+        scores.append(float(score))
+    assert scores[0] != scores[1]
+    assert transformed(objective, flip) == transformed(objective, flip)
+    assert hash(transformed(objective, flip)) == hash(transformed(objective, flip))
+
+
+def test_a_filtered_rule_moves_within_the_filters_range():
+    def first_only(gradient):
+        return gradient * jnp.array([1.0, 0.0, 0.0])
+
+    rule = steps.filtered(advfeat.momentum(), first_only)
+    assert rule == steps.filtered(advfeat.momentum(), first_only)
+    made, x = rule(advfeat.linf(1.0), jnp.float32(0.1)), jnp.full(3, 0.5)
+    move, _ = made.update(jnp.array([-2.0, 5.0, 1.0]), made.init(x), x)
+    np.testing.assert_allclose(move, [-0.1, 0.0, 0.0])
 
 
 def test_choose_takes_whole_records():

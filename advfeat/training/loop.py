@@ -19,7 +19,7 @@ import optax
 from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_update
-from advfeat.transforms import transform
+from advfeat.transforms import TRANSFORMS, transform
 from advfeat.types import Key, LossFn
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
@@ -50,7 +50,8 @@ class Fit:
     def __post_init__(self) -> None:
         check_positive(self.epochs, name="epochs")
         check_positive(self.batch_size, name="batch_size")
-        transform(self.augment)
+        if self.augment not in TRANSFORMS:
+            raise ValueError(f"augment must be one of {', '.join(TRANSFORMS)}, got {self.augment!r}")
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}"

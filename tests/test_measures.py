@@ -1,0 +1,139 @@
+"""Rates and claims: Wilson's formula, coverage by simulation, verdicts by table."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from advfeat import measures
+from advfeat.measures import FAILS, HOLDS, OPEN
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 10), (1, 10), (90, 100), (500, 1000), (7, 7)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_one_seed_is_wilson(hits, count, level):
+    found = measures.rate(np.arange(count) < hits, level=level)
+    wanted = stats.binomtest(hits, count).proportion_ci(level, method="wilson")
+    assert found["mean"] == pytest.approx(hits / count)
+    assert (found["low"], found["high"]) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert (found["n"], found["seeds"]) == (count, 1)
+
+
+def test_shapes_and_kinds():
+    row = [True, False, True, True]
+    wanted = measures.rate(row)
+    for same in (np.array(row), np.array([row]), [1, 0, 1, 1], np.float32(row)):
+        assert measures.rate(same) == wanted
+    assert measures.rate([row, row])["seeds"] == 2
+    assert all(isinstance(wanted[key], float) for key in ("mean", "low", "high"))
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_extremes_have_width(value):
+    for shape in ((20,), (3, 20)):
+        found = measures.rate(np.full(shape, value))
+        assert found["mean"] == value
+        assert found["high"] - found["low"] > 0.05
+        assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
+
+
+def coverage(draw, truth, count=800):
+    rng = np.random.default_rng(0)
+    inside = [found["low"] <= truth <= found["high"] for found in (draw(rng) for _ in range(count))]
+    return np.mean(inside)
+
+
+@pytest.mark.parametrize("truth", [0.05, 0.5, 0.88])
+def test_coverage_with_one_seed(truth):
+    found = coverage(lambda rng: measures.rate(rng.random(150) < truth), truth)
+    assert 0.92 < found < 0.985
+
+
+@pytest.mark.parametrize(("truth", "spread"), [(0.5, 0.0), (0.5, 0.08), (0.85, 0.03)])
+def test_coverage_with_three_seeds(truth, spread):
+    # Each seed is a network of its own accuracy; the points differ in difficulty.
+    def draw(rng):
+        skill = truth + spread * rng.normal(size=(3, 1))
+        hard = rng.uniform(-0.1, 0.1, (1, 200))
+        return measures.rate(rng.random((3, 200)) < skill + hard)
+
+    assert coverage(draw, truth) >= 0.9
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(0)
+    alike = rng.random((3, 500)) < 0.5
+    apart = rng.random((3, 500)) < np.array([[0.3], [0.5], [0.7]])
+
+    def width(found):
+        return found["high"] - found["low"]
+
+    assert width(measures.rate(apart)) > 3 * width(measures.rate(alike))
+    assert width(measures.rate(alike, level=0.99)) > width(measures.rate(alike))
+
+
+def test_a_difference_is_paired():
+    rng = np.random.default_rng(1)
+    base = rng.random(400) < 0.5
+    better = base | (rng.random(400) < 0.1)
+    paired = measures.difference(better, base)
+    shuffled = measures.difference(rng.permutation(better), base)
+    assert paired["mean"] == pytest.approx(better.mean() - base.mean())
+    assert paired["low"] > 0
+    assert paired["high"] - paired["low"] < 0.7 * (shuffled["high"] - shuffled["low"])
+    back = measures.difference(base, better)
+    assert (back["low"], back["high"]) == pytest.approx((-paired["high"], -paired["low"]))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("first", "second"), [(0.6, 0.5), (0.97, 0.02), (0.9, 0.9)])
+def test_coverage_of_a_difference(first, second, seeds):
+    def draw(rng):
+        return measures.difference(
+            rng.random((seeds, 60)) < first, rng.random((seeds, 60)) < second
+        )
+
+    assert coverage(draw, first - second) >= 0.93
+
+
+def test_a_difference_without_spread_has_width():
+    found = measures.difference(np.ones(8), np.zeros(8))
+    assert found["mean"] == 1
+    assert found["low"] < 0.8
+    assert found["high"] == 1
+
+
+def interval(low, mean, high):
+    return {"mean": mean, "low": low, "high": high, "n": 10}
+
+
+@pytest.mark.parametrize(
+    ("effect", "controls", "verdict"),
+    [
+        ((0.6, 0.7, 0.8), [(0.1, 0.2, 0.3)], HOLDS),
+        ((0.6, 0.7, 0.8), [(0.1, 0.2, 0.3), (0.4, 0.5, 0.59)], HOLDS),
+        ((0.6, 0.7, 0.8), [(0.1, 0.2, 0.3), (0.4, 0.5, 0.6)], OPEN),  # touching is not above
+        ((0.6, 0.7, 0.8), [(0.5, 0.69, 0.75)], OPEN),
+        ((0.6, 0.7, 0.8), [(0.6, 0.7, 0.8)], FAILS),
+        ((0.1, 0.2, 0.3), [(0.6, 0.7, 0.8)], FAILS),
+        ((0.1, 0.2, 0.3), [(0.0, 0.1, 0.2), (0.6, 0.7, 0.8)], FAILS),
+    ],
+)
+def test_verdicts(effect, controls, verdict):
+    effect, controls = interval(*effect), [interval(*control) for control in controls]
+    found = measures.claim("So it is.", effect, *controls)
+    assert found["verdict"] == verdict
+    assert found["claim"] == "So it is."
+    assert found["effect"] == effect
+    assert found["control"]["high"] == max(control["high"] for control in controls)
+    assert set(found) == {"claim", "effect", "control", "verdict"}
+
+
+def test_the_words_of_the_verdicts():
+    assert (HOLDS, FAILS, OPEN) == ("holds", "does not hold here", "not decidable at this size")
+
+
+def test_which_class_was_turned_into_which():
+    sources, targets = np.array([0, 0, 0, 2, 1]), np.array([1, 1, 2, 0, 1])
+    found = measures.turned_into(sources, targets, np.array([1, 0, 1, 0, 1], bool), 3)
+    nan = np.nan
+    np.testing.assert_array_equal(found, [[nan, 0.5, 1.0], [nan, 1.0, nan], [0.0, nan, nan]])
