@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -129,19 +130,42 @@ def _read(path: pathlib.Path) -> Network:
         }
         spec = NetworkSpec(**fixed)
         model = spec.build()
+        record = dict(found["record"])
+        wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint {path}: {_RECORD} cannot be used: {error}") from None
-    wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
+        raise ValueError(
+            f"checkpoint {path}: {_RECORD} cannot be used: {_first_line(error)}"
+        ) from None
     try:
         with _quiet(), ocp.StandardCheckpointer() as saver:
-            variables = saver.restore(path.absolute() / "variables", dict(wanted))
+            arrays = path.absolute() / "variables"
+            # Before any reading: a read that orbax gives up prints a traceback when Python ends.
+            _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
+            variables = saver.restore(arrays, dict(wanted))
     except Exception as error:
         # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise ValueError(
-            f"checkpoint {path}: its arrays are not those of a {spec.model}: {first}"
+            f"checkpoint {path}: its arrays are not those of a {spec.model}: {_first_line(error)}"
         ) from None
-    return Network(spec, variables, dict(found.get("record", {})))
+    return Network(spec, variables, record)
+
+
+def _check_shapes(wanted: Any, kept: Any) -> None:
+    if kept is None:
+        raise ValueError("they cannot be read")
+
+    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+        return {name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    ours, theirs = shapes(wanted), shapes(kept.tree)
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            raise ValueError(f"{name} is {theirs.get(name)}, not {ours.get(name)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def load_network(reference: str) -> Network:

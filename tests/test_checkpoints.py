@@ -120,20 +120,32 @@ def test_a_record_that_does_not_fit_its_arrays(broken, change):
     refused(broken, "one")
 
 
+def test_another_architecture_is_named_by_what_differs(broken):
+    edit(broken, lambda r: r["spec"].update(class_names=["cat", "dog", "pig"]))
+    refused(broken, "params.classifier.bias", "(2,)", "(3,)")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\x00"])
 def test_a_record_that_is_no_record(broken, text):
     (broken / "network.json").write_text(text)
     refused(broken, "network.json")
 
 
-def test_arrays_that_are_gone_or_cut_short(broken):
-    files = [p for p in (broken / "variables").rglob("*") if p.is_file()]
-    largest = max(files, key=lambda p: p.stat().st_size)
-    whole = largest.read_bytes()
-    largest.write_bytes(whole[: len(whole) // 2])
-    refused(broken, "resnet9")
-    largest.write_bytes(b"")
-    refused(broken, "resnet9")
+@pytest.mark.parametrize("kind", ["d/*", "_METADATA", "manifest.ocdbt"])
+def test_files_that_are_cut_short_or_gone(broken, kind):
+    def damage(change):
+        for path in (broken / "variables").rglob(kind):
+            change(path, path.read_bytes())
+
+    damage(lambda path, whole: path.write_bytes(whole[: len(whole) // 2]))
+    refused(broken, "one")
+    damage(lambda path, whole: path.write_bytes(b""))
+    refused(broken, "one")
+    damage(lambda path, whole: path.unlink())
+    refused(broken, "one")
+
+
+def test_arrays_that_are_gone(broken):
     shutil.rmtree(broken / "variables")
     refused(broken, "resnet9")
 

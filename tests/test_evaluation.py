@@ -17,7 +17,7 @@ IMAGES = RNG.uniform(0.4, 0.6, (COUNT, *SHAPE)).astype(np.float32)
 MODEL = jax.tree_util.Partial(lambda w, x: w @ (x.ravel() - 0.5), jnp.asarray(WEIGHTS))
 SLOPE = (WEIGHTS[0] - WEIGHTS[1]).astype(np.float64)
 MARGIN = (IMAGES.reshape(COUNT, 6).astype(np.float64) - 0.5) @ SLOPE
-LABELS = (MARGIN < np.quantile(MARGIN, 0.4)).astype(np.int32)  # some of them are wrong
+LABELS = np.less(MARGIN, np.quantile(MARGIN, 0.4)).astype(np.int32)  # some of them are wrong
 
 
 def exact(norm, eps):

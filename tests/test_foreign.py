@@ -77,7 +77,8 @@ def test_the_gradient_of_a_robust_loss_is_danskins(norm, style):
     def exact(weights):
         # The worst case of a linear network in closed form, in float64.
         slope = weights[1] - weights[0]
-        return np.log1p(np.exp(slope @ X.ravel().astype(float) + eps * oracle.dual_length(norm, slope)))
+        worst = slope @ X.ravel().astype(float) + eps * oracle.dual_length(norm, slope)
+        return np.log1p(np.exp(worst))
 
     value, found = jax.jit(jax.value_and_grad(robust_loss))(jnp.asarray(W))
     weights, h = W.astype(np.float64), 1e-6

@@ -51,7 +51,9 @@ class Fit:
         check_positive(self.epochs, name="epochs")
         check_positive(self.batch_size, name="batch_size")
         if self.augment not in TRANSFORMS:
-            raise ValueError(f"augment must be one of {', '.join(TRANSFORMS)}, got {self.augment!r}")
+            raise ValueError(
+                f"augment must be one of {', '.join(TRANSFORMS)}, got {self.augment!r}"
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}"

@@ -11,7 +11,7 @@ def schedule(name: str, *, learning_rate: float, steps: int) -> optax.Schedule:
     """A learning-rate schedule over a training of `steps` steps.
 
     Args:
-      name: `constant`; `cosine` (to 0); `onecycle` (linear up over the first 30 % and down to 0);
+      name: `constant`; `cosine` (to 0); `onecycle` (linear up over the first 20 % and down to 0);
         `multistep` (a tenth at one half and at three quarters, as Madry et al. train CIFAR-10).
       learning_rate: the largest value.
       steps: the whole training's length.
@@ -27,7 +27,7 @@ def schedule(name: str, *, learning_rate: float, steps: int) -> optax.Schedule:
     if name == "cosine":
         return optax.cosine_decay_schedule(learning_rate, steps)
     if name == "onecycle":
-        rise = max(1, round(0.3 * steps))
+        rise = max(1, round(0.2 * steps))
         parts = [
             optax.linear_schedule(0.0, learning_rate, rise),
             optax.linear_schedule(learning_rate, 0.0, max(1, steps - rise)),
