@@ -10,7 +10,7 @@ remedy is to write the transpositions out and to put a barrier behind them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -153,6 +153,14 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
     return lax.optimization_barrier(out).transpose(2, 0, 1, 3)
 
 
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+"""Keeps the variance of gradients where no normalisation follows."""
+
+SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""For convolutions that are normalised after: their scale only sets how fast they turn, and at this
+one (PyTorch's usual) a learning rate of 0.1 suits them and the classifier alike."""
+
+
 class Conv(nn.Module):
     """A convolution layer without bias, He-initialised, on `[B, H, W, C]`.
 
@@ -161,6 +169,7 @@ class Conv(nn.Module):
       kernel_size: side of the square kernel, in pixels.
       stride: the same in both directions.
       use_bias: adds a bias per channel.
+      init_fn: of the kernel.
       dtype: of the computation; the parameters are float32.
     """
 
@@ -169,13 +178,13 @@ class Conv(nn.Module):
     stride: int = 1
     use_bias: bool = False
     dtype: Any = jnp.float32
+    init_fn: Callable[..., Array] = HE
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """`[B, H, W, C]` -> `[B, ceil(H / stride), ceil(W / stride), features]`."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-        kernel = self.param("kernel", init, shape, jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", self.init_fn, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.kernel_size == 1 and self.stride > 1:
             # A 1x1 kernel only sees these pixels; the slice's gradient is a padding, which is fast.

@@ -16,6 +16,7 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "linear": (Linear, {}),
     "mlp": (MLP, {}),
     "cnn": (CNN, {}),
+    # Eight weighted layers and two projections: one basic block in each of three stages.
     "resnet9": (ResNet, {"blocks": (1, 1, 1), "width": 32}),
     "resnet20": (ResNet, {"blocks": (3, 3, 3), "width": 16}),
     "resnet56": (ResNet, {"blocks": (9, 9, 9), "width": 16}),

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from advfeat.models.base import Network
-from advfeat.models.layers import Conv
+from advfeat.models.layers import HE, SMALL, Conv
 
 STEMS = ("cifar", "imagenet")
 NORMS = ("batch", "group", "none")
@@ -53,6 +54,11 @@ class Norm(nn.Module):
         return x
 
 
+def initialiser(norm: str) -> Callable[..., Array]:
+    """Of convolutions before a normalisation of this kind."""
+    return HE if norm == "none" else SMALL
+
+
 class Block(nn.Module):
     """One residual block: basic (two 3x3) or bottleneck (1x1, 3x3, 1x1), post- or pre-activation.
 
@@ -82,20 +88,23 @@ class Block(nn.Module):
         if self.bottleneck:
             plan = [(self.features, 1, 1), middle, (4 * self.features, 1, 1)]
         project = self.stride > 1 or x.shape[-1] != plan[-1][0]
-        out, shortcut = x, x
+        out, shortcut, start = x, x, initialiser(self.norm)
         for index, (channels, size, stride) in enumerate(plan):
             last = index == len(plan) - 1
             if self.preact:
                 out = nn.relu(self._norm(f"norm{index + 1}")(out, train=train))
                 if index == 0 and project:
                     shortcut = out
-            out = Conv(channels, size, stride, dtype=self.dtype, name=f"conv{index + 1}")(out)
+            name = f"conv{index + 1}"
+            out = Conv(channels, size, stride, dtype=self.dtype, init_fn=start, name=name)(out)
             if not self.preact:
                 zero = last and self.zero_scale
                 out = self._norm(f"norm{index + 1}", zero=zero)(out, train=train)
                 out = out if last else nn.relu(out)
         if project:
-            shortcut = Conv(plan[-1][0], 1, self.stride, dtype=self.dtype, name="project")(shortcut)
+            shortcut = Conv(
+                plan[-1][0], 1, self.stride, dtype=self.dtype, init_fn=start, name="project"
+            )(shortcut)
             if not self.preact:
                 shortcut = self._norm("project_norm")(shortcut, train=train)
         return out + shortcut if self.preact else nn.relu(out + shortcut)
@@ -167,7 +176,8 @@ class ResNet(Network):
 
     def _stem(self, x: Array, *, train: bool) -> Array:
         size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        x = Conv(self.width, size, stride, dtype=self.dtype, name="stem_conv")(x)
+        start = initialiser(self.norm)
+        x = Conv(self.width, size, stride, dtype=self.dtype, init_fn=start, name="stem_conv")(x)
         if not self.preact:
             x = nn.relu(Norm(self.norm, dtype=self.dtype, name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
