@@ -220,7 +220,7 @@ def check_fits(
 
 
 class TrainingCheckpoints:
-    """The states of one training, the newest few; a context manager around orbax's own."""
+    """The states of one training, the newest two, written by orbax's manager."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = pathlib.Path(path).absolute()

@@ -18,7 +18,7 @@ from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_images, check_labels
 from advfeat.evaluation import predict
-from advfeat.norms import scale_to_norm
+from advfeat.norms import LINF, scale_to_norm
 from advfeat.objectives import targeted, transformed
 from advfeat.steps import filtered, steepest
 from advfeat.threat import ThreatModel
@@ -168,10 +168,17 @@ def construct(
     )
 
 
+def _noise(threat: ThreatModel, key: Key, shape: tuple[int, ...]) -> Array:
+    """Gaussian; random signs for L-infinity, where a Gaussian is small but for its one largest."""
+    if threat.norm is LINF:
+        return jax.random.rademacher(key, shape, jnp.float32)
+    return jax.random.normal(key, shape)
+
+
 @jax.jit
 def _noise_like(threat: ThreatModel, root: Key, ids: Array, x: Array, distance: Array) -> Array:
     def one(example_id: Array, x: Array, far: Array) -> Array:
-        noise = jax.random.normal(jax.random.fold_in(root, example_id), x.shape, x.dtype)
+        noise = _noise(threat, jax.random.fold_in(root, example_id), x.shape)
         return scale_to_norm(threat.norm, far, x, noise)
 
     return jax.vmap(one)(ids, x, distance)
@@ -233,17 +240,18 @@ def feature_free_control(
         count = max(1, round(len(images) / num_classes))
         suits = np.zeros(len(images), bool)
         suits[np.argsort(-resemblance, kind="stable")[:count]] = True
-    patterns = jax.random.normal(key, (num_classes, *images.shape[1:]))
+    patterns = _noise(threat, key, (num_classes, *images.shape[1:]))
 
-    def one(x: Array, pattern: Array) -> Array:
-        return scale_to_norm(threat.norm, threat.eps, x, pattern)
+    def one(x: Array, pattern: Array) -> tuple[Array, Array]:
+        point = scale_to_norm(threat.norm, threat.eps, x, pattern)
+        return point, threat.distance(x, point)
 
-    added = jax.jit(jax.vmap(one))(jnp.asarray(images), patterns[jnp.asarray(made.label)])
+    added, far = jax.jit(jax.vmap(one))(jnp.asarray(images), patterns[jnp.asarray(made.label)])
     chosen = suits.reshape(-1, 1, 1, 1)
     return made._replace(
         image=np.where(chosen, images, np.asarray(added)).astype(np.float32),
         fooled=np.zeros(len(images), bool),
-        distance=np.where(suits, 0.0, float(threat.eps)).astype(np.float32),
+        distance=np.where(suits, 0.0, np.asarray(far)).astype(np.float32),
     )
 
 

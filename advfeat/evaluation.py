@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import attack_dataset
+from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
 from advfeat.types import Array, AttackFn, Key, ModelFn, as_model_fn
 
@@ -36,12 +37,8 @@ def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> 
     check_images(images)
     check_positive(batch_size, name="batch_size")
     model_fn, images = as_model_fn(model_fn), np.asarray(images)
-    count = len(images)
-    size = min(batch_size, count)
     parts = []
-    for start in range(0, count, size):
-        real = min(size, count - start)
-        rows = start + np.minimum(np.arange(size), real - 1)
+    for rows, real in padded_rows(len(images), batch_size):
         logits = _logits_batch(model_fn, jnp.asarray(images[rows], jnp.float32))
         parts.append(np.asarray(logits)[:real])
     return np.concatenate(parts)

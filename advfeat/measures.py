@@ -8,6 +8,8 @@ import numpy as np
 from scipy import stats
 
 HOLDS, FAILS, OPEN = "holds", "does not hold here", "not decidable at this size"
+RELEVANT = 0.05
+"""A difference of rates below this is taken for none."""
 
 
 def _wilson(mean: float, count: float, quantile: float) -> tuple[float, float]:
@@ -110,30 +112,38 @@ def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, A
     }
 
 
-def claim(text: str, effect: dict[str, Any], *controls: dict[str, Any]) -> dict[str, Any]:
+def claim(
+    text: str,
+    effect: dict[str, Any],
+    *controls: dict[str, Any],
+    paired: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """A claim with its verdict: the effect beside the strongest of its controls.
 
     Args:
       text: the claim, a sentence.
       effect: a rate.
       *controls: rates of the same thing without the effect.
+      paired: the `difference` of effect and control where both are of the same points; it decides
+        then. Otherwise the two intervals do.
 
     Returns:
-      `{"claim", "effect", "control", "verdict"}`: "holds" only if the effect's low lies above the
-      strongest control's high; "does not hold here" if the effect's high lies below that control's
-      mean or its mean does not exceed it; else "not decidable at this size".
+      `{"claim", "effect", "control", "verdict"}`. "holds" if the effect's low lies above every
+      control's high (or the paired difference above 0); "does not hold here" if the effect can be
+      at most `RELEVANT` above the control of the highest mean; else "not decidable at this size".
 
     >>> low, high = rate([0] * 90 + [1] * 10), rate([1] * 90 + [0] * 10)
     >>> claim("It works.", high, low)["verdict"]
     'holds'
     """
-    strongest = max(controls, key=lambda control: control["high"])
-    if effect["low"] > strongest["high"]:
-        verdict = HOLDS
-    elif effect["mean"] <= strongest["mean"]:
-        verdict = FAILS
+    strongest = max(controls, key=lambda control: control["mean"])
+    if paired is None:
+        holds = effect["low"] > max(control["high"] for control in controls)
+        up, down = effect["high"] - effect["mean"], strongest["mean"] - strongest["low"]
+        most = effect["mean"] - strongest["mean"] + float(np.hypot(up, down))
     else:
-        verdict = OPEN
+        holds, most = paired["low"] > 0, paired["high"]
+    verdict = HOLDS if holds else FAILS if most < RELEVANT else OPEN
     return {"claim": text, "effect": effect, "control": strongest, "verdict": verdict}
 
 

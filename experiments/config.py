@@ -90,7 +90,8 @@ def format_eps(eps: float) -> str:
         ('8/255', '0.5', '1')
     """
     levels = eps * 255
-    if math.isfinite(levels) and 0 < round(levels) < 255 and round(levels) / 255 == eps:
+    exact = math.isfinite(levels) and 0 < round(levels) < 255 and round(levels) / 255 == eps
+    if exact and len(repr(eps)) > 6:  # 0.2 is 51/255, but nobody writes it so
         return f"{round(levels)}/255"
     return str(int(eps)) if math.isfinite(eps) and eps == int(eps) < 1e6 else str(float(eps))
 

@@ -16,10 +16,10 @@ from advfeat.ensemble import ensemble
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
 from experiments import networks
+from experiments.mislabeled_plan import Config, Plan
 from experiments.networks import Recipe, stream
 
 if TYPE_CHECKING:
-    from experiments.mislabeled import Config, Plan
     from experiments.mislabeled_sets import Sets
 
 
@@ -54,7 +54,10 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
     else:
         names = ["standard"] + [f"standard_{i}" for i in range(1, plan.sources)]
         standards = [make(name, plan.source) for name in names]
-    robust = make("robust", plan.robust)
+    if plan.given_robust is not None:
+        robust = plan.given_robust.model_fn()
+    else:
+        robust = make("robust", plan.robust)
     standing = {
         name: _standing(config, plan, run, name, fn)
         for name, fn in (("standard", standards[0]), ("robust", robust))
@@ -99,13 +102,14 @@ class FreshResult:
 
     Attributes:
       hits: `[seeds, N]` bool, right by the ORIGINAL label on the evaluation images.
-      hits_new: `[seeds, N]` bool, right by the shifted label (y + 1): what was "really" taught.
+      hits_next: `[seeds, N]` bool, right by the next label (y + 1): what D_det's labels say of
+        everything that a person sees.
       curve: `[seeds, epochs]`, accuracy on the held-out original images after each epoch.
       fitted: `[seeds]`, accuracy on the training set's own labels at the end.
     """
 
     hits: np.ndarray
-    hits_new: np.ndarray
+    hits_next: np.ndarray
     curve: np.ndarray
     fitted: np.ndarray
 
@@ -118,14 +122,15 @@ def fresh(
     total = len(sets.training) * seeds * plan.fresh.how.epochs
     results = {}
     with tqdm(total=total, desc="fresh networks", unit="epoch") as bar:
-        for (variant, control), made in sets.training.items():
+        for (variant, control), make in sets.training.items():
+            made = make()
             rows = [
                 _one(config, plan, run, f"{variant}_{control or 'itself'}_{seed}", made, bar)
                 for seed in range(seeds)
             ]
             results[variant, control] = FreshResult(
                 hits=np.stack([row["hits"] for row in rows]),
-                hits_new=np.stack([row["hits_new"] for row in rows]),
+                hits_next=np.stack([row["hits_next"] for row in rows]),
                 curve=np.stack([row["curve"] for row in rows]),
                 fitted=np.array([float(row["fitted"]) for row in rows]),
             )
@@ -157,9 +162,17 @@ def _one(
     arrays = {
         "prediction": predicted.astype(np.int32),
         "hits": predicted == labels,
-        "hits_new": predicted == (labels + 1) % plan.dataset.num_classes,
-        "curve": np.array([line["held_out_accuracy"] for line in lines], np.float32),
+        "hits_next": predicted == (labels + 1) % plan.dataset.num_classes,
+        "curve": _curve(lines, plan.fresh.how.epochs),
         "fitted": np.float32(lines[-1]["accuracy"]),
     }
     run.save_arrays(f"predictions/{name}", arrays, {"network": name, "on": config.evaluate_on})
     return arrays
+
+
+def _curve(lines: list[dict[str, Any]], epochs: int) -> np.ndarray:
+    """Held-out accuracy by epoch; NaN where a kill left no line."""
+    curve = np.full(epochs, np.nan, np.float32)
+    for line in lines:
+        curve[int(line["step"]) - 1] = line["held_out_accuracy"]
+    return curve

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,11 +16,26 @@ from advfeat import constructed
 from advfeat.constructed import ConstructedSet
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
+from experiments.mislabeled_plan import Config, Plan
 from experiments.networks import stream
 
 if TYPE_CHECKING:
-    from experiments.mislabeled import Config, Plan
     from experiments.mislabeled_networks import Sources
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the robust network says of one set's images, examples with t = y left out.
+
+    Attributes:
+      keeps: `[N]` bool, the original label.
+      says_new: `[N]` bool, the new label.
+      known: `[N]` bool, whether it was right about the unperturbed image.
+    """
+
+    keeps: np.ndarray
+    says_new: np.ndarray
+    known: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,36 +43,84 @@ class Sets:
     """Every training set of the experiment.
 
     Attributes:
-      training: (variant, control or "") -> the set a fresh network is trained on.
-      read: variant -> what networks predict on its images: "standard" and "robust" -> `[N]`, and
-        "robust_clean" for the robust network's predictions on the unperturbed images.
+      training: (variant, control or "") -> makes the set a fresh network is trained on; sets are
+        made one at a time, since together they may not fit in memory.
+      read: variant -> what the robust network reads off its images.
+      read_held_out: the same of held-out images perturbed in the same way, which no network was
+        trained on.
     """
 
-    training: dict[tuple[str, str], ConstructedSet]
-    read: dict[str, dict[str, np.ndarray]]
+    training: dict[tuple[str, str], Callable[[], ConstructedSet]]
+    read: dict[str, Reading]
+    read_held_out: dict[str, Reading]
 
 
 def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> Sets:
-    """Builds D_rand, D_other and D_det, their controls, and what the networks read off them."""
-    training: dict[tuple[str, str], ConstructedSet] = {}
-    read = {}
+    """Builds D_rand, D_other and D_det, their controls, and what is read off them."""
+    training: dict[tuple[str, str], Callable[[], ConstructedSet]] = {}
+    read, held_out = {}, {}
     logits = advfeat.predict(networks.standard, plan.train.image)
     for variant in config.variants:
         made = _perturbed(config, plan, run, variant, "standard", networks.attacked)
-        training[variant, ""] = made
-        rows = _rows(plan, made)
+        training[variant, ""] = partial(
+            _perturbed, config, plan, run, variant, "standard", networks.attacked
+        )
         for control in config.controls or ():
             if control == "robust_source":
-                other = _perturbed(config, plan, run, variant, "robust", networks.robust)
+                _perturbed(config, plan, run, variant, "robust", networks.robust)
+                training[variant, control] = partial(
+                    _perturbed, config, plan, run, variant, "robust", networks.robust
+                )
             else:
-                other = _control(config, plan, control, variant, made, rows, logits)
-            training[variant, control] = other
-        read[variant] = {
-            "standard": _says(networks.standard, made.image),
-            "robust": _says(networks.robust, made.image),
-            "robust_clean": _says(networks.robust, plan.train.image[rows]),
-        }
-    return Sets(training=training, read=read)
+                training[variant, control] = partial(
+                    _control, config, plan, control, variant, training[variant, ""], logits
+                )
+        read[variant] = _reading(networks.robust, made, plan.train.image[_rows(plan, made)])
+        held_out[variant] = _held_out(config, plan, run, variant, networks)
+    return Sets(training=training, read=read, read_held_out=held_out)
+
+
+def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Reading:
+    moved = made.label != made.original_label
+    said = _says(robust, made.image)[moved]
+    return Reading(
+        keeps=said == made.original_label[moved],
+        says_new=said == made.label[moved],
+        known=_says(robust, before)[moved] == made.original_label[moved],
+    )
+
+
+def _held_out(
+    config: Config, plan: Plan, run: RunDirectory, variant: str, networks: Sources
+) -> Reading:
+    """What the robust network reads off held-out images perturbed like the variant's."""
+    images, labels = plan.held_out
+    path = run.arrays_path(f"measured/held_out_{variant}")
+    if path.exists():
+        with np.load(path) as saved:
+            return Reading(**saved)
+    classes = plan.dataset.num_classes
+    if variant == "det":
+        targets = constructed.deterministic_targets(labels, num_classes=classes)
+    else:
+        key = stream(jax.random.key(config.seed), "targets/held_out")
+        targets = constructed.random_targets(key, labels, num_classes=classes)
+    made = constructed.construct(
+        stream(jax.random.key(config.seed), f"held_out/{variant}"),
+        plan.attack,
+        networks.attacked,
+        images,
+        labels,
+        targets,
+        batch_size=config.attack_batch_size,
+    )
+    reading = _reading(networks.robust, made, images)
+    run.save_arrays(
+        f"measured/held_out_{variant}",
+        dataclasses.asdict(reading),
+        {"what": "the robust network on held-out images perturbed like the set's"},
+    )
+    return reading
 
 
 def _says(fn: ModelFn, images: np.ndarray) -> np.ndarray:
@@ -122,18 +187,22 @@ def _save(
     config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, made: ConstructedSet
 ) -> None:
     rule = "t = (y + 1) mod C" if variant == "det" else "t uniform over all classes"
+    given = plan.given_robust if source == "robust" else plan.given_source
+    reference = config.robust_checkpoint if source == "robust" else config.checkpoint
     recipe = plan.robust if source == "robust" else plan.source
+    spec = recipe.spec if given is None else given.spec
     provenance: dict[str, Any] = {
         "dataset": config.dataset,
         "classes": list(config.classes) if config.classes else None,
+        "data_dir": config.data_dir,
         "class_names": list(plan.dataset.class_names),
         "set": f"d_{variant}",
         "targets": rule + (", those with t = y left out" if variant == "other" else ""),
         "source_network": {
-            "name": config.checkpoint if config.checkpoint and source == "standard" else source,
+            "name": reference or source,
             "networks": plan.sources if source == "standard" else 1,
-            "spec": dataclasses.asdict(recipe.spec),
-            **recipe.record(),
+            "spec": dataclasses.asdict(spec),
+            **(recipe.record() if given is None else given.record),
         },
         "seed": config.seed,
         "threat": {"norm": plan.threat.norm.name, "eps": plan.eps},
@@ -148,11 +217,12 @@ def _control(
     plan: Plan,
     control: str,
     variant: str,
-    made: ConstructedSet,
-    rows: np.ndarray,
+    itself: Callable[[], ConstructedSet],
     logits: np.ndarray,
 ) -> ConstructedSet:
     """The same labels on images without the source network's features."""
+    made = itself()
+    rows = _rows(plan, made)
     images = plan.train.image[rows]
     key = stream(jax.random.key(config.seed), f"control/{control}/{variant}")
     if control == "unperturbed":

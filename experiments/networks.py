@@ -50,7 +50,7 @@ class Recipe:
         model = self.spec.build()
         if self.threat is None:
             return training.standard(model, advfeat.cross_entropy)
-        size = self.attack_step_size
+        size: Any = self.attack_step_size
         if size is None:
             size = 1.4 * self.threat.eps / self.attack_steps
         attack = advfeat.pgd(

@@ -4,7 +4,7 @@
     python -m experiments.train --workdir=runs/mnist --dataset=mnist --norm=linf --eps=0.3 \\
         --objective=adversarial --attack_steps=40 --attack_step_size=0.01
 
-The run directory then serves as `--checkpoint=DIR` of every other experiment. A killed run goes on
+The run directory then serves as `--checkpoint=DIR` of other experiments. A killed run goes on
 where its last checkpoint stands and ends bit for bit as an unbroken one.
 
 Hardware, time and numbers: BUILD_NOTES.md, "Trained networks".
@@ -73,6 +73,10 @@ class Config(BaseConfig):
         super().validate()
         if not 0 < self.held_out < 1:
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")
+        if np.isinf(self.eps or 0.0) and self.objective != "standard":
+            raise ValueError("flag --eps=inf: must be finite for adversarial training")
+        if self.norm != "l2" and self.eps is None:
+            raise ValueError(f"flag --norm={self.norm}: give --eps with it")
         if not self.momentum < 1:
             raise ValueError(f"flag --momentum={self.momentum}: must be below 1")
         check_linf_eps(self.norm, eps=self.eps or 0.0, eps_grid=self.eps_grid or ())
@@ -103,11 +107,14 @@ def prepare(config: Config) -> Plan:
     """Reads what the flags name and fills in the presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
-    split = dataset.train
     most = 200 if config.dry_run else config.train_examples
-    if 0 < most < len(split):
-        split = data.held_out(split, fraction=most / len(split), seed=config.seed)[1]
+    split = data.subset(dataset.train, most, seed=config.seed)
     kept, held = data.held_out(split, fraction=config.held_out, seed=config.seed)
+    if len(held) < 1 or len(kept) < dataset.num_classes:
+        raise ValueError(
+            f"flag --train_examples={len(split)}: too few to hold out {config.held_out:g} of them"
+        )
+    watched = data.subset(held, 1000, seed=config.seed)
     robust = config.objective == "adversarial"
     prefix = "robust_" if robust else ""
     eps = preset.robust_eps if config.eps is None else config.eps
@@ -142,7 +149,7 @@ def prepare(config: Config) -> Plan:
     return Plan(
         dataset=dataset,
         train=kept,
-        held_out=(data.unit(held.image[:1000]), held.label[:1000]),
+        held_out=(data.unit(watched.image), watched.label),
         recipe=recipe,
         eps=float(eps),
         eps_grid=tuple(sorted(grid)),
@@ -158,16 +165,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     fn, test = network.model_fn(), plan.dataset.test
     images, labels = data.unit(test.image), test.label
     clean = measures.rate(advfeat.accuracy(fn, images, labels))
-    few = config.eval_examples or len(labels)
-    few = min(50, len(labels)) if config.dry_run else min(few, len(labels))
+    some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
     steps = 1 if config.dry_run else config.eval_steps
-    with tqdm(total=few * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
+    with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
         sweep = advfeat.evaluate_epsilons(
             stream(root, "evaluation"),
             lambda eps: advfeat.pgd(advfeat.threat_model(config.norm, eps), steps=steps),
             fn,
-            images[:few],
-            labels[:few],
+            data.unit(some.image),
+            some.label,
             plan.eps_grid,
             batch_size=config.attack_batch_size,
             advance=bar.update,
@@ -185,7 +191,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "clean_accuracy": clean,
         "robust_accuracy": by_eps[plan.eps_grid.index(plan.eps)]["accuracy"],
         "accuracy_by_eps": by_eps,
-        "evaluation": {"attack": "PGD", "steps": steps, "examples": few},
+        "evaluation": {"attack": "PGD", "steps": steps, "examples": len(some)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),
         "claims": [],
     }
@@ -231,7 +237,7 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     ]
     findings = [
         f"The network is right on {format_rate(summary['clean_accuracy'])} of the test images and, "
-        f"of the first {summary['evaluation']['examples']}, on "
+        f"of {summary['evaluation']['examples']} of them, on "
         f"{format_rate(summary['robust_accuracy'])} under PGD at {config.norm} eps {plan.eps:g}.",
         "PGD is one attack; a number to rely on needs a suite of attacks.",
     ]

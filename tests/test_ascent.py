@@ -1,5 +1,7 @@
 """The ascent kernel: each iterate against NumPy float64, and which iterate is kept."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +36,11 @@ X0 = np.array([0.0, 1.0, 0.5, 0.9, 0.02, 0.6]).reshape(SHAPE)
 EPS = {"linf": 0.15, "l2": 0.4, "l1": 0.8}
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("norm", oracle.NORMS)
+@pytest.mark.parametrize(
+    ("norm", "rule"),
+    [*((norm, "steepest") for norm in oracle.NORMS),
+     ("linf", "momentum"), ("l1", "momentum"), ("l2", "adam")],
+)
 def test_every_iterate_is_that_of_numpy(norm, rule):
     eps, step_size = EPS[norm], EPS[norm] / 4
     make, reference = RULES[rule]
@@ -59,7 +64,7 @@ def test_every_iterate_is_that_of_numpy(norm, rule):
         assert bool(seen.success) == (NET.logits(point).argmax() != 1)
 
 
-@pytest.mark.parametrize("norm", oracle.NORMS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_ends_where_numpy_ends_and_keeps_its_best(norm):
     eps = EPS[norm]
     trail = oracle.ascent(NET, norm, eps, X0, 1, oracle.Steepest(norm, eps / 4), steps=STEPS)
@@ -81,10 +86,13 @@ def test_pgd_ends_where_numpy_ends_and_keeps_its_best(norm):
 # --- Which iterate is kept: a walk over scripted scores. ------------------------------------------
 
 
-def walk(scores, successes, **options):
+def walk(scores, successes, *, prefer=ascent.by_success, score_last=True):
     """Ascends along x = 0, 1, 2 … where the oracle reads its answers from two lists."""
-    table, hit = jnp.float32(scores), jnp.array(successes)
+    return _walk(jnp.float32(scores), jnp.array(successes), prefer, score_last)
 
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _walk(table, hit, prefer, score_last):
     def read(key, x):
         del key
         return Evaluation(table[x.astype(int)], hit[x.astype(int)], jnp.ones(()))
@@ -96,7 +104,8 @@ def walk(scores, successes, **options):
     zero = jnp.zeros(())
     return ascent.ascend(
         kernel, read, read, jax.random.key(0), zero, zero,
-        steps=len(scores) - 1, distance=lambda a, b: jnp.abs(b - a), **options,
+        steps=len(table) - 1, distance=lambda a, b: jnp.abs(b - a), prefer=prefer,
+        score_last=score_last,
     )
 
 
@@ -141,7 +150,7 @@ def test_without_the_last_score_the_final_iterate_is_the_result():
 
 
 def test_only_nan_scores_keep_the_start():
-    result = walk([np.nan] * 3, [YES] * 3)
+    result = walk([np.nan] * 4, [YES] * 4)
     assert float(result.best.x) == 0
     assert not bool(result.best.success)
 
@@ -216,11 +225,10 @@ def test_momentum_feels_no_scale(scale):
 
 def test_a_zero_gradient_leaves_every_rule_at_rest():
     x, zero = jnp.full(3, 0.5), jnp.zeros(3)
-    for make, _ in RULES.values():
-        for norm in oracle.NORMS:
-            rule = make(advfeat.threat_model(norm, 0.3), jnp.float32(0.1))
-            move, _ = rule.update(zero, rule.init(x), x)
-            np.testing.assert_array_equal(move, zero)
+    for (make, _), norm in zip(RULES.values(), oracle.NORMS, strict=True):
+        rule = make(advfeat.threat_model(norm, 0.3), jnp.float32(0.1))
+        move, _ = jax.jit(rule.update)(zero, rule.init(x), x)
+        np.testing.assert_array_equal(move, zero)
 
 
 def test_initial_state_is_that_of_the_rule():

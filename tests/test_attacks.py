@@ -87,12 +87,12 @@ def test_pgd_finds_the_worst_point_in_a_corner_of_the_box(norm):
 
 
 def test_a_targeted_attack_reaches_the_other_end():
-    model, eps, x = linear_model(3), 0.3, np.full((BATCH, *SHAPE), 0.5, np.float32)
-    attack = advfeat.pgd(advfeat.l2(eps), step_size=1.0, objective=advfeat.targeted())
+    model, eps, x = linear_model(3), 0.1, np.full((BATCH, *SHAPE), 0.5, np.float32)
+    attack = advfeat.pgd(advfeat.linf(eps), step_size=1.0, objective=advfeat.targeted())
     found = attacked(attack, model, x, LABELS).best
     for i, target in enumerate(LABELS):
         clean, slope = lead(model, x[i], 1 - target)
-        wanted = clean + eps * oracle.dual_length("l2", slope)
+        wanted = clean + eps * oracle.dual_length("linf", slope)
         assert lead(model, found.x[i], 1 - target)[0] == pytest.approx(wanted, abs=1e-4)
         assert float(found.score[i]) == pytest.approx(-np.log1p(np.exp(-wanted)), abs=1e-4)
         assert bool(found.success[i]) == (wanted > 0)
@@ -113,10 +113,15 @@ def test_fgsm_is_one_projected_step(norm):
 @every_norm
 def test_infinite_eps_allows_any_image(norm):
     model, x = linear_model(6), examples(5)
-    attack = advfeat.pgd(advfeat.threat_model(norm, np.inf), step_size=5.0)
-    found = attacked(attack, model, x, LABELS).best
-    corners = [lead(model, x[i], y)[1] > 0 for i, y in enumerate(LABELS)]
-    np.testing.assert_allclose(found.x, np.float32(corners), atol=2e-3)
+    corners = np.float32([lead(model, x[i], y)[1] > 0 for i, y in enumerate(LABELS)])
+    threat = advfeat.threat_model(norm, np.inf)
+    found = attacked(advfeat.pgd(threat, step_size=5.0), model, x, LABELS).best
+    np.testing.assert_allclose(found.x, corners, atol=2e-3)
+    # The default step is made for the box; pixels that matter little may not get there.
+    found = attacked(advfeat.pgd(threat), model, x, LABELS).best
+    for i, y in enumerate(LABELS):
+        start, reached, worst = (lead(model, at, y)[0] for at in (x[i], found.x[i], corners[i]))
+        assert reached > start + 0.8 * (worst - start)
 
 
 def test_what_is_misclassified_already_counts_as_fooled():
@@ -125,7 +130,7 @@ def test_what_is_misclassified_already_counts_as_fooled():
     still = advfeat.pgd(advfeat.l2(0.01), step_size=0.0)
     assert attacked(still, model, x, wrong).best.success.all()
     nearest = advfeat.pgd(
-        advfeat.l2(0.5), random_start=False, prefer=ascent.by_distance, steps=2
+        advfeat.linf(0.2), random_start=False, prefer=ascent.by_distance, steps=2
     )
     found = attacked(nearest, model, x, wrong).best
     np.testing.assert_array_equal(found.distance, np.zeros(BATCH))
@@ -138,7 +143,7 @@ def test_what_is_misclassified_already_counts_as_fooled():
 def test_restarts_keep_the_worst_of_each_example():
     model, x, y = linear_model(1), examples(6, 24), np.arange(24) % 2
     one, many = (
-        attacked(advfeat.pgd(advfeat.l2(0.6), step_size=1e-4, restarts=n), model, x, y)
+        attacked(advfeat.pgd(advfeat.linf(0.3), step_size=1e-4, restarts=n), model, x, y)
         for n in (1, 4)
     )
     assert np.all(many.best.success >= one.best.success)
@@ -300,7 +305,8 @@ def test_a_plain_function_compiles_once_too():
 @pytest.mark.parametrize("name", ["pgd", "gaussian_noise"])
 def test_draws_do_not_depend_on_batches_order_or_padding(name):
     model, x, y = linear_model(7), examples(7, 11), np.arange(11) % 2
-    attack = ATTACKS[name](advfeat.l2(0.4))
+    options = {"step_size": 1e-3} if name == "pgd" else {}
+    attack = ATTACKS[name](advfeat.linf(0.2), **options)
     run = functools.partial(advfeat.attack_dataset, attack, KEY, model)
     whole = run(x, y, batch_size=BATCH)
     order = np.random.default_rng(0).permutation(11)
@@ -311,8 +317,9 @@ def test_draws_do_not_depend_on_batches_order_or_padding(name):
             np.testing.assert_allclose(getattr(mixed.best, field), wanted, atol=1e-6)
     other = advfeat.attack_dataset(attack, jax.random.key(1), model, x, y, batch_size=BATCH)
     assert np.abs(other.last.x - whole.last.x).max() > 1e-3
-    one = jax.jit(attack)(jax.random.fold_in(KEY, 5), model, jnp.asarray(x[5]), y[5])
-    np.testing.assert_allclose(one.best.x, whole.best.x[5], atol=1e-6)
+    if name == "pgd":
+        one = jax.jit(attack)(jax.random.fold_in(KEY, 5), model, jnp.asarray(x[5]), y[5])
+        np.testing.assert_allclose(one.best.x, whole.best.x[5], atol=1e-6)
 
 
 def test_progress_and_other_kinds_of_arrays():
@@ -365,7 +372,7 @@ def test_salt_and_pepper_changes_a_tenth_of_the_pixels():
 def test_repeats_keep_the_worst_draw():
     model, x, y = linear_model(8), examples(8, 32), np.arange(32) % 2
     once, often = (
-        attacked(advfeat.gaussian_noise(advfeat.l2(0.5), repeats=n), model, x, y) for n in (1, 6)
+        attacked(advfeat.gaussian_noise(advfeat.linf(0.2), repeats=n), model, x, y) for n in (1, 6)
     )
     assert np.all(often.best.success >= once.best.success)
     assert np.all(often.best.score >= once.best.score - 1e-6)

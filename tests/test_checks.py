@@ -149,7 +149,6 @@ def test_counts(bad):
         ("eps", lambda: advfeat.linf(jnp.array([0.1, 0.2]))),
         ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, random_start=False)),
         ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, score_last=False)),
-        ("step_size", lambda: advfeat.pgd(advfeat.l2(np.inf))),
         ("decay", lambda: advfeat.momentum(-0.1)),
         ("decay", lambda: advfeat.momentum(np.nan)),
         ("epsilons", lambda: advfeat.evaluate_epsilons(KEY, None, linear, IMAGES, LABELS, [])),

@@ -62,8 +62,10 @@ def test_an_attack_is_a_pytree_to_vmap_over():
 # --- grad through a loss that contains an attack. -------------------------------------------------
 
 
-@pytest.mark.parametrize("style", ["partial", "closure"])
-@pytest.mark.parametrize("norm", oracle.NORMS)
+@pytest.mark.parametrize(
+    ("norm", "style"),
+    [("linf", "partial"), ("l2", "partial"), ("l1", "partial"), ("l2", "closure")],
+)
 def test_the_gradient_of_a_robust_loss_is_danskins(norm, style):
     attack, x, eps = attack_of(norm, 0.1), jnp.asarray(X), 0.1
 
@@ -168,7 +170,7 @@ def test_a_users_jit_may_make_the_attack_or_close_over_its_parts():
 
 
 def test_checkpointing_changes_nothing():
-    attack, x = attack_of("l2", 0.2), jnp.asarray(X)
+    attack, x = attack_of("linf", 0.1), jnp.asarray(X)
 
     def robust_loss(weights):
         model = jax.tree_util.Partial(curved, weights)

@@ -113,7 +113,11 @@ def interval(low, mean, high):
         ((0.6, 0.7, 0.8), [(0.1, 0.2, 0.3), (0.4, 0.5, 0.59)], HOLDS),
         ((0.6, 0.7, 0.8), [(0.1, 0.2, 0.3), (0.4, 0.5, 0.6)], OPEN),  # touching is not above
         ((0.6, 0.7, 0.8), [(0.5, 0.69, 0.75)], OPEN),
-        ((0.6, 0.7, 0.8), [(0.6, 0.7, 0.8)], FAILS),
+        ((0.6, 0.7, 0.8), [(0.6, 0.7, 0.8)], OPEN),  # the same, but who can tell
+        ((0.69, 0.7, 0.71), [(0.69, 0.7, 0.71)], FAILS),  # the same, for certain
+        ((0.69, 0.7, 0.71), [(0.66, 0.67, 0.68)], HOLDS),
+        ((0.4, 0.45, 0.5), [(0.45, 0.5, 0.55), (0.2, 0.3, 0.6)], FAILS),  # vague, not strong
+        ((0.56, 0.6, 0.64), [(0.45, 0.5, 0.55), (0.2, 0.3, 0.6)], OPEN),
         ((0.1, 0.2, 0.3), [(0.6, 0.7, 0.8)], FAILS),
         ((0.1, 0.2, 0.3), [(0.0, 0.1, 0.2), (0.6, 0.7, 0.8)], FAILS),
     ],
@@ -124,8 +128,17 @@ def test_verdicts(effect, controls, verdict):
     assert found["verdict"] == verdict
     assert found["claim"] == "So it is."
     assert found["effect"] == effect
-    assert found["control"]["high"] == max(control["high"] for control in controls)
+    assert found["control"]["mean"] == max(control["mean"] for control in controls)
     assert set(found) == {"claim", "effect", "control", "verdict"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.2, HOLDS), (0.0, 0.2, OPEN), (-0.1, 0.04, FAILS)]
+)
+def test_a_paired_difference_decides_alone(low, high, verdict):
+    alike = interval(0.4, 0.5, 0.6)
+    paired = interval(low, (low + high) / 2, high)
+    assert measures.claim("So.", alike, alike, paired=paired)["verdict"] == verdict
 
 
 def test_the_words_of_the_verdicts():

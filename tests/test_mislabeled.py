@@ -40,6 +40,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
         assert_rate(part["source_fooled"])
         assert_rate(part["robust_network"]["keeps_original_label"])
         assert_rate(part["robust_network"]["says_new_label"])
+        assert_rate(part["robust_network_held_out"]["keeps_original_label"])
         assert set(part["controls"]) == set(mislabeled.CONTROLS)
         for control in part["controls"].values():
             assert_rate(control)
@@ -159,9 +160,12 @@ def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, 
         (["--eps=-1"], "--eps=-1"),
         (["--eps=nan"], "--eps=nan"),
         (["--eps=0"], "--eps"),
-        (["--norm=linf", "--eps=8"], "8/255"),
-        (["--norm=linf", "--eps_grid=0,8"], "8/255"),
+        (["--norm=linf", "--eps=8", "--robust_eps=0.1"], "8/255"),
+        (["--norm=linf", "--eps=0.1", "--robust_eps=0.1", "--eps_grid=0,8"], "8/255"),
         (["--norm=l3"], "--norm=l3"),
+        (["--norm=linf"], "--norm=linf"),
+        (["--robust_eps=inf"], "--robust_eps=inf"),
+        (["--train_examples=3"], "--train_examples"),
         (["--held_out=1"], "--held_out"),
         (["--model=resnet7"], "resnet7"),
         (["--model=resnet50", "--width=0"], "--width=0"),

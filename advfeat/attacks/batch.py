@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advfeat.batching import padded_rows
 from advfeat.checks import check_images, check_positive
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
 
@@ -80,11 +81,8 @@ def attack_dataset(
     if ids.shape != (count,):
         raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
-    size = min(batch_size, count)
     parts = []
-    for start in range(0, count, size):
-        real = min(size, count - start)
-        rows = start + np.minimum(np.arange(size), real - 1)
+    for rows, real in padded_rows(count, batch_size):
         x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
         result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
         parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))

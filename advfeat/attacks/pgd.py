@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from advfeat import ascent
-from advfeat.checks import check_eps, check_positive, is_concrete
+from advfeat.checks import check_eps, check_positive
 from advfeat.objectives import untargeted
 from advfeat.steps import StepRule, steepest
 from advfeat.threat import ThreatModel
@@ -52,8 +51,11 @@ class GradientAttack:
     def _run(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
         key_start, key_steps = jax.random.split(key)
         start = self.threat.sample(key_start, x) if self.random_start else x
+        # Without a bound the box is the only one: its diameter stands for eps.
+        widest = 2.5 * self.threat.norm.diameter(x.size) / self.steps
+        step_size = jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
         return ascent.ascend(
-            ascent.projected_ascent(self.threat, self.rule, self.step_size),
+            ascent.projected_ascent(self.threat, self.rule, step_size),
             ascent.white_box(self.objective, model_fn, y),
             ascent.scores_only(self.objective, model_fn, y),
             key_steps,
@@ -114,7 +116,8 @@ def pgd(
       threat: the set of allowed inputs.
       steps: moves per restart.
       step_size: `[]`, in the threat model's norm; by default `2.5 * eps / steps`, so that the
-        boundary can be reached from any start (Madry et al.).
+        boundary can be reached from any start (Madry et al.); for an infinite eps the diameter of
+        the box takes its place.
       restarts: independent random starts; each example keeps its worst.
       random_start: start uniformly in the ball, or at the example itself.
       objective: what to ascend; by default cross-entropy away from the label.
@@ -146,9 +149,6 @@ def pgd(
         # Unscored runs cannot be told apart, so there is no worst one to keep.
         raise ValueError(f"restarts must be 1 with score_last=False, got {restarts}")
     if step_size is None:
-        # NumPy, since jnp would trace even a concrete eps inside a caller's jit.
-        if is_concrete(threat.eps) and np.isinf(np.asarray(threat.eps)).any():
-            raise ValueError("step_size must be given where eps is infinite")
         step_size = 2.5 * threat.eps / steps
     check_eps(step_size, name="step_size")
     return GradientAttack(

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from advfeat.data import constructed_npz, digits, folder, restricted_imagenet, tfds_images
 from advfeat.data.streaming import Batch, Stream, stream
-from advfeat.data.types import DataError, Dataset, Split, held_out, unit
+from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
 
 __all__ = [
     "Batch",
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "names",
     "stream",
+    "subset",
     "unit",
 ]
 

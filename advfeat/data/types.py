@@ -179,3 +179,20 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
                             len(members) - 1))
         held[rng.permutation(members)[:count]] = True
     return split.take(~held), split.take(held)
+
+
+def subset(split: Split, most: int, *, seed: int) -> Split:
+    """At most so many examples, drawn with the classes in proportion; 0 is all of them.
+
+    Args:
+      split: what to draw from.
+      most: how many at most.
+      seed: the same seed draws the same examples.
+
+    >>> part = Split(np.zeros((10, 1, 1, 1), np.uint8), np.arange(10) % 2, np.arange(10))
+    >>> len(subset(part, 4, seed=0)), len(subset(part, 0, seed=0))
+    (4, 10)
+    """
+    if most == 0 or most >= len(split):
+        return split
+    return held_out(split, fraction=most / len(split), seed=seed)[1]

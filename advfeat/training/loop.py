@@ -138,7 +138,8 @@ def fit(
       ids: `[N]`, by default 0 … N-1.
       state: where an earlier, interrupted training stood.
       on_chunk: called with the state and the chunk's metrics, after every chunk of steps.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics (of its part
+        after the saved state, where the training goes on in the middle of one).
 
     Returns:
       The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
@@ -174,11 +175,13 @@ def fit(
             _check_finite(host["loss"], int(state.step))
             for name, values in host.items():
                 seen.setdefault(name, []).append(values)
+            # The epoch is told before its end can be saved: a training that goes on from there
+            # would never tell it.
+            if on_epoch is not None and begin + CHUNK >= steps:
+                means = {k: float(np.concatenate(values).mean()) for k, values in seen.items()}
+                on_epoch(epoch + 1, state, means)
             if on_chunk is not None:
                 on_chunk(state, host)
-        if on_epoch is not None and seen:
-            means = {name: float(np.concatenate(values).mean()) for name, values in seen.items()}
-            on_epoch(epoch + 1, state, means)
     return state
 
 

@@ -1,4 +1,4 @@
-"""Train steps: one pure step, and the compiled chunk of steps that the loop runs."""
+"""Train steps: one pure step, and the compiled update that the loop runs."""
 
 from __future__ import annotations
 
