@@ -93,6 +93,8 @@ def test_labels(case):
     attack = advfeat.fgsm(advfeat.linf(0.1))
     says("truth", lambda: checks.check_labels(bad, num_classes=3, count=4, name="truth"))
     says("labels", lambda: advfeat.accuracy(linear, IMAGES, bad))
+    if case in ("too large", "negative", "too few", "scalar"):  # else a target of another kind
+        says("labels", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, bad))
     says("labels", lambda: training.fit(
         KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3
     ))

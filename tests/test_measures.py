@@ -48,7 +48,7 @@ def test_coverage_with_one_seed(truth):
     assert 0.92 < found < 0.985
 
 
-@pytest.mark.parametrize(("truth", "spread"), [(0.5, 0.0), (0.5, 0.08), (0.85, 0.03)])
+@pytest.mark.parametrize(("truth", "spread"), [(0.5, 0.0), (0.5, 0.12), (0.85, 0.03)])
 def test_coverage_with_three_seeds(truth, spread):
     # Each seed is a network of its own accuracy; the points differ in difficulty.
     def draw(rng):

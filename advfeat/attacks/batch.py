@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.batching import padded_rows
-from advfeat.checks import check_images, check_positive
+from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
 
 
@@ -69,7 +69,8 @@ def attack_dataset(
       An `AttackResult` of NumPy arrays with a leading axis N.
 
     Raises:
-      ValueError: for bad images, or labels or ids that are not one per image.
+      ValueError: for bad images, labels or ids that are not one per image, or class labels that
+        the network does not have: its loss there is NaN, which would pass for robustness.
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
@@ -80,6 +81,9 @@ def attack_dataset(
     ids = np.arange(count, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
     if ids.shape != (count,):
         raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
+    logits = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32))
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim == 1:
+        check_labels(labels, num_classes=logits.shape[0])
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     parts = []
     for rows, real in padded_rows(count, batch_size):

@@ -37,8 +37,8 @@ def fgsm(
     >>> import jax, jax.numpy as jnp, advfeat
     >>> result = fgsm(advfeat.linf(0.25))(
     ...     jax.random.key(0), lambda x: jnp.stack([x[0], x[1]]), jnp.array([0.6, 0.5]), 0)
-    >>> result.best.x
-    Array([0.35, 0.75], dtype=float32)
+    >>> result.best.x.tolist()
+    [0.35, 0.75]
     """
     return pgd(
         threat,

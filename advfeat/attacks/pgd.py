@@ -138,8 +138,8 @@ def pgd(
     >>> weights = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     >>> attack = pgd(advfeat.linf(0.1), steps=5)
     >>> result = attack(jax.random.key(0), lambda x: weights @ x, jnp.array([0.6, 0.5]), 0)
-    >>> result.best.x.round(2), bool(result.best.success)
-    (Array([0.5, 0.6], dtype=float32), True)
+    >>> result.best.x.tolist(), bool(result.best.success)
+    ([0.5, 0.6], True)
     """
     check_positive(steps, name="steps")
     check_positive(restarts, name="restarts")

@@ -89,8 +89,8 @@ def train_update(
     """One update on rows of a data set on the device, compiled once for all of a kind.
 
     Data, objective and hyper-parameters are arguments. It is not a scan over many steps: on CPU the
-    weight gradient of an ordinary convolution takes up to a hundred times as long inside a loop
-    (`models.layers`), while dispatching a step takes a fraction of a millisecond.
+    gradients of an ordinary convolution are many times slower inside a loop (`models.layers`), and
+    dispatching a step takes a fraction of a millisecond.
 
     Args:
       key: a typed key, the training's own.
