@@ -1,0 +1,36 @@
+"""A wheel built from the tree installs and imports elsewhere."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_and_imports_elsewhere(tmp_path):
+    source, site = tmp_path / "source", tmp_path / "site"
+    skipped = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=skipped)
+    pip = (sys.executable, "-m", "pip", "-q")
+    run(*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source))
+    (wheel,) = tmp_path.glob("advfeat-*.whl")
+    run(*pip, "install", "--no-deps", "--target", str(site), str(wheel))
+    code = (
+        "import advfeat, importlib.resources as r, experiments.mislabeled, experiments.train;"
+        "assert r.files('advfeat').joinpath('report_template.html').is_file();"
+        "print(advfeat.__file__)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    where = run(sys.executable, "-c", code, cwd=tmp_path, env=env).strip()
+    assert pathlib.Path(where).is_relative_to(site)
