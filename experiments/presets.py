@@ -89,9 +89,9 @@ DIGITS = Preset(
     fresh_learning_rate=0.1,
     fresh_weight_decay=0.0,
     fresh_augment="none",
-    eps=1.2,
+    eps=1.18,
     steps=100,
-    eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.2, 1.5, 2.0),
+    eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
 )
 
 MNIST = Preset(
