@@ -76,7 +76,9 @@ def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> S
                     _control, config, plan, control, variant, training[variant, ""], logits
                 )
         read[variant] = _reading(networks.robust, made, plan.train.image[_rows(plan, made)])
-        held_out[variant] = _held_out(config, plan, run, variant, networks)
+        # A reading leaves t = y out, which makes D_other's that of D_rand.
+        rule = "det" if variant == "det" else "rand"
+        held_out[variant] = _held_out(config, plan, run, rule, networks)
     return Sets(training=training, read=read, read_held_out=held_out)
 
 
@@ -91,22 +93,22 @@ def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Readi
 
 
 def _held_out(
-    config: Config, plan: Plan, run: RunDirectory, variant: str, networks: Sources
+    config: Config, plan: Plan, run: RunDirectory, rule: str, networks: Sources
 ) -> Reading:
-    """What the robust network reads off held-out images perturbed like the variant's."""
+    """What the robust network reads off held-out images perturbed by the rule of D_det or D_rand."""
     images, labels = plan.held_out
-    path = run.arrays_path(f"measured/held_out_{variant}")
+    path = run.arrays_path(f"measured/held_out_{rule}")
     if path.exists():
         with np.load(path) as saved:
             return Reading(**saved)
     classes = plan.dataset.num_classes
-    if variant == "det":
+    if rule == "det":
         targets = constructed.deterministic_targets(labels, num_classes=classes)
     else:
         key = stream(jax.random.key(config.seed), "targets/held_out")
         targets = constructed.random_targets(key, labels, num_classes=classes)
     made = constructed.construct(
-        stream(jax.random.key(config.seed), f"held_out/{variant}"),
+        stream(jax.random.key(config.seed), f"held_out/{rule}"),
         plan.attack,
         networks.attacked,
         images,
@@ -116,7 +118,7 @@ def _held_out(
     )
     reading = _reading(networks.robust, made, images)
     run.save_arrays(
-        f"measured/held_out_{variant}",
+        f"measured/held_out_{rule}",
         dataclasses.asdict(reading),
         {"what": "the robust network on held-out images perturbed like the set's"},
     )
@@ -145,12 +147,11 @@ def _perturbed(
     config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
 ) -> ConstructedSet:
     """One constructed set, saved in the run; D_other is D_rand's part with t != y."""
-    if variant == "other":
-        whole = _perturbed(config, plan, run, "rand", source, fn)
-        made = whole.take(whole.label != whole.original_label)
-    else:
-        made = _attacked(config, plan, run, variant, source, fn)
-    if variant == "other" and not run.arrays_path(_file(variant, source)).exists():
+    if variant != "other":
+        return _attacked(config, plan, run, variant, source, fn)
+    whole = _attacked(config, plan, run, "rand", source, fn)
+    made = whole.take(whole.label != whole.original_label)
+    if not run.arrays_path(_file(variant, source)).exists():
         _save(config, plan, run, variant, source, made)
     return made
 

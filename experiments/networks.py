@@ -111,7 +111,8 @@ def train(
       split: what to train on.
       held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
       keep: whether the run keeps the network itself (`networks/NAME`).
-      on_epoch: called with 1 after each epoch (a bar's `update`); by default a bar of its own.
+      on_epoch: called with the epochs done since the last call (a bar's `update`); by default a
+        bar of its own.
 
     Returns:
       The trained network.
@@ -192,7 +193,7 @@ class _Progress:
             hits = advfeat.accuracy(fn, *self._held_out)
             scalars["held_out_accuracy"] = float(hits.mean())
         self._run.log(epoch, stage=f"train/{self._name}", **scalars)
-        self._advance(epoch - self._epochs_before if self._epochs_before == 0 else 1)
+        self._advance(epoch - self._epochs_before)  # several where a saved state came first
         self._epochs_before = epoch
         if self._bar is not None:
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in scalars.items()}, refresh=False)

@@ -7,7 +7,7 @@
 The run directory then serves as `--checkpoint=DIR` of other experiments. A killed run goes on
 where its last checkpoint stands and ends bit for bit as an unbroken one.
 
-Hardware, time and numbers: BUILD_NOTES.md, "Trained networks".
+It is not tuned beyond the presets; what was measured stands in BUILD_NOTES.md.
 """
 
 from __future__ import annotations
@@ -143,9 +143,10 @@ def prepare(config: Config) -> Plan:
         attack_steps=1 if config.dry_run else config.attack_steps,
         attack_step_size=config.attack_step_size,
     )
-    grid = {0.0, eps} if config.dry_run else {*chosen(config, preset, "eps_grid"), eps, 0.0}
+    grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm == "linf" and config.eps_grid is None:
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share <= 1)}
+    grid = {0.0, eps} if config.dry_run else grid
     return Plan(
         dataset=dataset,
         train=kept,

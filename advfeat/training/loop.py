@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -81,13 +81,10 @@ def _make_optimiser(
     )
 
 
-# One object per schedule and length: a fresh partial would compile the chunk anew.
-_OPTIMISERS: dict[tuple[str, int], Callable[..., optax.GradientTransformation]] = {}
-
-
+@cache
 def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTransformation]:
-    made = partial(_make_optimiser, name=name, steps=steps)
-    return _OPTIMISERS.setdefault((name, steps), made)
+    """One object per schedule and length: a fresh partial would compile the update anew."""
+    return partial(_make_optimiser, name=name, steps=steps)
 
 
 def initial_state(variables: Any, how: Fit) -> TrainState:
@@ -171,7 +168,8 @@ def fit(
             for row in rows[begin : begin + CHUNK]:
                 state, metrics = update(key_steps, state, loss_fn, data, jnp.asarray(row), hyper)
                 pending.append(metrics)
-            host = {k: np.asarray([float(m[k]) for m in pending]) for k in pending[0]}
+            fetched = jax.device_get(pending)
+            host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}
             _check_finite(host["loss"], int(state.step))
             for name, values in host.items():
                 seen.setdefault(name, []).append(values)
