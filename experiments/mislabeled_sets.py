@@ -95,7 +95,7 @@ def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Readi
 def _held_out(
     config: Config, plan: Plan, run: RunDirectory, rule: str, networks: Sources
 ) -> Reading:
-    """What the robust network reads off held-out images perturbed by the rule of D_det or D_rand."""
+    """What the robust network reads off held-out images, perturbed by D_det's or D_rand's rule."""
     images, labels = plan.held_out
     path = run.arrays_path(f"measured/held_out_{rule}")
     if path.exists():
