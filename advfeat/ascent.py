@@ -29,6 +29,10 @@ Prefer = Callable[[Best, Best], Array]
 """Candidate, incumbent -> `[]` bool, whether the candidate is to be kept."""
 
 
+Distance = Callable[[Array, Array], Array]
+"""Example, point -> `[]`."""
+
+
 class Ascent(NamedTuple):
     """A kernel.
 
@@ -159,6 +163,78 @@ def nothing_yet(x0: Array, start: Array) -> Best:
     )
 
 
+class Run(NamedTuple):
+    """An ascent in progress on ONE example. Batched, every leaf has a leading axis.
+
+    Attributes:
+      state: the kernel's; it has `x`, `x0`, `count`.
+      best: the preferred iterate so far.
+      key: of the oracle, folded with the state's count.
+      aim: what the oracle is made for: the label, a target, a pair of both …
+      queries: `[]` int32, forward passes so far, those of gradients included.
+      gradients: `[]` int32, backward passes so far.
+    """
+
+    state: Any
+    best: Best
+    key: Key
+    aim: Any
+    queries: Array
+    gradients: Array
+
+    def note(self, x: Array, seen: Evaluation, distance: Distance, prefer: Prefer) -> Best:
+        """The preferred one of the incumbent and a point that was just evaluated."""
+        far = distance(self.state.x0, x).astype(jnp.float32)
+        candidate = Best(x, seen.score.astype(jnp.float32), seen.success, far)
+        return choose(prefer, candidate, self.best)
+
+
+def begin(kernel: Ascent, key: Key, x0: Array, start: Array, aim: Any = None) -> Run:
+    """An ascent before its first step."""
+    none = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+    return Run(kernel.init(key, x0, start), nothing_yet(x0, start), key, aim, none, none)
+
+
+def step(
+    kernel: Ascent,
+    oracle: Oracle,
+    run: Run,
+    *,
+    distance: Distance,
+    prefer: Prefer = by_success,
+    score: bool = True,
+) -> Run:
+    """Evaluates where the run stands, notes it (unless told not to score), and moves once."""
+    state = run.state
+    seen = oracle(jax.random.fold_in(run.key, state.count), state.x)
+    return run._replace(
+        state=kernel.update(state, seen),
+        best=run.note(state.x, seen, distance, prefer) if score else run.best,
+        queries=run.queries + 1,
+        gradients=run.gradients + (seen.grad is not None),
+    )
+
+
+def end(
+    value_oracle: Oracle,
+    run: Run,
+    *,
+    distance: Distance,
+    prefer: Prefer = by_success,
+    score: bool = True,
+) -> AttackResult:
+    """What a run comes to after its last step; scoring that one costs one forward pass."""
+    state = run.state
+    far = distance(state.x0, state.x).astype(jnp.float32)
+    if not score:
+        last = nothing_yet(state.x0, state.x)._replace(distance=far)
+        return AttackResult(last, last, run.queries, run.gradients)
+    seen = value_oracle(jax.random.fold_in(run.key, state.count), state.x)
+    last = Best(state.x, seen.score.astype(jnp.float32), seen.success, far)
+    best = run.note(state.x, seen, distance, prefer)
+    return AttackResult(best, last, run.queries + 1, run.gradients)
+
+
 def ascend(
     kernel: Ascent,
     oracle: Oracle,
@@ -168,7 +244,7 @@ def ascend(
     start: Array,
     *,
     steps: int,
-    distance: Callable[[Array, Array], Array],
+    distance: Distance,
     prefer: Prefer = by_success,
     score_last: bool = True,
 ) -> AttackResult:
@@ -191,27 +267,8 @@ def ascend(
       The preferred and the final iterate, with the passes spent.
     """
 
-    def note(x: Array, seen: Evaluation, best: Best) -> Best:
-        score = seen.score.astype(jnp.float32)
-        candidate = Best(x, score, seen.success, distance(x0, x).astype(jnp.float32))
-        return choose(prefer, candidate, best)
+    def move(_: int, run: Run) -> Run:
+        return step(kernel, oracle, run, distance=distance, prefer=prefer, score=score_last)
 
-    def step(_: int, carry: tuple[Any, Best]) -> tuple[Any, Best]:
-        state, best = carry
-        seen = oracle(jax.random.fold_in(key, state.count), state.x)
-        if score_last:
-            best = note(state.x, seen, best)
-        return kernel.update(state, seen), best
-
-    carry = (kernel.init(key, x0, start), nothing_yet(x0, start))
-    state, best = jax.lax.fori_loop(0, steps, step, carry)
-    far = distance(x0, state.x).astype(jnp.float32)
-    if score_last:
-        seen = value_oracle(jax.random.fold_in(key, state.count), state.x)
-        last = Best(state.x, seen.score.astype(jnp.float32), seen.success, far)
-        best = note(state.x, seen, best)
-    else:
-        last = nothing_yet(x0, start)._replace(x=state.x, distance=far)
-        best = last
-    count = jnp.full_like(x0, steps, shape=(), dtype=jnp.int32)
-    return AttackResult(best, last, count + int(score_last), count)
+    run = jax.lax.fori_loop(0, steps, move, begin(kernel, key, x0, start))
+    return end(value_oracle, run, distance=distance, prefer=prefer, score=score_last)

@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching"),
-    1: ("threat", "objectives", "steps", "ascent", "ensemble"),
+    1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
     2: ("attacks", "evaluation", "constructed", "measures"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report"),

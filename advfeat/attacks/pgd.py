@@ -15,13 +15,14 @@ from advfeat import ascent
 from advfeat.checks import check_eps, check_positive
 from advfeat.objectives import untargeted
 from advfeat.steps import StepRule, steepest
+from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
-from advfeat.types import Array, AttackResult, Key, ModelFn, Objective, frozen
+from advfeat.types import Array, Key, ModelFn, Objective
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class GradientAttack:
+class GradientAttack(Stepwise):
     """Gradient ascent inside a threat model: an `AttackFn`. Make one with `pgd` or `fgsm`.
 
     eps and the step size are leaves, so that new values do not recompile and `vmap` goes over them.
@@ -30,72 +31,40 @@ class GradientAttack:
       threat: the set of allowed inputs.
       step_size: `[]` float32, in the threat model's norm.
       steps: moves per restart.
-      restarts: independent runs, of which each example keeps its preferred one.
+      rounds: restarts: independent runs, of which each example keeps its preferred one.
       random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend.
       rule: how a gradient becomes a move.
       prefer: which iterate to keep.
-      score_last: see `ascent.ascend`.
+      score_last: see `Stepwise`.
     """
 
     threat: ThreatModel
     step_size: Array
     steps: int = dataclasses.field(metadata={"static": True})
-    restarts: int = dataclasses.field(metadata={"static": True})
+    rounds: int = dataclasses.field(metadata={"static": True})
     random_start: bool = dataclasses.field(metadata={"static": True})
     objective: Objective = dataclasses.field(metadata={"static": True})
     rule: StepRule = dataclasses.field(metadata={"static": True})
     prefer: ascent.Prefer = dataclasses.field(metadata={"static": True})
     score_last: bool = dataclasses.field(metadata={"static": True})
 
-    def _run(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
-        key_start, key_steps = jax.random.split(key)
-        start = self.threat.sample(key_start, x) if self.random_start else x
-        # Without a bound the box is the only one: its diameter stands for eps.
-        widest = 2.5 * self.threat.norm.diameter(x.size) / self.steps
+    def kernel(self, x0: Array) -> ascent.Ascent:
+        """Projected ascent; without a bound the box is the only one: its diameter stands for eps."""
+        widest = 2.5 * self.threat.norm.diameter(x0.size) / self.steps
         step_size = jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
-        return ascent.ascend(
-            ascent.projected_ascent(self.threat, self.rule, step_size),
-            ascent.white_box(self.objective, model_fn, y),
-            ascent.scores_only(self.objective, model_fn, y),
-            key_steps,
-            x,
-            start,
-            steps=self.steps,
-            distance=self.threat.distance,
-            prefer=self.prefer,
-            score_last=self.score_last,
-        )
+        return ascent.projected_ascent(self.threat, self.rule, step_size)
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
-        """Attacks ONE example.
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In the threat model's norm."""
+        return self.threat.distance(x0, x)
 
-        Args:
-          key: a typed key.
-          model_fn: the network.
-          x: `[H, W, C]` in [0, 1].
-          y: `[]`, the label, or the target of a targeted objective.
-
-        Returns:
-          The preferred iterate over all restarts, and the last restart's final iterate.
-        """
-        x = ascent.varying_with(x, self, key, y)
-        model_fn = frozen(model_fn, x)
-        result = self._run(jax.random.fold_in(key, 0), model_fn, x, y)
-        if self.restarts == 1:
-            return result
-
-        def again(best: AttackResult, index: Array) -> tuple[AttackResult, None]:
-            new = self._run(jax.random.fold_in(key, index), model_fn, x, y)
-            return AttackResult(
-                ascent.choose(self.prefer, new.best, best.best),
-                new.last,
-                best.queries + new.queries,
-                best.gradients + new.gradients,
-            ), None
-
-        # A scan, not a vmap: memory does not grow with the restarts.
-        return jax.lax.scan(again, result, jnp.arange(1, self.restarts))[0]
+    def start(
+        self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
+    ) -> tuple[Array, Any]:
+        """Drawn from the ball, or the example."""
+        del model_fn, index
+        return (self.threat.sample(key, x) if self.random_start else x), y
 
 
 def pgd(
@@ -123,7 +92,7 @@ def pgd(
       objective: what to ascend; by default cross-entropy away from the label.
       rule: `steps.steepest`, `steps.momentum()`, `steps.from_optax(optax.adam)`.
       prefer: which iterate to keep.
-      score_last: whether the final iterate is scored too, at the price of one forward pass.
+      score_last: whether iterates are scored; the final one costs one forward pass.
 
     Returns:
       An `AttackFn` for ONE example; `attack_batch` is the batched, compiled form.
@@ -155,7 +124,7 @@ def pgd(
         threat=threat,
         step_size=jnp.asarray(step_size, jnp.float32),
         steps=steps,
-        restarts=restarts,
+        rounds=restarts,
         random_start=random_start,
         objective=untargeted() if objective is None else objective,
         rule=rule,
