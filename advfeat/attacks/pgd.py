@@ -50,7 +50,7 @@ class GradientAttack(Stepwise):
     score_last: bool = dataclasses.field(metadata={"static": True})
 
     def kernel(self, x0: Array) -> ascent.Ascent:
-        """Projected ascent; without a bound the box is the only one: its diameter stands for eps."""
+        """Projected ascent; for an infinite eps the diameter of the box sets the step size."""
         widest = 2.5 * self.threat.norm.diameter(x0.size) / self.steps
         step_size = jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
         return ascent.projected_ascent(self.threat, self.rule, step_size)
