@@ -72,8 +72,29 @@ def attack_dataset(
       ValueError: for bad images, labels or ids that are not one per image, or class labels that
         the network does not have: its loss there is NaN, which would pass for robustness.
     """
-    check_images(images)
     check_positive(batch_size, name="batch_size")
+    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    count = len(images)
+    attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
+    parts = []
+    for rows, real in padded_rows(count, batch_size):
+        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
+        result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
+        parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
+        if advance is not None:
+            advance(real)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def check_batch(
+    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, ids: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images, labels and ids of an attack on a data set, checked and on the host.
+
+    Raises:
+      ValueError: as `attack_dataset`.
+    """
+    check_images(images)
     images, labels = np.asarray(images), np.asarray(labels)
     count = len(images)
     if np.shape(labels)[:1] != (count,):
@@ -84,12 +105,4 @@ def attack_dataset(
     logits = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32))
     if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim == 1:
         check_labels(labels, num_classes=logits.shape[0])
-    attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
-    parts = []
-    for rows, real in padded_rows(count, batch_size):
-        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
-        result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
-        parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
-        if advance is not None:
-            advance(real)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return images, labels, ids

@@ -1,0 +1,226 @@
+"""Attacks on a data set that leave each image as soon as it is fooled.
+
+A fixed number of slots, each with one image, go through jitted chunks of steps; a slot whose image
+is decided takes the next one from a queue on the host. Shapes never change, so nothing compiles
+again, and no step is spent on a point already decided but for the rest of its chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.ascent import Run
+from advfeat.attacks.batch import check_batch
+from advfeat.checks import check_positive
+from advfeat.stepwise import Stepwise
+from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
+
+Finished = Callable[[np.ndarray, AttackResult], Any]
+"""Rows `[F]` of the images just decided, and their results with leading axis F."""
+
+
+def _pick(flags: Array, new: Any, old: Any) -> Any:
+    """Leaf by leaf, the new value in the slots that are flagged."""
+
+    def one(a: Array, b: Array) -> Array:
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            data = one(jax.random.key_data(a), jax.random.key_data(b))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(a))
+        return jnp.where(flags.reshape(flags.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, new, old)
+
+
+@jax.jit
+def _begin(
+    attack: Stepwise, root: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
+) -> Run:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
+    return jax.vmap(attack.begin, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
+
+
+@jax.jit
+def _resume(flags: Array, new: Run, run: Run) -> Run:
+    return _pick(flags, new, run)
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _chunk(attack: Stepwise, model_fn: ModelFn, run: Run, chunk: int) -> tuple[Run, Array, Array]:
+    """A chunk of steps in the slots that are not decided; their successes and counts."""
+
+    def one(_: int, run: Run) -> Run:
+        going = ~run.best.success & (run.state.count < attack.steps)
+        moved = jax.vmap(attack.step, (None, 0))(model_fn, run)
+        return _pick(going, moved, run)  # type: ignore[no-any-return]
+
+    run = jax.lax.fori_loop(0, chunk, one, run)
+    return run, run.best.success, run.state.count
+
+
+@partial(jax.jit, static_argnames="score_last")
+def _close(
+    attack: Stepwise,
+    model_fn: ModelFn,
+    run: Run,
+    kept: AttackResult | None,
+    over: Array,
+    first: Array,
+    *,
+    score_last: bool,
+) -> AttackResult:
+    """Each slot's result over its rounds so far, with the round of those that are `over`.
+
+    Whether any final iterate has to be scored is static: most of the time none has, and scoring
+    costs a forward pass in every slot.
+    """
+    result = AttackResult(run.best, run.best, run.queries, run.gradients)
+    if score_last:
+        ended = jax.vmap(attack.end, (None, 0))(model_fn, run)
+        result = _pick(run.best.success, result, ended)
+    if kept is None:
+        return result
+    result = _pick(first, result, jax.vmap(attack.merge)(result, kept))
+    return _pick(over, result, kept)  # type: ignore[no-any-return]
+
+
+class _Slots:
+    """Which image lies in which slot, in which round; the host's side.
+
+    Attributes:
+      rows: `[S]`, the image in each slot.
+      index: `[S]`, its round.
+      busy: `[S]` bool, whether the slot works on anything that is still wanted.
+      fresh: `[S]` bool, whether a round is to begin.
+    """
+
+    def __init__(self, count: int, slots: int):
+        self.rows = np.arange(slots) % count
+        self.index = np.zeros(slots, np.int32)
+        self.busy = np.arange(slots) < count
+        self.fresh = np.ones(slots, bool)
+        self._waiting = iter(range(slots, count))
+
+    def turn(self, decided: np.ndarray, again: np.ndarray) -> None:
+        """Gives decided slots the next image, and those to go on their next round."""
+        self.fresh = again.copy()
+        self.index[again] += 1
+        for slot in np.flatnonzero(decided):
+            row = next(self._waiting, None)
+            self.busy[slot] = row is not None
+            if row is not None:
+                self.rows[slot], self.index[slot], self.fresh[slot] = row, 0, True
+
+
+def slots_for(count: int, batch_size: int) -> int:
+    """How many slots `count` images need: the power of two above, at most `batch_size`.
+
+    Few shapes, so that the survivors of one attack rarely make the next compile anew.
+
+    >>> [slots_for(n, 250) for n in (1, 5, 100, 250, 9000)]
+    [1, 8, 128, 250, 250]
+    """
+    return min(batch_size, 1 << (count - 1).bit_length())
+
+
+def attack_survivors(
+    attack: Stepwise,
+    root: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    ids: np.ndarray | None = None,
+    batch_size: int = 250,
+    chunk: int | None = None,
+    finished: Finished | None = None,
+) -> AttackResult:
+    """Attacks a data set, each image until it is fooled or its rounds are over.
+
+    The verdicts are those of `attack_dataset` with the same key; a fooled image's `best` is the
+    first success instead of the best one, and `queries` and `gradients` count what was spent on it.
+
+    Args:
+      attack: an attack that proceeds step by step.
+      root: a typed key.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1], on the host.
+      labels: `[N]`.
+      ids: `[N]`, by default 0 … N-1; each image's draws follow from the key and its id.
+      batch_size: slots: what bounds the memory on the device.
+      chunk: steps between two looks at who is fooled; by default 1/20 of a round, at most 25.
+      finished: called with the rows just decided and their results, to save or show progress.
+
+    Returns:
+      An `AttackResult` of NumPy arrays with a leading axis N.
+
+    Raises:
+      ValueError: for bad images, labels or ids.
+    """
+    check_positive(batch_size, name="batch_size")
+    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    chunk = min(25, max(1, attack.steps // 20)) if chunk is None else chunk
+    check_positive(chunk, name="chunk")
+    model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)
+    slots = _Slots(len(images), slots_for(len(images), batch_size))
+    run: Run | None = None
+    kept: AttackResult | None = None
+    while slots.busy.any():
+        if slots.fresh.any():
+            x, y = jnp.asarray(images[slots.rows], jnp.float32), jnp.asarray(labels[slots.rows])
+            own, index = jnp.asarray(ids[slots.rows]), jnp.asarray(slots.index)
+            new = _begin(attack, root, own, index, model_fn, x, y)
+            run = new if run is None else _resume(jnp.asarray(slots.fresh), new, run)
+            slots.fresh[:] = False
+        assert run is not None
+        run, success, count = _chunk(attack, model_fn, run, chunk)
+        fooled, exhausted = np.asarray(success), np.asarray(count) >= attack.steps
+        over = slots.busy & (fooled | exhausted)
+        if not over.any():
+            continue
+        kept = _close(
+            attack,
+            model_fn,
+            run,
+            kept,
+            jnp.asarray(over),
+            jnp.asarray(slots.index == 0),
+            score_last=bool((over & ~fooled).any()),
+        )
+        decided = over & (np.asarray(kept.best.success) | (slots.index == attack.rounds - 1))
+        collected.add(slots.rows, decided, kept)
+        slots.turn(decided, over & ~decided)
+    return collected.result()
+
+
+class _Collected:
+    """Results by row, on the host."""
+
+    def __init__(self, count: int, finished: Finished | None):
+        self._count, self._finished = count, finished
+        self._whole: AttackResult | None = None
+
+    def add(self, rows: np.ndarray, flags: np.ndarray, result: AttackResult) -> None:
+        """Keeps the flagged slots' results under their rows."""
+        if not flags.any():
+            return
+        taken = rows[flags]
+        part = jax.tree.map(lambda leaf: np.asarray(leaf)[flags], result)
+        if self._whole is None:
+            self._whole = jax.tree.map(
+                lambda leaf: np.zeros((self._count, *leaf.shape[1:]), leaf.dtype), part
+            )
+        for whole, new in zip(jax.tree.leaves(self._whole), jax.tree.leaves(part), strict=True):
+            whole[taken] = new
+        if self._finished is not None:
+            self._finished(taken, part)
+
+    def result(self) -> AttackResult:
+        """Of all rows."""
+        assert self._whole is not None
+        return self._whole
