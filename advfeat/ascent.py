@@ -23,6 +23,7 @@ from advfeat.types import (
     ModelFn,
     Objective,
     Oracle,
+    with_key,
 )
 
 Prefer = Callable[[Best, Best], Array]
@@ -88,7 +89,7 @@ def white_box(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
 
     def oracle(key: Key, x: Array) -> Evaluation:
         def score_fn(point: Array) -> tuple[Array, Array]:
-            return objective(model_fn, point, y, key)
+            return objective(with_key(model_fn, key), point, y, key)
 
         (score, success), gradient = jax.value_and_grad(score_fn, has_aux=True)(x)
         return Evaluation(score, success, gradient)
@@ -100,7 +101,7 @@ def scores_only(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
     """The oracle of a black box: one forward pass, no gradient."""
 
     def oracle(key: Key, x: Array) -> Evaluation:
-        score, success = objective(model_fn, x, y, key)
+        score, success = objective(with_key(model_fn, key), x, y, key)
         return Evaluation(score, success, None)
 
     return oracle

@@ -12,21 +12,27 @@ import numpy as np
 from advfeat.attacks.batch import attack_dataset
 from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
-from advfeat.types import Array, AttackFn, Key, ModelFn, as_model_fn
+from advfeat.types import Array, AttackFn, Key, ModelFn, as_model_fn, with_key
 
 
 @jax.jit
-def _logits_batch(model_fn: ModelFn, x: Array) -> Array:
-    return jax.vmap(model_fn)(x)
+def _logits_batch(model_fn: ModelFn, key: Key | None, ids: Array, x: Array) -> Array:
+    if key is None:
+        return jax.vmap(model_fn)(x)
+    return jax.vmap(lambda i, one: with_key(model_fn, jax.random.fold_in(key, i))(one))(ids, x)
 
 
-def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+def predict(
+    model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500, key: Key | None = None
+) -> np.ndarray:
     """Logits of a data set, in batches of one shape.
 
     Args:
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       batch_size: examples at a time.
+      key: of a `Randomised` network's draws, folded with the image's place; by default the network
+        uses the key it holds.
 
     Returns:
       `[N, K]` logits on the host.
@@ -39,7 +45,8 @@ def predict(model_fn: ModelFn, images: np.ndarray, *, batch_size: int = 500) -> 
     model_fn, images = as_model_fn(model_fn), np.asarray(images)
     parts = []
     for rows, real in padded_rows(len(images), batch_size):
-        logits = _logits_batch(model_fn, jnp.asarray(images[rows], jnp.float32))
+        x = jnp.asarray(images[rows], jnp.float32)
+        logits = _logits_batch(model_fn, key, jnp.asarray(rows), x)
         parts.append(np.asarray(logits)[:real])
     return np.concatenate(parts)
 

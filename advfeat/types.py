@@ -5,6 +5,7 @@ One example at a time: a batch, restarts and a sweep over eps are each one more 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -87,6 +88,47 @@ Metrics = dict[str, Array]
 
 LossFn = Callable[[Key, Any, Any, Batch], tuple[Array, tuple[Any, Metrics]]]
 """Key, params, model state, batch -> (loss, (model state, metrics)): what a train step descends."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Randomised:
+    """A network with randomness of its own (a defence, dropout left on): a `ModelFn`.
+
+    Attacks and evaluations give it a fresh key at every evaluation; called as it is, it uses the
+    key it holds. Make one with `randomised`.
+
+    Attributes:
+      fn: `(key, x) -> logits`, a pytree.
+      key: what the next call uses.
+    """
+
+    fn: Callable[[Key, Array], Array]
+    key: Key
+
+    def __call__(self, x: Array) -> Array:
+        """ONE example -> logits, with the key it holds."""
+        return self.fn(self.key, x)
+
+
+def randomised(fn: Callable[[Key, Array], Array]) -> Randomised:
+    """Tells attacks that a network is random, so that they see a fresh draw at every step.
+
+    Args:
+      fn: `(key, x) -> logits [K]` for ONE example; a pytree, or a plain function made once.
+
+    >>> noisy, x = randomised(lambda key, x: x + jax.random.normal(key, ())), jax.numpy.zeros(2)
+    >>> bool((noisy(x) == with_key(noisy, jax.random.key(1))(x)).all())
+    False
+    """
+    return Randomised(as_model_fn(fn), jax.random.key(0))
+
+
+def with_key(model_fn: ModelFn, key: Key) -> ModelFn:
+    """The network as it is at one evaluation: itself, unless it is `Randomised`."""
+    if isinstance(model_fn, Randomised):
+        return dataclasses.replace(model_fn, key=key)
+    return model_fn
 
 
 def as_model_fn(fn: F) -> F:

@@ -13,11 +13,12 @@ import advfeat
 from advfeat import data
 from advfeat.constructed import ConstructedSet
 from advfeat.ensemble import ensemble
+from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
 from experiments import networks
 from experiments.mislabeled_plan import Config, Plan
-from experiments.networks import Recipe, stream
+from experiments.networks import Recipe
 
 if TYPE_CHECKING:
     from experiments.mislabeled_sets import Sets

@@ -14,10 +14,10 @@ from tqdm import tqdm
 import advfeat
 from advfeat import constructed
 from advfeat.constructed import ConstructedSet
+from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
 from experiments.mislabeled_plan import Config, Plan
-from experiments.networks import stream
 
 if TYPE_CHECKING:
     from experiments.mislabeled_networks import Sources

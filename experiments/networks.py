@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +18,6 @@ from advfeat.data import Dataset, Split
 from advfeat.results import RunDirectory
 
 SAVE_SECONDS = 30.0  # a kill loses at most this much work, and one epoch
-
-
-def stream(root: jax.Array, name: str) -> jax.Array:
-    """The key of a named part of a run: it does not depend on what else the run draws."""
-    return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

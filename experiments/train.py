@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, figures, measures, models
+from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.training import OBJECTIVES, SCHEDULES, Fit
@@ -28,7 +29,7 @@ from advfeat.transforms import TRANSFORMS
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
-from experiments.networks import Recipe, spec_for, stream
+from experiments.networks import Recipe, spec_for
 from experiments.presets import chosen, preset_for
 
 _PRESET = "Default: the data set's preset."

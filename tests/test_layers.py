@@ -8,9 +8,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
-    0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching"),
+    0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
-    2: ("attacks", "evaluation", "constructed", "measures"),
+    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report"),
 }

@@ -1,0 +1,335 @@
+"""Robustness that can be believed: attacks one after the other, each on what still stands.
+
+AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690) and its relatives, for any
+network that is a JAX function. Every image called fooled has been looked at once more outside the
+attack: it lies in the threat model, and the network gets it wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.survivors import attack_survivors, slots_for
+from advfeat.checks import check_positive
+from advfeat.evaluation import predict
+from advfeat.keys import stream
+from advfeat.measures import rate
+from advfeat.stepwise import Stepwise
+from advfeat.suites import resolve
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
+
+
+class Warned(NamedTuple):
+    """A reason not to believe a number as it stands.
+
+    Attributes:
+      code: one word for programs, as in `zero_gradients`.
+      sentence: what was seen and what it means, for people.
+    """
+
+    code: str
+    sentence: str
+
+
+class Part(NamedTuple):
+    """What one attack did to some of the images: enough to go on after a kill.
+
+    Attributes:
+      rows: `[F]`, which images.
+      fooled: `[F]` bool, as verified.
+      x: `[F, H, W, C]`, the adversarial examples (of images that stand: what came nearest).
+      queries: `[F]`, forward passes.
+      gradients: `[F]`, backward passes.
+    """
+
+    rows: np.ndarray
+    fooled: np.ndarray
+    x: np.ndarray
+    queries: np.ndarray
+    gradients: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackOutcome:
+    """What one attack of a suite came to.
+
+    Attributes:
+      name: as the suite calls it.
+      tried: `[N]` bool, the images it was given.
+      fooled: `[N]` bool, those it fooled, verified.
+      robust: `[N]` bool, right on the clean image and not fooled by this attack nor, where the
+        attacks go one after the other, by any before it.
+      forward_passes: in all, those of gradients included.
+      gradients: backward passes in all.
+      seconds: wall time, compilation included.
+    """
+
+    name: str
+    tried: np.ndarray
+    fooled: np.ndarray
+    robust: np.ndarray
+    forward_passes: int
+    gradients: int
+    seconds: float
+
+    @property
+    def robust_accuracy(self) -> dict[str, Any]:
+        """The rate of `robust` with its 95 % interval."""
+        return rate(self.robust)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SuiteResult:
+    """What `evaluate` found.
+
+    Attributes:
+      suite: its name.
+      threat: the threat model.
+      clean: `[N]` bool, right on the clean image.
+      robust: `[N]` bool, right on the clean image and fooled by no attack: the worst case.
+      adversarial: `[N, H, W, C]` float32; the image itself where nothing fooled.
+      distance: `[N]`, of the adversarial example, in the threat model's norm.
+      fooled_by: `[N]` int, the first attack that fooled; -1 for none, -2 for wrong without any.
+      attacks: in the order they ran.
+      warnings: reasons not to believe the number.
+    """
+
+    suite: str
+    threat: ThreatModel
+    clean: np.ndarray
+    robust: np.ndarray
+    adversarial: np.ndarray
+    distance: np.ndarray
+    fooled_by: np.ndarray
+    attacks: tuple[AttackOutcome, ...]
+    warnings: tuple[Warned, ...]
+
+    @property
+    def clean_accuracy(self) -> dict[str, Any]:
+        """The rate of `clean` with its 95 % interval."""
+        return rate(self.clean)
+
+    @property
+    def robust_accuracy(self) -> dict[str, Any]:
+        """The rate of `robust` with its 95 % interval."""
+        return rate(self.robust)
+
+    def __str__(self) -> str:
+        """A table: one line per attack, then the warnings."""
+
+        def line(name: str, value: dict[str, Any], rest: str = "") -> str:
+            low, high = 100 * value["low"], 100 * value["high"]
+            return f"{name:<20} {100 * value['mean']:6.2f} %  [{low:.1f}, {high:.1f}]{rest}"
+
+        lines = [line("clean", self.clean_accuracy)]
+        for part in self.attacks:
+            cost = f"  {part.forward_passes:>12,} forward {part.gradients:>12,} backward"
+            lines.append(line(part.name, part.robust_accuracy, cost + f" {part.seconds:8.1f} s"))
+        lines.append(line("worst case", self.robust_accuracy))
+        lines += [f"warning ({w.code}): {w.sentence}" for w in self.warnings]
+        return "\n".join(lines)
+
+
+class _Problem(NamedTuple):
+    """What is attacked."""
+
+    key: Key
+    model_fn: ModelFn
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    threat: ThreatModel
+    batch_size: int
+
+
+def evaluate(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    threat: ThreatModel,
+    suite: str | Iterable[str] | Mapping[str, AttackFn] = "standard",
+    sequential: bool = True,
+    batch_size: int = 250,
+    ids: np.ndarray | None = None,
+    checks: bool = True,
+    done: Mapping[str, Part] | None = None,
+    on_part: Callable[[str, Part], Any] | None = None,
+    on_attack: Callable[[str, int], Any] | None = None,
+) -> SuiteResult:
+    """Robust accuracy under a suite of attacks, and what speaks against believing it.
+
+    Args:
+      key: a typed key. An image's draws follow from it, the attack's name and the image's id.
+      model_fn: the network, for ONE example: `[H, W, C]` in [0, 1] -> logits `[K]`.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      threat: what an attack may do, e.g. `linf(8 / 255)`.
+      suite: `standard` (AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB, Square), `plus`,
+        `rand`, names from `ATTACKS` in the order they are to run, or a mapping from names of your
+        own to attacks.
+      sequential: each attack sees what the attacks before it left; otherwise each sees every image
+        that is right without an attack.
+      batch_size: images attacked at a time: what bounds the memory.
+      ids: `[N]`, by default 0 … N-1.
+      checks: whether to look for reasons not to believe the result; some cost further attacks on
+        a few images.
+      done: what a killed evaluation had decided, by attack.
+      on_part: called with an attack's name and what it has just decided.
+      on_attack: called with an attack's name and its number of images before it begins.
+
+    Returns:
+      The verdicts. `print` shows them as a table.
+
+    Raises:
+      ValueError: for bad images or labels, logits that are NaN or too few, an unknown attack, or
+        one that is not defined for the threat model's norm.
+
+    Example:
+
+    >>> import advfeat
+    >>> x = np.random.default_rng(0).uniform(size=(20, 2, 2, 1)).astype(np.float32)
+    >>> network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.eye(3, 4))
+    >>> y = predict(network, x).argmax(1)
+    >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
+    ...                  suite=["pgd"], checks=False)
+    >>> bool(found.robust_accuracy["mean"] < found.clean_accuracy["mean"])
+    True
+    """
+    check_positive(batch_size, name="batch_size")
+    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    model_fn = as_model_fn(model_fn)
+    logits = predict(model_fn, images, batch_size=batch_size)
+    _check_logits(logits)
+    chosen = resolve(suite, threat, num_classes=logits.shape[1])
+    problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
+    clean = logits.argmax(axis=1) == labels
+    adversarial = np.array(images, np.float32)
+    fooled_by = np.where(clean, -1, -2)
+    standing, outcomes = clean.copy(), []
+    for index, (name, attack) in enumerate(chosen.attacks.items()):
+        tried = standing if sequential else clean
+        if on_attack is not None:
+            on_attack(name, int(tried.sum()))
+        begun = time.perf_counter()
+        part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
+        fooled = np.zeros(len(images), bool)
+        fooled[part.rows] = part.fooled
+        first = fooled & standing
+        where = part.fooled & first[part.rows]
+        adversarial[part.rows[where]] = part.x[where]
+        fooled_by[first] = index
+        standing = standing & ~fooled
+        outcomes.append(
+            AttackOutcome(
+                name=name,
+                tried=tried.copy(),
+                fooled=fooled,
+                robust=standing.copy() if sequential else clean & ~fooled,
+                forward_passes=int(part.queries.sum()),
+                gradients=int(part.gradients.sum()),
+                seconds=time.perf_counter() - begun,
+            )
+        )
+    result = SuiteResult(
+        suite=chosen.name,
+        threat=threat,
+        clean=clean,
+        robust=standing,
+        adversarial=adversarial,
+        distance=_distances(threat, images, adversarial),
+        fooled_by=fooled_by,
+        attacks=tuple(outcomes),
+        warnings=tuple(Warned(*note) for note in chosen.notes),
+    )
+    if not checks:
+        return result
+    from advfeat.diagnostics import examine  # it looks at results, which are defined here
+
+    found = examine(key, model_fn, images, labels, logits, result, batch_size=batch_size)
+    return dataclasses.replace(result, warnings=result.warnings + tuple(found))
+
+
+def _check_logits(logits: np.ndarray) -> None:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"model_fn must return logits [K] with K >= 2 classes, got shape {logits.shape[1:]}"
+        )
+    bad = ~np.isfinite(logits).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"model_fn must return finite logits, got NaN or infinity for {bad.sum()} of "
+            f"{len(logits)} images"
+        )
+
+
+def _run(
+    problem: _Problem,
+    name: str,
+    attack: AttackFn,
+    rows: np.ndarray,
+    done: Part | None,
+    on_part: Callable[[str, Part], Any] | None,
+) -> Part:
+    """One attack on the rows that it has not decided yet, joined with what it has."""
+    parts = [] if done is None else [done]
+    if done is not None:
+        rows = np.setdiff1d(rows, done.rows)
+
+    def decided(places: np.ndarray, result: AttackResult) -> None:
+        part = _verified(problem, rows[places], result)
+        parts.append(part)
+        if on_part is not None:
+            on_part(name, part)
+
+    if len(rows):
+        data = (problem.images[rows], problem.labels[rows])
+        root = stream(problem.key, name)
+        options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
+        if isinstance(attack, Stepwise):
+            attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
+        else:
+            result = attack_dataset(attack, root, problem.model_fn, *data, **options)
+            decided(np.arange(len(rows)), result)
+    if not parts:
+        none = np.zeros(0, int)
+        return Part(none, none > 0, problem.images[:0], none, none)
+    return Part(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _verified(problem: _Problem, rows: np.ndarray, result: AttackResult) -> Part:
+    """An attack's claim to have fooled is believed only after another look."""
+    x = np.asarray(result.best.x, np.float32)
+    fooled = np.asarray(result.best.success)
+    if fooled.any():
+        # Padded to few sizes, or each number of images would compile anew.
+        size = -len(rows) % slots_for(len(rows), problem.batch_size)
+        padded = np.pad(x, ((0, size), (0, 0), (0, 0), (0, 0)), mode="edge")
+        before = problem.images[np.pad(rows, (0, size), mode="edge")]
+        logits = predict(problem.model_fn, padded, batch_size=problem.batch_size)
+        wrong = logits[: len(rows)].argmax(axis=1) != problem.labels[rows]
+        fooled = fooled & wrong & _contained(problem.threat, before, padded)[: len(rows)]
+    return Part(rows, fooled, x, np.asarray(result.queries), np.asarray(result.gradients))
+
+
+@jax.jit
+def _inside(threat: ThreatModel, x0: Array, x: Array) -> tuple[Array, Array]:
+    return jax.vmap(threat.contains)(x0, x), jax.vmap(threat.distance)(x0, x)
+
+
+def _contained(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.asarray(_inside(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x))[0])
+
+
+def _distances(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.asarray(_inside(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x))[1])

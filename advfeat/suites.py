@@ -1,0 +1,149 @@
+"""Which attacks a suite holds, given the norm and the number of classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from advfeat.attacks import ATTACKS
+from advfeat.losses import margin
+from advfeat.threat import ThreatModel
+from advfeat.types import AttackFn
+
+TARGETS = 9  # AutoAttack's
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Attacks in the order they run.
+
+    Attributes:
+      name: of the suite.
+      attacks: by name.
+      notes: `(code, sentence)` of everything that differs from what the name promises.
+    """
+
+    name: str
+    attacks: dict[str, AttackFn]
+    notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+class _Maker:
+    """Makes the attacks of AutoAttack's versions; what a problem does not define is replaced."""
+
+    def __init__(self, threat: ThreatModel, num_classes: int):
+        self._threat, self._classes = threat, num_classes
+        self._l1 = threat.norm.name == "l1"
+        self.notes: list[tuple[str, str]] = []
+
+    def _note(self, sentence: str) -> None:
+        if ("replaced", sentence) not in self.notes:
+            self.notes.append(("replaced", sentence))
+
+    def _targets(self) -> int:
+        wanted = 5 if self._l1 else TARGETS
+        return min(wanted, self._classes - 1)
+
+    def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
+        """Cross-entropy; in L1 five restarts, as the authors have it."""
+        restarts = 5 if self._l1 and eot == 1 else restarts
+        return _make("apgd_ce", self._threat, restarts=restarts, eot=eot)
+
+    def apgd_dlr(self, restarts: int = 1, eot: int = 1) -> AttackFn:
+        """DLR needs three classes."""
+        restarts = 5 if self._l1 and eot == 1 else restarts
+        if self._classes >= 3:
+            return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot)
+        self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
+        return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
+
+    def apgd_targeted(self) -> AttackFn:
+        """The targeted DLR needs four classes."""
+        if self._classes >= 4:
+            return _make("apgd_targeted", self._threat, targets=self._targets())
+        self._note(
+            f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
+            "ascends the margin towards each target instead."
+        )
+        return _make("apgd_targeted", self._threat, targets=self._targets(), loss="margin")
+
+    def fab(self, restarts: int = 1) -> AttackFn:
+        """The boundary of every class at every step."""
+        return _make("fab", self._threat, restarts=restarts)
+
+    def fab_targeted(self) -> AttackFn:
+        """The boundary of one class after the other."""
+        return _make("fab_targeted", self._threat, targets=self._targets())
+
+    def square(self) -> AttackFn:
+        """Scores only."""
+        return _make("square", self._threat)
+
+
+_VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
+    "standard": lambda make: {
+        "apgd_ce": make.apgd_ce(),
+        "apgd_targeted": make.apgd_targeted(),
+        "fab_targeted": make.fab_targeted(),
+        "square": make.square(),
+    },
+    "plus": lambda make: {
+        "apgd_ce": make.apgd_ce(restarts=5),
+        "apgd_dlr": make.apgd_dlr(restarts=5),
+        "fab": make.fab(restarts=5),
+        "square": make.square(),
+        "apgd_targeted": make.apgd_targeted(),
+        "fab_targeted": make.fab_targeted(),
+    },
+    "rand": lambda make: {
+        "apgd_ce": make.apgd_ce(eot=20),
+        "apgd_dlr": make.apgd_dlr(eot=20),
+    },
+}
+SUITES = ("autoattack", *_VERSIONS)
+"""Names of suites; `autoattack` is another one of `standard`."""
+
+
+def resolve(
+    suite: str | Iterable[str] | Mapping[str, AttackFn], threat: ThreatModel, *, num_classes: int
+) -> Suite:
+    """A suite's attacks for a threat model and a number of classes.
+
+    Args:
+      suite: a suite's name, an attack's, names of attacks in the order they are to run, or attacks
+        by names of your own.
+      threat: what they may do.
+      num_classes: K.
+
+    Raises:
+      ValueError: for an unknown name, one named twice, no attack at all, or one that is not defined
+        for the norm.
+    """
+    if isinstance(suite, Mapping):
+        if not suite:
+            raise ValueError("suite must name at least one attack")
+        return Suite("custom", dict(suite))
+    names = [suite] if isinstance(suite, str) else list(suite)
+    if len(names) == 1 and names[0] in SUITES:
+        name = "standard" if names[0] == "autoattack" else names[0]
+        maker = _Maker(threat, num_classes)
+        return Suite(name, _VERSIONS[name](maker), maker.notes)
+    if not names:
+        raise ValueError("suite must name at least one attack")
+    unknown = [name for name in names if name not in ATTACKS]
+    if unknown:
+        known = ", ".join((*SUITES, *ATTACKS))
+        raise ValueError(f"suite must be one of {known}, got {unknown[0]!r}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"suite must name each attack once, got {', '.join(names)}")
+    maker = _Maker(threat, num_classes)
+    attacks = {
+        name: getattr(maker, name)() if hasattr(maker, name) else _make(name, threat)
+        for name in names
+    }
+    return Suite("custom", attacks, maker.notes)
+
+
+def _make(name: str, threat: ThreatModel, **options: Any) -> AttackFn:
+    return ATTACKS[name](threat, **options)  # type: ignore[no-any-return]
