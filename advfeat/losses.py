@@ -8,6 +8,8 @@ import optax
 
 from advfeat.types import Array
 
+DLR_TINY = 1e-12  # the authors' guard against ties of the leading logits
+
 
 def cross_entropy(logits: Array, label: Array) -> Array:
     """Cross-entropy of the softmax, `-log softmax(logits)[label]`.
@@ -66,3 +68,99 @@ def smoothed_cross_entropy(logits: Array, label: Array, *, smoothing: float) -> 
     log_probabilities = jax.nn.log_softmax(logits)
     hit = jnp.take(log_probabilities, label)
     return -(1.0 - smoothing) * hit - smoothing * jnp.mean(log_probabilities)
+
+
+def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None:
+    """Shapes are known while tracing, so too few classes raise there."""
+    if logits.shape[-1] < least:
+        raise ValueError(
+            f"{name} needs logits of at least {least} classes, got {logits.shape[-1]}; "
+            f"take {instead} instead"
+        )
+
+
+def dlr(logits: Array, label: Array) -> Array:
+    """Difference of logits ratio: the margin over the gap between the first and third logit.
+
+    Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 5:
+    `-(z_y - max_{i != y} z_i) / (z_pi1 - z_pi3)`, pi sorting downwards. Like the margin it is
+    positive exactly where the network is wrong; being blind to the scale of the logits as well, it
+    does not vanish on networks that are very sure of themselves.
+
+    Args:
+      logits: `[K]` with K >= 3.
+      label: `[]` integer in `[0, K)`.
+
+    Returns:
+      `[]`, to ascend; in [-1, 0) where the network is right.
+
+    Raises:
+      ValueError: while tracing, for fewer than three classes.
+
+    >>> dlr(jnp.array([1.0, 4.0, 2.0, 0.0]), jnp.array(1)).round(4)
+    Array(-0.6667, dtype=float32)
+    """
+    _need_classes(logits, 3, name="dlr", instead="margin")
+    top = jax.lax.top_k(logits, 3)[0]
+    return margin(logits, label) / (top[0] - top[2] + DLR_TINY)
+
+
+def margin_targeted(logits: Array, label: Array, target: Array) -> Array:
+    """How far the target lies above `label`: `z_target - z_label`.
+
+    Args:
+      logits: `[K]`.
+      label: `[]` integer in `[0, K)`.
+      target: `[]` integer in `[0, K)`.
+
+    Returns:
+      `[]`, in units of the logits, to ascend.
+
+    >>> margin_targeted(jnp.array([1.0, 4.0, 2.0]), jnp.array(1), jnp.array(0))
+    Array(-3., dtype=float32)
+    """
+    return jnp.take(logits, target) - jnp.take(logits, label)
+
+
+def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
+    """Difference of logits ratio towards a target.
+
+    Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 6:
+    `-(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2)`, pi sorting downwards.
+
+    Args:
+      logits: `[K]` with K >= 4.
+      label: `[]` integer in `[0, K)`.
+      target: `[]` integer in `[0, K)`.
+
+    Returns:
+      `[]`, to ascend; positive exactly where the target lies above the label.
+
+    Raises:
+      ValueError: while tracing, for fewer than four classes.
+
+    >>> dlr_targeted(jnp.array([1.0, 4.0, 2.0, 0.0]), jnp.array(1), jnp.array(2)).round(4)
+    Array(-0.5714, dtype=float32)
+    """
+    _need_classes(logits, 4, name="dlr_targeted", instead="margin_targeted")
+    top = jax.lax.top_k(logits, 4)[0]
+    gap = top[0] - 0.5 * (top[2] + top[3])
+    return margin_targeted(logits, label, target) / (gap + DLR_TINY)
+
+
+def cross_entropy_targeted(logits: Array, label: Array, target: Array) -> Array:
+    """The log probability of the target, whatever the label: `log softmax(logits)[target]`.
+
+    Args:
+      logits: `[K]`.
+      label: not looked at.
+      target: `[]` integer in `[0, K)`.
+
+    Returns:
+      `[]`, in nats, to ascend.
+
+    >>> cross_entropy_targeted(jnp.zeros(4), jnp.array(0), jnp.array(1)).round(4)
+    Array(-1.3863, dtype=float32)
+    """
+    del label
+    return -cross_entropy(logits, target)

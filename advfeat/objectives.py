@@ -7,14 +7,18 @@ anew does not recompile.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.losses import cross_entropy
+from advfeat.losses import cross_entropy, dlr_targeted
 from advfeat.transforms import Transform
 from advfeat.types import Array, Key, LogitLoss, ModelFn, Objective
+
+TargetedLoss = Callable[[Array, Array, Array], Array]
+"""Logits `[K]`, label `[]`, target `[]` -> loss `[]` to ascend."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,29 @@ class Targeted:
         del key
         logits = model_fn(x)
         return -self.loss(logits, y), jnp.argmax(logits) == y
+
+
+@dataclasses.dataclass(frozen=True)
+class AwayTowards:
+    """Ascend a loss towards a target; success is any prediction but the label.
+
+    What the targeted attacks of an untargeted threat use: the target only shows the way. The aim is
+    a pair of label and target.
+
+    Attributes:
+      loss: logits `[K]`, label `[]`, target `[]` -> `[]`, to ascend.
+    """
+
+    loss: TargetedLoss = dlr_targeted
+
+    def __call__(
+        self, model_fn: ModelFn, x: Array, y: tuple[Array, Array], key: Key
+    ) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        label, target = y
+        logits = model_fn(x)
+        return self.loss(logits, label, target), jnp.argmax(logits) != label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,3 +126,22 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
     True
     """
     return Targeted(loss)
+
+
+def likely_target(logits: Array, label: Array, rank: Array) -> Array:
+    """The class other than the label that the network finds most likely, or second most, …
+
+    Args:
+      logits: `[K]`.
+      label: `[]` integer in `[0, K)`.
+      rank: `[]` integer in `[0, K - 1)`; 0 is the most likely.
+
+    Returns:
+      `[]` integer. Of equal logits the first comes first.
+
+    >>> likely_target(jnp.array([1.0, 4.0, 2.0]), jnp.array(1), jnp.array(0))
+    Array(2, dtype=int32)
+    """
+    order = jnp.argsort(-logits)
+    place = jnp.argmax(order == label)
+    return jnp.take(order, rank + (rank >= place))

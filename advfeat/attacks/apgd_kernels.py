@@ -1,0 +1,281 @@
+"""The kernels of Auto-PGD: ascent that chooses its own step sizes.
+
+Croce and Hein (2020), https://arxiv.org/abs/2003.01690, algorithm 1; for L1 Croce and Hein (2021),
+https://arxiv.org/abs/2103.01208, algorithm 1 with its reduction of the radius. The numbers are the
+papers', and where those are silent those of the authors' code.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.ascent import Ascent
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Evaluation, Key
+
+MOMENTUM = 0.75  # alpha: the share of the new step in the move
+FIRST_STEP = 2.0  # over eps
+L1_SLOWER = 1.5  # by how much an L1 step shrinks at a checkpoint
+L1_SMALLEST = 0.1  # the smallest L1 step, over the radius
+L1_SPARSER = 0.95  # where the best point moves fewer pixels than this share, the search restarts
+
+
+# --- Schedules: static tables by the step's count. ------------------------------------------------
+
+
+def windows(steps: int) -> np.ndarray:
+    """When the step size is looked at: `[steps + 1]`, the steps since the last time, else 0.
+
+    The first window is 22 % of the steps; each is 3 % of them shorter than the one before, down to
+    6 %.
+
+    >>> np.flatnonzero(windows(100)).tolist()
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    window, least, less = (max(share * steps // 100, 1) for share in (22, 6, 3))
+    table = np.zeros(steps + 1, np.int32)
+    at = window
+    while at <= steps:
+        table[at] = window
+        window = max(window - less, least)
+        at += window
+    return table
+
+
+def phases(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The L1 search's radii and checkpoints: two arrays `[steps + 1]`.
+
+    Returns:
+      The radius over eps of the point with that count: 3 for the first 30 % of the steps, then 2
+      for as many, then 1. And whether that point ends a window of 4 % of its phase's steps.
+
+    >>> radius, _ = phases(10)
+    >>> radius.tolist()
+    [3.0, 3.0, 3.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    edges = [0, 3 * steps // 10, 6 * steps // 10, steps]
+    radius, due = np.ones(steps + 1, np.float32), np.zeros(steps + 1, bool)
+    for factor, begin, end in zip((3, 2, 1), edges[:-1], edges[1:], strict=True):
+        window = max(4 * (end - begin) // 100, 1)
+        radius[begin:end] = factor
+        due[begin + window : end : window] = True
+    return radius, due
+
+
+# --- L-infinity and L2. ---------------------------------------------------------------------------
+
+
+class AutoState(NamedTuple):
+    """State of Auto-PGD.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      before: the point that the last step was taken from.
+      best: the point of the highest score, with its gradient and score.
+      best_grad: like the example.
+      best_score: `[]`.
+      score: `[]`, of the iterate before `x`.
+      step_size: `[]`, over eps.
+      rises: `[]` int32, steps since the last checkpoint that raised the score.
+      checked: `[]`, the best score at the last checkpoint.
+      halved: `[]` bool, whether the last checkpoint halved the step size.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    before: Array
+    best: Array
+    best_grad: Array
+    best_score: Array
+    score: Array
+    step_size: Array
+    rises: Array
+    checked: Array
+    halved: Array
+
+
+def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
+    """The kernel of Auto-PGD.
+
+    Args:
+      threat: the set of allowed inputs, L-infinity or L2.
+      steps: how many there will be, which the checkpoints follow from.
+      rho: `[]`, the step size is halved where no more than this share of steps raised the score.
+    """
+    table = windows(steps)
+
+    def init(key: Key, x0: Array, start: Array) -> AutoState:
+        del key
+        scalar = partial(jnp.full_like, x0, shape=(), dtype=jnp.float32)
+        zero = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+        return AutoState(
+            x=start,
+            x0=x0,
+            count=zero,
+            before=start,
+            best=start,
+            best_grad=jnp.zeros_like(x0),
+            best_score=scalar(-jnp.inf),
+            score=scalar(jnp.inf),  # the start counts as no rise
+            step_size=scalar(FIRST_STEP),
+            rises=zero,
+            checked=scalar(-jnp.inf),
+            # The first checkpoint has none before it to have stalled since.
+            halved=jnp.full_like(x0, True, shape=(), dtype=bool),
+        )
+
+    def update(state: AutoState, evaluation: Evaluation) -> AutoState:
+        assert evaluation.grad is not None
+        score, grad = evaluation.score.astype(jnp.float32), evaluation.grad
+        rises = state.rises + (score > state.score)
+        best, best_grad, best_score = _better(score, grad, state)
+        window = jnp.asarray(table)[state.count]
+        due = window > 0
+        stalled = ~state.halved & (state.checked >= best_score)
+        halve = due & ((rises <= rho * window) | stalled)
+        step_size = jnp.where(halve, 0.5 * state.step_size, state.step_size)
+        x, grad = jnp.where(halve, best, state.x), jnp.where(halve, best_grad, grad)
+
+        length = step_size * reach(threat, state.x0)
+        stepped = threat.project(state.x0, x + length.astype(x.dtype) * threat.direction(x, grad))
+        share = jnp.where(state.count > 0, MOMENTUM, 1.0).astype(x.dtype)
+        move = share * (stepped - x) + (1.0 - share) * (x - state.before)
+        return AutoState(
+            x=threat.project(state.x0, x + move),
+            x0=state.x0,
+            count=state.count + 1,
+            before=x,
+            best=best,
+            best_grad=best_grad,
+            best_score=best_score,
+            score=score,
+            step_size=step_size,
+            rises=jnp.where(due, 0, rises),
+            checked=jnp.where(due, best_score, state.checked),
+            halved=jnp.where(due, halve, state.halved),
+        )
+
+    return Ascent(init, update)
+
+
+def _better(
+    score: Array, grad: Array, state: AutoState | SparseState
+) -> tuple[Array, Array, Array]:
+    """The best point with its gradient and score, the one just seen included."""
+    new = (state.x, grad, score)
+    old = (state.best, state.best_grad, state.best_score)
+    # A NaN is not higher than anything.
+    return jax.tree.map(partial(jnp.where, score > state.best_score), new, old)  # type: ignore[no-any-return]
+
+
+def reach(threat: ThreatModel, x0: Array, factor: Array | float = 1.0) -> Array:
+    """`[]`, a multiple of eps; no more than the box's diameter, so that it is finite."""
+    return jnp.minimum(factor * threat.eps, threat.norm.diameter(x0.size))
+
+
+# --- L1. ------------------------------------------------------------------------------------------
+
+
+class SparseState(NamedTuple):
+    """State of Auto-PGD for L1.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      best: the phase's point of the highest score, with its gradient and score.
+      best_grad: like the example.
+      best_score: `[]`.
+      step_size: `[]`, over the phase's radius.
+      moved: `[]` int32, pixels that the best point had moved at the last checkpoint.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # as above
+    best: Array
+    best_grad: Array
+    best_score: Array
+    step_size: Array
+    moved: Array
+
+
+def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
+    """The kernel of Auto-PGD for L1: as many pixels per step as the best point seems to need.
+
+    Args:
+      threat: the set of allowed inputs. The search begins in a ball of thrice its radius and enters
+        it after 60 % of the steps.
+      steps: how many there will be.
+    """
+    radius_table, due_table = phases(steps)
+
+    def init(key: Key, x0: Array, start: Array) -> SparseState:
+        del key
+        scalar = partial(jnp.full_like, x0, shape=(), dtype=jnp.float32)
+        return SparseState(
+            x=start,
+            x0=x0,
+            count=jnp.full_like(x0, 0, shape=(), dtype=jnp.int32),
+            best=start,
+            best_grad=jnp.zeros_like(x0),
+            best_score=scalar(-jnp.inf),
+            step_size=scalar(1.0),
+            moved=_moved(x0, start),
+        )
+
+    def update(state: SparseState, evaluation: Evaluation) -> SparseState:
+        assert evaluation.grad is not None
+        x0, score, grad = state.x0, evaluation.score.astype(jnp.float32), evaluation.grad
+        best, best_grad, best_score = _better(score, grad, state)
+        due = jnp.asarray(due_table)[state.count]
+        moved = _moved(x0, best)
+        afresh = moved < L1_SPARSER * state.moved
+        slower = jnp.maximum(state.step_size / L1_SLOWER, L1_SMALLEST)
+        step_size = jnp.where(due, jnp.where(afresh, 1.0, slower), state.step_size)
+        moved = jnp.where(due, moved, state.moved)
+        x = jnp.where(due & afresh, best, state.x)
+        grad = jnp.where(due & afresh, best_grad, grad)
+
+        factor, following = (jnp.asarray(radius_table)[state.count + i] for i in (0, 1))
+        length = step_size * reach(threat, x0, factor)
+        stepped = x + length.astype(x.dtype) * _sparse_sign(grad, moved)
+        # The next phase begins at the nearest point of its smaller ball.
+        shrinks = following < factor
+        target = jnp.where(shrinks, best, stepped)
+        x = threat.norm.project(reach(threat, x0, following), x0, target)
+        return SparseState(
+            x=x,
+            x0=x0,
+            count=state.count + 1,
+            best=best,
+            best_grad=best_grad,
+            best_score=jnp.where(shrinks, -jnp.inf, best_score),
+            step_size=jnp.where(shrinks, 1.0, step_size),
+            moved=jnp.where(shrinks, _moved(x0, x), moved),
+        )
+
+    return Ascent(init, update)
+
+
+def _moved(x0: Array, x: Array) -> Array:
+    """How many pixels lie elsewhere, by more than rounding."""
+    return jnp.sum(jnp.abs(x - x0) > 1e-6, dtype=jnp.int32)
+
+
+def _sparse_sign(gradient: Array, moved: Array) -> Array:
+    """The signs of the `moved / 1.5` largest entries (ties included), over their number."""
+    size = jnp.abs(gradient)
+    # Whole numbers: a rounded quotient may fall on either side.
+    count = jnp.clip((2 * moved + 2) // 3, 1, size.size)
+    least = jnp.sort(size.ravel())[size.size - count]
+    sign = jnp.where(size >= least, jnp.sign(gradient), 0.0)
+    return sign / jnp.maximum(jnp.sum(jnp.abs(sign)), 1.0)
