@@ -209,6 +209,19 @@ def unperturbed_control(made: ConstructedSet, images: np.ndarray) -> Constructed
     )
 
 
+@jax.jit
+def _with_pattern(
+    threat: ThreatModel, images: Array, patterns: Array, labels: Array
+) -> tuple[Array, Array]:
+    """Each image with its label's pattern, exactly eps away where the box has room."""
+
+    def one(x: Array, label: Array) -> tuple[Array, Array]:
+        point = scale_to_norm(threat.norm, threat.eps, x, patterns[label])
+        return point, threat.distance(x, point)
+
+    return jax.vmap(one)(images, labels)
+
+
 def feature_free_control(
     key: Key,
     threat: ThreatModel,
@@ -241,12 +254,7 @@ def feature_free_control(
         suits = np.zeros(len(images), bool)
         suits[np.argsort(-resemblance, kind="stable")[:count]] = True
     patterns = _noise(threat, key, (num_classes, *images.shape[1:]))
-
-    def one(x: Array, pattern: Array) -> tuple[Array, Array]:
-        point = scale_to_norm(threat.norm, threat.eps, x, pattern)
-        return point, threat.distance(x, point)
-
-    added, far = jax.jit(jax.vmap(one))(jnp.asarray(images), patterns[jnp.asarray(made.label)])
+    added, far = _with_pattern(threat, jnp.asarray(images), patterns, jnp.asarray(made.label))
     chosen = suits.reshape(-1, 1, 1, 1)
     return made._replace(
         image=np.where(chosen, images, np.asarray(added)).astype(np.float32),

@@ -64,14 +64,3 @@ TRANSFORMS: dict[str, Transform] = {
     "shift2": shift2,
     "flip_shift4": flip_shift4,
 }
-
-
-def transform(name: str) -> Transform:
-    """A transform by name.
-
-    Raises:
-      ValueError: for an unknown name.
-    """
-    if name not in TRANSFORMS:
-        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}, got {name!r}")
-    return TRANSFORMS[name]

@@ -32,12 +32,14 @@ class Sources:
       standard: the standard network (an ensemble's first).
       attacked: what the sets are built from: the standard network, or the ensemble.
       robust: the independently trained robust network.
-      standing: network name to `[E, N]` bool, correct on the evaluation images at each eps.
+      clean: network name to `[N]` bool, correct on the evaluation images.
+      standing: network name to `[E, M]` bool, correct at each eps on those drawn for the sweep.
     """
 
     standard: ModelFn
     attacked: ModelFn
     robust: ModelFn
+    clean: dict[str, np.ndarray]
     standing: dict[str, np.ndarray]
 
 
@@ -59,24 +61,25 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
         robust = plan.given_robust.model_fn()
     else:
         robust = make("robust", plan.robust)
-    standing = {
-        name: _standing(config, plan, run, name, fn)
-        for name, fn in (("standard", standards[0]), ("robust", robust))
-    }
+    both = {"standard": standards[0], "robust": robust}
     return Sources(
-        standard=standards[0], attacked=ensemble(*standards), robust=robust, standing=standing
+        standard=standards[0],
+        attacked=ensemble(*standards),
+        robust=robust,
+        clean={name: advfeat.accuracy(fn, *plan.evaluation) for name, fn in both.items()},
+        standing={name: _standing(config, plan, run, name, fn) for name, fn in both.items()},
     )
 
 
 def _standing(
     config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn
 ) -> np.ndarray:
-    """`[E, N]`: which evaluation images the network gets right under PGD at each eps."""
+    """`[E, M]`: which of M evaluation images the network gets right under PGD at each eps."""
     path = run.arrays_path(f"measured/{name}")
     if path.exists():
         with np.load(path) as saved:
             return saved["robust"]
-    images, labels = plan.evaluation
+    images, labels = _some(config, plan)
     total = len(images) * sum(eps > 0 for eps in plan.eps_grid)
     norm, steps = plan.threat.norm, 1 if config.dry_run else config.eval_steps
     with tqdm(total=total, desc=f"PGD on the {name} network", unit="image") as bar:
@@ -95,6 +98,13 @@ def _standing(
         f"measured/{name}", {"epsilons": sweep.epsilons, "robust": sweep.robust}, provenance
     )
     return sweep.robust
+
+
+def _some(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = plan.evaluation
+    count = min(config.eval_examples or len(images), len(images))
+    rows = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:count])
+    return images[rows], labels[rows]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

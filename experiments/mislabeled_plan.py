@@ -66,6 +66,9 @@ class Config(BaseConfig):
         None, "Where accuracy under attack is measured. " + _PRESET, kind="eps_list"
     )
     eval_steps: int = flag(20, "PGD steps of that measurement.", kind="count")
+    eval_examples: int = flag(
+        1000, "Images of that measurement, drawn by the seed; 0: all.", kind="natural"
+    )
     sources: int | None = flag(
         None,
         "Standard networks that build the sets together, as an ensemble. " + _PRESET,

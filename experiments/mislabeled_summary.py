@@ -47,7 +47,7 @@ def summarise(
     }
     for name, standing in networks.standing.items():
         summary[name] = {
-            "clean_accuracy": measures.rate(standing[plan.eps_grid.index(0.0)]),
+            "clean_accuracy": measures.rate(networks.clean[name]),
             "robust_accuracy": measures.rate(standing[at]),
             "accuracy_by_eps": [
                 {"eps": eps, "accuracy": measures.rate(row)}

@@ -102,7 +102,10 @@ def main(
     try:
         run(parse(config_class, sys.argv[1:] if arguments is None else arguments, doc))
     except HelpRequested as help_text:
-        print(help_text)
+        try:
+            print(help_text, flush=True)
+        except BrokenPipeError:  # a pager left early; Python would flush once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
         print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)

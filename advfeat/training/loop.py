@@ -19,7 +19,7 @@ import optax
 from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_update
-from advfeat.transforms import TRANSFORMS, transform
+from advfeat.transforms import TRANSFORMS
 from advfeat.types import Key, LossFn
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
@@ -158,7 +158,7 @@ def fit(
     ids = np.arange(count) if ids is None else ids
     data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
     key_order, key_steps = jax.random.split(key)
-    update = partial(train_update, make_optimiser=make, augment=transform(how.augment))
+    update = partial(train_update, make_optimiser=make, augment=TRANSFORMS[how.augment])
     done = int(state.step)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)
