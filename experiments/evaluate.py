@@ -1,0 +1,226 @@
+"""Measures how robust a network is: AutoAttack, or attacks you name, and whether to believe it.
+
+    python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \\
+        --attack=autoattack --norm=l2 --eps=1 --num_examples=445
+
+`--attack` is a suite (autoattack, standard, plus, rand) or attacks with commas, run one after the
+other on what the ones before them left (`--each`: each on all images). A killed run goes on with
+the images it had not decided. Time and numbers stand in BUILD_NOTES.md, "Evaluation".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+import advfeat
+from advfeat import data, measures
+from advfeat.attacks import ATTACKS
+from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.keys import stream
+from advfeat.results import RunDirectory
+from advfeat.suites import SUITES, resolve
+from advfeat.threat import ThreatModel, threat_model
+from experiments import evaluate_report, runner
+from experiments.config import Config as BaseConfig
+from experiments.config import check_linf_eps, flag
+from experiments.evaluate_journal import Journal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """The flags of this experiment."""
+
+    checkpoint: str | None = flag(None, "Run that holds the network: DIR or DIR:NAME (required).")
+    attack: tuple[str, ...] = flag(
+        ("autoattack",),
+        "A suite, or attacks in the order they are to run.",
+        choices=(*SUITES, *ATTACKS),
+    )
+    each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
+    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
+    eps: float | None = flag(None, "Its eps, pixels in [0, 1], as in 8/255 (required).", kind="eps")
+    num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
+    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
+    checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
+    sweep_examples: int = flag(
+        200, "Images of accuracy against eps and loss against steps; 0: all.", kind="natural"
+    )
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        for name in ("checkpoint", "eps"):
+            if getattr(self, name) is None:
+                raise ValueError(f"flag --{name} is missing")
+        check_linf_eps(self.norm, eps=self.eps or 0.0)
+        suites = [name for name in self.attack if name in SUITES]
+        if suites and len(self.attack) > 1:
+            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
+        if len(set(self.attack)) != len(self.attack):
+            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      network: what is attacked.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      ids: `[N]`, the images' places in the test set.
+      class_names: of the data set.
+      threat: the threat model.
+      suite: names of the attacks, or of a suite.
+    """
+
+    network: Network
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    class_names: tuple[str, ...]
+    threat: ThreatModel
+    suite: tuple[str, ...]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    assert config.checkpoint is not None
+    assert config.eps is not None
+    network = load_network(config.checkpoint)
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    check_fits(
+        network,
+        class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+        reference=config.checkpoint,
+    )
+    threat = threat_model(config.norm, config.eps)
+    suite = ("fgsm", "pgd") if config.dry_run else config.attack
+    resolve(suite, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    test = data.subset(
+        dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
+    )
+    return Plan(
+        network=network,
+        images=data.unit(test.image),
+        labels=test.label,
+        ids=test.id,
+        class_names=tuple(dataset.class_names),
+        threat=threat,
+        suite=suite,
+    )
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Attacks, looks for reasons not to believe it, draws and reports."""
+    fn = plan.network.model_fn()
+    root = jax.random.key(config.seed)
+    with Journal(run) as journal:
+        result = advfeat.evaluate(
+            stream(root, "suite"),
+            fn,
+            plan.images,
+            plan.labels,
+            threat=plan.threat,
+            suite=plan.suite,
+            sequential=not config.each,
+            batch_size=config.batch_size,
+            ids=plan.ids,
+            checks=config.checks and not config.dry_run,
+            done=journal.done,
+            on_part=journal.part,
+            on_attack=journal.attack,
+        )
+        seconds = journal.seconds()
+    print(result)
+    run.save_arrays(
+        "adversarial",
+        {
+            "image": plan.images,
+            "label": plan.labels,
+            "id": plan.ids,
+            "adversarial": result.adversarial,
+            "clean": result.clean,
+            "robust": result.robust,
+            "fooled_by": result.fooled_by,
+            "distance": result.distance,
+        },
+        {
+            "checkpoint": config.checkpoint,
+            "threat": {"norm": config.norm, "eps": config.eps},
+            "attacks": [part.name for part in result.attacks],
+            "fooled_by": "place in attacks; -1: stands, -2: wrong without an attack",
+        },
+    )
+    summary = {
+        "dataset": config.dataset,
+        "norm": config.norm,
+        "eps": config.eps,
+        "num_examples": len(plan.labels),
+        "suite": result.suite,
+        "clean_accuracy": result.clean_accuracy,
+        "robust_accuracy": result.robust_accuracy,
+        "attacks": {
+            part.name: {
+                "robust_accuracy": part.robust_accuracy,
+                "tried": int(part.tried.sum()),
+                "fooled": int(part.fooled.sum()),
+                "forward_passes": part.forward_passes,
+                "gradients": part.gradients,
+                "seconds": seconds.get(part.name, part.seconds),
+            }
+            for part in result.attacks
+        },
+        "trusted": result.trusted,
+        "warnings": [warned._asdict() for warned in result.warnings],
+        "curves": _curves(config, plan, fn),
+        "claims": [],
+    }
+    evaluate_report.write(config, plan, run, result, summary)
+    return summary
+
+
+def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
+    """Accuracy against eps, and the best loss so far against steps, on some of the images."""
+    count = config.sweep_examples or len(plan.labels)
+    images, labels = plan.images[:count], plan.labels[:count]
+    key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
+    norm, steps = plan.threat.norm, 2 if config.dry_run else 20
+    if not np.isfinite(eps) or eps == 0:
+        return {}
+    grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
+    sweep = advfeat.evaluate_epsilons(
+        key,
+        lambda e: advfeat.pgd(threat_model(norm, e), steps=steps),
+        fn,
+        images,
+        labels,
+        grid,
+        batch_size=config.batch_size,
+    )
+    by_step = advfeat.loss_by_step(
+        key, advfeat.pgd(plan.threat, steps=2 * steps), fn, images, labels,
+        batch_size=config.batch_size,
+    )
+    return {
+        "examples": len(labels),
+        "accuracy_by_eps": [
+            {"eps": e, "accuracy": measures.rate(row)}
+            for e, row in zip(grid, sweep.robust, strict=True)
+        ],
+        "loss_by_step": [float(value) for value in by_step.mean(axis=0)],
+    }
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="evaluate")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

@@ -1,0 +1,97 @@
+"""What a killed evaluation had decided, on disk, so that the same command goes on with the rest."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from advfeat.results import RunDirectory
+from advfeat.suite import Part
+
+SAVE_SECONDS = 30.0  # a kill loses at most this much work
+
+
+class Journal:
+    """Keeps the parts of an evaluation in `parts/` of its run, and shows a bar.
+
+    Attributes:
+      done: what earlier processes had decided, by attack.
+    """
+
+    def __init__(self, run: RunDirectory):
+        self._run = run
+        self.done: dict[str, Part] = {}
+        self._seconds: dict[str, float] = {}
+        self._count = 0
+        found: dict[str, list[Part]] = {}
+        for path in sorted(run.path.glob("parts/*.npz")):
+            with np.load(path) as saved:
+                name = str(saved["attack"])
+                part = Part(*(saved[field] for field in Part._fields))
+                self._seconds[name] = self._seconds.get(name, 0.0) + float(saved["seconds"])
+            found.setdefault(name, []).append(part)
+            self._count += 1
+        for name, parts in found.items():
+            joined = zip(*parts, strict=True)
+            self.done[name] = Part(*(np.concatenate(columns) for columns in joined))
+        self._name = ""
+        self._waiting: list[Part] = []
+        self._since = time.perf_counter()
+        self._bar: Any = None
+
+    def attack(self, name: str, count: int) -> None:
+        """An attack begins on so many images."""
+        self._finish()
+        self._name, self._since = name, time.perf_counter()
+        known = len(self.done[name].rows) if name in self.done else 0
+        self._bar = tqdm(total=count, initial=known, desc=name, unit="image")
+
+    def part(self, name: str, part: Part) -> None:
+        """Some images have just been decided."""
+        self._waiting.append(part)
+        self._bar.update(len(part.rows))
+        if time.perf_counter() - self._since > SAVE_SECONDS:
+            self._flush()
+
+    def seconds(self) -> dict[str, float]:
+        """Wall time by attack, over all processes of the run."""
+        self._finish()
+        return dict(self._seconds)
+
+    def _flush(self) -> None:
+        now = time.perf_counter()
+        passed, self._since = now - self._since, now
+        self._seconds[self._name] = self._seconds.get(self._name, 0.0) + passed
+        if not self._waiting:
+            return
+        joined = Part(*(np.concatenate(c) for c in zip(*self._waiting, strict=True)))
+        fooled = int(joined.fooled.sum())
+        arrays = {**joined._asdict(), "attack": np.str_(self._name), "seconds": passed}
+        self._run.save_arrays(f"parts/{self._count:05d}", arrays, {"attack": self._name})
+        self._run.log(
+            self._count, stage=f"attack/{self._name}", decided=len(joined.rows), fooled=fooled
+        )
+        self._count += 1
+        self._waiting = []
+
+    def _finish(self) -> None:
+        if self._bar is not None:
+            self._flush()
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # What was decided before an error or Ctrl-C is kept as well.
+        self._finish()

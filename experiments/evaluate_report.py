@@ -1,0 +1,185 @@
+"""The report of an evaluation: the table, what speaks against it, the figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import advfeat
+from advfeat import figures
+from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
+from advfeat.results import RunDirectory
+from advfeat.suite import SuiteResult
+from experiments.config import format_eps
+
+if TYPE_CHECKING:
+    from experiments.evaluate import Config, Plan
+
+
+def write(
+    config: Config, plan: Plan, run: RunDirectory, result: SuiteResult, summary: dict[str, Any]
+) -> None:
+    """Writes the figures and `report.html`."""
+    sections = [
+        Section("Accuracy, attack by attack", _attacks(config, run, summary)),
+        Section("When not to believe it", _warnings(summary)),
+        Section("How the attacks went", _curves(config, plan, run, summary)),
+    ]
+    gallery = _gallery(plan, run, result)
+    if gallery:
+        sections.append(Section("What fooled it", gallery))
+    write_report(
+        run.report,
+        title=f"How robust is {config.checkpoint}?",
+        findings=_findings(config, summary),
+        sections=sections,
+        command=config.command("experiments.evaluate"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
+    eps = format_eps(summary["eps"])
+    told = [
+        f"Of {summary['num_examples']} test images the network is right on "
+        f"{format_rate(summary['clean_accuracy'])} without an attack and on "
+        f"{format_rate(summary['robust_accuracy'])} in the worst case of all attacks "
+        f"({config.norm}, eps {eps})."
+    ]
+    if summary["warnings"]:
+        codes = ", ".join(dict.fromkeys(warned["code"] for warned in summary["warnings"]))
+        told.append(
+            f"There are warnings ({codes}). "
+            + (
+                "They say how the number was come by; nothing speaks against it."
+                if summary["trusted"]
+                else "This number is not to be believed before they are explained."
+            )
+        )
+    elif config.checks:
+        told.append("None of the checks for a number not to be believed found anything.")
+    else:
+        told.append("No check was made for signs that the number should not be believed.")
+    return told
+
+
+def _attacks(
+    config: Config, run: RunDirectory, summary: dict[str, Any]
+) -> list[str | Table | Picture]:
+    order = "each on every image" if config.each else "each on what the ones before it left"
+    rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
+    for name, part in summary["attacks"].items():
+        rows.append([
+            name,
+            part["robust_accuracy"],
+            part["tried"],
+            part["fooled"],
+            f"{part['forward_passes']:,}",
+            f"{part['gradients']:,}",
+            format_seconds(part["seconds"]),
+        ])
+    rows.append(["worst case", summary["robust_accuracy"], None, None, None, None, None])
+    shown = {
+        "clean": {"accuracy": summary["clean_accuracy"]},
+        **{n: {"accuracy": part["robust_accuracy"]} for n, part in summary["attacks"].items()},
+        "worst case": {"accuracy": summary["robust_accuracy"]},
+    }
+    chart = figures.bars(shown, ylabel="accuracy")
+    return [
+        Table(
+            caption=f"Accuracy after each attack, {order}; 95 % intervals over images. Passes are "
+            "forward passes (those of gradients included) and backward passes; time includes "
+            "compilation",
+            columns=["attack", "accuracy", "tried", "fooled", "forward", "backward", "time"],
+            rows=rows,
+        ),
+        Picture(
+            path=figures.save(chart, run.figure("attacks")),
+            alt="Accuracy after each attack",
+            caption="The same as bars.",
+        ),
+    ]
+
+
+def _warnings(summary: dict[str, Any]) -> list[str | Table | Picture]:
+    if not summary["warnings"]:
+        return ["Nothing was found that speaks against the number."]
+    rows = [[warned["code"], warned["sentence"]] for warned in summary["warnings"]]
+    return [Table(caption="What was seen, and what it means", columns=["sign", ""], rows=rows)]
+
+
+def _curves(
+    config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
+) -> list[str | Table | Picture]:
+    found = summary["curves"]
+    if not found:
+        return ["Without a finite eps above 0 there is no curve to draw."]
+    by_eps = found["accuracy_by_eps"]
+    sweep = figures.curves(
+        [part["eps"] for part in by_eps],
+        {"test images under PGD": [part["accuracy"] for part in by_eps]},
+        xlabel=f"eps ({config.norm}, pixels in [0, 1])",
+        chance=1 / len(plan.class_names),
+    )
+    losses = figures.curves(
+        list(range(len(found["loss_by_step"]))),
+        {"mean of the highest loss so far": found["loss_by_step"]},
+        xlabel="PGD steps",
+        ylabel="cross-entropy",
+        rates=False,
+    )
+    count = found["examples"]
+    return [
+        Picture(
+            path=figures.save(sweep, run.figure("epsilons")),
+            alt="Accuracy against eps",
+            caption=f"PGD on {count} images: right on the clean image and at this eps and every "
+            "smaller one. A sound measurement falls to 0 as eps grows.",
+        ),
+        Picture(
+            path=figures.save(losses, run.figure("losses")),
+            alt="Loss against steps",
+            caption=f"PGD on {count} images. A curve that still rises at its end asks for more "
+            "steps.",
+        ),
+    ]
+
+
+def _gallery(plan: Plan, run: RunDirectory, result: SuiteResult) -> list[str | Table | Picture]:
+    fooled = np.flatnonzero(result.fooled_by >= 0)
+    # Some of each attack's, since the first attack fools most.
+    groups = [fooled[result.fooled_by[fooled] == i] for i in range(len(result.attacks))]
+    rows = np.concatenate([group[: max(1, 5 // max(1, len(groups)))] for group in groups])[:5]
+    if not len(rows):
+        return []
+    logits = [
+        advfeat.predict(plan.network.model_fn(), images[rows])
+        for images in (plan.images, result.adversarial)
+    ]
+
+    def says(which: int, place: int) -> tuple[str, float]:
+        scores = np.exp(logits[which][place] - logits[which][place].max())
+        best = int(scores.argmax())
+        return plan.class_names[best], float(scores[best] / scores.sum())
+
+    examples = [
+        figures.Example(
+            original=plan.images[row],
+            perturbed=result.adversarial[row],
+            label=plan.class_names[plan.labels[row]],
+            new_label=says(1, place)[0],
+            networks={"the network": (says(0, place), says(1, place))},
+        )
+        for place, row in enumerate(rows)
+    ]
+    strip = figures.example_strip(examples, norm=plan.threat.norm.name)
+    names = ", ".join(dict.fromkeys(result.attacks[result.fooled_by[row]].name for row in rows))
+    return [
+        Picture(
+            path=figures.save(strip, run.figure("gallery")),
+            alt="Images, what was added to them, and what the network then says",
+            caption=f"Images fooled by {names}.",
+        )
+    ]

@@ -1,0 +1,129 @@
+"""AutoAttack of advfeat beside PyTorch's, on the same weights, points and cores, one after the other.
+
+    pip install -e ".[peers]"
+    python tests/bench_autoattack.py --checkpoint=RUN --dataset=mnist --norm=linf --eps=0.1 \
+        --num_examples=1000 --peers=torchattacks [--authors=CLONE_OF_fra31/auto-attack]
+
+Prints one JSON object per line: robust accuracy, wall time with everything in it (compilation,
+loading of code apart), and how many points the verdicts differ on. Not a test: nothing is asserted.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+
+import jax
+import numpy as np
+import torch
+from torch_mirror import Mirror, from_torch, to_torch
+
+import advfeat
+from advfeat import data
+from advfeat.checkpoints import load_network
+from experiments.config import parse_eps
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+def ours(network, threat, x, y, batch_size, seed):
+    """Ours: robust flags, adversarial images, extra facts."""
+    found = advfeat.evaluate(
+        jax.random.key(seed), network.model_fn(), x, y, threat=threat, suite="standard",
+        batch_size=batch_size, checks=False,
+    )
+    parts = {
+        part.name: {
+            "robust": float(part.robust.mean()), "seconds": round(part.seconds, 1),
+            "forward": part.forward_passes, "backward": part.gradients,
+        }
+        for part in found.attacks
+    }
+    return found.robust, found.adversarial, {"attacks": parts}
+
+
+def torchattacks_(network, threat, x, y, batch_size, seed):
+    """torchattacks' AutoAttack."""
+    import torchattacks
+
+    torch.manual_seed(seed)
+    model = Mirror(network).eval()
+    attack = torchattacks.AutoAttack(
+        model, norm=NORMS[threat.norm.name], eps=float(threat.eps), version="standard",
+        n_classes=len(network.spec.class_names), seed=seed,
+    )
+    found = [
+        from_torch(attack(to_torch(x[i : i + batch_size]), torch.from_numpy(y[i : i + batch_size])))
+        for i in range(0, len(x), batch_size)
+    ]
+    return None, np.concatenate(found), {}
+
+
+def authors(path):
+    """The AutoAttack authors' code, from a clone of their repository."""
+
+    def run(network, threat, x, y, batch_size, seed):
+        sys.path.insert(0, path)
+        from autoattack import AutoAttack
+
+        attack = AutoAttack(
+            Mirror(network).eval(), norm=NORMS[threat.norm.name], eps=float(threat.eps),
+            version="standard", device="cpu", seed=seed,
+        )
+        log = io.StringIO()
+        with contextlib.redirect_stdout(log):
+            found = attack.run_standard_evaluation(
+                to_torch(x), torch.from_numpy(y), bs=batch_size
+            )
+        lines = [line for line in log.getvalue().splitlines() if "robust accuracy" in line]
+        return None, from_torch(found), {"log": lines}
+
+    return run
+
+
+def main():
+    """Reads the command line and prints the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--dataset", default="digits")
+    parser.add_argument("--classes", default=None)
+    parser.add_argument("--norm", default="linf", choices=NORMS)
+    parser.add_argument("--eps", type=parse_eps, required=True)
+    parser.add_argument("--num_examples", type=int, default=1000)
+    parser.add_argument("--batch_size", type=int, default=250)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", default="torchattacks")
+    parser.add_argument("--authors", default=None)
+    args = parser.parse_args()
+    network = load_network(args.checkpoint)
+    classes = tuple(args.classes.split(",")) if args.classes else None
+    test = data.subset(data.load(args.dataset, classes=classes).test, args.num_examples, seed=0)
+    x, y = data.unit(test.image), test.label.astype(np.int64)
+    threat = advfeat.threat_model(args.norm, args.eps)
+    runs = {"advfeat": ours}
+    if "torchattacks" in args.peers:
+        runs["torchattacks"] = torchattacks_
+    if args.authors:
+        runs["authors"] = authors(args.authors)
+    fn, robust = network.model_fn(), {}
+    clean = advfeat.accuracy(fn, x, y)
+    for name, run in runs.items():
+        begun = time.perf_counter()
+        flags, found, rest = run(network, threat, x, y, args.batch_size, args.seed)
+        seconds = time.perf_counter() - begun
+        if flags is None:
+            flags = advfeat.accuracy(fn, np.clip(found, 0, 1), y) & clean
+        robust[name] = flags
+        far = jax.vmap(threat.distance)(x, found)
+        print(json.dumps({
+            "who": name, "points": len(x), "clean": float(clean.mean()),
+            "robust": float(flags.mean()), "seconds": round(seconds, 1),
+            "farthest": float(far.max()), "differs_from_ours": int((flags != robust["advfeat"]).sum()),
+            **rest,
+        }), flush=True)
+
+
+if __name__ == "__main__":
+    main()
