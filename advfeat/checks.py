@@ -120,3 +120,30 @@ def check_positive(value: Any, *, name: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+
+
+def check_norm(norm: str, *, allowed: tuple[str, ...], attack: str) -> None:
+    """Checks that an attack is defined for the norm of its threat model.
+
+    >>> check_norm("linf", allowed=("l2",), attack="ddn")
+    Traceback (most recent call last):
+    ...
+    ValueError: threat must measure in l2 for ddn, got linf
+    """
+    if norm not in allowed:
+        raise ValueError(f"threat must measure in {' or '.join(allowed)} for {attack}, got {norm}")
+
+
+def check_fraction(value: Any, *, name: str) -> None:
+    """Checks a number in [0, 1) such as the share by which a radius shrinks.
+
+    Traced values pass, since they have no value yet.
+
+    >>> check_fraction(1.5, name="gamma")
+    Traceback (most recent call last):
+    ...
+    ValueError: gamma must lie in [0, 1), got 1.5
+    """
+    check_eps(value, name=name)
+    if is_concrete(value) and np.max(np.asarray(value, np.float64)) >= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1), got {np.max(np.asarray(value)):g}")

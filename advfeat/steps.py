@@ -128,6 +128,18 @@ def from_optax(make: Callable[..., optax.GradientTransformation]) -> OptaxRule:
     return OptaxRule(make)
 
 
+def cosine(first: float | Array, last: float | Array, count: Array, steps: int) -> Array:
+    """`[]`, a step size that falls from `first` at count 0 to `last` at count `steps`.
+
+    Half a period of the cosine: Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983,
+    equation 5, without restarts.
+
+    >>> [float(cosine(1.0, 0.0, count, 4).round(2)) for count in jnp.arange(5)]
+    [1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    return last + (first - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * count / steps))
+
+
 def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Array) -> Any:
     """The optimiser's state with carries of the example's kind, as `shard_map` needs them."""
     state = rule(threat, step_size).init(x0)

@@ -1,0 +1,206 @@
+"""The L2 attack of Carlini and Wagner: the distance and a hinge on the margin, summed.
+
+Carlini and Wagner (2017), "Towards Evaluating the Robustness of Neural Networks",
+https://arxiv.org/abs/1608.04644, sections V and VI.A.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advfeat import ascent
+from advfeat.ascent import Ascent
+from advfeat.attacks.tradeoff import Tradeoff, alternated, confident, searched, tradeoff
+from advfeat.checks import check_eps, check_norm, check_positive
+from advfeat.losses import margin
+from advfeat.objectives import untargeted
+from advfeat.steps import StepRule, from_optax, initial_state
+from advfeat.stepwise import Stepwise
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
+
+SEARCHES = ("binary", "fixed", "alternating")
+SHRINK = 0.999999  # the authors': keeps black and white pixels at a finite place
+
+
+class CarliniWagnerState(NamedTuple):
+    """State of the attack.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      w: what is optimised: the iterate is `(tanh(w) + 1) / 2`, which cannot leave the box.
+      rule: Adam's state.
+      tradeoff: the weight of the hinge, and the search for it.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    w: Array
+    rule: Any
+    tradeoff: Tradeoff
+
+
+def from_box(x: Array) -> Array:
+    """Where an image of the box lies in the space of `w`."""
+    return jnp.arctanh(SHRINK * (2.0 * x - 1.0))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+class CarliniWagner(Stepwise):
+    """The attack of Carlini and Wagner: an `AttackFn`. Make one with `carlini_wagner`.
+
+    Attributes:
+      threat: L2; its eps bounds the search, infinity included.
+      step_size: `[]` float32, of Adam, in the space of `w`.
+      initial_const: `[]` float32, the (first) weight of the hinge.
+      confidence: `[]` float32, kappa: the score from which on a point is a success.
+      rate: `[]` float32, by which share an alternating weight changes per step.
+      steps: moves of all inner runs together.
+      length: moves of one inner run.
+      search: `binary`, `fixed` or `alternating`.
+      objective: what to ascend; its score must be positive exactly where it succeeds.
+      rule: the optimiser.
+    """
+
+    threat: ThreatModel
+    step_size: Array
+    initial_const: Array
+    confidence: Array
+    rate: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    length: int = dataclasses.field(metadata={"static": True})
+    search: str = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    rule: StepRule = dataclasses.field(metadata={"static": True})
+    prefer = staticmethod(ascent.by_distance)
+
+    def kernel(self, x0: Array) -> Ascent:
+        """Adam on `w`; after the last point of an inner run, the next one begins at `x0`."""
+
+        def begin(x0: Array, start: Array, count: Array, weight: Tradeoff) -> CarliniWagnerState:
+            rule = initial_state(self.rule, self.threat, self.step_size, x0)
+            return CarliniWagnerState(start, x0, count, from_box(start), rule, weight)
+
+        def init(key: Key, x0: Array, start: Array) -> CarliniWagnerState:
+            del key
+            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+            return begin(x0, start, count, tradeoff(x0, self.initial_const))
+
+        def update(state: CarliniWagnerState, evaluation: Evaluation) -> CarliniWagnerState:
+            x0, count, success = state.x0, state.count + 1, evaluation.success
+            rule = self.rule(self.threat, self.step_size)
+            move, memory = rule.update(self._slope(state, evaluation), state.rule, state.w)
+            w = state.w + move
+            x = self.threat.project(x0, 0.5 * (jnp.tanh(w) + 1.0))
+            if self.search == "alternating":
+                weight = alternated(state.tradeoff, success, self.rate)
+                return CarliniWagnerState(x, x0, count, w, memory, weight)
+            if self.search == "fixed":
+                return CarliniWagnerState(x, x0, count, w, memory, state.tradeoff)
+            ended = (count % self.length == 0) & (count < self.steps)
+            weight = searched(state.tradeoff, success, ended)
+            moved = CarliniWagnerState(x, x0, count, w, memory, weight)
+            again = begin(x0, x0, count, weight)
+            return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, moved)
+
+        return Ascent(init, update)
+
+    def _slope(self, state: CarliniWagnerState, evaluation: Evaluation) -> Array:
+        """The gradient in w of `lambda * min(score, kappa) - |x - x0|^2`, equation (2) negated."""
+        gradient = evaluation.grad
+        assert gradient is not None
+        hinge = state.tradeoff.weight * (evaluation.score < self.confidence)
+        slope = hinge.astype(gradient.dtype) * gradient - 2.0 * (state.x - state.x0)
+        tanh = jnp.tanh(state.w)
+        return slope * 0.5 * (1.0 - tanh * tanh)
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In L2."""
+        return self.threat.distance(x0, x)
+
+    def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """White box; success asks for the confidence."""
+        return confident(super().oracle(model_fn, aim), self.confidence)
+
+    def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """One forward pass; success asks for the confidence."""
+        return confident(super().value_oracle(model_fn, aim), self.confidence)
+
+
+def carlini_wagner(
+    threat: ThreatModel,
+    *,
+    steps: int = 1000,
+    search: str = "binary",
+    searches: int = 9,
+    step_size: float | Array = 1e-2,
+    initial_const: float | Array = 1e-3,
+    confidence: float | Array = 0.0,
+    rate: float | Array = 0.02,
+    objective: Objective | None = None,
+    rule: StepRule = from_optax(optax.adam),
+) -> CarliniWagner:
+    """The nearest adversarial example in L2: minimises `|delta|^2 + lambda * max(-score, -kappa)`.
+
+    Args:
+      threat: L2. An infinite eps looks for the nearest adversarial example anywhere in the box; a
+        finite one only within eps, and succeeds only there.
+      steps: moves of one inner run. The authors have 10,000, and stop most runs far earlier.
+      search: how lambda is found. `fixed`: it is `initial_const`. `binary`: by `searches` runs of
+        `steps` each, ten times larger until the first success, then by halving the interval.
+        `alternating`: within one run, larger after each failure and smaller after each success.
+      searches: inner runs of a binary search.
+      step_size: `[]`, of the optimiser.
+      initial_const: `[]`, the (first) lambda.
+      confidence: `[]`, kappa: how much the score has to exceed 0.
+      rate: `[]`, by which share an alternating lambda changes per step.
+      objective: what to ascend; by default the margin away from the label. Its score has to be
+        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+      rule: the optimiser in the space of the hyperbolic tangent's argument.
+
+    Returns:
+      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
+      example is a success itself.
+
+    Raises:
+      ValueError: for another norm, an unknown search, counts below 1, or a negative or NaN number.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = carlini_wagner(advfeat.l2(jnp.inf), steps=100)
+    >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
+    >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
+    ([0.6, 0.6], 0.14)
+    """
+    check_norm(threat.norm.name, allowed=("l2",), attack="carlini_wagner")
+    check_positive(steps, name="steps")
+    check_positive(searches, name="searches")
+    if search not in SEARCHES:
+        raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {search!r}")
+    numbers = {
+        "step_size": step_size,
+        "initial_const": initial_const,
+        "confidence": confidence,
+        "rate": rate,
+    }
+    for name, value in numbers.items():
+        check_eps(value, name=name)
+    return CarliniWagner(
+        threat=threat,
+        **{name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()},
+        steps=steps * searches if search == "binary" else steps,
+        length=steps,
+        search=search,
+        objective=untargeted(margin) if objective is None else objective,
+        rule=rule,
+    )

@@ -1,0 +1,175 @@
+"""DDN: the nearest adversarial example in L2, its direction and its norm found apart.
+
+Rony et al. (2019), "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial
+Attacks and Defenses", https://arxiv.org/abs/1811.09600, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent, norms
+from advfeat.ascent import Ascent
+from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
+from advfeat.objectives import untargeted
+from advfeat.steps import cosine
+from advfeat.stepwise import Stepwise
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Evaluation, Key, Objective
+
+FIRST_STEP, LAST_STEP = 1.0, 0.01  # the paper's, in L2
+AT_EDGE = 0.999  # share of eps from which on a larger radius would change nothing
+
+
+class DDNState(NamedTuple):
+    """State of DDN.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      radius: `[]`, of the sphere that the iterate was put on, before the box.
+      key: of the random directions where the gradient is zero.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    radius: Array
+    key: Key
+
+
+def quantised(threat: ThreatModel, x0: Array, x: Array, levels: int) -> Array:
+    """An allowed point near `x` whose pixels are multiples of `1 / (levels - 1)`.
+
+    The nearest one where the threat model allows it; otherwise every pixel is rounded towards
+    `x0`, and keeps the value of `x0` where no level lies between.
+    """
+    top = levels - 1
+    nearest = jnp.round(x * top) / top
+    low, high = jnp.minimum(x0, x), jnp.maximum(x0, x)
+    inwards = jnp.where(x > x0, jnp.floor(x * top), jnp.ceil(x * top)) / top
+    point = jnp.where(threat.contains(x0, nearest), nearest, jnp.clip(inwards, low, high))
+    return point.astype(x0.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+class DecoupledDirectionNorm(Stepwise):
+    """DDN: an `AttackFn`. Make one with `ddn`.
+
+    Attributes:
+      threat: L2; its eps bounds the search, infinity included.
+      gamma: `[]` float32, by which share the radius shrinks or grows in a step.
+      initial_norm: `[]` float32, the first radius.
+      steps: moves.
+      levels: values a pixel may take, or None for any in [0, 1].
+      objective: what to ascend.
+    """
+
+    threat: ThreatModel
+    gamma: Array
+    initial_norm: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    levels: int | None = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    prefer = staticmethod(ascent.by_distance)
+
+    def kernel(self, x0: Array) -> Ascent:
+        """A step of the gradient's direction, then back onto the sphere of the current radius."""
+        widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
+
+        def init(key: Key, x0: Array, start: Array) -> DDNState:
+            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+            radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, widest)
+            return DDNState(start, x0, count, radius.astype(x0.dtype), key)
+
+        def update(state: DDNState, evaluation: Evaluation) -> DDNState:
+            x, x0, count, radius, key = state
+            step_size = cosine(FIRST_STEP, LAST_STEP, count, self.steps)
+            offset = x - x0 + step_size * self._direction(state, evaluation.grad)
+            # What the box cuts off makes the iterate nearer than its radius, so that the radius
+            # may have to exceed eps; it grows no further once the iterate itself lies on the edge.
+            at_edge = self.threat.distance(x0, x) >= AT_EDGE * self.threat.eps
+            growth = jnp.where(at_edge, 1.0, 1.0 + self.gamma)
+            radius = radius * jnp.where(evaluation.success, 1.0 - self.gamma, growth)
+            radius = jnp.minimum(radius, self.threat.norm.diameter(x0.size)).astype(x0.dtype)
+            moved = x0 + radius * norms.L2.direction(x0, offset)
+            moved = self.threat.project(x0, moved)
+            if self.levels is not None:
+                moved = quantised(self.threat, x0, moved, self.levels)
+            return DDNState(moved, x0, count + 1, radius, key)
+
+        return Ascent(init, update)
+
+    def _direction(self, state: DDNState, gradient: Array | None) -> Array:
+        """Of the gradient; a random one where that is zero, as in the authors' code."""
+        assert gradient is not None
+        noise = jax.random.normal(jax.random.fold_in(state.key, state.count), state.x.shape)
+        known = jnp.where(jnp.any(gradient != 0), gradient, noise.astype(gradient.dtype))
+        return norms.L2.direction(state.x, known)
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In L2."""
+        return self.threat.distance(x0, x)
+
+
+def ddn(
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    gamma: float | Array = 0.05,
+    initial_norm: float | Array = 1.0,
+    levels: int | None = None,
+    objective: Objective | None = None,
+) -> DecoupledDirectionNorm:
+    """The nearest adversarial example in L2 by decoupled direction and norm, algorithm 1.
+
+    Each step goes along the gradient, by a length that falls from 1 to 0.01 on a cosine, and back
+    onto a sphere around the example, whose radius shrinks after a success and grows otherwise.
+
+    Args:
+      threat: L2. An infinite eps looks for the nearest adversarial example anywhere in the box; a
+        finite one only within eps, and succeeds only there.
+      steps: moves; the paper has 100, 300 and 1000.
+      gamma: `[]`, by which share the radius changes per step, in [0, 1).
+      initial_norm: `[]`, the first radius, in units of [0, 1] pixels.
+      levels: keep the pixels of every iterate to this many equally spaced values, 256 for 8-bit
+        images (what `x` is made of is then assumed to be such values, too); None for no rounding.
+      objective: what to ascend; by default cross-entropy away from the label. A targeted one makes
+        the attack's `y` the target.
+
+    Returns:
+      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
+      example is a success itself.
+
+    Raises:
+      ValueError: for another norm, steps below 1, levels below 2, or a gamma or radius out of
+        range.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = ddn(advfeat.l2(jnp.inf))
+    >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
+    >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
+    ([0.6, 0.6], 0.14)
+    """
+    check_norm(threat.norm.name, allowed=("l2",), attack="ddn")
+    check_positive(steps, name="steps")
+    check_fraction(gamma, name="gamma")
+    check_eps(initial_norm, name="initial_norm")
+    if levels is not None and levels < 2:
+        raise ValueError(f"levels must be a whole number >= 2 or None, got {levels!r}")
+    return DecoupledDirectionNorm(
+        threat=threat,
+        gamma=jnp.asarray(gamma, jnp.float32),
+        initial_norm=jnp.asarray(initial_norm, jnp.float32),
+        steps=steps,
+        levels=levels,
+        objective=untargeted() if objective is None else objective,
+    )

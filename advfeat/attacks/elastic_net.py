@@ -1,0 +1,220 @@
+"""EAD: sparse adversarial examples by an elastic net, the sum of L1 and squared L2.
+
+Chen et al. (2018), "EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial Examples",
+https://arxiv.org/abs/1709.04114, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent
+from advfeat.ascent import Ascent, Prefer, Run
+from advfeat.attacks.tradeoff import Tradeoff, confident, searched, tradeoff
+from advfeat.checks import check_eps, check_norm, check_positive
+from advfeat.losses import margin
+from advfeat.objectives import untargeted
+from advfeat.stepwise import Stepwise
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, Objective, Oracle
+
+DECISIONS = ("l1", "elastic_net")
+
+
+class ElasticNetState(NamedTuple):
+    """State of EAD.
+
+    Attributes:
+      x: the iterate, a candidate for the result.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      ahead: the point extrapolated from the last two iterates, where gradients are taken.
+      tradeoff: the weight of the hinge, and the search for it.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    ahead: Array
+    tradeoff: Tradeoff
+
+
+def shrink(x0: Array, x: Array, beta: Array) -> Array:
+    """Every pixel brought back towards `x0` by beta, but not past it: equation (4), box apart."""
+    step = x - x0
+    return x0 + jnp.sign(step) * jnp.maximum(jnp.abs(step) - beta, 0.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+class ElasticNet(Stepwise):
+    """EAD: an `AttackFn`. Make one with `elastic_net`.
+
+    Attributes:
+      threat: L1; its eps bounds the search, infinity included.
+      beta: `[]` float32, the weight of L1 beside squared L2.
+      step_size: `[]` float32, the first step's.
+      initial_const: `[]` float32, the first weight of the hinge.
+      confidence: `[]` float32, kappa: the score from which on a point is a success.
+      steps: moves of all inner runs together.
+      length: moves of one inner run.
+      decision: which success to keep: the nearest in `l1`, or by the `elastic_net`.
+      objective: what to ascend; its score must be positive exactly where it succeeds.
+    """
+
+    threat: ThreatModel
+    beta: Array
+    step_size: Array
+    initial_const: Array
+    confidence: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    length: int = dataclasses.field(metadata={"static": True})
+    decision: str = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    prefer = staticmethod(ascent.by_distance)
+
+    def kernel(self, x0: Array) -> Ascent:
+        """FISTA; `update` wants the gradient at `ahead`, and whether `x` is a success."""
+
+        def init(key: Key, x0: Array, start: Array) -> ElasticNetState:
+            del key
+            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+            return ElasticNetState(start, x0, count, start, tradeoff(x0, self.initial_const))
+
+        def update(state: ElasticNetState, evaluation: Evaluation) -> ElasticNetState:
+            x0, ahead, count, gradient = state.x0, state.ahead, state.count + 1, evaluation.grad
+            assert gradient is not None
+            since = (state.count % self.length).astype(x0.dtype)
+            step_size = self.step_size * jnp.sqrt(1.0 - since / self.length)
+            hinge = state.tradeoff.weight * (evaluation.score < self.confidence)
+            slope = hinge * gradient - 2.0 * (ahead - x0)
+            x = shrink(x0, ahead + (step_size * slope).astype(x0.dtype), self.beta)
+            x = self.threat.project(x0, x)
+            ahead = jnp.clip(x + since / (since + 3.0) * (x - state.x), 0.0, 1.0)
+            ended = (count % self.length == 0) & (count < self.steps)
+            x, ahead = jnp.where(ended, x0, x), jnp.where(ended, x0, ahead)
+            weight = searched(state.tradeoff, evaluation.success, ended)
+            return ElasticNetState(x, x0, count, ahead, weight)
+
+        return Ascent(init, update)
+
+    def step(self, model_fn: ModelFn, run: Run) -> Run:
+        """Judges the iterate, then moves by the gradient at the extrapolated point."""
+        state: ElasticNetState = run.state
+        key = jax.random.fold_in(run.key, state.count)
+        seen = self.value_oracle(model_fn, run.aim)(key, state.x)
+        slope = self.oracle(model_fn, run.aim)(key, state.ahead)
+        return run._replace(
+            state=self.kernel(state.x0).update(state, slope._replace(success=seen.success)),
+            best=run.note(state.x, seen, self.distance, self._prefer(state.x0)),
+            queries=run.queries + 2,
+            gradients=run.gradients + 1,
+        )
+
+    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
+        """Judges the final iterate too."""
+        return ascent.end(
+            self.value_oracle(model_fn, run.aim),
+            run,
+            distance=self.distance,
+            prefer=self._prefer(run.state.x0),
+        )
+
+    def _prefer(self, x0: Array) -> Prefer:
+        """By the decision rule: `Best.distance` is L1, so the elastic net is computed anew."""
+        if self.decision == "l1":
+            return self.prefer
+
+        def elastic(point: Best) -> Best:
+            square = jnp.sum((point.x - x0) ** 2)
+            return point._replace(distance=self.beta * self.distance(x0, point.x) + square)
+
+        return lambda new, old: self.prefer(elastic(new), elastic(old))
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In L1."""
+        return self.threat.distance(x0, x)
+
+    def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """White box; success asks for the confidence."""
+        return confident(super().oracle(model_fn, aim), self.confidence)
+
+    def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """One forward pass; success asks for the confidence."""
+        return confident(super().value_oracle(model_fn, aim), self.confidence)
+
+
+def elastic_net(
+    threat: ThreatModel,
+    *,
+    steps: int = 1000,
+    searches: int = 9,
+    beta: float | Array = 1e-2,
+    step_size: float | Array = 1e-2,
+    initial_const: float | Array = 1e-3,
+    confidence: float | Array = 0.0,
+    decision: str = "l1",
+    objective: Objective | None = None,
+) -> ElasticNet:
+    """A sparse adversarial example: `c * max(-score, -kappa) + beta * |d|_1 + |d|_2^2`, by FISTA.
+
+    Each step goes down the smooth part and brings every pixel back towards the example by beta, so
+    that most pixels do not change at all. The constant c is found by a binary search over runs.
+
+    Args:
+      threat: L1. An infinite eps looks for the nearest adversarial example anywhere in the box; a
+        finite one only within eps, and succeeds only there.
+      steps: moves of one inner run, each two forward passes and one backward.
+      searches: inner runs: c is ten times larger in the next one until the first success, then in
+        the middle of the interval.
+      beta: `[]`, the weight of L1, in the paper both of the sum and of every step's shrinking.
+      step_size: `[]`, the first step's; falls as the root of what is left of the run.
+      initial_const: `[]`, the first c.
+      confidence: `[]`, kappa: how much the score has to exceed 0.
+      decision: which success is kept: the nearest in `l1`, or the one of least
+        `beta * |d|_1 + |d|_2^2` by `elastic_net`. `Best.distance` is L1 in both cases.
+      objective: what to ascend; by default the margin away from the label. Its score has to be
+        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+
+    Returns:
+      An `AttackFn` for ONE example; its `best` is at distance 0 where the example is a success
+      itself.
+
+    Raises:
+      ValueError: for another norm, an unknown decision rule, counts below 1, or a negative or NaN
+        number.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = elastic_net(advfeat.l1(jnp.inf), steps=100)
+    >>> result = attack(jax.random.key(0), lambda x: jnp.stack([2.0 * x[0] + x[1], 1.0]),
+    ...                 jnp.array([0.5, 0.25]), 0)
+    >>> result.best.x.round(2).tolist()
+    [0.37, 0.25]
+    """
+    check_norm(threat.norm.name, allowed=("l1",), attack="elastic_net")
+    check_positive(steps, name="steps")
+    check_positive(searches, name="searches")
+    if decision not in DECISIONS:
+        raise ValueError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}")
+    numbers = {
+        "beta": beta,
+        "step_size": step_size,
+        "initial_const": initial_const,
+        "confidence": confidence,
+    }
+    for name, value in numbers.items():
+        check_eps(value, name=name)
+    return ElasticNet(
+        threat=threat,
+        **{name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()},
+        steps=steps * searches,
+        length=steps,
+        decision=decision,
+        objective=untargeted(margin) if objective is None else objective,
+    )

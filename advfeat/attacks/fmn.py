@@ -1,0 +1,172 @@
+"""FMN: the nearest adversarial example in L-infinity, L2 or L1 by an adaptive norm constraint.
+
+Pintor et al. (2021), "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints",
+https://arxiv.org/abs/2102.12827, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent, norms
+from advfeat.ascent import Ascent
+from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
+from advfeat.losses import margin
+from advfeat.objectives import untargeted
+from advfeat.steps import cosine
+from advfeat.stepwise import Stepwise
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Evaluation, Key, Objective
+
+DUAL = {"linf": norms.L1, "l2": norms.L2, "l1": norms.LINF}
+"""By a norm's name, the norm of gradients: how fast a score can rise per unit of distance."""
+
+
+class FMNState(NamedTuple):
+    """State of FMN.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      radius: `[]`, epsilon of the paper, of the ball the iterate was projected onto.
+      nearest: `[]`, distance of the nearest success so far; infinite before the first.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    radius: Array
+    nearest: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+class FastMinimumNorm(Stepwise):
+    """FMN: an `AttackFn`. Make one with `fmn`.
+
+    Attributes:
+      threat: its norm is minimised; its eps bounds the search, infinity included.
+      step_size: `[]` float32, the first step's length, in L2 whatever the norm.
+      last_step_size: `[]` float32, the last step's.
+      gamma: `[]` float32, by which share the radius shrinks or grows in the first step.
+      last_gamma: `[]` float32, the last step's.
+      steps: moves.
+      objective: what to ascend; its score must be positive exactly where it succeeds.
+    """
+
+    threat: ThreatModel
+    step_size: Array
+    last_step_size: Array
+    gamma: Array
+    last_gamma: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    prefer = staticmethod(ascent.by_distance)
+
+    def kernel(self, x0: Array) -> Ascent:
+        """A step of the gradient's direction, then into the ball of the current radius."""
+        widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
+
+        def init(key: Key, x0: Array, start: Array) -> FMNState:
+            del key
+            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+            nothing = jnp.full_like(x0, jnp.inf, shape=())
+            return FMNState(start, x0, count, nothing, nothing)
+
+        def update(state: FMNState, evaluation: Evaluation) -> FMNState:
+            x, x0, count, radius, nearest = state
+            gradient = evaluation.grad
+            assert gradient is not None
+            step_size = cosine(self.step_size, self.last_step_size, count, self.steps)
+            gamma = cosine(self.gamma, self.last_gamma, count, self.steps)
+            far = self.threat.distance(x0, x)
+            nearest = jnp.where(evaluation.success, jnp.minimum(nearest, far), nearest)
+            # Before the first success the score's slope says where the boundary should lie; the
+            # paper aims at it, and where the network is linear never gets across.
+            guess = far + self._to_boundary(evaluation.score, gradient)
+            grown = jnp.where(jnp.isinf(nearest), guess, radius) * (1.0 + gamma)
+            shrunk = jnp.minimum(radius * (1.0 - gamma), nearest)
+            radius = jnp.where(evaluation.success, shrunk, grown)
+            radius = jnp.minimum(radius, widest).astype(x0.dtype)
+            # The step is L2-normalised in every norm; the ball alone carries the geometry.
+            move = step_size * norms.L2.direction(x, gradient)
+            moved = self.threat.norm.project(radius, x0, x + move.astype(x0.dtype))
+            return FMNState(moved, x0, count + 1, radius, nearest)
+
+        return Ascent(init, update)
+
+    def _to_boundary(self, score: Array, gradient: Array) -> Array:
+        """`[]`, how far away the score would be 0 if the network were linear."""
+        slope = DUAL[self.threat.norm.name].distance(jnp.zeros_like(gradient), gradient)
+        far = jnp.abs(score) / jnp.where(slope > 0, slope, 1.0)
+        return jnp.where(slope > 0, far, jnp.inf)
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In the threat model's norm."""
+        return self.threat.distance(x0, x)
+
+
+def fmn(
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    step_size: float | Array = 1.0,
+    last_step_size: float | Array | None = None,
+    gamma: float | Array = 0.05,
+    last_gamma: float | Array = 1e-3,
+    objective: Objective | None = None,
+) -> FastMinimumNorm:
+    """The nearest adversarial example by adaptive norm constraints, algorithm 1.
+
+    Each step goes along the gradient and back into a ball around the example. Until the first
+    success the ball reaches to where the boundary would lie were the network linear; from then on
+    its radius shrinks after a success and grows otherwise, by ever smaller shares.
+
+    Args:
+      threat: says which norm is minimised. An infinite eps looks for the nearest adversarial
+        example anywhere in the box; a finite one only within eps, and succeeds only there.
+      steps: moves.
+      step_size: `[]`, the first step's length, measured in L2 whatever the norm; falls on a cosine.
+      last_step_size: `[]`, the last step's; by default a hundredth of the first.
+      gamma: `[]`, by which share the radius changes in the first step, in [0, 1).
+      last_gamma: `[]`, the last step's share.
+      objective: what to ascend; by default the margin away from the label. Its score has to be
+        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+
+    Returns:
+      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
+      example is a success itself.
+
+    Raises:
+      ValueError: for steps below 1, or step sizes or shares out of range.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = fmn(advfeat.linf(jnp.inf))
+    >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
+    >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
+    ([0.6, 0.6], 0.1)
+    """
+    check_norm(threat.norm.name, allowed=tuple(DUAL), attack="fmn")
+    check_positive(steps, name="steps")
+    check_eps(step_size, name="step_size")
+    if last_step_size is None:
+        last_step_size = step_size / 100
+    check_eps(last_step_size, name="last_step_size")
+    check_fraction(gamma, name="gamma")
+    check_fraction(last_gamma, name="last_gamma")
+    return FastMinimumNorm(
+        threat=threat,
+        step_size=jnp.asarray(step_size, jnp.float32),
+        last_step_size=jnp.asarray(last_step_size, jnp.float32),
+        gamma=jnp.asarray(gamma, jnp.float32),
+        last_gamma=jnp.asarray(last_gamma, jnp.float32),
+        steps=steps,
+        objective=untargeted(margin) if objective is None else objective,
+    )
