@@ -293,7 +293,9 @@ class _Option:
         Raises:
             ValueError: Saying what it must be.
         """
-        if self.optional and text.lower() in ("", "none"):
+        # "none" may be a choice of its own (no augmentation), which is not the flag's absence.
+        absent = ("",) if "none" in (self.choices or ()) else ("", "none")
+        if self.optional and text.lower() in absent:
             return None
         words = [word.strip() for word in text.split(",")] if self.many else [text.strip()]
         try:

@@ -238,3 +238,14 @@ def test_main_ends_quietly_on_interrupt(capsys):
         runner.main(run, Everything, "", ["--workdir=w"])
     assert end.value.code == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_none_is_a_value_where_it_is_a_choice():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Both(config_lib.Config):
+        augment: str | None = flag(None, "Of images.", choices=("none", "flip"))
+        model: str | None = flag(None, "Architecture.")
+
+    found = parse(Both, ["--workdir=w", "--augment=none", "--model=none"])
+    assert (found.augment, found.model) == ("none", None)
+    assert parse(Both, ["--workdir=w"]).augment is None
