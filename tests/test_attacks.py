@@ -4,6 +4,7 @@ One shape, one model function and the same static options everywhere, so that fe
 """
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 
 import advfeat
 from advfeat import ascent
-from advfeat.attacks import ATTACKS
+from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.attacks.batch import _attack_batch
 
 SHAPE = (2, 3, 1)
@@ -21,6 +22,13 @@ BATCH = 8
 KEY = jax.random.key(0)
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 0.5}
 every_norm = pytest.mark.parametrize("norm", oracle.NORMS)
+EVERYWHERE = [(name, norm) for name in ATTACKS for norm in NORMS_OF[name]]
+# What is not defined for the two classes here.
+TWO_CLASSES = {
+    "apgd_dlr": {"loss": "margin"},
+    "apgd_targeted": {"loss": "margin", "targets": 1},
+    "fab_targeted": {"targets": 1},
+}
 
 
 def affine(params, x):
@@ -177,14 +185,23 @@ def contains(norm):
     return jax.jit(jax.vmap(lambda threat, x0, x: threat.contains(x0, x), (None, 0, 0)))
 
 
-@every_norm
-@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_has_norms():
+    assert set(NORMS_OF) == set(ATTACKS)
+    for name, defined in NORMS_OF.items():
+        assert set(defined) <= set(oracle.NORMS)
+        for norm in set(oracle.NORMS) - set(defined):
+            with pytest.raises(ValueError, match=f"threat must measure in .* got {norm}"):
+                ATTACKS[name](advfeat.threat_model(norm, 0.1))
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERYWHERE)
 def test_results_lie_in_the_threat_model(name, norm):
     x = examples(0)
     x[:4] = np.round(x[:4])  # black and white: every pixel in a corner of the box
     for eps in (0.0, 1e-3, 8 / 255, 0.7, 5.0):
         threat = advfeat.threat_model(norm, eps)
-        result = attacked(ATTACKS[name](threat), linear_model(), x, LABELS)
+        attack = ATTACKS[name](threat, **TWO_CLASSES.get(name, {}))
+        result = attacked(attack, linear_model(), x, LABELS)
         for point in (result.best, result.last):
             assert point.x.dtype == np.float32
             assert point.x.min() >= 0
@@ -273,9 +290,13 @@ def test_counts_are_those_of_the_passes_really_made(attack, queries, gradients):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_second_call_does_not_compile_again(name):
+    norm = "l2" if "l2" in NORMS_OF[name] else NORMS_OF[name][0]
+    steps = "step_size" in inspect.signature(ATTACKS[name]).parameters
+
     def attack(eps, scale, seed, first):
-        step = {} if "noise" in name else {"step_size": scale * eps}
-        made = ATTACKS[name](advfeat.l2(eps), **step)
+        step = {"step_size": scale * eps} if steps else {}
+        options = TWO_CLASSES.get(name, {}) | step
+        made = ATTACKS[name](advfeat.threat_model(norm, eps), **options)
         ids = np.arange(first, first + BATCH, dtype=np.int32)
         key = jax.random.key(seed)
         return advfeat.attack_batch(made, key, ids, linear_model(seed), examples(seed), LABELS)

@@ -8,25 +8,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from advfeat import norms
 from advfeat.attacks.batch import attack_batch, attack_dataset
+from advfeat.attacks.carlini_wagner import carlini_wagner
+from advfeat.attacks.ddn import ddn
+from advfeat.attacks.elastic_net import elastic_net
 from advfeat.attacks.fgsm import fgsm
+from advfeat.attacks.fmn import fmn
 from advfeat.attacks.noise import gaussian_noise, salt_and_pepper_noise, uniform_noise
 from advfeat.attacks.pgd import GradientAttack, pgd
 
 ATTACKS: dict[str, Callable[..., Any]] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "carlini_wagner": carlini_wagner,
+    "ddn": ddn,
+    "elastic_net": elastic_net,
+    "fmn": fmn,
     "uniform_noise": uniform_noise,
     "gaussian_noise": gaussian_noise,
     "salt_and_pepper_noise": salt_and_pepper_noise,
 }
 
+NORMS_OF: dict[str, tuple[str, ...]] = {
+    **{name: tuple(norms.NORMS) for name in ATTACKS},
+    "carlini_wagner": ("l2",),
+    "ddn": ("l2",),
+    "elastic_net": ("l1",),
+}
+"""By an attack's name, the norms it is defined for: all of them unless a line here says which."""
+
 __all__ = [
     "ATTACKS",
+    "NORMS_OF",
     "GradientAttack",
     "attack_batch",
     "attack_dataset",
+    "carlini_wagner",
+    "ddn",
+    "elastic_net",
     "fgsm",
+    "fmn",
     "gaussian_noise",
     "pgd",
     "salt_and_pepper_noise",
