@@ -173,9 +173,11 @@ def attack_survivors(
     while slots.busy.any():
         if slots.fresh.any():
             x, y = jnp.asarray(images[slots.rows], jnp.float32), jnp.asarray(labels[slots.rows])
-            own, index = jnp.asarray(ids[slots.rows]), jnp.asarray(slots.index)
-            new = _begin(attack, root, own, index, model_fn, x, y)
-            run = new if run is None else _resume(jnp.asarray(slots.fresh), new, run)
+            # Copies: on CPU jnp.asarray may share the memory, which `turn` then writes to while
+            # the computation is still on its way.
+            index, fresh = jnp.array(slots.index), jnp.array(slots.fresh)
+            new = _begin(attack, root, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
+            run = new if run is None else _resume(fresh, new, run)
             slots.fresh[:] = False
         assert run is not None
         run, success, count = _chunk(attack, model_fn, run, chunk)

@@ -1,0 +1,195 @@
+"""A suite of attacks: what it is given, what it believes, and what it says."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat.suite import Part
+from advfeat.suites import SUITES, resolve
+from advfeat.types import AttackResult, Best
+
+KEY = jax.random.key(0)
+
+
+def tanh_net(weights, x):
+    return weights[1] @ jnp.tanh(weights[0] @ x.ravel())
+
+
+def network(seed=0, classes=5, size=12):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(16, size)), rng.normal(size=(classes, 16))
+    return jax.tree_util.Partial(tanh_net, jax.tree.map(jnp.float32, weights))
+
+
+def problem(count=60, classes=5, wrong=6):
+    x = np.random.default_rng(0).uniform(size=(count, 2, 2, 3)).astype(np.float32)
+    y = advfeat.predict(network(classes=classes), x).argmax(1)
+    y[:wrong] = (y[:wrong] + 1) % classes  # misclassified from the beginning
+    return x, y
+
+
+def evaluate(x, y, *, classes=5, eps=0.2, **options):
+    options = {"suite": ["fgsm", "pgd"], "checks": False, "batch_size": 16, **options}
+    fn = options.pop("model_fn", network(classes=classes))
+    return advfeat.evaluate(KEY, fn, x, y, threat=advfeat.l2(eps), **options)
+
+
+def test_every_verdict_can_be_checked_from_the_outside():
+    x, y = problem()
+    found = evaluate(x, y)
+    predicted = advfeat.predict(network(), x).argmax(1)
+    np.testing.assert_array_equal(found.clean, predicted == y)
+    attacked = advfeat.predict(network(), found.adversarial).argmax(1)
+    np.testing.assert_array_equal(found.robust, attacked == y)
+    assert 0.1 < found.robust.mean() < found.clean.mean() < 1
+    moved = found.adversarial - x
+    np.testing.assert_allclose(
+        found.distance, np.sqrt((moved**2).sum(axis=(1, 2, 3))), rtol=1e-4, atol=1e-7
+    )
+    assert found.distance.max() <= 0.2 * (1 + 1e-5)
+    untouched = found.fooled_by < 0
+    np.testing.assert_array_equal(found.adversarial[untouched], x[untouched])
+    np.testing.assert_array_equal(found.fooled_by == -2, ~found.clean)
+    np.testing.assert_array_equal(found.fooled_by == -1, found.robust)
+
+
+def test_in_sequence_an_attack_is_given_what_the_ones_before_left():
+    x, y = problem()
+    found = evaluate(x, y)
+    first, second = found.attacks
+    np.testing.assert_array_equal(first.tried, found.clean)
+    np.testing.assert_array_equal(second.tried, first.robust)
+    np.testing.assert_array_equal(second.robust, found.robust)
+    assert second.fooled.sum() > 0
+    # FGSM looks at the image and at one more point, and counts only what it was given.
+    assert first.forward_passes == 2 * found.clean.sum() - (first.fooled & False).sum()
+    assert first.gradients == found.clean.sum()
+
+
+def test_each_attack_alone_gives_the_same_worst_case():
+    x, y = problem()
+    one, other = evaluate(x, y), evaluate(x, y, sequential=False)
+    np.testing.assert_array_equal(one.robust, other.robust)
+    for part in other.attacks:
+        np.testing.assert_array_equal(part.tried, other.clean)
+    pgd = other.attacks[1]
+    alone = evaluate(x, y, suite="pgd")
+    np.testing.assert_array_equal(pgd.robust, alone.robust)
+
+
+def test_verdicts_depend_on_neither_batches_nor_order():
+    x, y = problem()
+    order = np.random.default_rng(1).permutation(len(x))
+    whole = evaluate(x, y)
+    mixed = evaluate(x[order], y[order], ids=order, batch_size=7)
+    np.testing.assert_array_equal(mixed.robust, whole.robust[order])
+    np.testing.assert_array_equal(mixed.fooled_by, whole.fooled_by[order])
+
+
+def test_a_killed_evaluation_goes_on_with_what_was_not_decided():
+    x, y = problem()
+    parts = []
+    whole = evaluate(x, y, on_part=lambda name, part: parts.append((name, part)), batch_size=8)
+    assert len(parts) > 4
+    for cut in (1, len(parts) // 2, len(parts)):
+        done = {}
+        for name, part in parts[:cut]:
+            joined = zip(done[name], part, strict=True) if name in done else None
+            done[name] = part if joined is None else Part(*map(np.concatenate, joined))
+        seen = []
+        again = evaluate(x, y, done=done, on_part=lambda name, part: seen.append(part))  # noqa: B023
+        np.testing.assert_array_equal(again.robust, whole.robust)
+        np.testing.assert_array_equal(again.fooled_by, whole.fooled_by)
+        for a, b in zip(again.attacks, whole.attacks, strict=True):
+            assert (a.forward_passes, a.gradients) == (b.forward_passes, b.gradients)
+        rows = [row for part in seen for row in part.rows]
+        assert len(rows) == sum(len(part.rows) for _, part in parts[cut:])
+
+
+def lying(key, model_fn, x, y, *, far):
+    """Claims success everywhere, with a point outside eps or one that fools nobody."""
+    point = jnp.clip(x + far, 0.0, 1.0)
+    best = Best(point, jnp.float32(9), jnp.bool_(True), jnp.float32(0))
+    return AttackResult(best, best, jnp.int32(1), jnp.int32(0))
+
+
+@pytest.mark.parametrize("far", [0.0, 1e-4, 0.7])
+def test_a_claim_is_believed_only_after_another_look(far):
+    x, y = problem()
+    attack = jax.tree_util.Partial(functools.partial(lying, far=far))
+    found = evaluate(x, y, suite={"liar": attack})
+    np.testing.assert_array_equal(found.robust, found.clean)
+    np.testing.assert_array_equal(found.adversarial, x)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("suite", [name for name in SUITES if name != "autoattack"])
+def test_suites_hold_their_attacks_for_every_number_of_classes(suite, norm):
+    threat = advfeat.threat_model(norm, 0.1)
+    whole = resolve(suite, threat, num_classes=10)
+    assert whole.notes == []
+    for classes in (2, 3, 4, 7):
+        found = resolve(suite, threat, num_classes=classes)
+        assert list(found.attacks) == list(whole.attacks)
+        dlr = any("dlr" in name or name == "apgd_targeted" for name in whole.attacks)
+        assert bool(found.notes) == (dlr and (classes == 2 or (classes == 3 and suite != "rand")))
+        for attack in found.attacks.values():
+            targets = getattr(attack, "targets", 0)
+            assert targets <= classes - 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_autoattack_on_few_classes(classes):
+    x, y = problem(24, classes, wrong=2)
+    found = evaluate(x, y, classes=classes, suite="autoattack", eps=0.15)
+    assert [part.name for part in found.attacks] == [
+        "apgd_ce", "apgd_targeted", "fab_targeted", "square",
+    ]
+    assert {warned.code for warned in found.warnings} == ({"replaced"} if classes < 4 else set())
+    assert found.robust.sum() <= evaluate(x, y, classes=classes, suite="pgd", eps=0.15).robust.sum()
+    text = str(found)
+    assert "worst case" in text
+    assert "square" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"suite": "autohack"}, "suite must be one of autoattack, standard, plus, rand, fgsm"),
+        ({"suite": []}, "suite must name at least one attack"),
+        ({"suite": {}}, "suite must name at least one attack"),
+        ({"suite": ["pgd", "pgd"]}, "suite must name each attack once"),
+        ({"suite": ["pgd", "standard"]}, "suite must be one of"),
+        ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
+        ({"ids": np.arange(3)}, "ids must hold 60 entries"),
+        ({"model_fn": jax.tree_util.Partial(jnp.ravel)}, r"labels must|logits"),
+        ({"model_fn": jax.tree_util.Partial(lambda x: jnp.ones(5) * jnp.nan)}, "finite logits"),
+        ({"model_fn": jax.tree_util.Partial(lambda x: x.sum())}, r"logits \[K\]"),
+    ],
+)
+def test_bad_input(change, message):
+    x, y = problem()
+    if "model_fn" in change and "labels" in message:
+        y = y + 20
+    with pytest.raises(ValueError, match=message):
+        evaluate(x, y, **change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (x * 255, y), "divide 8-bit images by 255"),
+        (lambda x, y: ((x * 255).astype(np.uint8), y), "dtype uint8"),
+        (lambda x, y: (np.where(x > 0.5, np.nan, x), y), "must not contain NaN"),
+        (lambda x, y: (x, np.eye(5)[y].astype(int)), "one-hot"),
+        (lambda x, y: (x, y + 1), r"labels must lie in \[0, 5\)"),
+        (lambda x, y: (x, y[:-1]), "60"),
+    ],
+)
+def test_bad_data(spoil, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*spoil(*problem()))
