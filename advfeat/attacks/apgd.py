@@ -18,7 +18,7 @@ import numpy as np
 from advfeat import ascent
 from advfeat.ascent import Ascent, Run
 from advfeat.attacks.apgd_kernels import auto_ascent, phases, reach, sparse_ascent
-from advfeat.checks import check_positive, is_concrete
+from advfeat.checks import check_norm, check_positive, is_concrete
 from advfeat.losses import (
     cross_entropy,
     cross_entropy_targeted,
@@ -27,6 +27,7 @@ from advfeat.losses import (
     margin,
     margin_targeted,
 )
+from advfeat.norms import NORMS
 from advfeat.objectives import AwayTowards, TargetedLoss, likely_target, untargeted
 from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
@@ -191,10 +192,8 @@ class TargetedAutoPGD(AutoPGD):
         return start, (y, likely_target(logits, y, index % self.targets))
 
 
-def _chosen(threat: ThreatModel, loss: Any, losses: dict[str, Any]) -> Any:
+def _chosen(loss: Any, losses: dict[str, Any]) -> Any:
     """The loss, by its name where it has one."""
-    if threat.norm.name not in ("linf", "l2", "l1"):
-        raise ValueError(f"threat must be of norm linf, l2 or l1, got {threat.norm.name!r}")
     if not isinstance(loss, str):
         return loss
     if loss not in losses:
@@ -256,12 +255,13 @@ def apgd(
     check_positive(steps, name="steps")
     check_positive(restarts, name="restarts")
     check_positive(eot, name="eot")
+    check_norm(threat.norm.name, allowed=tuple(NORMS), attack="apgd")
     return AutoPGD(
         threat=threat,
         rho=_checked_rho(rho),
         steps=steps,
         rounds=restarts,
-        objective=untargeted(_chosen(threat, loss, LOSSES)),
+        objective=untargeted(_chosen(loss, LOSSES)),
         eot=eot,
     )
 
@@ -312,12 +312,13 @@ def apgd_targeted(
     check_positive(targets, name="targets")
     check_positive(restarts, name="restarts")
     check_positive(eot, name="eot")
+    check_norm(threat.norm.name, allowed=tuple(NORMS), attack="apgd_targeted")
     return TargetedAutoPGD(
         threat=threat,
         rho=_checked_rho(rho),
         steps=steps,
         rounds=targets * restarts,
-        objective=AwayTowards(_chosen(threat, loss, TARGETED_LOSSES)),
+        objective=AwayTowards(_chosen(loss, TARGETED_LOSSES)),
         eot=eot,
         targets=targets,
     )

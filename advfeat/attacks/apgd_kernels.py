@@ -133,8 +133,7 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
         )
 
     def update(state: AutoState, evaluation: Evaluation) -> AutoState:
-        assert evaluation.grad is not None
-        score, grad = evaluation.score.astype(jnp.float32), evaluation.grad
+        score, grad = _seen(evaluation)
         rises = state.rises + (score > state.score)
         best, best_grad, best_score = _better(score, grad, state)
         window = jnp.asarray(table)[state.count]
@@ -164,6 +163,12 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
         )
 
     return Ascent(init, update)
+
+
+def _seen(evaluation: Evaluation) -> tuple[Array, Array]:
+    """Score and gradient; one that overflowed must not end the search, so NaN becomes 0."""
+    assert evaluation.grad is not None
+    return evaluation.score.astype(jnp.float32), jnp.nan_to_num(evaluation.grad)
 
 
 def _better(
@@ -233,8 +238,7 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
         )
 
     def update(state: SparseState, evaluation: Evaluation) -> SparseState:
-        assert evaluation.grad is not None
-        x0, score, grad = state.x0, evaluation.score.astype(jnp.float32), evaluation.grad
+        x0, (score, grad) = state.x0, _seen(evaluation)
         best, best_grad, best_score = _better(score, grad, state)
         due = jnp.asarray(due_table)[state.count]
         moved = _moved(x0, best)
