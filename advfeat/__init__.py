@@ -5,6 +5,8 @@ The flat face of the functional layers. They do no I/O and know no flax; `advfea
 """
 
 from advfeat.attacks import (
+    apgd,
+    apgd_targeted,
     attack_batch,
     attack_dataset,
     carlini_wagner,
@@ -18,7 +20,7 @@ from advfeat.attacks import (
     uniform_noise,
 )
 from advfeat.evaluation import accuracy, evaluate_epsilons, predict
-from advfeat.losses import cross_entropy, margin, smoothed_cross_entropy
+from advfeat.losses import cross_entropy, dlr, margin, smoothed_cross_entropy
 from advfeat.objectives import targeted, untargeted
 from advfeat.steps import from_optax, momentum, steepest
 from advfeat.threat import ThreatModel, l1, l2, linf, threat_model
@@ -34,12 +36,15 @@ __all__ = [
     "Objective",
     "ThreatModel",
     "accuracy",
+    "apgd",
+    "apgd_targeted",
     "as_model_fn",
     "attack_batch",
     "attack_dataset",
     "carlini_wagner",
     "cross_entropy",
     "ddn",
+    "dlr",
     "elastic_net",
     "evaluate_epsilons",
     "fgsm",

@@ -6,9 +6,11 @@ Every entry is a factory `threat model -> AttackFn`, options keyword-only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from advfeat import norms
+from advfeat.attacks.apgd import apgd, apgd_targeted
 from advfeat.attacks.batch import attack_batch, attack_dataset
 from advfeat.attacks.carlini_wagner import carlini_wagner
 from advfeat.attacks.ddn import ddn
@@ -21,6 +23,9 @@ from advfeat.attacks.pgd import GradientAttack, pgd
 ATTACKS: dict[str, Callable[..., Any]] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "apgd_ce": partial(apgd, loss="ce"),
+    "apgd_dlr": partial(apgd, loss="dlr"),
+    "apgd_targeted": apgd_targeted,
     "carlini_wagner": carlini_wagner,
     "ddn": ddn,
     "elastic_net": elastic_net,
@@ -42,6 +47,8 @@ __all__ = [
     "ATTACKS",
     "NORMS_OF",
     "GradientAttack",
+    "apgd",
+    "apgd_targeted",
     "attack_batch",
     "attack_dataset",
     "carlini_wagner",
