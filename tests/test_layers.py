@@ -8,7 +8,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
-    0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys"),
+    0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
+        "hyperplane"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites"),
     3: ("models", "training"),

@@ -1,0 +1,133 @@
+"""The nearest point of a hyperplane inside the box [0, 1], for ONE example, in three norms.
+
+The projections of Croce and Hein (2020), "Minimally distorted Adversarial Examples with a Fast
+Adaptive Boundary Attack", https://arxiv.org/abs/1907.02044. Attacks that linearise a network step
+to where its linearisation changes the prediction.
+
+Every coordinate moves the way that brings the affine function nearer to 0, by a length between 0
+and its room, the distance to its face of the box. Only the lengths depend on the norm.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.norms import Norm, l2_length
+from advfeat.types import Array
+
+HUGE = 1e30  # stands for a kink that no step reaches; finite, so that its products are
+
+
+class Move(NamedTuple):
+    """A move to a hyperplane.
+
+    Attributes:
+      step: like the example; the example plus it lies in the box, up to rounding.
+      reached: `[]` bool, whether the hyperplane meets the box. Where it does not, the step ends in
+        the corner of the box nearest to it.
+    """
+
+    step: Array
+    reached: Array
+
+
+def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
+    """The shortest move inside the box [0, 1] to where an affine function vanishes.
+
+    The function is `z -> value + <slope, z - x>`, so that the hyperplane `<w, z> + b = 0` is
+    `slope = w`, `value = <w, x> + b`. Attacks know the value at `x` exactly; taking it as the
+    difference of two large numbers would lose it.
+
+    Args:
+      norm: `linf`, `l2` or `l1`: what is shortest.
+      x: the example, in [0, 1].
+      slope: like `x`; pixels where it is 0 stay. A slope of zeros, or one that is not finite, moves
+        nothing.
+      value: `[]`, of the affine function at `x`.
+
+    Returns:
+      The move, and whether it reaches the hyperplane.
+
+    >>> from advfeat.norms import L2
+    >>> move = to_hyperplane(L2, jnp.array([0.5, 0.9]), jnp.array([1.0, 1.0]), jnp.float32(-0.4))
+    >>> move.step.round(3).tolist(), bool(move.reached)
+    ([0.3, 0.1], True)
+    """
+    largest = jnp.max(jnp.abs(slope))
+    usable = jnp.isfinite(largest) & (largest > 0) & ~jnp.isnan(value)
+    scale = jnp.where(usable, largest, jnp.ones_like(largest))
+    # The hyperplane is that of a slope whose largest entry is 1; so nothing over- or underflows.
+    slope = jnp.where(usable, slope, jnp.zeros_like(slope)) / scale
+    side = jnp.where(usable, -jnp.sign(value), 0.0).astype(x.dtype)
+    towards = side * jnp.sign(slope)
+    gap, steep = jnp.abs(value / scale).astype(x.dtype), jnp.abs(slope).ravel()
+    room = jnp.where(towards > 0, 1.0 - x, x).ravel()
+    room = jnp.where(steep > 0, jnp.maximum(room, 0.0), 0.0)
+    reached = gap <= jnp.sum(steep * room)
+    moved = _LENGTHS[norm.name](steep, room, gap)
+    moved = jnp.where(reached, moved, room).reshape(x.shape)
+    return Move((towards * moved).astype(x.dtype), reached)
+
+
+def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
+    """`[]`, the distance to a hyperplane were there no box: `|value| / |slope|`, in the dual norm.
+
+    Infinite for a slope of zeros (or one that is not finite).
+
+    >>> from advfeat.norms import LINF
+    >>> unbounded_distance(LINF, jnp.array([3.0, -1.0]), jnp.float32(-0.4)).round(3)
+    Array(0.1, dtype=float32)
+    """
+    length = _DUAL[norm.name](slope)
+    distance = jnp.abs(value) / jnp.where(length > 0, length, 1.0)
+    usable = (length > 0) & jnp.isfinite(length) & jnp.isfinite(distance)
+    return jnp.where(usable, distance, jnp.inf)
+
+
+def _capped(gain: Array, steep: Array, room: Array, gap: Array) -> Array:
+    """Lengths `min(t * gain, room)`, for the t at which `sum(steep * lengths)` is the gap.
+
+    The sum is concave, piecewise linear and rises with t; a coordinate is out of room from
+    `t = room / gain` on, so that sorting these kinks finds the piece that holds the gap.
+    """
+    kink = jnp.minimum(room / jnp.where(gain > 0, gain, 1.0), HUGE)
+    kink, area, rate = jax.lax.sort((kink, steep * room, steep * gain), num_keys=1)
+    spent = jnp.cumsum(area) - area  # by those that are out of room at smaller t
+    rates = jax.lax.cumsum(rate, reverse=True)  # of all others
+    piece = jnp.minimum(jnp.sum(spent + kink * rates < gap), gain.size - 1)
+    speed = rates[piece]
+    time = jnp.where(speed > 0, (gap - spent[piece]) / jnp.where(speed > 0, speed, 1.0), HUGE)
+    return jnp.minimum(jnp.clip(time, 0.0, HUGE) * gain, room)
+
+
+def _linf_lengths(steep: Array, room: Array, gap: Array) -> Array:
+    """All move equally far."""
+    return _capped(jnp.ones_like(steep), steep, room, gap)
+
+
+def _l2_lengths(steep: Array, room: Array, gap: Array) -> Array:
+    """All move along the slope: the Lagrangian of `min |d|^2` is separable."""
+    return _capped(steep, steep, room, gap)
+
+
+def _l1_lengths(steep: Array, room: Array, gap: Array) -> Array:
+    """The steepest move, one after the other, as far as they can: a fractional knapsack."""
+    downwards, area = jax.lax.sort((-steep, steep * room), num_keys=1)
+    last = jnp.minimum(jnp.sum(jnp.cumsum(area) < gap), steep.size - 1)
+    threshold = -downwards[last]
+    full, partial = steep > threshold, steep == threshold
+    left = gap - jnp.sum(jnp.where(full, steep * room, 0.0))
+    whole = jnp.sum(jnp.where(partial, steep * room, 0.0))
+    share = jnp.clip(left / jnp.where(whole > 0, whole, 1.0), 0.0, 1.0)
+    return jnp.where(full, room, jnp.where(partial, share * room, 0.0))
+
+
+_LENGTHS = {"linf": _linf_lengths, "l2": _l2_lengths, "l1": _l1_lengths}
+_DUAL = {
+    "linf": lambda slope: jnp.sum(jnp.abs(slope)),
+    "l2": l2_length,
+    "l1": lambda slope: jnp.max(jnp.abs(slope)),
+}
