@@ -1,0 +1,80 @@
+"""When not to believe a robust accuracy: checks that a suite of attacks did its work.
+
+An attack that fails shows that the attack failed, not that the network is robust. The checks follow
+Carlini et al. (2019), "On Evaluating Adversarial Robustness", https://arxiv.org/abs/1902.06705, and
+Athalye et al. (2018), https://arxiv.org/abs/1802.00420. Each looks at no more than `MOST` images,
+those that still stand first, and compares one number with one limit; the limits were set on honest
+networks and leave them room.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from advfeat.diagnostics.attacks import black_box, growth, not_converged, one_step
+from advfeat.diagnostics.case import MOST, Case, Check, Seen
+from advfeat.diagnostics.gradients import gradients
+from advfeat.diagnostics.outputs import eps_scale, outputs, randomness, refused, rounding
+from advfeat.suite import SuiteResult, Warned
+from advfeat.types import Key, ModelFn
+
+__all__ = ["CHECKS", "MOST", "Case", "Check", "Seen", "examine", "look"]
+
+CHECKS: tuple[Check, ...] = (
+    eps_scale,
+    outputs,
+    refused,
+    randomness,
+    gradients,
+    one_step,
+    not_converged,
+    black_box,
+    growth,
+    rounding,
+)
+"""Every check, the cheap ones first."""
+
+
+def look(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    result: SuiteResult,
+    *,
+    batch_size: int,
+) -> list[Seen]:
+    """What every check sees, whether it warns or not; arguments as of `examine`."""
+    case = Case(key, model_fn, images, labels, logits, result, batch_size)
+    if not result.clean.any():
+        return [seen for check in (eps_scale, outputs, refused) for seen in check(case)]
+    return [seen for check in CHECKS for seen in check(case)]
+
+
+def examine(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    result: SuiteResult,
+    *,
+    batch_size: int,
+) -> list[Warned]:
+    """Reasons not to believe a suite's result.
+
+    Args:
+      key: a typed key.
+      model_fn: the network, a pytree.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      logits: `[N, K]`, the network's on the images.
+      result: what the suite found.
+      batch_size: images at a time.
+
+    Returns:
+      One `Warned` per check and reason, none where all is well.
+    """
+    seen = look(key, model_fn, images, labels, logits, result, batch_size=batch_size)
+    return [Warned(s.code, s.sentence) for s in seen if s.value > s.limit]

@@ -1,0 +1,113 @@
+"""What a check is given, what it returns, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from advfeat.attacks import attack_dataset
+from advfeat.evaluation import predict
+from advfeat.keys import stream
+from advfeat.suite import SuiteResult
+from advfeat.threat import ThreatModel
+from advfeat.types import AttackFn, Key, ModelFn
+
+MOST = 100  # images that a check looks at
+
+
+class Seen(NamedTuple):
+    """What a check saw.
+
+    Attributes:
+      code: of the warning, should there be one.
+      value: the larger, the worse.
+      limit: there is a warning if the value lies above it.
+      sentence: for people.
+    """
+
+    code: str
+    value: float
+    limit: float
+    sentence: str
+
+
+class Case(NamedTuple):
+    """What the checks look at.
+
+    Attributes:
+      key: a typed key.
+      model_fn: the network, a pytree.
+      images: `[N, H, W, C]`.
+      labels: `[N]`.
+      logits: `[N, K]`, of the clean images.
+      result: what the suite found.
+      batch_size: what bounds the memory.
+    """
+
+    key: Key
+    model_fn: ModelFn
+    images: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    result: SuiteResult
+    batch_size: int
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The suite's."""
+        return self.result.threat
+
+    def standing(self) -> np.ndarray:
+        """Rows that no attack fooled, at most `MOST`."""
+        return some(np.flatnonzero(self.result.robust), MOST)
+
+    def sample(self) -> np.ndarray:
+        """Rows right on the clean image, at most `MOST`, those that no attack fooled first."""
+        first = self.standing()
+        rest = np.flatnonzero(self.result.clean & ~self.result.robust)
+        return np.concatenate([first, some(rest, MOST - len(first))])
+
+    def fooled(
+        self, name: str, attack: AttackFn, rows: np.ndarray, *, via: ModelFn | None = None
+    ) -> np.ndarray:
+        """`[F]` bool, which rows an attack fools; `via` is what it sees instead of the network."""
+        batch, size = self.batch(rows)
+        data = (self.images[batch], self.labels[batch])
+        seen_by_attack = self.model_fn if via is None else via
+        key = stream(self.key, f"checks/{name}")
+        found = attack_dataset(attack, key, seen_by_attack, *data, ids=batch, batch_size=size)
+        x = np.where(np.isfinite(found.best.x), found.best.x, data[0]).astype(np.float32)
+        logits = predict(self.model_fn, x, batch_size=size)
+        return (logits.argmax(axis=1) != data[1])[: len(rows)]
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
+        """Rows repeated to whole batches of the one size that all checks use: it compiles once."""
+        size = min(MOST, len(self.images), self.batch_size)
+        return np.resize(rows, -(-len(rows) // size) * size), size
+
+    def fall(self, rows: np.ndarray, fooled: np.ndarray) -> tuple[float, str]:
+        """What an attack on standing rows takes off the robust accuracy, and that in words."""
+        before = float(self.result.robust.mean())
+        fall = before * float(fooled.mean())
+        words = (
+            f"fools {fooled.sum()} of {len(rows)} images that the suite left standing: the robust "
+            f"accuracy is at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %"
+        )
+        return (fall if fooled.sum() > 1 else 0.0), words  # one image is bad luck
+
+
+Check = Callable[[Case], Iterator[Seen]]
+
+
+def some(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if most else rows[:0]
+
+
+def percent(share: float) -> str:
+    """A share the way it is read: 3 digits at most."""
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,126 @@
+"""Checks of the numbers that were given or found: eps, logits, claims, adversarial examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from advfeat.diagnostics.case import Case, Seen, percent
+from advfeat.evaluation import predict
+from advfeat.keys import stream
+from advfeat.losses import cross_entropy
+from advfeat.types import Array, Randomised
+
+# Limits. Shares are of the images looked at, unless it says otherwise.
+PROBABILITIES = 0.99  # of clean images whose outputs are a probability vector
+SATURATED = 0.5  # of clean images whose cross-entropy is exactly zero
+DIFFERENT = 1e-4  # change of a logit between two passes, over the largest logit
+FLIPS = 0.05  # of predictions that differ, where the suite knows that the network is random
+REFUSED = 0.01  # of claims of success that another look does not confirm
+UNROUNDED = 0.02  # of adversarial examples that rounding to 8 bits undoes
+
+
+@jax.jit
+def _losses(logits: Array, labels: Array) -> Array:
+    return jax.vmap(cross_entropy)(logits, labels)
+
+
+def eps_scale(case: Case) -> Iterator[Seen]:
+    """Pixels lie in [0, 1]; an eps of 8 is meant as 8/255."""
+    eps, norm = float(case.threat.eps), case.threat.norm
+    widest = norm.diameter(int(np.prod(case.images.shape[1:])))
+    yield Seen(
+        "eps_scale",
+        eps,
+        widest,
+        f"An eps of {eps:g} in {norm.name} allows every image: no two are further apart than "
+        f"{widest:g}, since pixels lie in [0, 1]. An eps in grey levels has to be divided by 255.",
+    )
+
+
+def outputs(case: Case) -> Iterator[Seen]:
+    """Probabilities for logits, and logits beyond what float32's softmax can tell apart."""
+    logits = case.logits.astype(np.float64)
+    shares = (logits >= 0).all(1) & (logits <= 1).all(1) & (np.abs(logits.sum(1) - 1) < 1e-4)
+    yield Seen(
+        "probabilities",
+        float(shares.mean()),
+        PROBABILITIES,
+        f"The network's outputs are probabilities for {percent(shares.mean())} of the images. "
+        "Attacks apply a softmax themselves and see next to no gradient through two of them: hand "
+        "over logits.",
+    )
+    losses = _losses(case.logits, case.labels)
+    silent = float((losses[case.result.clean] == 0).mean()) if case.result.clean.any() else 0.0
+    yield Seen(
+        "saturated",
+        silent,
+        SATURATED,
+        f"The cross-entropy is exactly 0 in float32 for {percent(silent)} of the images that are "
+        f"right: logits of up to {np.abs(logits).max():.3g} are too far apart. Divide them by a "
+        "constant, which changes no prediction.",
+    )
+
+
+def refused(case: Case) -> Iterator[Seen]:
+    """Claims of success that were not believed."""
+    for part in case.result.attacks:
+        claims = int(part.fooled.sum() + part.outside + part.unconfirmed)
+        words = f"{part.name} claims to have fooled {claims} images, but of its examples"
+        yield Seen(
+            "outside",
+            part.outside / max(claims, 1),
+            0.0,
+            f"{words} {part.outside} lie outside the threat model; they were not counted.",
+        )
+        if isinstance(case.model_fn, Randomised):
+            continue  # luck, which `randomness` speaks of
+        yield Seen(
+            "unconfirmed",
+            part.unconfirmed / claims if part.unconfirmed > 1 else 0.0,
+            REFUSED,
+            f"{words} {part.unconfirmed} are classified correctly at a second look; they were not "
+            "counted.",
+        )
+
+
+def rounding(case: Case) -> Iterator[Seen]:
+    """Adversarial examples that no 8-bit image file can hold."""
+    rows = np.flatnonzero(case.result.clean & ~case.result.robust)
+    if not len(rows):
+        return
+    batch, size = case.batch(rows)
+    rounded = np.round(case.result.adversarial[batch] * 255) / np.float32(255)
+    hits = predict(case.model_fn, rounded, batch_size=size).argmax(1) == case.labels[batch]
+    lost = hits[: len(rows)]
+    after = float(case.result.robust.mean()) + lost.sum() / len(case.images)
+    yield Seen(
+        "rounding",
+        float(lost.mean()),
+        UNROUNDED,
+        f"Rounded to 8 bits, {lost.sum()} of {len(rows)} adversarial examples no longer fool: saved"
+        f" as image files they would leave a robust accuracy of {100 * after:.1f} %.",
+    )
+
+
+def randomness(case: Case) -> Iterator[Seen]:
+    """Two forward passes that differ."""
+    batch, size = case.batch(case.sample())
+    once = predict(case.model_fn, case.images[batch], batch_size=size)
+    key = stream(case.key, "checks/randomness")
+    again = predict(case.model_fn, case.images[batch], batch_size=size, key=key)
+    change = float(np.abs(again - once).max() / max(np.abs(once).max(), 1e-30))
+    flips = float((again.argmax(1) != once.argmax(1)).mean())
+    known = isinstance(case.model_fn, Randomised)
+    advice = "" if known else " Wrap it by `advfeat.types.randomised`, so that attacks know."
+    if case.result.suite != "rand":
+        advice += " The suite for such networks is `rand`, which averages gradients."
+    yield Seen(
+        "randomised",
+        *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
+        f"The network is random: between two passes its outputs change by up to {percent(change)}"
+        f" of the largest, and {percent(flips)} of its predictions. A success or a failure may be "
+        f"luck.{advice}",
+    )

@@ -1,0 +1,88 @@
+"""Networks whose gradient is estimated from scores: for attacks where the true one is of no use.
+
+The gradient of the network seen through Gaussian noise, by antithetic pairs of forward passes:
+Wierstra et al. (2014), "Natural Evolution Strategies", as Ilyas et al. (2018),
+https://arxiv.org/abs/1804.08598, section 2.1, attack networks with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_positive
+from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised, with_key
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _call(pairs: int, model_fn: ModelFn, sigma: Array, key: Key, x: Array) -> Array:
+    del pairs, sigma, key
+    return model_fn(x)
+
+
+def _forward(
+    pairs: int, model_fn: ModelFn, sigma: Array, key: Key, x: Array
+) -> tuple[Array, tuple[Any, ...]]:
+    return _call(pairs, model_fn, sigma, key, x), (model_fn, sigma, key, x)
+
+
+def _backward(pairs: int, kept: tuple[Any, ...], cotangent: Array) -> tuple[Any, ...]:
+    model_fn, sigma, key, x = kept
+
+    def add(index: Array, total: Array) -> Array:
+        noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
+        up, down = jnp.clip(x + sigma * noise, 0.0, 1.0), jnp.clip(x - sigma * noise, 0.0, 1.0)
+        rise = model_fn(up) - model_fn(down)
+        return total + jnp.vdot(cotangent, rise) * noise
+
+    total = jax.lax.fori_loop(0, pairs, add, jnp.zeros_like(x))
+    return None, None, None, total / (2 * sigma * pairs)
+
+
+_call.defvjp(_forward, _backward)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Estimated:
+    """Key, example -> logits with an estimated gradient; `pairs` is static."""
+
+    model_fn: ModelFn
+    sigma: Array
+    pairs: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, x: Array) -> Array:
+        key_model, key_noise = jax.random.split(key)
+        return _call(self.pairs, with_key(self.model_fn, key_model), self.sigma, key_noise, x)
+
+
+def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Randomised:
+    """The same network with a gradient that is estimated anew at every evaluation.
+
+    Args:
+      model_fn: the network, for ONE example.
+      sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels; it should span what
+        hides the gradient, such as a step of a quantisation. Noisy points stay in the box.
+      pairs: of forward passes for one gradient. Its direction has a cosine of about
+        `sqrt(pairs / (pairs + D))` with the smoothed network's, D the number of pixel values.
+
+    Returns:
+      A network to hand to any gradient attack: forward passes are exact, backward passes cost
+      `2 * pairs` forward ones.
+
+    Raises:
+      ValueError: for `pairs` below 1.
+
+    >>> network = estimated(lambda x: jnp.round(4 * x), sigma=0.2, pairs=500)
+    >>> gradient = jax.grad(lambda x: network(x)[0])(jnp.array([0.5, 0.5]))
+    >>> bool(jnp.max(jnp.abs(gradient - jnp.array([4.0, 0.0]))) < 1.0)
+    True
+    """
+    check_positive(pairs, name="pairs")
+
+    sigma = jnp.asarray(sigma, jnp.float32)
+    return randomised(_Estimated(as_model_fn(model_fn), sigma, pairs))
