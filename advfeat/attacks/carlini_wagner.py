@@ -67,7 +67,7 @@ class CarliniWagner(Stepwise):
       steps: moves of all inner runs together.
       length: moves of one inner run.
       search: `binary`, `fixed` or `alternating`.
-      objective: what to ascend; its score must be positive exactly where it succeeds.
+      objective: what to ascend.
       rule: the optimiser.
     """
 
@@ -115,10 +115,13 @@ class CarliniWagner(Stepwise):
         return Ascent(init, update)
 
     def _slope(self, state: CarliniWagnerState, evaluation: Evaluation) -> Array:
-        """The gradient in w of `lambda * min(score, kappa) - |x - x0|^2`, equation (2) negated."""
+        """The gradient in w of `lambda * min(score, kappa) - |x - x0|^2`.
+
+        The hinge rests where the score exceeds kappa, which is to say: at a success.
+        """
         gradient = evaluation.grad
         assert gradient is not None
-        hinge = state.tradeoff.weight * (evaluation.score < self.confidence)
+        hinge = jnp.where(evaluation.success, 0.0, state.tradeoff.weight)
         slope = hinge.astype(gradient.dtype) * gradient - 2.0 * (state.x - state.x0)
         tanh = jnp.tanh(state.w)
         return slope * 0.5 * (1.0 - tanh * tanh)
@@ -161,10 +164,10 @@ def carlini_wagner(
       searches: inner runs of a binary search.
       step_size: `[]`, of the optimiser.
       initial_const: `[]`, the (first) lambda.
-      confidence: `[]`, kappa: how much the score has to exceed 0.
+      confidence: `[]`, kappa: the score that a success has to reach; 0 asks for success alone.
       rate: `[]`, by which share an alternating lambda changes per step.
-      objective: what to ascend; by default the margin away from the label. Its score has to be
-        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+      objective: what to ascend; by default the margin away from the label. `targeted(margin)` makes
+        the attack's `y` the target.
       rule: the optimiser in the space of the hyperbolic tangent's argument.
 
     Returns:

@@ -43,7 +43,7 @@ class DDNState(NamedTuple):
     key: Key
 
 
-def quantised(threat: ThreatModel, x0: Array, x: Array, levels: int) -> Array:
+def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
     """An allowed point near `x` whose pixels are multiples of `1 / (levels - 1)`.
 
     The nearest one where the threat model allows it; otherwise every pixel is rounded towards
@@ -67,15 +67,15 @@ class DecoupledDirectionNorm(Stepwise):
       gamma: `[]` float32, by which share the radius shrinks or grows in a step.
       initial_norm: `[]` float32, the first radius.
       steps: moves.
-      levels: values a pixel may take, or None for any in [0, 1].
+      levels: `[]` float32, how many values a pixel may take, or None for any in [0, 1].
       objective: what to ascend.
     """
 
     threat: ThreatModel
     gamma: Array
     initial_norm: Array
+    levels: Array | None
     steps: int = dataclasses.field(metadata={"static": True})
-    levels: int | None = dataclasses.field(metadata={"static": True})
     objective: Objective = dataclasses.field(metadata={"static": True})
     prefer = staticmethod(ascent.by_distance)
 
@@ -163,13 +163,14 @@ def ddn(
     check_positive(steps, name="steps")
     check_fraction(gamma, name="gamma")
     check_eps(initial_norm, name="initial_norm")
-    if levels is not None and levels < 2:
+    if levels is not None and (not isinstance(levels, int) or levels < 2):
         raise ValueError(f"levels must be a whole number >= 2 or None, got {levels!r}")
     return DecoupledDirectionNorm(
         threat=threat,
         gamma=jnp.asarray(gamma, jnp.float32),
         initial_norm=jnp.asarray(initial_norm, jnp.float32),
+        # A leaf, since compilers multiply by the reciprocal of a constant: an ulp off the level.
+        levels=None if levels is None else jnp.asarray(levels, jnp.float32),
         steps=steps,
-        levels=levels,
         objective=untargeted() if objective is None else objective,
     )

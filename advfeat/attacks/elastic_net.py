@@ -63,7 +63,7 @@ class ElasticNet(Stepwise):
       steps: moves of all inner runs together.
       length: moves of one inner run.
       decision: which success to keep: the nearest in `l1`, or by the `elastic_net`.
-      objective: what to ascend; its score must be positive exactly where it succeeds.
+      objective: what to ascend.
     """
 
     threat: ThreatModel
@@ -78,7 +78,7 @@ class ElasticNet(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def kernel(self, x0: Array) -> Ascent:
-        """FISTA; `update` wants the gradient at `ahead`, and whether `x` is a success."""
+        """FISTA; `update` wants the hinge's gradient at `ahead`, and whether `x` is a success."""
 
         def init(key: Key, x0: Array, start: Array) -> ElasticNetState:
             del key
@@ -90,8 +90,7 @@ class ElasticNet(Stepwise):
             assert gradient is not None
             since = (state.count % self.length).astype(x0.dtype)
             step_size = self.step_size * jnp.sqrt(1.0 - since / self.length)
-            hinge = state.tradeoff.weight * (evaluation.score < self.confidence)
-            slope = hinge * gradient - 2.0 * (ahead - x0)
+            slope = state.tradeoff.weight * gradient - 2.0 * (ahead - x0)
             x = shrink(x0, ahead + (step_size * slope).astype(x0.dtype), self.beta)
             x = self.threat.project(x0, x)
             ahead = jnp.clip(x + since / (since + 3.0) * (x - state.x), 0.0, 1.0)
@@ -107,9 +106,12 @@ class ElasticNet(Stepwise):
         state: ElasticNetState = run.state
         key = jax.random.fold_in(run.key, state.count)
         seen = self.value_oracle(model_fn, run.aim)(key, state.x)
-        slope = self.oracle(model_fn, run.aim)(key, state.ahead)
+        ahead = self.oracle(model_fn, run.aim)(key, state.ahead)
+        assert ahead.grad is not None
+        hinge = jnp.where(ahead.success, 0.0, ahead.grad)
+        both = Evaluation(ahead.score, seen.success, hinge)
         return run._replace(
-            state=self.kernel(state.x0).update(state, slope._replace(success=seen.success)),
+            state=self.kernel(state.x0).update(state, both),
             best=run.note(state.x, seen, self.distance, self._prefer(state.x0)),
             queries=run.queries + 2,
             gradients=run.gradients + 1,
@@ -174,11 +176,11 @@ def elastic_net(
       beta: `[]`, the weight of L1, in the paper both of the sum and of every step's shrinking.
       step_size: `[]`, the first step's; falls as the root of what is left of the run.
       initial_const: `[]`, the first c.
-      confidence: `[]`, kappa: how much the score has to exceed 0.
+      confidence: `[]`, kappa: the score that a success has to reach; 0 asks for success alone.
       decision: which success is kept: the nearest in `l1`, or the one of least
         `beta * |d|_1 + |d|_2^2` by `elastic_net`. `Best.distance` is L1 in both cases.
-      objective: what to ascend; by default the margin away from the label. Its score has to be
-        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+      objective: what to ascend; by default the margin away from the label. `targeted(margin)` makes
+        the attack's `y` the target.
 
     Returns:
       An `AttackFn` for ONE example; its `best` is at distance 0 where the example is a success

@@ -56,7 +56,7 @@ class FastMinimumNorm(Stepwise):
       gamma: `[]` float32, by which share the radius shrinks or grows in the first step.
       last_gamma: `[]` float32, the last step's.
       steps: moves.
-      objective: what to ascend; its score must be positive exactly where it succeeds.
+      objective: what to ascend; its score should be 0 where success begins.
     """
 
     threat: ThreatModel
@@ -135,8 +135,8 @@ def fmn(
       last_step_size: `[]`, the last step's; by default a hundredth of the first.
       gamma: `[]`, by which share the radius changes in the first step, in [0, 1).
       last_gamma: `[]`, the last step's share.
-      objective: what to ascend; by default the margin away from the label. Its score has to be
-        positive exactly where it succeeds; `targeted(margin)` makes the attack's `y` the target.
+      objective: what to ascend; by default the margin away from the label. Its score should be 0
+        where success begins; `targeted(margin)` makes the attack's `y` the target.
 
     Returns:
       An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the

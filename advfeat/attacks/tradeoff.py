@@ -68,10 +68,11 @@ def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
 
 
 def confident(oracle: Oracle, confidence: Array) -> Oracle:
-    """An oracle whose success asks for a score of at least `confidence`."""
+    """An oracle whose success asks for a score of at least `confidence`, where that is above 0."""
 
     def judged(key: Key, x: Array) -> Evaluation:
         seen = oracle(key, x)
-        return seen._replace(success=seen.success & (seen.score >= confidence))
+        enough = (seen.score >= confidence) | (confidence <= 0.0)
+        return seen._replace(success=seen.success & enough)
 
     return judged
