@@ -44,7 +44,9 @@ class Config(BaseConfig):
         "eps, steps and schedules without opening the test set.",
         choices=("test", "held_out"),
     )
-    held_out: float = flag(0.2, "Share of the training images held out for choices.")
+    held_out: float | None = flag(
+        None, "Share of the training images held out for choices. " + _PRESET
+    )
     train_examples: int | None = flag(
         None, "Use at most so many training images; 0: all. " + _PRESET, kind="natural"
     )
@@ -95,7 +97,9 @@ class Config(BaseConfig):
         None, "Its weight decay (the robust network's: 5e-4). " + _PRESET, kind="nonnegative"
     )
     robust_eps: float | None = flag(None, "Eps of adversarial training. " + _PRESET, kind="eps")
-    robust_steps: int = flag(7, "PGD steps of adversarial training.", kind="count")
+    robust_steps: int | None = flag(
+        None, "PGD steps of adversarial training. " + _PRESET, kind="count"
+    )
     robust_width: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_epochs: int | None = flag(None, "Of the robust network. " + _PRESET, kind="count")
     robust_learning_rate: float | None = flag(None, "Its rate. " + _PRESET, kind="positive")
@@ -111,7 +115,7 @@ class Config(BaseConfig):
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
         super().validate()
-        if not 0 < self.held_out < 1:
+        if self.held_out is not None and not 0 < self.held_out < 1:
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")
         if self.eps == 0:
             raise ValueError("flag --eps=0: must be above 0")
@@ -211,7 +215,7 @@ def _recipes(
 
     robust_threat = threat_model(config.norm, chosen(config, preset, "robust_eps"))
     source_threat = threat_model(config.norm, config.source_eps) if config.source_eps > 0 else None
-    steps = 1 if config.dry_run else config.robust_steps
+    steps = 1 if config.dry_run else chosen(config, preset, "robust_steps")
     return (
         Recipe(
             spec=spec(None, config.width, preset.width),
@@ -258,10 +262,11 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     most = 200 if config.dry_run else chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
-    kept, held = data.held_out(train, fraction=config.held_out, seed=config.seed)
+    fraction = chosen(config, preset, "held_out")
+    kept, held = data.held_out(train, fraction=fraction, seed=config.seed)
     if len(held) < 1 or len(kept) < dataset.num_classes:
         raise ValueError(
-            f"flag --train_examples={len(train)}: too few to hold out {config.held_out:g} of them"
+            f"flag --train_examples={len(train)}: too few to hold out {fraction:g} of them"
         )
     kept, held = _as_unit(kept), _as_unit(held)
     measured = held if config.evaluate_on == "held_out" else _as_unit(dataset.test)

@@ -29,6 +29,7 @@ class Preset:
       robust_learning_rate: of adversarial training.
       robust_augment: of adversarial training.
       robust_eps: L2 eps of adversarial training.
+      robust_steps: its PGD steps.
       fresh_width: width of the networks trained on constructed sets; 0 is `width`.
       fresh_epochs: of the networks trained on constructed sets.
       fresh_learning_rate: theirs.
@@ -42,6 +43,7 @@ class Preset:
       gradient_filter: what the attack's gradients pass.
       eps_grid: where accuracy under attack is measured.
       train_examples: how many training images are used at most; 0 is all.
+      held_out: the share of them that is held out for choices.
     """
 
     model: str
@@ -64,6 +66,8 @@ class Preset:
     steps: int
     eps_grid: tuple[float, ...]
     train_examples: int = 0
+    held_out: float = 0.2
+    robust_steps: int = 7
     fresh_width: int = 0
     relative_step: float = 0.2
     sources: int = 1
@@ -120,17 +124,19 @@ MNIST = Preset(
 CIFAR = Preset(
     model="resnet9",
     width=32,
-    epochs=8,
+    epochs=9,
     batch_size=128,
     learning_rate=0.05,
     augment="none",
     weight_decay=5e-4,
+    held_out=0.1,
+    robust_steps=2,
     robust_width=32,
-    robust_epochs=15,
+    robust_epochs=13,
     robust_learning_rate=0.05,
     robust_augment="flip_shift4",
     robust_eps=0.25,
-    fresh_epochs=8,
+    fresh_epochs=7,
     fresh_learning_rate=0.05,
     fresh_weight_decay=5e-4,
     fresh_augment="flip",
