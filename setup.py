@@ -41,6 +41,7 @@ setuptools.setup(
         "dev": DEV,
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        "peers": ["foolbox>=3.3", "torch>=2.2", "torchattacks>=3.5"],
         "adapters": ["dm-haiku>=0.0.13", "equinox>=0.11"],
     },
     classifiers=[
