@@ -14,7 +14,9 @@ from advfeat.attacks.apgd import apgd, apgd_targeted
 from advfeat.attacks.batch import attack_batch, attack_dataset
 from advfeat.attacks.carlini_wagner import carlini_wagner
 from advfeat.attacks.ddn import ddn
+from advfeat.attacks.deepfool import deepfool
 from advfeat.attacks.elastic_net import elastic_net
+from advfeat.attacks.fab import fab, fab_targeted
 from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.fmn import fmn
 from advfeat.attacks.noise import gaussian_noise, salt_and_pepper_noise, uniform_noise
@@ -28,7 +30,10 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "apgd_targeted": apgd_targeted,
     "carlini_wagner": carlini_wagner,
     "ddn": ddn,
+    "deepfool": deepfool,
     "elastic_net": elastic_net,
+    "fab": fab,
+    "fab_targeted": fab_targeted,
     "fmn": fmn,
     "uniform_noise": uniform_noise,
     "gaussian_noise": gaussian_noise,
@@ -53,7 +58,10 @@ __all__ = [
     "attack_dataset",
     "carlini_wagner",
     "ddn",
+    "deepfool",
     "elastic_net",
+    "fab",
+    "fab_targeted",
     "fgsm",
     "fmn",
     "gaussian_noise",

@@ -1,0 +1,337 @@
+"""FAB: the nearest adversarial example along the network's linearised boundaries.
+
+Croce and Hein (2020), "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary
+Attack", https://arxiv.org/abs/1907.02044, algorithm 1; the targeted form is AutoAttack's,
+https://arxiv.org/abs/2003.01690.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent
+from advfeat.ascent import Ascent, Run
+from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_boundary
+from advfeat.checks import check_norm, check_positive, is_concrete
+from advfeat.hyperplane import to_hyperplane
+from advfeat.norms import NORMS, Norm
+from advfeat.objectives import likely_target
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, with_key
+
+SEARCHES = 3  # evaluations of the final search, the paper's
+TOWARDS_FOUND = 0.1  # share of the bracket by which the search errs on the adversarial side
+START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # the authors', where eps is infinite
+
+
+class FABState(NamedTuple):
+    """State of FAB.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      count: `[]` int32, steps taken.
+      nearest: the nearest adversarial example so far, however far.
+    """
+
+    x: Array
+    x0: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    nearest: Best
+
+
+def _random_start(norm: Norm, eps: Array, key: Key, x0: Array) -> Array:
+    """Half of eps away from the example, before the box."""
+    if norm.name == "linf":
+        noise = jax.random.uniform(key, x0.shape, x0.dtype, -1.0, 1.0)
+    else:
+        noise = jax.random.normal(key, x0.shape, x0.dtype)
+    radius = 0.5 * jnp.where(jnp.isfinite(eps), eps, START_RADIUS[norm.name]).astype(x0.dtype)
+    length = norm.distance(jnp.zeros_like(noise), noise)
+    return jnp.clip(x0 + radius * noise / jnp.where(length > 0, length, 1.0), 0.0, 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+class FastAdaptiveBoundary(MinimumNorm):
+    """FAB: an `AttackFn`. Make one with `fab` or `fab_targeted`.
+
+    Attributes:
+      threat: its norm is minimised; its eps bounds what counts, infinity included.
+      alpha_max: `[]` float32, the largest weight of the step that starts at the example.
+      eta: `[]` float32, by how much a step overshoots the boundary.
+      beta: `[]` float32, how far from the example an adversarial iterate is brought back.
+      steps: moves per round.
+      rounds: restarts, times targets if there are.
+      targets: how many classes are gone to, one per round; 0 for all at every step.
+      start_queries: one, for the target, if there are targets.
+    """
+
+    threat: ThreatModel
+    alpha_max: Array
+    eta: Array
+    beta: Array
+    steps: int = dataclasses.field(metadata={"static": True})
+    rounds: int = dataclasses.field(metadata={"static": True})
+    targets: int = dataclasses.field(metadata={"static": True})
+    start_queries: int = dataclasses.field(metadata={"static": True})
+
+    def kernel(self, x0: Array) -> Ascent:
+        """From the value and slope of a class's lead to the next iterate, equation 9."""
+        norm = self.threat.norm
+
+        def init(key: Key, x0: Array, start: Array) -> FABState:
+            del key
+            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
+            return FABState(start, x0, count, ascent.nothing_yet(x0, start))
+
+        def update(state: FABState, seen: Evaluation) -> FABState:
+            x, x0, slope, value = state.x, state.x0, seen.grad, seen.score
+            assert slope is not None
+            value0 = value + jnp.sum(slope * (x0 - x))
+            # One vmap: of the iterate's projection and the example's, half the program to compile.
+            here, there = jax.vmap(lambda z, lead: to_hyperplane(norm, z, slope, lead).step)(
+                jnp.stack([x, x0]), jnp.stack([value, value0])
+            )
+            near, far = (norm.distance(jnp.zeros_like(x), step) for step in (here, there))
+            both = near + far
+            alpha = jnp.minimum(near / jnp.where(both > 0, both, 1.0), self.alpha_max)
+            moved = (1.0 - alpha) * (x + self.eta * here) + alpha * (x0 + self.eta * there)
+            return state._replace(x=jnp.clip(moved, 0.0, 1.0), count=state.count + 1)
+
+        return Ascent(init, update)
+
+    def start(
+        self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
+    ) -> tuple[Array, Any]:
+        """The example, then random points; the aim is the label with the round's target."""
+        restart, target = index, jnp.asarray(y)
+        if self.targets:
+            logits = with_key(model_fn, key)(x)
+            if self.targets > logits.size - 1:
+                raise ValueError(
+                    f"targets must be at most {logits.size - 1} for {logits.size} classes, "
+                    f"got {self.targets}"
+                )
+            restart = index // self.targets
+            target = likely_target(logits, y, index % self.targets)
+        start = x
+        if self.rounds > max(self.targets, 1):
+            drawn = _random_start(self.threat.norm, self.threat.eps, key, x)
+            start = jnp.where(restart > 0, drawn, x)
+        return start, (jnp.asarray(y), target)
+
+    def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
+        """As for every minimum-norm attack; the final search starts at the nearest of all."""
+        state = run.state
+        far = self.distance(state.x0, x).astype(jnp.float32)
+        found = Best(x, seen.score, seen.success, far)
+        nearest = ascent.choose(self.prefer, found, state.nearest)
+        return super().noted(run, x, seen)._replace(state=state._replace(nearest=nearest))
+
+    def step(self, model_fn: ModelFn, run: Run) -> Run:
+        """Linearises where the run stands, moves, and steps back if that was far enough."""
+        y, target = run.aim
+        keys = jax.random.split(jax.random.fold_in(run.key, run.state.count))
+
+        def classes(logits: Array) -> Array:
+            every = jnp.arange(logits.size - 1)
+            return target[None] if self.targets else every + (every >= y)
+
+        around = linearised(with_key(model_fn, keys[0]), run.state.x, y, classes)
+        run = self.noted(run, run.state.x, around.seen)
+        index = nearest_boundary(self.threat.norm, run.state.x, around)
+        state = self.kernel(run.state.x0).update(run.state, around.along(index))
+        seen = judged(with_key(model_fn, keys[1])(state.x), y)
+        run = self.noted(run._replace(state=state), state.x, seen)
+        back = state.x0 + self.beta * (state.x - state.x0)
+        return run._replace(
+            state=run.state._replace(x=jnp.where(seen.success, back, state.x)),
+            queries=run.queries + 2,
+            gradients=run.gradients + around.leads.size,
+        )
+
+    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
+        """The final search from the nearest adversarial example towards the example."""
+        return super().end(model_fn, self._search(model_fn, run))
+
+    def _search(self, model_fn: ModelFn, run: Run) -> Run:
+        """Regula falsi on the segment, between the leads of the class that was found there.
+
+        It takes a point a little beyond where the boundary should be: a point short of it is lost.
+        """
+        (y, _), x0, found = run.aim, run.state.x0, run.state.nearest.x
+        model_fn = with_key(model_fn, jax.random.fold_in(run.key, run.state.count))
+
+        def narrow(_: int, carry: tuple[Run, Array, Array, Array, Array]) -> Any:
+            run, low, high, logits_low, logits_high = carry
+            other = likely_target(logits_high, y, jnp.zeros_like(y))
+            lead_low, lead_high = (z[other] - z[y] for z in (logits_low, logits_high))
+            rise = lead_high - lead_low
+            is_bracket = (lead_low <= 0) & (lead_high > 0)
+            root = jnp.where(is_bracket, -lead_low / jnp.where(is_bracket, rise, 1.0), 0.5)
+            part = root + TOWARDS_FOUND * (1.0 - root)
+            middle = low + part.astype(low.dtype) * (high - low)
+            x = jnp.clip(x0 + middle * (found - x0), 0.0, 1.0)
+            logits = model_fn(x)
+            seen = judged(logits, y)
+            is_outer = seen.success
+            return (
+                self.noted(run, x, seen),
+                jnp.where(is_outer, low, middle),
+                jnp.where(is_outer, middle, high),
+                jnp.where(is_outer, logits_low, logits),
+                jnp.where(is_outer, logits, logits_high),
+            )
+
+        low, high = (jnp.full_like(x0, end, shape=()) for end in (0.0, 1.0))
+        carry = (run, low, high, model_fn(x0), model_fn(found))
+        run = jax.lax.fori_loop(0, SEARCHES, narrow, carry)[0]
+        return run._replace(queries=run.queries + 2 + SEARCHES)
+
+
+def _check_share(value: float | Array, *, name: str) -> None:
+    if is_concrete(value) and not 0.0 <= float(value) <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {float(value):g}")
+
+
+def _fab(
+    threat: ThreatModel,
+    *,
+    steps: int,
+    restarts: int,
+    targets: int,
+    alpha_max: float | Array,
+    eta: float | Array,
+    beta: float | Array,
+) -> FastAdaptiveBoundary:
+    check_norm(threat.norm.name, allowed=tuple(NORMS), attack="fab")
+    check_positive(steps, name="steps")
+    check_positive(restarts, name="restarts")
+    _check_share(alpha_max, name="alpha_max")
+    _check_share(beta, name="beta")
+    if is_concrete(eta) and not 1.0 <= float(eta) < jnp.inf:
+        raise ValueError(f"eta must be a number >= 1, got {float(eta):g}")
+    return FastAdaptiveBoundary(
+        threat=threat,
+        alpha_max=jnp.asarray(alpha_max, jnp.float32),
+        eta=jnp.asarray(eta, jnp.float32),
+        beta=jnp.asarray(beta, jnp.float32),
+        steps=steps,
+        rounds=restarts * max(targets, 1),
+        targets=targets,
+        start_queries=1 if targets else 0,
+    )
+
+
+def fab(
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    alpha_max: float | Array = 0.1,
+    eta: float | Array = 1.05,
+    beta: float | Array = 0.9,
+) -> FastAdaptiveBoundary:
+    """The nearest adversarial example by the fast adaptive boundary attack, algorithm 1.
+
+    A step linearises the network, takes the class whose linearised boundary is nearest, and goes to
+    a mean of the points of that boundary nearest to the iterate and to the example, the box taken
+    into account (equation 9). Where that is adversarial it goes back towards the example. At last
+    three more points are tried between the example and the nearest adversarial one.
+
+    **Every step costs K - 1 backward passes** for K classes, and as much memory; with many classes
+    take `fab_targeted`.
+
+    Args:
+      threat: L-infinity, L2 or L1. An infinite eps looks for the nearest adversarial example
+        anywhere in the box; with a finite one only what lies within eps counts, though the
+        iterates may leave it.
+      steps: moves per restart.
+      restarts: the first starts at the example, each other one at a random point half of eps away
+        (of 0.3, 1 or 5 in L-infinity, L2 or L1, where eps is infinite).
+      alpha_max: `[]`, the largest weight of the example's own projection, in [0, 1].
+      eta: `[]`, overshoot of the projections, at least 1.
+      beta: `[]`, where between the example (0) and an adversarial iterate (1) to go on.
+
+    Returns:
+      An `AttackFn` for ONE example; `best` is the nearest adversarial example found, at distance 0
+      where the example is one itself. Per restart it spends `2 * steps + 6` forward and
+      `(K - 1) * steps` backward passes.
+
+    Raises:
+      ValueError: for another norm, counts below 1, or an alpha_max, eta or beta out of range.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = fab(advfeat.l2(jnp.inf), steps=10)
+    >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
+    >>> result.best.x.round(3).tolist(), round(float(result.best.distance), 3)
+    ([0.6, 0.6], 0.141)
+    """
+    return _fab(
+        threat,
+        steps=steps,
+        restarts=restarts,
+        targets=0,
+        alpha_max=alpha_max,
+        eta=eta,
+        beta=beta,
+    )
+
+
+def fab_targeted(
+    threat: ThreatModel,
+    *,
+    steps: int = 100,
+    targets: int = 9,
+    restarts: int = 1,
+    alpha_max: float | Array = 0.1,
+    eta: float | Array = 1.05,
+    beta: float | Array = 0.9,
+) -> FastAdaptiveBoundary:
+    """FAB-T: FAB along the boundary of one class after the other, as AutoAttack uses it.
+
+    One backward pass per step, whatever the number of classes. It is given the label, and success
+    is any other prediction: the target of a round, the (1 + index)-th most likely class other than
+    the label, only says which boundary to follow.
+
+    Args:
+      threat: as `fab`.
+      steps: moves per target and restart.
+      targets: how many classes to try; at most one less than there are.
+      restarts: as `fab`, per target; all targets have their first start before any has its second.
+      alpha_max: as `fab`.
+      eta: as `fab`.
+      beta: as `fab`.
+
+    Returns:
+      An `AttackFn` for ONE example, as `fab`. Per target and restart it spends `2 * steps + 7`
+      forward and `steps` backward passes.
+
+    Raises:
+      ValueError: as `fab`; while tracing, for more targets than other classes.
+
+    Example:
+
+    >>> import jax, jax.numpy as jnp, advfeat
+    >>> attack = fab_targeted(advfeat.linf(jnp.inf), steps=10, targets=2)
+    >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5, 0.1]), 0)
+    >>> result.best.x.round(3).tolist(), int(result.gradients)
+    ([0.6, 0.6, 0.1], 20)
+    """
+    check_positive(targets, name="targets")
+    return _fab(
+        threat,
+        steps=steps,
+        restarts=restarts,
+        targets=targets,
+        alpha_max=alpha_max,
+        eta=eta,
+        beta=beta,
+    )

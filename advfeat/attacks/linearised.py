@@ -1,0 +1,113 @@
+"""What the attacks share that linearise the network and go to where a class overtakes the label."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat import ascent
+from advfeat.ascent import Run
+from advfeat.hyperplane import to_hyperplane, unbounded_distance
+from advfeat.losses import margin
+from advfeat.norms import Norm
+from advfeat.stepwise import Stepwise
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, AttackResult, Best, Evaluation, ModelFn, with_key
+
+
+class Linearisation(NamedTuple):
+    """Some classes' leads over the label, to first order around a point.
+
+    Attributes:
+      seen: the verdict on the point itself.
+      leads: `[C]`, `z_k - z_y` of each class.
+      slopes: `[C, H, W, C]`, their gradients.
+    """
+
+    seen: Evaluation
+    leads: Array
+    slopes: Array
+
+    def along(self, index: Array) -> Evaluation:
+        """The lead and the slope of one of the classes."""
+        return Evaluation(self.leads[index], self.seen.success, self.slopes[index])
+
+
+def judged(logits: Array, y: Any) -> Evaluation:
+    """The verdict on a point: its margin, and whether the prediction is not the label."""
+    return Evaluation(margin(logits, y).astype(jnp.float32), jnp.argmax(logits) != y, None)
+
+
+def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisation:
+    """The network around `x`, from one forward pass and one backward pass per class.
+
+    Args:
+      model_fn: the network.
+      x: the point.
+      y: `[]`, the label.
+      classes: logits `[K]` -> `[C]` integers, which classes to look at.
+    """
+    logits, pullback = jax.vjp(model_fn, x)
+    chosen = classes(logits)
+    one_hot = jax.nn.one_hot(jnp.append(chosen, y), logits.size, dtype=logits.dtype)
+    slopes = jax.vmap(lambda row: pullback(row - one_hot[-1])[0])(one_hot[:-1])
+    leads = jnp.take(logits, chosen) - jnp.take(logits, y)
+    return Linearisation(judged(logits, y), leads.astype(jnp.float32), slopes)
+
+
+def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
+    """`[]`, the index of the class whose linearised boundary is nearest within the box.
+
+    Where no boundary meets the box, the nearest one were there no box. The papers leave the box out
+    of account always, and so may pick a class that cannot be reached.
+    """
+    if len(around.leads) == 1:
+        return jnp.zeros((), jnp.int32)
+
+    def one(slope: Array, lead: Array) -> tuple[Array, Array, Array]:
+        move = to_hyperplane(norm, x, slope, lead)
+        length = norm.distance(jnp.zeros_like(move.step), move.step)
+        return length, move.reached, unbounded_distance(norm, slope, lead)
+
+    lengths, reached, unbounded = jax.vmap(one)(around.slopes, around.leads)
+    boxed = jnp.where(reached, lengths, jnp.inf)
+    return jnp.argmin(jnp.where(jnp.any(reached), boxed, unbounded))
+
+
+class MinimumNorm(Stepwise):
+    """Base of the attacks that look for the nearest adversarial example, whichever way they move.
+
+    Iterates may leave the ball of a finite eps; what is kept lies within.
+
+    Attributes:
+      threat: its norm is minimised; its eps bounds what counts, infinity included.
+    """
+
+    threat: ThreatModel
+    prefer = staticmethod(ascent.by_distance)
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """In the threat model's norm."""
+        return self.threat.distance(x0, x)
+
+    def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
+        """The run after a verdict on `x`, which counts only within eps."""
+        # Without tolerance: at eps 0 nothing but the example itself counts.
+        allowed = self.distance(run.state.x0, x) <= self.threat.eps
+        noted = run.note(x, seen, self.distance, self.prefer)
+        best = jax.tree.map(lambda new, old: jnp.where(allowed, new, old), noted, run.best)
+        return run._replace(best=best)
+
+    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
+        """The final iterate, brought into the threat model, and scored: one forward pass."""
+        x0, x = run.state.x0, run.state.x
+        inside = self.distance(x0, x) <= self.threat.eps
+        x = jnp.where(inside, x, self.threat.project(x0, x))
+        y = run.aim[0]
+        key = jax.random.fold_in(run.key, run.state.count)
+        seen = judged(with_key(model_fn, key)(x), y)
+        last = Best(x, seen.score, seen.success, self.distance(x0, x).astype(jnp.float32))
+        best = self.noted(run, x, seen).best
+        return AttackResult(best, last, run.queries + 1, run.gradients)
