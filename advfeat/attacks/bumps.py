@@ -1,0 +1,230 @@
+"""Bumps: what the Square attack adds in L2 and L1, and how their norm is paid for.
+
+Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049, section 3.4 and algorithm 3; for L1
+its relative in the code of Croce and Hein (2021), https://arxiv.org/abs/2103.01208. Everything has
+a fixed shape: a square of traced side is a mask.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.threat import ThreatModel
+from advfeat.types import Array, Key
+
+SHRINKS = 5  # passes that find a candidate's threshold; any number leaves the point feasible
+START_SHRINKS = 12  # passes for the start, which begins much farther outside
+Corner = tuple[Array, Array]
+"""Row and column of a square's first pixel, each `[]` int32."""
+
+
+class Kind(NamedTuple):
+    """How the bumps of a norm are made.
+
+    Attributes:
+      power: the norm's.
+      decay: a bump is a sum of squares around its middle, of heights `1 / n ** decay`.
+    """
+
+    power: int
+    decay: int
+
+
+KINDS = {"l2": Kind(2, 2), "l1": Kind(1, 4)}
+
+
+class Draw(NamedTuple):
+    """The random numbers behind one candidate, each uniform in [0, 1).
+
+    Attributes:
+      place: `[2]`, where the square lies, by row and column.
+      payer: `[2]`, where the square lies that pays for it.
+      way: `[]`, whether a bump's halves lie side by side or one above the other.
+      sign: `[C]`, of the channels.
+    """
+
+    place: Array
+    payer: Array
+    way: Array
+    sign: Array
+
+
+def draw(key: Key, channels: int) -> Draw:
+    """All of a candidate's numbers at once.
+
+    >>> [part.shape for part in draw(jax.random.key(0), 3)]
+    [(2,), (2,), (), (3,)]
+    """
+    numbers = jax.random.uniform(key, (5 + channels,))
+    return Draw(numbers[0:2], numbers[2:4], numbers[4], numbers[5:])
+
+
+def corner(shape: tuple[int, ...], side: Array, place: Array) -> Corner:
+    """Where a square lies in an image `[H, W, C]`, uniform over all places that hold it.
+
+    The authors' code leaves out the last place, so that small squares never reach the last row and
+    column.
+    """
+    row, column = (
+        jnp.floor(place[axis] * (shape[axis] - side + 1)).astype(jnp.int32) for axis in (0, 1)
+    )
+    return row, column
+
+
+def window(shape: tuple[int, ...], at: Corner, side: Array) -> Array:
+    """`[H, W, 1]` bool, the square's pixels."""
+    rows, columns = jnp.arange(shape[0]) - at[0], jnp.arange(shape[1]) - at[1]
+    rows, columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    return rows[:, None, None] & columns[None, :, None]
+
+
+def over(x: Array, y: Array) -> Array:
+    """`x / y`, and 0 where y is 0."""
+    return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
+
+
+def _sums(kind: Kind, x: Array) -> Array:
+    """`[1, 1, C]`, each channel's sum of powers.
+
+    Rows first: adding them up is vectorised on CPU, a sum over both axes at once is not; and the
+    partial sums round less.
+    """
+    size = jnp.abs(x) if kind.power == 1 else x * x
+    rows = jax.lax.optimization_barrier(jnp.sum(size, axis=0, keepdims=True))
+    return jnp.sum(rows, axis=1, keepdims=True)
+
+
+def _root(kind: Kind, x: Array) -> Array:
+    return x if kind.power == 1 else jnp.sqrt(x)
+
+
+def _norm(kind: Kind, x: Array) -> Array:
+    return _root(kind, jnp.sum(_sums(kind, x)))
+
+
+def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: Array) -> Array:
+    """A square with a hill in one half and a hollow of the same norm in the other.
+
+    The paper's equation 2 depends only on the distance from the half's middle, the larger of the
+    rows' and the columns': a table looked up along each axis gives it.
+
+    Args:
+      kind: the norm's.
+      shape: `[H, W, ...]`, the image's.
+      at: where the square lies.
+      side: `[]` int32.
+      sideways: `[]` bool, whether the halves lie side by side, not one above the other.
+
+    Returns:
+      `[H, W, 1]` of norm 1; 0 outside of the square.
+
+    >>> print(bump(KINDS["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))[:, :, 0].round(2))
+    [[ 0.14  0.68  0.14]
+     [-0.13 -0.13 -0.13]
+     [-0.13 -0.65 -0.13]]
+    """
+    half, longest = side // 2, max(shape[:2]) + 1
+    heights = np.cumsum([0.0] + [1.0 / n**kind.decay for n in range(1, longest + 1)])
+    table = jnp.asarray(heights, jnp.float32)
+
+    def along(size: int, low: Array, cut: Array) -> tuple[Array, Array, Array]:
+        offset = jnp.arange(size) - low
+        first = offset < half
+        middle = jnp.where(first, half // 2, half + (side - half) // 2)
+        far = jnp.abs(offset - jnp.where(cut, middle, half))
+        inside = (offset >= 0) & (offset < side)
+        return table[jnp.minimum(far, longest)], inside, first | ~cut
+
+    rows, inside_rows, first_rows = along(shape[0], at[0], ~sideways)
+    columns, inside_columns, first_columns = along(shape[1], at[1], sideways)
+    inside = (inside_rows[:, None] & inside_columns[None, :])[:, :, None]
+    first = (first_rows[:, None] & first_columns[None, :])[:, :, None]
+    height = table[half + 1] - jnp.maximum(rows[:, None], columns[None, :])[:, :, None]
+    hill, hollow = jnp.where(inside & first, height, 0.0), jnp.where(inside & ~first, height, 0.0)
+    # A square of one pixel is all hollow.
+    halves = jnp.where(half > 0, 2.0, 1.0)
+    hill, hollow = (over(part, _root(kind, halves * _sums(kind, part))) for part in (hill, hollow))
+    return hill - hollow
+
+
+def grid(kind: Kind, threat: ThreatModel, key: Key, x0: Array) -> Array:
+    """Bumps side by side all over the image, about five by five: where the search begins."""
+    height, width, channels = x0.shape
+    tile = max(min(height, width) // 5, 1)
+    rows, columns = height // tile, width // tile
+    origin = (jnp.int32(0), jnp.int32(0))
+    upright, sideways = (
+        bump(kind, (tile, tile), origin, jnp.int32(tile), jnp.bool_(way))[None, :, None]
+        for way in (False, True)
+    )
+    key_way, key_sign = jax.random.split(key)
+    way = jax.random.bernoulli(key_way, 0.5, (rows, 1, columns, 1, 1))
+    sign = jax.random.rademacher(key_sign, (rows, 1, columns, 1, channels), x0.dtype)
+    move = (jnp.where(way, sideways, upright) * sign).reshape(rows * tile, columns * tile, channels)
+    spare = (height - rows * tile, width - columns * tile)
+    move = jnp.pad(move, [(n // 2, n - n // 2) for n in spare] + [(0, 0)])
+    radius = jnp.minimum(threat.eps, threat.norm.diameter(x0.size)).astype(x0.dtype)
+    if kind.power == 1:
+        # Each bump has norm 1; of them all the threshold leaves the middles.
+        return _shrunk(radius, x0, x0 + move, passes=START_SHRINKS)
+    return jnp.clip(x0 + radius * over(move, _norm(kind, move)), 0.0, 1.0)
+
+
+def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
+    """A point of the L1 ball and the box near `x`: the box first, then the ball's soft threshold.
+
+    Michelot's passes (1986) find the threshold from below, without the sort that the nearest point
+    of both sets would take.
+    """
+    move = jnp.clip(x, 0.0, 1.0) - x0
+    size = jnp.abs(move)
+
+    def rise(_: int, threshold: Array) -> Array:
+        above = size > threshold
+        excess = jnp.sum(jnp.where(above, size, 0.0)) - eps
+        return jnp.maximum(over(excess, jnp.sum(above).astype(excess.dtype)), threshold)
+
+    # A loop, though short: unrolled, XLA computes `size` anew in every pass, with all before it.
+    threshold = jax.lax.fori_loop(0, passes, rise, jnp.full_like(x0, 0.0, shape=()))
+    left = move - jnp.clip(move, -threshold, threshold)
+    left = left * jnp.minimum(over(eps, _norm(KINDS["l1"], left)), 1.0)
+    point = x0 + left
+    # Half an ulp too far in thousands of values is more than a tiny eps allows: an ulp back.
+    ulp = jnp.sign(left) * jnp.finfo(x0.dtype).eps * point
+    return jnp.clip(point - jnp.where(jnp.abs(point - x0) > jnp.abs(left), ulp, 0.0), 0.0, 1.0)
+
+
+def bumped(
+    kind: Kind, threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: Draw
+) -> Array:
+    """A candidate: a bump is added in one square, and another is cleared to pay for it.
+
+    Algorithm 3. What the box has cut off earlier changes is spent as well.
+    """
+    shape, channels = x0.shape, x0.shape[-1]
+    radius = jnp.minimum(threat.eps, threat.norm.diameter(x0.size)).astype(x0.dtype)
+    # In units of eps, whose square may underflow. The barrier halves the cost of a candidate: the
+    # division is not repeated in each of the sums.
+    move = jax.lax.optimization_barrier(over(kept - x0, radius))
+    at = corner(shape, side, draw.place)
+    inside, cleared = window(shape, at, side), window(shape, corner(shape, side, draw.payer), side)
+    old = jnp.where(inside, move, 0.0)
+    fresh = bump(kind, shape, at, side, draw.way < 0.5)
+    fresh = fresh * jnp.where(draw.sign < 0.5, 1.0, -1.0)[None, None, :]
+    fresh = fresh + over(old, _root(kind, _sums(kind, old)))
+    held = _sums(kind, jnp.where(inside | cleared, move, 0.0))
+    unspent = jnp.maximum(1.0 - jnp.sum(_sums(kind, move)), 0.0)
+    budget = _root(kind, unspent / channels + held)
+    if kind.power == 1:
+        budget = budget * channels  # more than there is: the threshold makes the change sparse
+    fresh = over(fresh, _root(kind, _sums(kind, fresh))) * budget
+    move = jnp.where(inside, fresh, jnp.where(cleared, 0.0, move))
+    if kind.power == 1:
+        return _shrunk(radius, x0, x0 + radius * move, passes=SHRINKS)
+    # Two ulps less, since rounding can leave a point about one ulp outside.
+    length = _norm(kind, move) * (1.0 + 2.0 * jnp.finfo(x0.dtype).eps)
+    return jnp.clip(x0 + radius * over(move, length), 0.0, 1.0)
