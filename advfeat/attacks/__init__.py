@@ -21,10 +21,14 @@ from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.fmn import fmn
 from advfeat.attacks.noise import gaussian_noise, salt_and_pepper_noise, uniform_noise
 from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.attacks.pgd_variants import pgd_adam, pgd_momentum
+from advfeat.attacks.square import square
 
 ATTACKS: dict[str, Callable[..., Any]] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "pgd_momentum": pgd_momentum,
+    "pgd_adam": pgd_adam,
     "apgd_ce": partial(apgd, loss="ce"),
     "apgd_dlr": partial(apgd, loss="dlr"),
     "apgd_targeted": apgd_targeted,
@@ -35,6 +39,7 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "fab": fab,
     "fab_targeted": fab_targeted,
     "fmn": fmn,
+    "square": square,
     "uniform_noise": uniform_noise,
     "gaussian_noise": gaussian_noise,
     "salt_and_pepper_noise": salt_and_pepper_noise,
@@ -45,6 +50,7 @@ NORMS_OF: dict[str, tuple[str, ...]] = {
     "carlini_wagner": ("l2",),
     "ddn": ("l2",),
     "elastic_net": ("l1",),
+    "pgd_adam": ("linf", "l2"),
 }
 """By an attack's name, the norms it is defined for: all of them unless a line here says which."""
 
@@ -66,6 +72,9 @@ __all__ = [
     "fmn",
     "gaussian_noise",
     "pgd",
+    "pgd_adam",
+    "pgd_momentum",
     "salt_and_pepper_noise",
+    "square",
     "uniform_noise",
 ]
