@@ -19,15 +19,19 @@ from advfeat.attacks import (
     fmn,
     gaussian_noise,
     pgd,
+    pgd_adam,
+    pgd_momentum,
     salt_and_pepper_noise,
+    square,
     uniform_noise,
 )
-from advfeat.evaluation import accuracy, evaluate_epsilons, predict
+from advfeat.evaluation import accuracy, evaluate_epsilons, loss_by_step, predict
 from advfeat.losses import cross_entropy, dlr, margin, smoothed_cross_entropy
 from advfeat.objectives import targeted, untargeted
 from advfeat.steps import from_optax, momentum, steepest
+from advfeat.suite import SuiteResult, evaluate
 from advfeat.threat import ThreatModel, l1, l2, linf, threat_model
-from advfeat.types import AttackFn, AttackResult, Best, ModelFn, Objective, as_model_fn
+from advfeat.types import AttackFn, AttackResult, Best, ModelFn, Objective, as_model_fn, randomised
 
 __version__ = "0.1.0"
 
@@ -37,6 +41,7 @@ __all__ = [
     "Best",
     "ModelFn",
     "Objective",
+    "SuiteResult",
     "ThreatModel",
     "accuracy",
     "apgd",
@@ -50,6 +55,7 @@ __all__ = [
     "deepfool",
     "dlr",
     "elastic_net",
+    "evaluate",
     "evaluate_epsilons",
     "fab",
     "fab_targeted",
@@ -60,12 +66,17 @@ __all__ = [
     "l1",
     "l2",
     "linf",
+    "loss_by_step",
     "margin",
     "momentum",
     "pgd",
+    "pgd_adam",
+    "pgd_momentum",
     "predict",
+    "randomised",
     "salt_and_pepper_noise",
     "smoothed_cross_entropy",
+    "square",
     "steepest",
     "targeted",
     "threat_model",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.batch import attack_dataset
+from advfeat.ascent import Run
+from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
+from advfeat.stepwise import Stepwise
 from advfeat.types import Array, AttackFn, Key, ModelFn, as_model_fn, with_key
 
 
@@ -128,3 +131,54 @@ def evaluate_epsilons(
             standing = standing & ~result.best.success
         robust[index] = standing
     return EpsilonSweep(np.asarray(epsilons, np.float64), robust)
+
+
+@partial(jax.jit, static_argnames="steps")
+def _trace(
+    attack: Stepwise, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
+) -> Array:
+    def one(i: Array, x: Array, y: Array) -> Array:
+        run = attack.begin(jax.random.fold_in(root, i), model_fn, x, y, jnp.zeros_like(i))
+
+        def step(run: Run, _: None) -> tuple[Run, Array]:
+            run = attack.step(model_fn, run)
+            return run, run.best.score
+
+        run, scores = jax.lax.scan(step, run, None, length=steps)
+        return jnp.append(scores, attack.end(model_fn, run).best.score)
+
+    return jax.vmap(one)(ids, x, y)
+
+
+def loss_by_step(
+    key: Key,
+    attack: Stepwise,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 250,
+) -> np.ndarray:
+    """The preferred iterate's score after each step: does an attack converge?
+
+    Args:
+      key: a typed key.
+      attack: an attack that proceeds step by step; only its first round is looked at.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      batch_size: examples at a time.
+
+    Returns:
+      `[N, steps + 1]`.
+
+    Raises:
+      ValueError: for bad images or labels.
+    """
+    images, labels, ids = check_batch(model_fn, images, labels, None)
+    model_fn, parts = as_model_fn(model_fn), []
+    for rows, real in padded_rows(len(images), batch_size):
+        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
+        scores = _trace(attack, key, jnp.asarray(ids[rows]), model_fn, x, y, attack.steps)
+        parts.append(np.asarray(scores)[:real])
+    return np.concatenate(parts)

@@ -116,3 +116,18 @@ def test_one_compilation_serves_every_eps_and_every_batch():
     advfeat.evaluate_epsilons(KEY, attack_for, model, IMAGES, LABELS, grid, **options)
     assert len(traces) == before
     assert seen == [25, 25, 10] * 4
+
+
+def test_the_loss_by_step_is_what_attacks_of_so_many_steps_reach():
+    threat = advfeat.l2(0.2)
+
+    def attack(steps):
+        return advfeat.pgd(threat, steps=steps, step_size=0.05)
+
+    found = advfeat.loss_by_step(KEY, attack(4), MODEL, IMAGES, LABELS, batch_size=25)
+    assert found.shape == (COUNT, 5)
+    whole = advfeat.attack_dataset(attack(4), KEY, MODEL, IMAGES, LABELS)
+    np.testing.assert_allclose(found[:, -1], whole.best.score, rtol=1e-5, atol=1e-6)
+    for steps in (1, 3):
+        short = advfeat.attack_dataset(attack(steps), KEY, MODEL, IMAGES, LABELS)
+        np.testing.assert_allclose(found[:, steps], short.best.score, rtol=1e-5, atol=1e-6)
