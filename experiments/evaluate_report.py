@@ -83,8 +83,11 @@ def _attacks(
     rows.append(["worst case", summary["robust_accuracy"], None, None, None, None, None])
     shown = {
         "clean": {"accuracy": summary["clean_accuracy"]},
-        **{n: {"accuracy": part["robust_accuracy"]} for n, part in summary["attacks"].items()},
-        "worst case": {"accuracy": summary["robust_accuracy"]},
+        **{
+            name.replace("_", "\n"): {"accuracy": part["robust_accuracy"]}
+            for name, part in summary["attacks"].items()
+        },
+        "worst\ncase": {"accuracy": summary["robust_accuracy"]},
     }
     chart = figures.bars(shown, ylabel="accuracy")
     return [
@@ -149,11 +152,12 @@ def _curves(
 
 def _gallery(plan: Plan, run: RunDirectory, result: SuiteResult) -> list[str | Table | Picture]:
     fooled = np.flatnonzero(result.fooled_by >= 0)
-    # Some of each attack's, since the first attack fools most.
-    groups = [fooled[result.fooled_by[fooled] == i] for i in range(len(result.attacks))]
-    rows = np.concatenate([group[: max(1, 5 // max(1, len(groups)))] for group in groups])[:5]
-    if not len(rows):
+    if not len(fooled):
         return []
+    # The first of each attack, then the second …: the first attack fools most.
+    turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
+            for k in range(len(fooled))]
+    rows = fooled[np.argsort(turn, kind="stable")[:5]]
     logits = [
         advfeat.predict(plan.network.model_fn(), images[rows])
         for images in (plan.images, result.adversarial)

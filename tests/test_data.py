@@ -257,3 +257,16 @@ def test_a_dataset_checks_its_labels():
         data.Dataset("x", bad, good, ("a", "b"))
     with pytest.raises(data.DataError, match=r"the test split is empty"):
         data.Dataset("x", good, good.take([]), ("a", "b"))
+
+
+@pytest.mark.parametrize("most", [1, 7, 50, 99])
+def test_a_subset_has_exactly_so_many_in_proportion(most):
+    labels = np.repeat(np.arange(4), [50, 30, 15, 5])
+    split = data.Split(np.zeros((100, 1, 1, 1), np.uint8), labels, np.arange(100))
+    part = data.subset(split, most, seed=0)
+    assert len(part) == most == len(set(part.id))
+    wanted = most * np.array([0.5, 0.3, 0.15, 0.05])
+    assert np.abs(np.bincount(part.label, minlength=4) - wanted).max() <= 1.5
+    np.testing.assert_array_equal(part.id, data.subset(split, most, seed=0).id)
+    if 1 < most < 99:
+        assert set(part.id) != set(data.subset(split, most, seed=1).id)

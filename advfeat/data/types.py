@@ -182,7 +182,7 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
 
 
 def subset(split: Split, most: int, *, seed: int) -> Split:
-    """At most so many examples, drawn with the classes in proportion; 0 is all of them.
+    """So many examples (all, if there are fewer), the classes in proportion; 0 is all of them.
 
     Args:
       split: what to draw from.
@@ -195,4 +195,10 @@ def subset(split: Split, most: int, *, seed: int) -> Split:
     """
     if most == 0 or most >= len(split):
         return split
-    return held_out(split, fraction=most / len(split), seed=seed)[1]
+    rng = np.random.default_rng(seed)
+    place = np.zeros(len(split))
+    for label in np.unique(split.label):
+        rows = np.flatnonzero(split.label == label)
+        # The n-th of its class stands at share (n - 1/2) / size, whatever the size.
+        place[rows] = (rng.permutation(len(rows)) + 0.5) / len(rows)
+    return split.take(np.sort(np.argsort(place, kind="stable")[:most]))
