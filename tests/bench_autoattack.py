@@ -1,4 +1,4 @@
-"""AutoAttack of advfeat beside PyTorch's, on the same weights, points and cores, one after the other.
+"""AutoAttack of advfeat beside those of PyTorch, on the same weights, points and cores.
 
     pip install -e ".[peers]"
     python tests/bench_autoattack.py --checkpoint=RUN --dataset=mnist --norm=linf --eps=0.1 \
@@ -120,7 +120,8 @@ def main():
         print(json.dumps({
             "who": name, "points": len(x), "clean": float(clean.mean()),
             "robust": float(flags.mean()), "seconds": round(seconds, 1),
-            "farthest": float(far.max()), "differs_from_ours": int((flags != robust["advfeat"]).sum()),
+            "farthest": float(far.max()),
+            "differs_from_ours": int((flags != robust["advfeat"]).sum()),
             **rest,
         }), flush=True)
 
