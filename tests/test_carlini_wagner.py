@@ -55,13 +55,13 @@ def reference(x0, y, *, steps, search, searches, step_size, initial_const, confi
 @pytest.mark.parametrize("confidence", [0.0, 0.3])
 def test_every_iterate_is_that_of_numpy(search, confidence):
     options = {
-        "steps": 9,
+        "steps": 25 if search == "alternating" else 9,
         "search": search,
         "searches": 4,
         "step_size": 0.2,
         "initial_const": 0.02 if search == "binary" else 0.5,
         "confidence": confidence,
-        "rate": 0.3,
+        "rate": 0.5,
     }
     attack = advfeat.carlini_wagner(L2, **options)
     fooled = [

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
+from advfeat.types import Evaluation
 
 L2 = advfeat.l2(np.inf)
 
@@ -121,19 +122,35 @@ def test_it_leaves_a_plateau_in_a_random_direction():
 
 
 def test_an_eps_that_the_box_cuts_into_is_searched_to_its_edge():
-    # Half the pixels cannot move towards the boundary: the radius before the box is larger.
+    # Half the pixels are white and cannot move towards the boundary, though the gradient says so.
     x = np.full((nearest.BATCH, *nearest.SHAPE), 1.0, np.float32)
     x[:, :2] = 0.5
     weights = np.zeros((nearest.CLASSES, 16), np.float32)
-    weights[0] = -1.0
-    gap = 0.19 * np.sqrt(8)
-    bias = np.float32([12 + gap, 0, -90, -90])
+    weights[0] = -100.0
+    bias = np.float32([100 * (12 + 0.0097 * np.sqrt(8)), 0, -900, -900])
     model = jax.tree_util.Partial(nearest.affine, (jnp.asarray(weights), jnp.asarray(bias)))
     y = np.zeros(nearest.BATCH, int)
-    np.testing.assert_allclose(nearest.nearest("l2", model, x, y), 0.19, rtol=1e-5)
-    best = nearest.attacked(advfeat.ddn(advfeat.l2(0.2)), model, x, y).best
+    np.testing.assert_allclose(nearest.nearest("l2", model, x, y), 0.0097, rtol=1e-3)
+    best = nearest.attacked(advfeat.ddn(advfeat.l2(0.01)), model, x, y).best
     assert best.success.all()
-    np.testing.assert_allclose(best.distance, 0.19, rtol=0.02)
+
+
+def test_the_radius_grows_only_while_eps_leaves_room():
+    x0 = jnp.full(nearest.SHAPE, 0.5)
+    kernel = advfeat.ddn(advfeat.l2(0.2), gamma=0.1).kernel(x0)
+    state = kernel.init(nearest.KEY, x0, x0)
+    assert float(state.radius) == pytest.approx(0.2)
+    slope = jnp.ones(nearest.SHAPE)
+    # 16 pixels moved by d lie 4 d away.
+    for moved, success, wanted in (
+        (0.05, False, 0.3),
+        (0.045, False, 0.33),
+        (0.045, True, 0.27),
+        (0.05, True, 0.27),
+    ):
+        there = state._replace(x=x0 + moved, radius=jnp.float32(0.3))
+        after = kernel.update(there, Evaluation(jnp.float32(0), jnp.asarray(success), slope))
+        assert float(after.radius) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

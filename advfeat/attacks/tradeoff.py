@@ -48,8 +48,8 @@ def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
       ended: `[]` bool, whether that was the run's last point.
     """
     reached = state.reached | success
-    high = jnp.where(reached, jnp.minimum(state.high, state.weight), state.high)
-    low = jnp.where(reached, state.low, jnp.maximum(state.low, state.weight))
+    high = jnp.where(reached, state.weight, state.high)
+    low = jnp.where(reached, state.low, state.weight)
     raised = jnp.where(jnp.isinf(high), RAISE * state.weight, 0.5 * (low + high))
     after = Tradeoff(raised, low, high, jnp.zeros_like(reached))
     during = state._replace(reached=reached)
