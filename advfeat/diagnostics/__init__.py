@@ -13,12 +13,30 @@ import numpy as np
 
 from advfeat.diagnostics.attacks import black_box, growth, not_converged, one_step
 from advfeat.diagnostics.case import MOST, Case, Check, Seen
-from advfeat.diagnostics.gradients import gradients
-from advfeat.diagnostics.outputs import eps_scale, outputs, randomness, refused, rounding
+from advfeat.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
+from advfeat.diagnostics.slopes import gradients
 from advfeat.suite import SuiteResult, Warned
 from advfeat.types import Key, ModelFn
 
-__all__ = ["CHECKS", "MOST", "Case", "Check", "Seen", "examine", "look"]
+__all__ = [
+    "CHECKS",
+    "MOST",
+    "Case",
+    "Check",
+    "Seen",
+    "black_box",
+    "eps_scale",
+    "examine",
+    "gradients",
+    "growth",
+    "look",
+    "not_converged",
+    "one_step",
+    "outputs",
+    "randomness",
+    "refused",
+    "rounding",
+]
 
 CHECKS: tuple[Check, ...] = (
     eps_scale,

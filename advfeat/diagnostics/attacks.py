@@ -28,7 +28,7 @@ RESTARTS = 2  # with each of them
 SWEEP = (0.25, 0.5, 1.0, 2.0, 4.0)  # times eps
 ESTIMATED_STEPS = 20  # of PGD with an estimated gradient
 PAIRS = 32  # of forward passes for one such gradient
-QUERIES = 1000  # of Square
+QUERIES = 500  # of Square
 
 
 def _pgd(threat: ThreatModel, *, step_size: float = 0.05, steps: int = STEPS) -> AttackFn:

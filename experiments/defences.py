@@ -1,0 +1,342 @@
+"""Broken defences: what FGSM says of each, what a suite of attacks says, and what the checks say.
+
+    python -m experiments.defences --workdir=runs/defences
+
+One small network, eighteen ways to make it look robust, and an adversarially trained one beside
+them. A defence is caught if the suite fools it as often as the undefended network, or if the checks
+of `advfeat.diagnostics` say not to trust the number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat import data, defences, figures, measures
+from advfeat.attacks import ATTACKS
+from advfeat.checkpoints import Network
+from advfeat.keys import stream
+from advfeat.report import Picture, Section, Table, format_rate, write_report
+from advfeat.results import RunDirectory
+from advfeat.suite import SuiteResult, evaluate
+from advfeat.suites import SUITES
+from advfeat.training import Fit
+from advfeat.types import Array, ModelFn
+from experiments import networks, runner
+from experiments.config import Config as BaseConfig
+from experiments.config import check_linf_eps, flag, format_eps
+from experiments.networks import Recipe, spec_for
+from experiments.presets import preset_for
+
+SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
+PLAIN, ROBUST = "no defence", "adversarial training"
+IN_ONE_PICTURE = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """The flags of this experiment."""
+
+    defences: tuple[str, ...] = flag(
+        tuple(defences.DEFENCES), "Which ones.", choices=tuple(defences.DEFENCES)
+    )
+    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
+    eps: float = flag(0.2, "Its eps, pixels in [0, 1].", kind="eps")
+    attack: tuple[str, ...] = flag(
+        ("standard",), "A suite, or attacks in their order.", choices=(*SUITES, *ATTACKS)
+    )
+    num_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
+    model: str = flag("mlp", "Architecture of the networks.")
+    width: int = flag(64, "Their width.", kind="count")
+    epochs: int = flag(10, "Of training; twice as many for the adversarial one.", kind="count")
+    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        check_linf_eps(self.norm, eps=self.eps)
+        if np.isinf(self.eps):
+            raise ValueError("flag --eps=inf: must be finite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      standard: how the undefended networks are made.
+      robust: how the adversarially trained one is made.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      threat: what the attacks may do.
+    """
+
+    dataset: data.Dataset
+    standard: Recipe
+    robust: Recipe
+    images: np.ndarray
+    labels: np.ndarray
+    threat: advfeat.ThreatModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found of one network.
+
+    Attributes:
+      clean: `[N]` bool, right on the clean image.
+      fgsm: `[N]` bool, right under FGSM as well.
+      result: of the suite with its checks.
+    """
+
+    clean: np.ndarray
+    fgsm: np.ndarray
+    result: SuiteResult
+
+    def broken(self, plain: Verdict) -> bool:
+        """Whether the suite leaves hardly more than of the undefended network."""
+        gain = self.result.robust.mean() - plain.result.robust.mean()
+        return bool(gain < measures.RELEVANT)
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    some = 20 if config.dry_run else config.num_examples
+    test = data.subset(dataset.test, some, seed=config.seed)
+    threat = advfeat.threat_model(config.norm, config.eps)
+    preset = preset_for(dataset)
+    epochs = 1 if config.dry_run else config.epochs
+    standard = Recipe(
+        spec=spec_for(dataset, config.model, width=config.width),
+        how=Fit(epochs=epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate),
+    )
+    robust = dataclasses.replace(
+        standard, how=dataclasses.replace(standard.how, epochs=2 * epochs), threat=threat
+    )
+    return Plan(
+        dataset=dataset,
+        standard=standard,
+        robust=robust,
+        images=data.unit(test.image),
+        labels=test.label,
+        threat=threat,
+    )
+
+
+def _affine(weights: Mapping[str, Array], x: Array) -> Array:
+    return x @ weights["kernel"] + weights["bias"]
+
+
+def halves(network: Network) -> defences.Halves:
+    """A network cut before its last layer."""
+    head = jax.tree_util.Partial(_affine, network.variables["params"]["classifier"])
+    return defences.Halves(network.model_fn("representation"), head)
+
+
+def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelFn]:
+    """Every network to look at, by name; trained where the run does not hold them yet."""
+    root, split = jax.random.key(config.seed), plan.dataset.train
+
+    def made(name: str, recipe: Recipe) -> defences.Halves:
+        return halves(networks.train(run, name, stream(root, name), recipe, split))
+
+    members = [made(f"standard_{index}", plan.standard) for index in range(3)]
+    honest = defences.Honest(
+        network=members[0],
+        members=members,
+        images=plan.images,
+        levels=255 if plan.dataset.test.image.dtype == np.uint8 else 16,
+    )
+    return {
+        PLAIN: members[0],
+        ROBUST: made("adversarial", plan.robust),
+        **{name: defences.DEFENCES[name](honest) for name in config.defences},
+    }
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, attacks every network twice, checks, draws and reports."""
+    subjects = _subjects(config, plan, run)
+    # One family: the attacks compile once for all of them.
+    family = dict(zip(subjects, defences.one_of(list(subjects.values())), strict=True))
+    where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.batch_size}
+    verdicts = {}
+    for name, fn in tqdm(family.items(), desc="defences", unit="network"):
+        key = stream(jax.random.key(config.seed), "attacks")
+        data_ = (plan.images, plan.labels)
+        weak = evaluate(key, fn, *data_, suite=["fgsm"], checks=False, **where)
+        strong = evaluate(key, fn, *data_, suite=config.attack, **where)
+        verdicts[name] = Verdict(clean=weak.clean, fgsm=weak.robust, result=strong)
+        run.log(len(verdicts), stage=f"defences/{name}", robust=float(strong.robust.mean()))
+    summary = _summary(config, plan, verdicts)
+    _report(config, plan, run, summary)
+    return summary
+
+
+def _summary(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    plain = verdicts[PLAIN]
+
+    def entry(name: str, verdict: Verdict) -> dict[str, Any]:
+        result = verdict.result
+        return {
+            "clean_accuracy": measures.rate(verdict.clean),
+            "fgsm_accuracy": measures.rate(verdict.fgsm),
+            "robust_accuracy": result.robust_accuracy,
+            "after_attack": {part.name: part.robust_accuracy for part in result.attacks},
+            "warnings": [warned._asdict() for warned in result.warnings],
+            "codes": sorted({warned.code for warned in result.warnings}),
+            "trusted": result.trusted,
+            "broken": verdict.broken(plain),
+        }
+
+    found = {name: entry(name, verdict) for name, verdict in verdicts.items()}
+    return {
+        "dataset": config.dataset,
+        "norm": config.norm,
+        "eps": config.eps,
+        "attacks": [part.name for part in plain.result.attacks],
+        "examples": len(plan.labels),
+        "networks": found,
+        "claims": _claims(config, verdicts, found),
+    }
+
+
+def _claims(
+    config: Config, verdicts: dict[str, Verdict], found: dict[str, Any]
+) -> list[dict[str, Any]]:
+    fgsm = np.stack([verdicts[name].fgsm for name in config.defences])
+    suite = np.stack([verdicts[name].result.robust for name in config.defences])
+    caught = [found[name]["broken"] or not found[name]["trusted"] for name in config.defences]
+    alarms = [not found[name]["trusted"] for name in (PLAIN, ROBUST)]
+    plain, robust = verdicts[PLAIN].result.robust, verdicts[ROBUST].result.robust
+    return [
+        measures.claim(
+            "FGSM alone calls broken defences more robust than a suite of attacks does.",
+            measures.rate(fgsm),
+            measures.rate(suite),
+            paired=measures.difference(fgsm, suite),
+        ),
+        measures.claim(
+            "Broken defences are broken by the suite or not trusted; honest networks are trusted.",
+            measures.rate(caught),
+            measures.rate(alarms),
+        ),
+        measures.claim(
+            "Adversarial training makes a network more robust, under the suite as well.",
+            measures.rate(robust),
+            measures.rate(plain),
+            paired=measures.difference(robust, plain),
+        ),
+    ]
+
+
+def _outcome(entry: dict[str, Any], name: str) -> str:
+    if name in (PLAIN, ROBUST):
+        return "trusted" if entry["trusted"] else "not trusted"
+    words = ["broken"] if entry["broken"] else []
+    words += [] if entry["trusted"] else ["not trusted"]
+    return ", ".join(words) or "NOT CAUGHT"
+
+
+def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
+    found = summary["networks"]
+    missed = [
+        SHOWN[name]
+        for name in config.defences
+        if found[name]["trusted"] and not found[name]["broken"]
+    ]
+    fooled = sum(
+        found[name]["fgsm_accuracy"]["mean"] - found[PLAIN]["fgsm_accuracy"]["mean"]
+        > measures.RELEVANT
+        for name in config.defences
+    )
+    count = len(config.defences)
+    return [
+        f"Under FGSM alone {fooled} of {count} broken defences look better than no defence.",
+        f"{count - len(missed)} of {count} are broken by the suite or marked as not to be "
+        "trusted." + (f" Not caught: {', '.join(missed)}." if missed else ""),
+        f"The undefended network keeps {format_rate(found[PLAIN]['robust_accuracy'])} under the "
+        f"suite, the adversarially trained one {format_rate(found[ROBUST]['robust_accuracy'])}.",
+    ]
+
+
+def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
+    found = summary["networks"]
+    honest, wrapped = [PLAIN, ROBUST], list(config.defences)
+    pictures = []
+    for number, start in enumerate(range(0, len(wrapped), IN_ONE_PICTURE - 1), 1):
+        groups = {
+            SHOWN.get(name, name).replace(" ", "\n"): {
+                "under FGSM": found[name]["fgsm_accuracy"],
+                "under the suite": found[name]["robust_accuracy"],
+            }
+            for name in [*honest, *wrapped[start : start + IN_ONE_PICTURE - 1]]
+        }
+        figure = figures.bars(groups, ylabel="accuracy under attack")
+        pictures.append(
+            Picture(
+                path=figures.save(figure, run.figure(f"defences_{number}")),
+                alt="Bars of accuracy under FGSM and under the suite for each network",
+                caption="Strong: what FGSM reports. Hatched: what the suite leaves of it.",
+            )
+        )
+    table = Table(
+        caption="Accuracy, 95 % intervals over test points",
+        columns=["network", "clean", "FGSM", "suite", "warnings", "outcome"],
+        rows=[
+            [
+                SHOWN.get(name, name),
+                entry["clean_accuracy"],
+                entry["fgsm_accuracy"],
+                entry["robust_accuracy"],
+                ", ".join(entry["codes"]) or None,
+                _outcome(entry, name),
+            ]
+            for name, entry in found.items()
+        ],
+    )
+    reasons = [
+        [SHOWN.get(name, name), warned["code"], warned["sentence"]]
+        for name, entry in found.items()
+        for warned in entry["warnings"]
+    ]
+    blocks: list[str | Table | Picture] = ["No check gave a warning."]
+    if reasons:
+        columns = ["network", "code", "what was seen"]
+        blocks = [Table(caption="Every warning", columns=columns, rows=reasons)]
+    write_report(
+        run.report,
+        title=f"Broken defences: {config.dataset}",
+        findings=_findings(config, summary),
+        introduction=(
+            f"{summary['examples']} test images, {config.norm} eps {format_eps(config.eps)}, "
+            f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
+            "the same standard network, so what is left beyond that network's own robust accuracy "
+            "is an attack that failed."
+        ),
+        sections=[
+            Section("FGSM beside the suite", [*pictures, table]),
+            Section("Why not to believe it", blocks),
+        ],
+        claims=summary["claims"],
+        command=config.command("experiments.defences"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="defences")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)
