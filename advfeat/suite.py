@@ -18,7 +18,7 @@ import numpy as np
 
 from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.attacks.survivors import attack_survivors, slots_for
-from advfeat.checks import check_positive
+from advfeat.checks import check_labels, check_positive
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.measures import rate
@@ -236,6 +236,7 @@ def evaluate(
     model_fn = as_model_fn(model_fn)
     logits = predict(model_fn, images, batch_size=batch_size)
     _check_logits(logits)
+    check_labels(labels, num_classes=logits.shape[1], count=len(images))
     chosen = resolve(suite, threat, num_classes=logits.shape[1])
     problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
     clean = logits.argmax(axis=1) == labels

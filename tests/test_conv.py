@@ -192,7 +192,7 @@ def orders_in_loop(fn, x, kernel):
 def test_every_convolution_in_a_loop_has_the_fast_order(case):
     x, kernel, fn, _ = make(case)
     found = orders_in_loop(fn, x, kernel)
-    assert len(found) == 3
+    assert len(found) == 2  # forward and the input's gradient; the kernel's is matrix products
     assert set(found) == {"b01f_01io->b01f"}
 
 
