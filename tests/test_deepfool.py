@@ -109,11 +109,13 @@ def test_the_contract_of_minimum_norm_attacks(norm):
     model, x, _ = nearest.problem(11)
     attack = advfeat.deepfool(advfeat.threat_model(norm, np.inf))
     weights, bias = model.args[0]
-    for params in ((0 * weights, jnp.arange(4.0)), (np.nan * weights, bias)):
+    # The label is what is predicted: of NaN, the first class.
+    for params, label in (((0 * weights, jnp.arange(4.0)), 3), ((np.nan * weights, bias), 0)):
         stuck = jax.tree_util.Partial(nearest.affine, params)
-        best = nearest.attacked(attack, stuck, x, np.full(len(x), 3)).best
-        assert not best.success.any()
-        np.testing.assert_array_equal(best.x, x)
+        found = nearest.attacked(attack, stuck, x, np.full(len(x), label))
+        assert not found.best.success.any()
+        np.testing.assert_array_equal(found.best.x, x)
+        assert np.isfinite(found.last.x).all()
 
 
 @given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 0.05, 0.3, 2.0, np.inf]))

@@ -29,10 +29,11 @@ slopes = hnp.arrays(
     SHAPE,
     elements=st.one_of(
         st.sampled_from([0.0, 1.0, -1.0, 2.0]),
-        st.floats(-3, 3, width=32, allow_subnormal=False),
-        st.floats(-(2.0**-10), 2.0**-10, width=32, allow_subnormal=False),
+        st.floats(-3, 3, width=32),
+        st.floats(-(2.0**-10), 2.0**-10, width=32),
     ),
-)
+).map(lambda slope: np.where(np.abs(slope) < 1e-20, np.float32(0), slope))
+# (Next to a slope of 1, one that float32 cannot square is none.)
 # The value as a share of what the box allows at all, so that most hyperplanes meet it.
 shares = st.one_of(st.sampled_from([0.0, 1e-4, 0.5, 2.0]), st.floats(2.0**-10, 1.5, width=32))
 signs = st.sampled_from([-1.0, 1.0])
@@ -113,10 +114,14 @@ def test_the_move_is_the_shortest_within_the_box(norm, x, slope, share, sign):
         np.testing.assert_allclose(x + step, corner, atol=1e-6)
         return
     assert abs(value + np.sum(slope * step)) <= 1e-6 * max(width, abs(value))
-    if 1e-6 < abs(value) <= room * (1 - 1e-6):
-        assert oracle.length(norm, step) == pytest.approx(
-            shortest(norm, x, slope, value), rel=1e-4, abs=1e-6
-        )
+    # As long as the shortest one for a value next to this one: near the corner of the box, where
+    # only flat pixels are left, a rounding of the value is a long way.
+    length = oracle.length(norm, step)
+    less, more = (value + np.sign(value) * rounding for rounding in (-2e-6 * width, 2e-6 * width))
+    if less * value > 0:
+        assert length >= shortest(norm, x, slope, less) * (1 - 1e-5)
+    if 0 < abs(more) < room:
+        assert length <= shortest(norm, x, slope, more) * (1 + 1e-5)
 
 
 @every_norm

@@ -88,10 +88,11 @@ class DeepFool(MinimumNorm):
             least = LEAST_MOVE * self.overshoot * norm.distance(jnp.zeros_like(before), before)
             length = jnp.abs(seen.score) / jnp.where(rise > 0, rise, 1.0) + least
             length = jnp.minimum(length, norm.diameter(x0.size))
-            move = jnp.where(seen.success | ~jnp.isfinite(rise * length), 0.0, length * towards)
-            after = jnp.clip(x0 + before + move, 0.0, 1.0) - x0
+            after = jnp.clip(x0 + before + length * towards, 0.0, 1.0) - x0
             x = jnp.clip(x0 + (1.0 + self.overshoot) * after, 0.0, 1.0)
-            return DeepFoolState(jnp.where(seen.success, state.x, x), x0, state.count + 1, after)
+            stays = seen.success | ~jnp.isfinite(rise * length)  # fooled, or a network of NaN
+            x, after = jnp.where(stays, state.x, x), jnp.where(stays, before, after)
+            return DeepFoolState(x, x0, state.count + 1, after)
 
         return Ascent(init, update)
 

@@ -110,8 +110,9 @@ class FastAdaptiveBoundary(MinimumNorm):
     ) -> tuple[Array, Any]:
         """The example, then random points; the aim is the label with the round's target."""
         restart, target = index, jnp.asarray(y)
+        key_model, key_start = jax.random.split(key)
         if self.targets:
-            logits = with_key(model_fn, key)(x)
+            logits = with_key(model_fn, key_model)(x)
             if self.targets > logits.size - 1:
                 raise ValueError(
                     f"targets must be at most {logits.size - 1} for {logits.size} classes, "
@@ -121,7 +122,7 @@ class FastAdaptiveBoundary(MinimumNorm):
             target = likely_target(logits, y, index % self.targets)
         start = x
         if self.rounds > max(self.targets, 1):
-            drawn = _random_start(self.threat.norm, self.threat.eps, key, x)
+            drawn = _random_start(self.threat.norm, self.threat.eps, key_start, x)
             start = jnp.where(restart > 0, drawn, x)
         return start, (jnp.asarray(y), target)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from advfeat.attacks import pgd
 from advfeat.attacks.square import square
-from advfeat.diagnostics.case import Case, Seen, percent
+from advfeat.diagnostics.case import LUCK, Case, Seen, percent
 from advfeat.estimated import estimated
 from advfeat.losses import margin
 from advfeat.objectives import untargeted
@@ -86,7 +86,7 @@ def black_box(case: Case) -> Iterator[Seen]:
     only = by_scores & followed & ~by_gradient
     names = [part.name for part in case.result.attacks if not part.gradients and part.tried.any()]
     if names and followed.any():
-        share = float(only.mean()) if only.sum() > 1 else 0.0
+        share = float(only.mean()) if only.sum() > LUCK else 0.0
         yield Seen(
             "black_box",
             share,

@@ -15,6 +15,7 @@ from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn, Key, ModelFn
 
 MOST = 100  # images that a check looks at
+LUCK = 2  # images that one more attack may fool without any doubt about those before it
 
 
 class Seen(NamedTuple):
@@ -95,7 +96,7 @@ class Case(NamedTuple):
             f"fools {fooled.sum()} of {len(rows)} images that the suite left standing: the robust "
             f"accuracy is at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %"
         )
-        return (fall if fooled.sum() > 1 else 0.0), words  # one image is bad luck
+        return (fall if fooled.sum() > LUCK else 0.0), words
 
 
 Check = Callable[[Case], Iterator[Seen]]

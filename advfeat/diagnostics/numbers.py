@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from advfeat.diagnostics.case import Case, Seen, percent
+from advfeat.diagnostics.case import LUCK, Case, Seen, percent
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.types import Randomised
@@ -74,7 +74,7 @@ def refused(case: Case) -> Iterator[Seen]:
             continue  # luck, which `randomness` speaks of
         yield Seen(
             "unconfirmed",
-            part.unconfirmed / claims if part.unconfirmed > 1 else 0.0,
+            part.unconfirmed / claims if part.unconfirmed > LUCK else 0.0,
             REFUSED,
             f"{words} {part.unconfirmed} are classified correctly at a second look; they were not "
             "counted.",
