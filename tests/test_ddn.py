@@ -138,7 +138,7 @@ def test_an_eps_that_the_box_cuts_into_is_searched_to_its_edge():
 def test_the_radius_grows_only_while_eps_leaves_room():
     x0 = jnp.full(nearest.SHAPE, 0.5)
     kernel = advfeat.ddn(advfeat.l2(0.2), gamma=0.1).kernel(x0)
-    state = kernel.init(nearest.KEY, x0, x0)
+    state, update = kernel.init(nearest.KEY, x0, x0), jax.jit(kernel.update)
     assert float(state.radius) == pytest.approx(0.2)
     slope = jnp.ones(nearest.SHAPE)
     # 16 pixels moved by d lie 4 d away.
@@ -149,7 +149,7 @@ def test_the_radius_grows_only_while_eps_leaves_room():
         (0.05, True, 0.27),
     ):
         there = state._replace(x=x0 + moved, radius=jnp.float32(0.3))
-        after = kernel.update(there, Evaluation(jnp.float32(0), jnp.asarray(success), slope))
+        after = update(there, Evaluation(jnp.float32(0), jnp.asarray(success), slope))
         assert float(after.radius) == pytest.approx(wanted)
 
 

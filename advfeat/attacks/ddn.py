@@ -33,14 +33,14 @@ class DDNState(NamedTuple):
       x0: the example.
       count: `[]` int32, steps taken.
       radius: `[]`, of the sphere that the iterate was put on, before the box.
-      key: of the random directions where the gradient is zero.
+      fallback: like the example, a random direction to go in where the gradient is zero.
     """
 
     x: Array
     x0: Array
     count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
     radius: Array
-    key: Key
+    fallback: Array
 
 
 def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
@@ -86,12 +86,17 @@ class DecoupledDirectionNorm(Stepwise):
         def init(key: Key, x0: Array, start: Array) -> DDNState:
             count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
             radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, widest)
-            return DDNState(start, x0, count, radius.astype(x0.dtype), key)
+            fallback = jax.random.normal(key, x0.shape, x0.dtype)
+            return DDNState(start, x0, count, radius.astype(x0.dtype), fallback)
 
         def update(state: DDNState, evaluation: Evaluation) -> DDNState:
-            x, x0, count, radius, key = state
+            x, x0, count, radius, fallback = state
+            gradient = evaluation.grad
+            assert gradient is not None
+            # Confident networks saturate the cross-entropy: somewhere must be gone to.
+            known = jnp.where(jnp.any(gradient != 0), gradient, fallback)
             step_size = cosine(FIRST_STEP, LAST_STEP, count, self.steps)
-            offset = x - x0 + step_size * self._direction(state, evaluation.grad)
+            offset = x - x0 + step_size * norms.L2.direction(x, known)
             # What the box cuts off makes the iterate nearer than its radius, so that the radius
             # may have to exceed eps; it grows no further once the iterate itself lies on the edge.
             at_edge = self.threat.distance(x0, x) >= AT_EDGE * self.threat.eps
@@ -102,16 +107,9 @@ class DecoupledDirectionNorm(Stepwise):
             moved = self.threat.project(x0, moved)
             if self.levels is not None:
                 moved = quantised(self.threat, x0, moved, self.levels)
-            return DDNState(moved, x0, count + 1, radius, key)
+            return DDNState(moved, x0, count + 1, radius, fallback)
 
         return Ascent(init, update)
-
-    def _direction(self, state: DDNState, gradient: Array | None) -> Array:
-        """Of the gradient; a random one where that is zero, as in the authors' code."""
-        assert gradient is not None
-        noise = jax.random.normal(jax.random.fold_in(state.key, state.count), state.x.shape)
-        known = jnp.where(jnp.any(gradient != 0), gradient, noise.astype(gradient.dtype))
-        return norms.L2.direction(state.x, known)
 
     def distance(self, x0: Array, x: Array) -> Array:
         """In L2."""
