@@ -22,7 +22,8 @@ def test_everything_promised_is_there_and_documented():
 
 def test_options_of_factories_are_keyword_only():
     for make in (advfeat.pgd, advfeat.fgsm, advfeat.gaussian_noise, advfeat.uniform_noise,
-                 advfeat.salt_and_pepper_noise):
+                 advfeat.salt_and_pepper_noise, advfeat.carlini_wagner, advfeat.ddn,
+                 advfeat.elastic_net, advfeat.fmn):
         first, *options = inspect.signature(make).parameters.values()
         assert first.name == "threat"
         assert options
