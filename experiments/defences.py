@@ -76,6 +76,8 @@ class Plan:
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
       threat: what the attacks may do.
+      defences: which ones.
+      attack: the suite.
     """
 
     dataset: data.Dataset
@@ -84,6 +86,8 @@ class Plan:
     images: np.ndarray
     labels: np.ndarray
     threat: advfeat.ThreatModel
+    defences: tuple[str, ...]
+    attack: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,8 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         threat=threat,
+        defences=config.defences[::6] if config.dry_run else config.defences,
+        attack=("pgd",) if config.dry_run else config.attack,
     )
 
 
@@ -158,7 +164,7 @@ def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelF
     return {
         PLAIN: members[0],
         ROBUST: made("adversarial", plan.robust),
-        **{name: defences.DEFENCES[name](honest) for name in config.defences},
+        **{name: defences.DEFENCES[name](honest) for name in plan.defences},
     }
 
 
@@ -173,7 +179,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         key = stream(jax.random.key(config.seed), "attacks")
         data_ = (plan.images, plan.labels)
         weak = evaluate(key, fn, *data_, suite=["fgsm"], checks=False, **where)
-        strong = evaluate(key, fn, *data_, suite=config.attack, **where)
+        strong = evaluate(key, fn, *data_, suite=plan.attack, **where)
         verdicts[name] = Verdict(clean=weak.clean, fgsm=weak.robust, result=strong)
         run.log(len(verdicts), stage=f"defences/{name}", robust=float(strong.robust.mean()))
     summary = _summary(config, plan, verdicts)
@@ -205,16 +211,16 @@ def _summary(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[s
         "attacks": [part.name for part in plain.result.attacks],
         "examples": len(plan.labels),
         "networks": found,
-        "claims": _claims(config, verdicts, found),
+        "claims": _claims(plan, verdicts, found),
     }
 
 
 def _claims(
-    config: Config, verdicts: dict[str, Verdict], found: dict[str, Any]
+    plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    fgsm = np.stack([verdicts[name].fgsm for name in config.defences])
-    suite = np.stack([verdicts[name].result.robust for name in config.defences])
-    caught = [found[name]["broken"] or not found[name]["trusted"] for name in config.defences]
+    fgsm = np.stack([verdicts[name].fgsm for name in plan.defences])
+    suite = np.stack([verdicts[name].result.robust for name in plan.defences])
+    caught = [found[name]["broken"] or not found[name]["trusted"] for name in plan.defences]
     alarms = [not found[name]["trusted"] for name in (PLAIN, ROBUST)]
     plain, robust = verdicts[PLAIN].result.robust, verdicts[ROBUST].result.robust
     return [
@@ -246,19 +252,19 @@ def _outcome(entry: dict[str, Any], name: str) -> str:
     return ", ".join(words) or "NOT CAUGHT"
 
 
-def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
+def _findings(plan: Plan, summary: dict[str, Any]) -> list[str]:
     found = summary["networks"]
     missed = [
         SHOWN[name]
-        for name in config.defences
+        for name in plan.defences
         if found[name]["trusted"] and not found[name]["broken"]
     ]
     fooled = sum(
         found[name]["fgsm_accuracy"]["mean"] - found[PLAIN]["fgsm_accuracy"]["mean"]
         > measures.RELEVANT
-        for name in config.defences
+        for name in plan.defences
     )
-    count = len(config.defences)
+    count = len(plan.defences)
     return [
         f"Under FGSM alone {fooled} of {count} broken defences look better than no defence.",
         f"{count - len(missed)} of {count} are broken by the suite or marked as not to be "
@@ -270,7 +276,7 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
 
 def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     found = summary["networks"]
-    honest, wrapped = [PLAIN, ROBUST], list(config.defences)
+    honest, wrapped = [PLAIN, ROBUST], list(plan.defences)
     pictures = []
     for number, start in enumerate(range(0, len(wrapped), IN_ONE_PICTURE - 1), 1):
         groups = {
@@ -315,7 +321,7 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     write_report(
         run.report,
         title=f"Broken defences: {config.dataset}",
-        findings=_findings(config, summary),
+        findings=_findings(plan, summary),
         introduction=(
             f"{summary['examples']} test images, {config.norm} eps {format_eps(config.eps)}, "
             f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
