@@ -19,6 +19,7 @@ import numpy as np
 from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import check_labels, check_positive
+from advfeat.contested import Contest
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.measures import rate
@@ -201,7 +202,8 @@ def evaluate(
       labels: `[N]` integers.
       threat: what an attack may do, e.g. `linf(8 / 255)`.
       suite: `standard` (AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB, Square), `plus`,
-        `rand`, names from `ATTACKS` in the order they are to run, or a mapping from names of your
+        `rand`, `quick` (the standard attacks in short, in full where it is close), names from
+        `ATTACKS` in the order they are to run, or a mapping from names of your
         own to attacks.
       sequential: each attack sees what the attacks before it left; otherwise each sees every image
         that is right without an attack.
@@ -243,8 +245,11 @@ def evaluate(
     adversarial = np.array(images, np.float32)
     fooled_by = np.where(clean, -1, -2)
     standing, outcomes = clean.copy(), []
+    contest = Contest(chosen.gates, logits, labels) if chosen.gates else None
     for index, (name, attack) in enumerate(chosen.attacks.items()):
         tried = standing if sequential else clean
+        if contest is not None:
+            tried = contest.among(name, tried)
         if on_attack is not None:
             on_attack(name, int(tried.sum()))
         begun = time.perf_counter()
@@ -256,6 +261,8 @@ def evaluate(
         adversarial[part.rows[where]] = part.x[where]
         fooled_by[first] = index
         standing = standing & ~fooled
+        if contest is not None:
+            _note(contest, problem, part, fooled)
         outcomes.append(
             AttackOutcome(
                 name=name,
@@ -286,6 +293,15 @@ def evaluate(
 
     found = examine(key, model_fn, images, labels, logits, result, batch_size=batch_size)
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
+
+
+def _note(contest: Contest, problem: _Problem, part: Part, fooled: np.ndarray) -> None:
+    nearest = np.array(problem.images, np.float32)
+    nearest[part.rows] = part.x
+    allowed = _contained(problem.threat, problem.images, nearest)
+    nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
+    logits = predict(problem.model_fn, nearest, batch_size=problem.batch_size)
+    contest.note(fooled, logits, allowed)
 
 
 def _check_logits(logits: np.ndarray) -> None:

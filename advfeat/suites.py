@@ -12,6 +12,7 @@ from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn
 
 TARGETS = 9  # AutoAttack's
+QUICK_GATE = 0.1  # of the clean margin; BUILD_NOTES.md, "Evaluation", says how it was chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,14 @@ class Suite:
     Attributes:
       name: of the suite.
       attacks: by name.
+      gates: for attacks that are given contested images only, the least gate; see
+        `advfeat.contested`.
       notes: `(code, sentence)` of everything that differs from what the name promises.
     """
 
     name: str
     attacks: dict[str, AttackFn]
+    gates: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
@@ -58,27 +62,31 @@ class _Maker:
         self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
         return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
 
-    def apgd_targeted(self) -> AttackFn:
+    def apgd_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
         """The targeted DLR needs four classes."""
+        targets = min(targets, self._targets())
         if self._classes >= 4:
-            return _make("apgd_targeted", self._threat, targets=self._targets())
+            return _make("apgd_targeted", self._threat, targets=targets, steps=steps)
         self._note(
             f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
             "ascends the margin towards each target instead."
         )
-        return _make("apgd_targeted", self._threat, targets=self._targets(), loss="margin")
+        return _make(
+            "apgd_targeted", self._threat, targets=targets, steps=steps, loss="margin"
+        )
 
     def fab(self, restarts: int = 1) -> AttackFn:
         """The boundary of every class at every step."""
         return _make("fab", self._threat, restarts=restarts)
 
-    def fab_targeted(self) -> AttackFn:
+    def fab_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
         """The boundary of one class after the other."""
-        return _make("fab_targeted", self._threat, targets=self._targets())
+        targets = min(targets, self._targets())
+        return _make("fab_targeted", self._threat, targets=targets, steps=steps)
 
-    def square(self) -> AttackFn:
+    def square(self, steps: int = 5000) -> AttackFn:
         """Scores only."""
-        return _make("square", self._threat)
+        return _make("square", self._threat, steps=steps)
 
 
 _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
@@ -100,7 +108,18 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
         "apgd_ce": make.apgd_ce(eot=20),
         "apgd_dlr": make.apgd_dlr(eot=20),
     },
+    # The standard attacks, each first in short on every image that stands.
+    "quick": lambda make: {
+        "apgd_ce": make.apgd_ce(),
+        "apgd_targeted_short": make.apgd_targeted(steps=25),
+        "fab_targeted_short": make.fab_targeted(steps=20, targets=3),
+        "square_short": make.square(steps=500),
+        "apgd_targeted": make.apgd_targeted(),
+        "fab_targeted": make.fab_targeted(),
+        "square": make.square(),
+    },
 }
+_GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QUICK_GATE)}
 SUITES = ("autoattack", *_VERSIONS)
 """Names of suites; `autoattack` is another one of `standard`."""
 
@@ -128,7 +147,8 @@ def resolve(
     if len(names) == 1 and names[0] in SUITES:
         name = "standard" if names[0] == "autoattack" else names[0]
         maker = _Maker(threat, num_classes)
-        return Suite(name, _VERSIONS[name](maker), maker.notes)
+        gates = _GATES.get(name, {})
+        return Suite(name, _VERSIONS[name](maker), gates=gates, notes=maker.notes)
     if not names:
         raise ValueError("suite must name at least one attack")
     unknown = [name for name in names if name not in ATTACKS]
@@ -142,7 +162,7 @@ def resolve(
         name: getattr(maker, name)() if hasattr(maker, name) else _make(name, threat)
         for name in names
     }
-    return Suite("custom", attacks, maker.notes)
+    return Suite("custom", attacks, notes=maker.notes)
 
 
 def _make(name: str, threat: ThreatModel, **options: Any) -> AttackFn:

@@ -1,0 +1,69 @@
+"""Which images are still worth an expensive attack, judged by what the attacks before it reached.
+
+Nearly all of AutoAttack's time goes into images that nothing fools, and most of those never come
+near to it. An image's *remaining share* is the smallest margin that any attack has brought it to,
+over its clean margin: 1 is no progress, 0 is fooled. An attack with a gate is given only the images
+whose share lies below it, the contested ones.
+
+The gate is no constant: it is at least twice the largest share from which any image was fooled by
+an attack after the first. Where gradients lead nowhere (masked, shattered), a short black-box
+attack fools images from a share near 1, and then every image is contested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+SAFETY = 2.0  # how much farther than any image fooled so far the gate reaches
+
+
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`[N]`, the label's logit less the largest other one.
+
+    >>> margins(np.array([[3.0, 1.0, 2.0]]), np.array([0])).tolist()
+    [1.0]
+    """
+    rows = np.arange(len(labels))
+    others = np.array(logits, np.float64)
+    others[rows, labels] = -np.inf
+    return np.asarray(logits[rows, labels] - others.max(axis=1))
+
+
+class Contest:
+    """Keeps the remaining shares through a suite.
+
+    Attributes:
+      share: `[N]`, what is left of each image's clean margin; 1 for an image never attacked.
+      reached: the largest share from which an attack after the first fooled an image.
+    """
+
+    def __init__(self, gates: Mapping[str, float], logits: np.ndarray, labels: np.ndarray):
+        self._gates, self._labels = gates, labels
+        self._clean = np.maximum(margins(logits, labels), np.finfo(np.float32).tiny)
+        self.share = np.ones(len(labels))
+        self.reached = 0.0
+        self._is_first = True
+
+    def gate(self, name: str) -> float:
+        """The share below which an image is given to the attack."""
+        return max(self._gates.get(name, np.inf), SAFETY * self.reached)
+
+    def among(self, name: str, standing: np.ndarray) -> np.ndarray:
+        """`[N]` bool, the standing images that the attack is given."""
+        return standing if name not in self._gates else standing & (self.share <= self.gate(name))
+
+    def note(self, fooled: np.ndarray, logits: np.ndarray, allowed: np.ndarray) -> None:
+        """Learns from what an attack came to.
+
+        Args:
+          fooled: `[N]` bool.
+          logits: `[N, K]`, at the nearest points that it found.
+          allowed: `[N]` bool, which of them lie in the threat model.
+        """
+        if not self._is_first and fooled.any():
+            self.reached = max(self.reached, float(self.share[fooled].max()))
+        self._is_first = False
+        left = np.clip(margins(logits, self._labels) / self._clean, 0.0, 1.0)
+        self.share = np.where(allowed, np.minimum(self.share, left), self.share)
