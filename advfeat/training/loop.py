@@ -7,7 +7,7 @@ on from a saved state ends bit for bit as an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -20,9 +20,10 @@ from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.steps import TrainState, initial, train_update
 from advfeat.transforms import TRANSFORMS
-from advfeat.types import Key, LossFn
+from advfeat.types import Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
+_AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,15 @@ class Fit:
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss became NaN or infinite; the message names the step.
+
+    Attributes:
+      step: the number of updates before it.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def _make_optimiser(
@@ -119,6 +128,8 @@ def fit(
     num_classes: int,
     ids: np.ndarray | None = None,
     state: TrainState | None = None,
+    seen: Mapping[str, np.ndarray] | None = None,
+    look: Callable[[], bool] | None = None,
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
@@ -134,9 +145,11 @@ def fit(
       num_classes: how many classes the network has.
       ids: `[N]`, by default 0 … N-1.
       state: where an earlier, interrupted training stood.
-      on_chunk: called with the state and the chunk's metrics, after every chunk of steps.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics (of its part
-        after the saved state, where the training goes on in the middle of one).
+      seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
+      look: asked after every step whether the chunk is to end here, as when the process must stop.
+      on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
+        steps so far; it may keep the state, and ends the training by raising.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics.
 
     Returns:
       The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
@@ -162,24 +175,30 @@ def fit(
     done = int(state.step)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)
-        seen: dict[str, list[np.ndarray]] = {}
-        for begin in range(done % steps if epoch == done // steps else 0, steps, CHUNK):
-            pending = []
+        begin = max(done - epoch * steps, 0)
+        epoch_seen = dict(seen or {}) if begin else {}
+        while begin < steps:
+            pending: list[Metrics] = []
             for row in rows[begin : begin + CHUNK]:
                 state, metrics = update(key_steps, state, loss_fn, data, jnp.asarray(row), hyper)
                 pending.append(metrics)
+                if len(pending) > _AHEAD:
+                    jax.block_until_ready(pending[-1 - _AHEAD])
+                if look is not None and look():
+                    break
+            begin += len(pending)
             fetched = jax.device_get(pending)
             host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}
-            _check_finite(host["loss"], int(state.step))
-            for name, values in host.items():
-                seen.setdefault(name, []).append(values)
+            _check_finite(host["loss"], epoch * steps + begin)
+            epoch_seen = {
+                k: np.concatenate([epoch_seen.get(k, host[k][:0]), host[k]]) for k in host
+            }
             # The epoch is told before its end can be saved: a training that goes on from there
             # would never tell it.
-            if on_epoch is not None and begin + CHUNK >= steps:
-                means = {k: float(np.concatenate(values).mean()) for k, values in seen.items()}
-                on_epoch(epoch + 1, state, means)
+            if on_epoch is not None and begin == steps:
+                on_epoch(epoch + 1, state, {k: float(v.mean()) for k, v in epoch_seen.items()})
             if on_chunk is not None:
-                on_chunk(state, host)
+                on_chunk(state, epoch_seen)
     return state
 
 
@@ -187,4 +206,4 @@ def _check_finite(losses: np.ndarray, step_after: int) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         step = step_after - len(losses) + int(bad[0])
-        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate")
+        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate", step)
