@@ -238,5 +238,5 @@ def _check(state: TrainState, metrics: dict[str, list[float]]) -> int:
     """A checksum: orbax's formats notice a file cut short, not every zero inside one."""
     value = zlib.crc32(json.dumps(metrics, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
-        value = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, value)
     return value
