@@ -85,10 +85,15 @@ def check_labels(
         )
 
 
-def check_eps(eps: Any, *, name: str = "eps") -> None:
+def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
 
     Traced values pass, since they have no value yet.
+
+    Args:
+      eps: a number, or an array of them.
+      name: what the error calls it.
+      finite: whether infinity is refused, as it is for the weight of a loss.
 
     Raises:
       ValueError: for a negative or NaN eps, or one that is not a number.
@@ -108,6 +113,8 @@ def check_eps(eps: Any, *, name: str = "eps") -> None:
         raise ValueError(f"{name} must be >= 0, got NaN")
     if (values < 0).any():
         raise ValueError(f"{name} must be >= 0, got {values.min():g}")
+    if finite and np.isinf(values).any():
+        raise ValueError(f"{name} must be finite, got inf")
 
 
 def check_positive(value: Any, *, name: str) -> None:
@@ -147,3 +154,23 @@ def check_fraction(value: Any, *, name: str) -> None:
     check_eps(value, name=name)
     if is_concrete(value) and np.max(np.asarray(value, np.float64)) >= 1.0:
         raise ValueError(f"{name} must lie in [0, 1), got {np.max(np.asarray(value)):g}")
+
+
+def check_share(value: Any, *, name: str) -> None:
+    """Checks a number in [0, 1] such as the weight of one of two losses.
+
+    Traced values pass, since they have no value yet.
+
+    >>> check_share(-0.5, name="alpha")
+    Traceback (most recent call last):
+    ...
+    ValueError: alpha must lie in [0, 1], got -0.5
+    """
+    if not is_concrete(value):
+        return
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}") from None
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {number:g}")

@@ -77,28 +77,36 @@ def join(ask: bool = False) -> int:
         options["process_id"] = _number("JAX_PROCESS_ID")
         options["cluster_detection_method"] = "deactivate"
     jax.distributed.initialize(**options)
+    _State.joined = jax.process_count() > 1
     return jax.process_index()
 
 
+class _State:
+    joined = False
+
+
 def leave() -> None:
-    """Parts from the other processes: what follows, this one does alone."""
-    if jax.process_count() > 1:
+    """Parts from the others, who must do so too: what follows, this process does alone."""
+    if _State.joined:
+        _State.joined = False
         jax.distributed.shutdown()
 
 
 def alone() -> bool:
-    """Whether this process is the only one."""
-    return jax.process_count() == 1
+    """Whether no other process waits for this one: there is none, or it has left them."""
+    return not _State.joined
 
 
 def first() -> bool:
     """Whether this process is the one that writes and speaks."""
-    return jax.process_index() == 0
+    return jax.process_index() == 0 if _State.joined else True
 
 
-def agree(good: bool) -> bool:
-    """Whether all processes say so; all must call it."""
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(good))))
+def gather(good: bool) -> list[bool]:
+    """What every process says, in their order; all must call it."""
+    if alone():
+        return [good]
+    return np.asarray(multihost_utils.process_allgather(np.asarray(good))).tolist()
 
 
 def wait(name: str) -> None:
@@ -108,7 +116,7 @@ def wait(name: str) -> None:
 
 
 def tell_all(value: Any) -> Any:
-    """What process 0 says, to all: something JSON can hold. The others' values are not looked at."""
+    """What process 0 says (JSON can hold it), to all; what the others give is not looked at."""
     text = json.dumps(value).encode() if first() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     buffer = np.zeros(size, np.uint8)

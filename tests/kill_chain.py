@@ -18,14 +18,14 @@ import signal
 import sys
 import time
 
-from experiments import networks, runner, train
+from experiments import progress, runner, train
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "shutil.rmtree"}
 
 
 def work(workdir, flags, kill):
     """The experiment in this process, up to its end."""
-    networks.LOOK_SECONDS = 0.02  # saves between any two steps
+    progress.LOOK_SECONDS = 0.02  # saves between any two steps
     left = kill.get("nth", 1)
 
     def count(event, arguments):

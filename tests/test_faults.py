@@ -16,7 +16,7 @@ import pytest
 
 from advfeat import training
 from advfeat.checkpoints import is_saved
-from experiments import networks, runner, stopping, train
+from experiments import networks, progress, runner, stopping, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = [
@@ -78,21 +78,27 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def frequent(monkeypatch):
-    """Saves between any two steps."""
+    """Every step is saved."""
     monkeypatch.setenv("ADVFEAT_SAVE_SECONDS", "0")
-    monkeypatch.setattr(networks, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LOOK_SECONDS", -1.0)
+    save = progress.TrainingCheckpoints.save
+
+    def written(self, state, seen=None, *, wait=False):
+        return save(self, state, seen, wait=True)
+
+    monkeypatch.setattr(progress.TrainingCheckpoints, "save", written)
 
 
 def at_step(monkeypatch, step, act):
     """Has `act` done when the training has made so many steps."""
-    real = networks._Progress.chunk
+    real = progress.Progress.chunk
 
     def chunk(self, state, seen):
         if int(state.step) == step:
             act(self)
         real(self, state, seen)
 
-    monkeypatch.setattr(networks._Progress, "chunk", chunk)
+    monkeypatch.setattr(progress.Progress, "chunk", chunk)
 
 
 # --- SIGTERM, and Ctrl-C. -------------------------------------------------------------------------
@@ -100,7 +106,7 @@ def at_step(monkeypatch, step, act):
 
 def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
     path, begun = tmp_path / "run", []
-    real = networks._Progress.look
+    real = progress.Progress.look
 
     def look(self):  # between two steps, in the middle of an epoch and of a chunk
         begun.append(None)
@@ -111,7 +117,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(networks._Progress, "look", look)
+        patch.setattr(progress.Progress, "look", look)
         assert call(path) == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert capsys.readouterr().err.splitlines()[-1].endswith("terminated; the same command goes on")
@@ -174,7 +180,7 @@ def test_ctrl_c_twice_leaves_at_once(whole, tmp_path, monkeypatch, frequent, cap
 
     with monkeypatch.context() as patch:
         at_step(patch, 11, interrupt)
-        patch.setattr(networks.TrainingCheckpoints, "close", interrupt)
+        patch.setattr(progress.TrainingCheckpoints, "close", interrupt)
         assert call(path) == 130
     assert capsys.readouterr().err.count("interrupted") == 1
     assert call(path) == 0
@@ -245,9 +251,8 @@ def test_a_workdir_that_becomes_unwritable(whole, tmp_path, monkeypatch, capsys)
 def test_a_damaged_newest_state(whole, tmp_path, monkeypatch, frequent, capsys, damaged):
     path = tmp_path / "run"
 
-    def interrupt(progress):
-        while not progress._opened().steps()[1:]:  # two are there
-            progress._opened()._join()
+    def interrupt(here):
+        assert here._opened().steps() == [11, 12]
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -260,7 +265,7 @@ def test_a_damaged_newest_state(whole, tmp_path, monkeypatch, frequent, capsys, 
     capsys.readouterr()
     begun = []
     with monkeypatch.context() as patch:
-        patch.setattr(networks._Progress, "chunk", lambda self, state, _: begun.append(state.step))
+        patch.setattr(progress.Progress, "chunk", lambda self, state, _: begun.append(state.step))
         assert call(path) == 0
     warned = [s for s in capsys.readouterr().err.splitlines() if "warning" in s]
     assert len(warned) == (1 if damaged == 1 else 3)
@@ -284,13 +289,6 @@ def test_a_loss_that_is_nan_keeps_the_last_good_state(tmp_path, monkeypatch, fre
 
     with monkeypatch.context() as patch:
         patch.setattr("advfeat.training.loop.train_update", update)
-        real_chunk = networks._Progress.chunk
-
-        def chunk(self, state, seen):
-            real_chunk(self, state, seen)
-            self._opened()._join()
-
-        patch.setattr(networks._Progress, "chunk", chunk)
         assert call(path) == 1
         last = capsys.readouterr().err.splitlines()[-1]
         assert "the loss is nan at step 10" in last

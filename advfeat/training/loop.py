@@ -15,10 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.checks import check_images, check_labels, check_positive, check_share
+from advfeat.training import sharding
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
-from advfeat.training.steps import TrainState, initial, train_update
+from advfeat.training.procedures import Procedure
+from advfeat.training.state import TrainState
+from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.transforms import TRANSFORMS
 from advfeat.types import Key, LossFn, Metrics
 
@@ -38,6 +42,9 @@ class Fit:
       momentum: of SGD (Nesterov).
       weight_decay: L2, on all weights.
       augment: one of `TRANSFORMS`.
+      eps_warmup: the share of the training over which eps and step size of the objective's (or
+        procedure's) attack rise linearly from 0; 0 is none. At a large eps a fresh network finds
+        nothing to learn and settles on one class; it learns when eps grows with it.
     """
 
     epochs: int = 30
@@ -47,6 +54,7 @@ class Fit:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: str = "none"
+    eps_warmup: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self.epochs, name="epochs")
@@ -65,6 +73,7 @@ class Fit:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay!r}")
+        check_share(self.eps_warmup, name="eps_warmup")
 
 
 class NotFinite(ArithmeticError):
@@ -96,17 +105,36 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
     return partial(_make_optimiser, name=name, steps=steps)
 
 
-def initial_state(variables: Any, how: Fit) -> TrainState:
-    """The state before the first step of a training, as `fit` makes it: for reading saved ones."""
-    return initial(variables, _make_optimiser(_hyper(how), name=how.schedule, steps=1))
+def initial_state(
+    variables: Any,
+    how: Fit,
+    procedure: Procedure = PLAIN,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> TrainState:
+    """The state before the first step of a training, as `fit` makes it: for reading saved ones.
+
+    Args:
+      variables: the network's, before training.
+      how: as `fit` takes it.
+      procedure: as `fit` takes it.
+      shape: `(N, H, W, C)` of the training set, for the procedures that carry a batch.
+    """
+    optimiser = _make_optimiser(_hyper(how), name=how.schedule, steps=1)
+    if shape is not None:
+        shape = (min(how.batch_size, shape[0]), *shape[1:])
+    return initial(variables, optimiser, procedure, shape=shape)
 
 
-def _hyper(how: Fit) -> dict[str, Any]:
-    return {
+def _hyper(how: Fit, steps: int = 1) -> dict[str, Any]:
+    hyper = {
         "learning_rate": jnp.float32(how.learning_rate),
         "momentum": jnp.float32(how.momentum),
         "weight_decay": jnp.float32(how.weight_decay),
+        "steps": jnp.float32(steps),
     }
+    # Only where it is asked for: not every attack can be scaled.
+    return hyper | ({"eps_warmup": jnp.float32(how.eps_warmup)} if how.eps_warmup else {})
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
@@ -126,7 +154,9 @@ def fit(
     how: Fit,
     *,
     num_classes: int,
+    procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
+    mesh: Mesh | None = None,
     state: TrainState | None = None,
     seen: Mapping[str, np.ndarray] | None = None,
     look: Callable[[], bool] | None = None,
@@ -143,19 +173,24 @@ def fit(
       labels: `[N]` integers.
       how: epochs, batch size, learning rate and so on.
       num_classes: how many classes the network has.
+      procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
+      mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); all processes
+        of the training give the same. By default one device.
       state: where an earlier, interrupted training stood.
       seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
       look: asked after every step whether the chunk is to end here, as when the process must stop.
       on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
         steps so far; it may keep the state, and ends the training by raising.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics. Where it
+        returns True, the training ends there.
 
     Returns:
-      The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
+      The state after the last step; `procedure.variables(state)` is the trained network.
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for bad images or labels, an objective that the procedure (or a warm-up) cannot
+        take, or a batch that the devices cannot share.
       NotFinite: if the loss stops being a number.
     """
     # 8-bit pixels cannot be out of range: one image shows their shape.
@@ -163,16 +198,31 @@ def fit(
     check_labels(labels, num_classes=num_classes, count=len(images))
     count = len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
-    make = _optimiser_factory(how.schedule, how.epochs * steps)
-    hyper = _hyper(how)
+    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
+    hyper = _hyper(how, how.epochs * steps)
+    procedure.check(loss_fn)
+    if how.eps_warmup:
+        scaled(loss_fn, 1.0)
     if state is None:
         # A copy: the chunk reuses its state's memory, and the caller keeps the variables.
-        state = initial(jax.tree.map(jnp.array, variables), make(hyper))
+        copied = jax.tree.map(jnp.array, variables)
+        shape = (min(how.batch_size, count), *images.shape[1:])
+        state = initial(copied, make(hyper), procedure, shape=shape)
     ids = np.arange(count) if ids is None else ids
-    data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
+    data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
-    update = partial(train_update, make_optimiser=make, augment=TRANSFORMS[how.augment])
     done = int(state.step)
+    augment = TRANSFORMS[how.augment]
+    if mesh is None:
+        data, put = jax.tree.map(jnp.asarray, data), jnp.asarray
+        update = partial(train_update, make_optimiser=make, augment=augment)
+    else:
+        sharding.check_divides(min(how.batch_size, count), mesh)
+        everywhere = (state, key_steps, loss_fn, hyper, procedure, data)
+        everywhere = sharding.replicate(everywhere, mesh)
+        state, key_steps, loss_fn, hyper, procedure, data = everywhere
+        put = partial(sharding.share_rows, mesh=mesh)
+        update = sharding.sharded_update(mesh, make, augment)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)
         begin = max(done - epoch * steps, 0)
@@ -180,7 +230,9 @@ def fit(
         while begin < steps:
             pending: list[Metrics] = []
             for row in rows[begin : begin + CHUNK]:
-                state, metrics = update(key_steps, state, loss_fn, data, jnp.asarray(row), hyper)
+                state, metrics = update(
+                    key_steps, state, loss_fn, data, put(row), hyper, procedure
+                )
                 pending.append(metrics)
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
@@ -195,10 +247,14 @@ def fit(
             }
             # The epoch is told before its end can be saved: a training that goes on from there
             # would never tell it.
+            ends = False
             if on_epoch is not None and begin == steps:
-                on_epoch(epoch + 1, state, {k: float(v.mean()) for k, v in epoch_seen.items()})
+                means = {k: float(values.mean()) for k, values in epoch_seen.items()}
+                ends = on_epoch(epoch + 1, state, means) is True
             if on_chunk is not None:
                 on_chunk(state, epoch_seen)
+            if ends:
+                return state
     return state
 
 

@@ -6,11 +6,13 @@ the statistics of a batch normalisation are those of the whole batch, not of a d
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -48,6 +50,8 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     whole = NamedSharding(mesh, PartitionSpec())
 
     def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
         host = np.array(leaf)  # a copy: what is donated later must not be the caller's memory
         return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
 
@@ -60,9 +64,15 @@ def share_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(rows.shape, by_row, lambda index: rows[index])
 
 
-def on_host(tree: Any) -> Any:
-    """Arrays that are alike on all devices, as NumPy's: for work that one process does alone."""
-    return jax.tree.map(np.asarray, tree)
+def local(tree: Any) -> Any:
+    """Arrays that are alike on all devices, on one of this process: for what it does alone."""
+
+    def take(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
+            return jnp.asarray(np.array(leaf))
+        return leaf
+
+    return jax.tree.map(take, tree)
 
 
 @cache
@@ -71,8 +81,9 @@ def sharded_update(mesh: Mesh, make_optimiser: Any, augment: Any) -> Any:
 
     Cached, since a new function would be compiled anew.
     """
+    step: Any = inspect.unwrap(train_update)
     return jax.jit(
-        partial(train_update.__wrapped__, make_optimiser=make_optimiser, augment=augment),
+        partial(step, make_optimiser=make_optimiser, augment=augment),
         donate_argnums=(1,),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
