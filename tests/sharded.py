@@ -1,6 +1,6 @@
 """One short adversarial training over all devices of all processes; process 0 writes its weights.
 
-    python tests/sharded.py OUT.npz [BATCH [STREAM]]
+    python tests/sharded.py OUT.npz [BATCH [stream]]
 
 A network with batch normalisation, attacks with a key per example, augmentation. How many devices
 there are says XLA_FLAGS, how many processes the environment, as for any command.
@@ -38,15 +38,44 @@ def data(count=52):
     return images.astype(np.float32), labels
 
 
-def trained(batch, mesh, procedure=training.PLAIN, **options):
+class Shares:
+    """A stream of the same data, of which a process has its part; the last batch is padded."""
+
+    def __init__(self, batch, index=0, count=1, examples=52):
+        self.images, self.labels = data(examples)
+        self.batch_size, self.input_shape = batch, SHAPE
+        self.steps_per_epoch = -(-examples // batch)
+        self.part = slice(index * batch // count, (index + 1) * batch // count)
+
+    def after(self, steps):
+        while True:
+            epoch, step = divmod(steps, self.steps_per_epoch)
+            order = np.random.default_rng(epoch).permutation(len(self.labels))
+            rows = order[step * self.batch_size :][: self.batch_size]
+            weight = np.zeros(self.batch_size, np.float32)
+            weight[: len(rows)] = 1
+            ids = np.concatenate([rows, np.full(self.batch_size - len(rows), -1, int)])
+            batch = {
+                "image": self.images[ids], "label": self.labels[ids],
+                "id": ids.astype(np.int32), "weight": weight,
+            }  # fmt: skip
+            yield {name: part[self.part] for name, part in batch.items()}
+            steps += 1
+
+
+def trained(batch, mesh, stream=None, **options):
     model = Normed()
     attack = advfeat.pgd(advfeat.l2(0.5), steps=3, random_start=True, score_last=False)
     how = training.Fit(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
+    start = dict(jax.jit(model.init)(jax.random.key(0), np.zeros((1, *SHAPE), np.float32)))
+    loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
+    if stream is not None:
+        return training.fit_stream(
+            jax.random.key(1), loss_fn, start, stream, how, mesh=mesh, **options
+        )
     return training.fit(
-        jax.random.key(1), training.adversarial(model, advfeat.cross_entropy, attack),
-        dict(model.init(jax.random.key(0), np.zeros((1, *SHAPE), np.float32))), *data(), how,
-        num_classes=CLASSES, procedure=procedure, mesh=mesh, **options,
-    )  # fmt: skip
+        jax.random.key(1), loss_fn, start, *data(), how, num_classes=CLASSES, mesh=mesh, **options
+    )
 
 
 def flat(state):
@@ -54,11 +83,12 @@ def flat(state):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def main(out, batch="16"):
-    processes.join()
+def main(out, batch="16", streamed=""):
+    index, batch = processes.join(), int(batch)
+    shares = Shares(batch, index, jax.process_count()) if streamed else None
     told = []
     state = trained(
-        int(batch), sharding.data_mesh(),
+        batch, sharding.data_mesh(), shares,
         on_epoch=lambda epoch, state, means: told.append([means["loss"], means["accuracy"]]),
     )  # fmt: skip
     if processes.first():

@@ -109,6 +109,18 @@ def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
     same(out, alone, 4)
 
 
+def test_each_process_reads_its_share_of_a_stream(tmp_path):
+    told = []
+    state = sharded.trained(
+        16, None, sharded.Shares(16),
+        on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]]),
+    )  # fmt: skip
+    out = tmp_path / "shares.npz"
+    ends, said = together(["tests/sharded.py", out, 16, "stream"], explicit)
+    assert ends == [0, 0], said
+    same(out, {**sharded.flat(state), "told": np.array(told)}, 4)
+
+
 def test_a_mesh_of_one_device_is_bit_for_bit_no_mesh(alone):
     found = sharded.flat(sharded.trained(16, sharding.data_mesh(jax.devices()[:1])))
     for name, value in found.items():

@@ -7,7 +7,8 @@ on from a saved state ends bit for bit as an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.transforms import TRANSFORMS
-from advfeat.types import Key, LossFn, Metrics
+from advfeat.types import Array, Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
 _AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
@@ -223,21 +224,66 @@ def fit(
         state, key_steps, loss_fn, hyper, procedure, data = everywhere
         put = partial(sharding.share_rows, mesh=mesh)
         update = sharding.sharded_update(mesh, make, augment)
-    for epoch in range(done // steps, how.epochs):
-        rows = epoch_rows(key_order, epoch, count, how.batch_size)
+
+    def inputs(epoch: int, begin: int) -> Iterator[Array]:
+        return map(put, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
+
+    def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
+        return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
+
+    return descend(
+        state, step, inputs, epochs=how.epochs, steps=steps, done=done, seen=seen, look=look,
+        on_chunk=on_chunk, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def descend(
+    state: TrainState,
+    step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    inputs: Callable[[int, int], Iterator[Any]],
+    *,
+    epochs: int,
+    steps: int,
+    done: int,
+    seen: Mapping[str, np.ndarray] | None = None,
+    look: Callable[[], bool] | None = None,
+    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
+    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+) -> TrainState:
+    """The loop of `fit`, whatever a step is given.
+
+    Args:
+      state: where to begin.
+      step: the state and a step's input to the next state and metrics, "loss" among them.
+      inputs: the epoch and the steps of it that are done to the inputs of the rest of it.
+      epochs: how many.
+      steps: in an epoch.
+      done: steps that lie behind.
+      seen: as `fit` takes it, and so are the others.
+      look: as `fit` takes it.
+      on_chunk: as `fit` takes it.
+      on_epoch: as `fit` takes it.
+
+    Raises:
+      ValueError: if there are too few inputs.
+      NotFinite: if the loss stops being a number.
+    """
+    for epoch in range(done // steps, epochs):
         begin = max(done - epoch * steps, 0)
+        rest = inputs(epoch, begin)
         epoch_seen = dict(seen or {}) if begin else {}
         while begin < steps:
             pending: list[Metrics] = []
-            for row in rows[begin : begin + CHUNK]:
-                state, metrics = update(
-                    key_steps, state, loss_fn, data, put(row), hyper, procedure
-                )
+            for given in itertools.islice(rest, min(CHUNK, steps - begin)):
+                state, metrics = step(state, given)
                 pending.append(metrics)
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
                 if look is not None and look():
                     break
+            if not pending:
+                at, of = epoch * steps + begin, epochs * steps
+                raise ValueError(f"the data ended at step {at} of {of}")
             begin += len(pending)
             fetched = jax.device_get(pending)
             host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}

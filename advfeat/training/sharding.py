@@ -49,7 +49,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies host or device arrays that every process has alike onto all devices."""
     whole = NamedSharding(mesh, PartitionSpec())
 
-    def put(leaf: Any) -> jax.Array:
+    def put(leaf: Any) -> Any:
+        if not isinstance(leaf, (jax.Array, np.ndarray)):
+            return leaf  # a number, which every process has alike
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
         host = np.array(leaf)  # a copy: what is donated later must not be the caller's memory
@@ -62,6 +64,12 @@ def share_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
     """Shares an array `[B, …]`, which every process has alike, by its first axis."""
     by_row = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.make_array_from_callback(rows.shape, by_row, lambda index: rows[index])
+
+
+def join_rows(tree: Any, mesh: Mesh) -> Any:
+    """Makes arrays `[B, …]` of the shares `[B / processes, …]` that the processes have."""
+    by_row = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(by_row, leaf), tree)
 
 
 def local(tree: Any) -> Any:
