@@ -5,9 +5,10 @@ near to it. An image's *remaining share* is the smallest margin that any attack 
 over its clean margin: 1 is no progress, 0 is fooled. An attack with a gate is given only the images
 whose share lies below it, the contested ones.
 
-The gate is no constant: it is at least twice the largest share from which any image was fooled by
-an attack after the first. Where gradients lead nowhere (masked, shattered), a short black-box
-attack fools images from a share near 1, and then every image is contested.
+The gate is no constant: it is at least twice the largest share from which any image was fooled once
+it had been measured by the suite's first two attacks. Where gradients lead nowhere (masked,
+shattered), a short black-box attack fools images from a share near 1, and then every image is
+contested.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+MEASURING = 2  # attacks that only measure: what fools before them says nothing of the gate
 SAFETY = 2.0  # how much farther than any image fooled so far the gate reaches
 
 
@@ -36,7 +38,7 @@ class Contest:
 
     Attributes:
       share: `[N]`, what is left of each image's clean margin; 1 for an image never attacked.
-      reached: the largest share from which an attack after the first fooled an image.
+      reached: the largest share from which an attack after the measuring ones fooled an image.
     """
 
     def __init__(self, gates: Mapping[str, float], logits: np.ndarray, labels: np.ndarray):
@@ -44,7 +46,7 @@ class Contest:
         self._clean = np.maximum(margins(logits, labels), np.finfo(np.float32).tiny)
         self.share = np.ones(len(labels))
         self.reached = 0.0
-        self._is_first = True
+        self._attacks = 0
 
     def gate(self, name: str) -> float:
         """The share below which an image is given to the attack."""
@@ -62,8 +64,8 @@ class Contest:
           logits: `[N, K]`, at the nearest points that it found.
           allowed: `[N]` bool, which of them lie in the threat model.
         """
-        if not self._is_first and fooled.any():
+        if self._attacks >= MEASURING and fooled.any():
             self.reached = max(self.reached, float(self.share[fooled].max()))
-        self._is_first = False
+        self._attacks += 1
         left = np.clip(margins(logits, self._labels) / self._clean, 0.0, 1.0)
         self.share = np.where(allowed, np.minimum(self.share, left), self.share)

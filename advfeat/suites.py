@@ -111,7 +111,7 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
     # The standard attacks, each first in short on every image that stands.
     "quick": lambda make: {
         "apgd_ce": make.apgd_ce(),
-        "apgd_targeted_short": make.apgd_targeted(steps=25),
+        "apgd_targeted_short": make.apgd_targeted(steps=20, targets=3),
         "fab_targeted_short": make.fab_targeted(steps=20, targets=3),
         "square_short": make.square(steps=500),
         "apgd_targeted": make.apgd_targeted(),
