@@ -409,7 +409,8 @@ def others():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize(
-    ("norm", "eps"), [("linf", 0.08), ("linf", 0.15), ("l2", 0.5), ("l2", 1.0), ("l1", 1.0)]
+    ("norm", "eps"),
+    [("linf", 0.08), ("linf", 0.15), ("l2", 0.5), ("l2", 1.0), ("l1", 1.0), ("l1", 3.0)],
 )
 def test_no_false_alarm(others, name, norm, eps):
     x, y = digits(200)
