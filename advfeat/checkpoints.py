@@ -15,7 +15,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -120,15 +120,19 @@ def is_saved(path: str | os.PathLike[str]) -> bool:
     return (pathlib.Path(path) / _RECORD).exists()
 
 
+def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
+    """A spec from its JSON form, in which tuples are lists."""
+    lists = ("class_names", "input_shape", "mean", "std")
+    fixed: dict[str, Any] = {
+        k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
+    }
+    return NetworkSpec(**fixed)
+
+
 def _read(path: pathlib.Path) -> Network:
     try:
         found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
-        fields = found["spec"]
-        lists = ("class_names", "input_shape", "mean", "std")
-        fixed: dict[str, Any] = {
-            k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
-        }
-        spec = NetworkSpec(**fixed)
+        spec = spec_of(found["spec"])
         model = spec.build()
         record = dict(found["record"])
         wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
@@ -173,11 +177,15 @@ def load_network(reference: str) -> Network:
 
     Args:
       reference: `DIR`, a run that holds one network (or a network's own directory), or
-        `DIR:NAME` where a run holds several.
+        `DIR:NAME` where a run holds several; `zoo:NAME` for one of `advfeat.zoo`.
 
     Raises:
       ValueError: if there is none, several and no name, or it cannot be used.
     """
+    if reference.startswith("zoo:") and not pathlib.Path(reference).exists():
+        from advfeat import zoo  # which keeps networks of this module
+
+        return zoo.load(reference.removeprefix(zoo.PREFIX))
     directory, _, name = reference.rpartition(":")
     if not directory or pathlib.Path(reference).is_dir():
         directory, name = reference, ""

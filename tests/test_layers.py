@@ -14,7 +14,8 @@ LAYERS = {
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites",
         "contested", "defences", "diagnostics", "estimated"),
     3: ("models", "training"),
-    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report"),
+    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
+        "zoo"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 FACE = 2  # the flat face may be imported wherever its layers may
