@@ -10,15 +10,22 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.batch import attack_dataset, check_batch, output_of
 from advfeat.attacks.survivors import attack_survivors, slots_for
-from advfeat.checks import check_labels, check_positive
+from advfeat.checks import (
+    check_images,
+    check_key,
+    check_labels,
+    check_logits,
+    check_positive,
+)
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.measures import rate
@@ -217,8 +224,9 @@ def evaluate(
       The verdicts. `print` shows them as a table.
 
     Raises:
-      ValueError: for bad images or labels, logits that are NaN or too few, an unknown attack, or
-        one that is not defined for the threat model's norm.
+      ValueError: before any attack, for bad images or labels, a network that does not take ONE
+        image, logits that are NaN or too few, an unknown attack, or one that is not defined for the
+        threat model's norm or for so few classes.
 
     Example:
 
@@ -231,13 +239,20 @@ def evaluate(
     >>> bool(found.robust_accuracy["mean"] < found.clean_accuracy["mean"])
     True
     """
+    check_key(key)
     check_positive(batch_size, name="batch_size")
+    if not isinstance(threat, ThreatModel):
+        raise ValueError(f"threat must be a threat model, as in linf(8 / 255), got {threat!r}")
+    check_images(images)
+    num_classes = _classes(model_fn, np.shape(images)[1:])
+    check_labels(labels, num_classes=num_classes, count=len(images))
     images, labels, ids = check_batch(model_fn, images, labels, ids)
     model_fn = as_model_fn(model_fn)
+    chosen = resolve(suite, threat, num_classes=num_classes)
+    if isinstance(suite, Mapping):
+        _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
     logits = predict(model_fn, images, batch_size=batch_size)
-    _check_logits(logits)
-    check_labels(labels, num_classes=logits.shape[1], count=len(images))
-    chosen = resolve(suite, threat, num_classes=logits.shape[1])
+    check_logits(logits)
     problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
     clean = logits.argmax(axis=1) == labels
     adversarial = np.array(images, np.float32)
@@ -288,17 +303,31 @@ def evaluate(
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
-def _check_logits(logits: np.ndarray) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 2:
+def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
+    """The number of classes, from the shape of the network's output."""
+    output = output_of(model_fn, shape)
+    if output.ndim != 1 or output.shape[0] < 2:
         raise ValueError(
-            f"model_fn must return logits [K] with K >= 2 classes, got shape {logits.shape[1:]}"
+            f"model_fn must return logits [K] with K >= 2 classes for ONE image {list(shape)}, "
+            f"got shape {output.shape}"
         )
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"model_fn must return finite logits, got NaN or infinity for {bad.sum()} of "
-            f"{len(logits)} images"
-        )
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(f"model_fn must return floating-point logits, got dtype {output.dtype}")
+    return output.shape[0]
+
+
+def _check_attacks(
+    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Traces each attack once: what it cannot do shows before any other has been run."""
+    for name, attack in attacks.items():
+        point = jnp.asarray(x, jnp.float32)
+        try:
+            found = jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"suite[{name!r}] cannot attack this network: {error}") from error
+        if not isinstance(found, AttackResult):
+            raise ValueError(f"suite[{name!r}] must return an AttackResult, got {found!r}")
 
 
 def _run(
