@@ -198,6 +198,7 @@ def evaluate(
     done: Mapping[str, Part] | None = None,
     on_part: Callable[[str, Part], Any] | None = None,
     on_attack: Callable[[str, int], Any] | None = None,
+    on_check: Callable[[str], Any] | None = None,
 ) -> SuiteResult:
     """Robust accuracy under a suite of attacks, and what speaks against believing it.
 
@@ -214,11 +215,13 @@ def evaluate(
         that is right without an attack.
       batch_size: images attacked at a time: what bounds the memory.
       ids: `[N]`, by default 0 … N-1.
-      checks: whether to look for reasons not to believe the result; some cost further attacks on
-        a few images.
+      checks: whether to look for reasons not to believe the result by further attacks on a few
+        images. What costs nothing (eps, the outputs' form, claims that were refused) is looked at
+        in any case.
       done: what a killed evaluation had decided, by attack.
       on_part: called with an attack's name and what it has just decided.
       on_attack: called with an attack's name and its number of images before it begins.
+      on_check: called with a check's name before it begins.
 
     Returns:
       The verdicts. `print` shows them as a table.
@@ -295,11 +298,19 @@ def evaluate(
         attacks=tuple(outcomes),
         warnings=tuple(Warned(*note) for note in chosen.notes),
     )
-    if not checks:
-        return result
     from advfeat.diagnostics import examine  # it looks at results, which are defined here
 
-    found = examine(key, model_fn, images, labels, logits, result, batch_size=batch_size)
+    found = examine(
+        key,
+        model_fn,
+        images,
+        labels,
+        logits,
+        result,
+        batch_size=batch_size,
+        free=not checks,
+        on_check=on_check,
+    )
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
