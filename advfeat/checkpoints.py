@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore  # orbax's own storage
 
 from advfeat import models
 from advfeat.files import write_json
@@ -143,7 +144,8 @@ def _read(path: pathlib.Path) -> Network:
     try:
         with _quiet(), ocp.StandardCheckpointer() as saver:
             arrays = path.absolute() / "variables"
-            # Before any reading: a read that orbax gives up prints a traceback when Python ends.
+            # Both before orbax reads: what it gives up midway prints tracebacks of its threads.
+            _check_whole(arrays)
             _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
             variables = saver.restore(arrays, dict(wanted))
     except Exception as error:
@@ -152,6 +154,16 @@ def _read(path: pathlib.Path) -> Network:
             f"checkpoint {path}: its arrays are not those of a {spec.model}: {_first_line(error)}"
         ) from None
     return Network(spec, variables, record)
+
+
+def _check_whole(arrays: pathlib.Path) -> None:
+    """Raises unless every stored value can be read, one after the other."""
+    if not arrays.is_dir():
+        raise ValueError("there are none")
+    base = {"driver": "file", "path": f"{arrays}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for name in store.list().result():
+        store.read(name).result()
 
 
 def _check_shapes(wanted: Any, kept: Any) -> None:

@@ -49,7 +49,8 @@ def check_images(images: Any, *, name: str = "images") -> None:
         raise ValueError(f"{name} must not contain NaN")
     if low < 0 or high > 1:
         hint = "; divide 8-bit images by 255" if high > 2 else ""
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
+        seen = f"{low:.9g} to {high:.9g}"  # nine digits tell any float32 from 1
+        raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
 def check_labels(
@@ -83,6 +84,48 @@ def check_labels(
         raise ValueError(
             f"{name} must lie in [0, {num_classes}), got values from {array.min()} to {array.max()}"
         )
+
+
+def check_logits(logits: Any, *, name: str = "model_fn") -> None:
+    """Checks a network's outputs on a data set: finite numbers `[N, K]` with K >= 2.
+
+    Raises:
+      ValueError: for another shape, NaN or infinity.
+
+    >>> check_logits(np.array([[0.0, 1.0], [np.nan, 1.0]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: model_fn must return finite logits, got NaN or infinity for 1 of 2 images
+    """
+    array = np.asarray(logits)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise ValueError(
+            f"{name} must return logits [K] with K >= 2 classes for ONE image, got shape "
+            f"{array.shape[1:]}"
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} must return finite logits, got NaN or infinity for {bad.sum()} of "
+            f"{len(array)} images"
+        )
+
+
+def check_key(key: Any, *, name: str = "key") -> None:
+    """Checks ONE random key, typed or of the older form.
+
+    >>> check_key(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: key must be a random key, as in jax.random.key(0), got 0
+    """
+    if isinstance(key, jax.Array):
+        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.shape == (2,):
+            return
+        key = f"an array of {key.dtype} {key.shape}"
+    raise ValueError(f"{name} must be a random key, as in jax.random.key(0), got {key}")
 
 
 def check_eps(eps: Any, *, name: str = "eps") -> None:

@@ -142,8 +142,24 @@ def resolve(
     if isinstance(suite, Mapping):
         if not suite:
             raise ValueError("suite must name at least one attack")
+        for name, attack in suite.items():
+            if not isinstance(name, str):
+                raise ValueError(f"suite must map names to attacks, got the name {name!r}")
+            if not callable(attack):
+                raise ValueError(f"suite[{name!r}] must be an attack, got {attack!r}")
         return Suite("custom", dict(suite))
+    if not isinstance(suite, Iterable):
+        raise ValueError(
+            f"suite must be a name, names, or attacks by name as in {{'mine': attack}}, got a "
+            f"{type(suite).__name__}"
+        )
     names = [suite] if isinstance(suite, str) else list(suite)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"suite must list names of attacks, got a {type(name).__name__}; for attacks of "
+                "your own write {'mine': attack}"
+            )
     if len(names) == 1 and names[0] in SUITES:
         name = "standard" if names[0] == "autoattack" else names[0]
         maker = _Maker(threat, num_classes)
@@ -151,6 +167,9 @@ def resolve(
         return Suite(name, _VERSIONS[name](maker), gates=gates, notes=maker.notes)
     if not names:
         raise ValueError("suite must name at least one attack")
+    together = [name for name in names if name in SUITES]
+    if together:
+        raise ValueError(f"suite {together[0]!r} must stand alone, got {', '.join(names)}")
     unknown = [name for name in names if name not in ATTACKS]
     if unknown:
         known = ", ".join((*SUITES, *ATTACKS))

@@ -24,10 +24,11 @@ from advfeat.checkpoints import Network
 from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
-from advfeat.suite import SuiteResult, evaluate
+from advfeat.suite import evaluate
 from advfeat.suites import SUITES
 from advfeat.training import Fit
 from advfeat.types import Array, ModelFn
+from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag, format_eps

@@ -10,7 +10,7 @@ import advfeat
 from advfeat import figures
 from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
 from advfeat.results import RunDirectory
-from advfeat.suite import SuiteResult
+from advfeat.verdicts import SuiteResult
 from experiments.config import format_eps
 
 if TYPE_CHECKING:

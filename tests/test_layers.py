@@ -11,7 +11,7 @@ LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
         "hyperplane"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
-    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites",
+    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
         "contested", "defences", "diagnostics", "estimated"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
