@@ -190,3 +190,44 @@ def check_fraction(value: Any, *, name: str) -> None:
     check_eps(value, name=name)
     if is_concrete(value) and np.max(np.asarray(value, np.float64)) >= 1.0:
         raise ValueError(f"{name} must lie in [0, 1), got {np.max(np.asarray(value)):g}")
+
+
+def check_between(
+    value: Any,
+    *,
+    name: str,
+    low: float = 0.0,
+    high: float = np.inf,
+    closed: tuple[bool, bool] = (False, True),
+) -> None:
+    """Checks numbers against an interval; arrays are checked whole, NaN lies in none.
+
+    Traced values pass, since they have no value yet.
+
+    Args:
+      value: a number or an array of them.
+      name: what the error calls it.
+      low: the interval's lower end.
+      high: its upper end.
+      closed: whether each end belongs to it.
+
+    Raises:
+      ValueError: for a number outside, or what is no number.
+
+    >>> check_between(0.7, name="bias", high=0.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: bias must lie in (0, 0.5], got 0.7
+    """
+    if not is_concrete(value):
+        return
+    words = f"{'[' if closed[0] else '('}{low:g}, {high:g}{']' if closed[1] else ')'}"
+    try:
+        numbers = np.atleast_1d(np.asarray(value, np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number in {words}, got {value!r}") from None
+    above = numbers >= low if closed[0] else numbers > low
+    below = numbers <= high if closed[1] else numbers < high
+    if not (above & below).all():
+        first = numbers[~(above & below)][0]
+        raise ValueError(f"{name} must lie in {words}, got {first:g}")

@@ -12,7 +12,7 @@ LAYERS = {
         "hyperplane"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
-        "contested", "defences", "diagnostics", "estimated"),
+        "contested", "defences", "diagnostics", "estimated", "theory"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
         "zoo"),
