@@ -90,9 +90,6 @@ def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
     return jnp.where(usable, distance, jnp.inf)
 
 
-<<<<<<< HEAD
-def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) -> Array:
-=======
 def dual_length(norm: Norm, slope: Array) -> Array:
     """`[]`, how much a linear function with this slope rises at most per unit of distance.
 
@@ -105,8 +102,7 @@ def dual_length(norm: Norm, slope: Array) -> Array:
     return _DUAL[norm.name](slope)
 
 
-def _capped(gain: Array, steep: Array, room: Array, gap: Array) -> Array:
->>>>>>> theory
+def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) -> Array:
     """Lengths `min(t * gain, room)`, for the t at which `sum(steep * lengths)` is the gap.
 
     The sum is concave, piecewise linear and rises with t, so that Newton's method from below never

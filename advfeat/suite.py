@@ -137,6 +137,8 @@ def evaluate(
             on_attack(name, int(tried.sum()))
         begun = time.perf_counter()
         part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
+        if contest is not None:
+            tried, part = _contested(problem, contest, name, attack, standing, part, on_part)
         fooled = np.zeros(len(images), bool)
         fooled[part.rows] = part.fooled
         first = fooled & standing
@@ -144,8 +146,6 @@ def evaluate(
         adversarial[part.rows[where]] = part.x[where]
         fooled_by[first] = index
         standing = standing & ~fooled
-        if contest is not None:
-            _note(contest, problem, part, fooled)
         outcomes.append(
             AttackOutcome(
                 name=name,
@@ -184,13 +184,29 @@ def evaluate(
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
-def _note(contest: Contest, problem: _Problem, part: Part, fooled: np.ndarray) -> None:
-    nearest = np.array(problem.images, np.float32)
-    nearest[part.rows] = part.x
-    allowed = _contained(problem.threat, problem.images, nearest)
-    nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
-    logits = predict(problem.model_fn, nearest, batch_size=problem.batch_size)
-    contest.note(fooled, logits, allowed)
+def _contested(
+    problem: _Problem,
+    contest: Contest,
+    name: str,
+    attack: AttackFn,
+    standing: np.ndarray,
+    part: Part,
+    on_part: Callable[[str, Part], Any] | None,
+) -> tuple[np.ndarray, Part]:
+    """Goes on with the images that the attack's own successes make contested, until none are."""
+    while True:
+        tried, fooled = np.zeros(len(standing), bool), np.zeros(len(standing), bool)
+        tried[part.rows], fooled[part.rows] = True, part.fooled
+        nearest = np.array(problem.images, np.float32)
+        nearest[part.rows] = part.x
+        allowed = _contained(problem.threat, problem.images, nearest)
+        nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
+        logits = predict(problem.model_fn, nearest, batch_size=problem.batch_size)
+        contest.note(name, fooled, logits, allowed)
+        more = contest.among(name, standing) & ~tried
+        if not more.any():
+            return tried, part
+        part = _run(problem, name, attack, np.flatnonzero(tried | more), part, on_part)
 
 
 def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from test_suite import evaluate, network, problem
 
+import advfeat
 from advfeat.contested import MEASURING, SAFETY, Contest, margins
+from advfeat.suite import _contested, _Problem, _run
 from advfeat.suites import QUICK_GATE, resolve
 
 
@@ -27,25 +29,53 @@ def test_shares_fall_and_never_rise_and_only_by_what_is_allowed():
     contest = Contest({"late": 0.5}, logits_of([4.0, 4.0, 4.0]), labels)
     everyone, nobody = np.ones(3, bool), np.zeros(3, bool)
     np.testing.assert_array_equal(contest.share, 1)
-    contest.note(nobody, logits_of([3.0, 1.0, -2.0]), np.array([True, True, False]))
+    contest.note("a", nobody, logits_of([3.0, 1.0, -2.0]), np.array([True, True, False]))
     np.testing.assert_allclose(contest.share, [0.75, 0.25, 1])
-    contest.note(nobody, logits_of([3.9, 0.8, 2.0]), everyone)
+    contest.note("b", nobody, logits_of([3.9, 0.8, 2.0]), everyone)
     np.testing.assert_allclose(contest.share, [0.75, 0.2, 0.5])
     np.testing.assert_array_equal(contest.among("late", everyone), [False, True, True])
     np.testing.assert_array_equal(contest.among("early", everyone), everyone)
     np.testing.assert_array_equal(contest.among("late", ~everyone), nobody)
 
 
-def test_an_image_fooled_from_afar_opens_the_gate():
-    labels, everyone = np.zeros(3, int), np.ones(3, bool)
-    contest = Contest({"late": 0.1}, logits_of([1.0, 1.0, 1.0]), labels)
-    first = np.array([True, False, False])
-    for _ in range(MEASURING):  # what fools while the shares are being measured says nothing
-        contest.note(first, logits_of([-1.0, 0.3, 0.7]), everyone)
-    assert contest.gate("late") == 0.1
-    contest.note(np.array([False, True, False]), logits_of([1.0, -1.0, 0.7]), everyone)
-    assert contest.gate("late") == SAFETY * 0.3
-    np.testing.assert_array_equal(contest.among("late", ~first), [False, True, False])
+def test_an_image_fooled_from_afar_opens_the_gates():
+    labels, everyone = np.zeros(4, int), np.ones(4, bool)
+    contest = Contest(dict.fromkeys(("x", "y"), 0.1), logits_of([1.0] * 4), labels)
+    lead = [-1.0, 0.3, 0.45, 0.7]
+    for index in range(MEASURING):  # what fools while the shares are being measured says nothing
+        contest.note(str(index), np.arange(4) == 0, logits_of(lead), everyone)
+    assert contest.gate("x") == contest.gate("y") == 0.1
+    contest.note("short", np.arange(4) == 1, logits_of([1.0, -1.0, 0.45, 0.7]), everyone)
+    assert contest.gate("x") == contest.gate("y") == SAFETY * 0.3
+    np.testing.assert_array_equal(contest.among("x", np.arange(4) > 1), [False, False, True, False])
+    # A gated attack's own success opens its own gate only.
+    contest.note("x", np.arange(4) == 2, logits_of([1.0, 1.0, -1.0, 0.7]), everyone)
+    assert contest.gate("x") == SAFETY * 0.45
+    assert contest.gate("y") == SAFETY * 0.3
+
+
+def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
+    """Nine images of one pixel each, whose leads grow; the attack fools whatever it is given."""
+    count = 9
+    x = np.linspace(0.1, 0.9, count, dtype=np.float32).reshape(count, 1, 1, 1)
+    y = np.zeros(count, int)
+
+    def network(x):
+        return jnp.stack([jnp.sum(x) - 0.05, jnp.zeros(())])
+
+    problem = _Problem(jax.random.key(0), jax.tree_util.Partial(network), x, y, np.arange(count),
+                       advfeat.linf(1.0), 4)
+    contest = Contest({"gated": 0.2}, logits_of(np.ones(count)), y)
+    contest.share = np.linspace(0.1, 0.9, count)
+    contest._seen = {"a", "b"}
+    start = contest.among("gated", np.ones(count, bool))
+    assert start.sum() == 2
+    attack = advfeat.pgd(advfeat.linf(1.0), steps=2, random_start=False)
+    part = _run(problem, "gated", attack, np.flatnonzero(start), None, None)
+    assert part.fooled.all()
+    tried, part = _contested(problem, contest, "gated", attack, np.ones(count, bool), part, None)
+    assert tried.all()  # .2 opens the gate to .4, that to .8, and that to all
+    assert sorted(part.rows) == list(range(count))
 
 
 def test_only_contested_images_are_given_the_full_attacks():

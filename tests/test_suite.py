@@ -167,7 +167,7 @@ BATCHED = jnp.ones((12, 5))
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"suite": "autohack"}, "suite must be one of autoattack, standard, plus, rand, quick, fgsm"),
+        ({"suite": "autohack"}, "must be one of autoattack, standard, plus, rand, quick, fgsm"),
         ({"suite": []}, "suite must name at least one attack"),
         ({"suite": {}}, "suite must name at least one attack"),
         ({"suite": ["pgd", "pgd"]}, "suite must name each attack once"),
