@@ -12,6 +12,7 @@ from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn
 
 TARGETS = 9  # AutoAttack's
+L1_TARGETS = 5  # AutoAttack's of targeted APGD in the standard suite in L1; FAB keeps nine there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,7 @@ class _Maker:
         if ("replaced", sentence) not in self.notes:
             self.notes.append(("replaced", sentence))
 
-    def _targets(self) -> int:
-        wanted = 5 if self._l1 else TARGETS
+    def _targets(self, wanted: int = TARGETS) -> int:
         return min(wanted, self._classes - 1)
 
     def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
@@ -58,15 +58,16 @@ class _Maker:
         self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
         return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
 
-    def apgd_targeted(self) -> AttackFn:
-        """The targeted DLR needs four classes."""
+    def apgd_targeted(self, targets: int | None = None) -> AttackFn:
+        """The targeted DLR needs four classes; in L1 fewer targets, as the authors have it."""
+        targets = self._targets(targets or (L1_TARGETS if self._l1 else TARGETS))
         if self._classes >= 4:
-            return _make("apgd_targeted", self._threat, targets=self._targets())
+            return _make("apgd_targeted", self._threat, targets=targets)
         self._note(
             f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
             "ascends the margin towards each target instead."
         )
-        return _make("apgd_targeted", self._threat, targets=self._targets(), loss="margin")
+        return _make("apgd_targeted", self._threat, targets=targets, loss="margin")
 
     def fab(self, restarts: int = 1) -> AttackFn:
         """The boundary of every class at every step."""
@@ -93,7 +94,7 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
         "apgd_dlr": make.apgd_dlr(restarts=5),
         "fab": make.fab(restarts=5),
         "square": make.square(),
-        "apgd_targeted": make.apgd_targeted(),
+        "apgd_targeted": make.apgd_targeted(targets=TARGETS),
         "fab_targeted": make.fab_targeted(),
     },
     "rand": lambda make: {
