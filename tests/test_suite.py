@@ -143,6 +143,17 @@ def test_suites_hold_their_attacks_for_every_number_of_classes(suite, norm):
             assert targets <= classes - 1
 
 
+@pytest.mark.parametrize(
+    ("suite", "norm", "apgd", "fab"),
+    [("standard", "l2", 9, 9), ("standard", "l1", 5, 9), ("plus", "l1", 9, 9)],
+)
+def test_as_many_targets_as_the_authors_take(suite, norm, apgd, fab):
+    attacks = resolve(suite, advfeat.threat_model(norm, 0.1), num_classes=10).attacks
+    assert attacks["apgd_targeted"].targets == apgd
+    assert attacks["fab_targeted"].targets == fab
+    assert attacks["fab_targeted"].rounds == fab
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_autoattack_on_few_classes(classes):
     x, y = problem(24, classes, wrong=2)
