@@ -128,10 +128,15 @@ def check_key(key: Any, *, name: str = "key") -> None:
     raise ValueError(f"{name} must be a random key, as in jax.random.key(0), got {key}")
 
 
-def check_eps(eps: Any, *, name: str = "eps") -> None:
+def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
 
     Traced values pass, since they have no value yet.
+
+    Args:
+      eps: a number, or an array of them.
+      name: what the error calls it.
+      finite: whether infinity is refused, as it is for the weight of a loss.
 
     Raises:
       ValueError: for a negative or NaN eps, or one that is not a number.
@@ -151,6 +156,8 @@ def check_eps(eps: Any, *, name: str = "eps") -> None:
         raise ValueError(f"{name} must be >= 0, got NaN")
     if (values < 0).any():
         raise ValueError(f"{name} must be >= 0, got {values.min():g}")
+    if finite and np.isinf(values).any():
+        raise ValueError(f"{name} must be finite, got inf")
 
 
 def check_positive(value: Any, *, name: str) -> None:
@@ -231,3 +238,16 @@ def check_between(
     if not (above & below).all():
         first = numbers[~(above & below)][0]
         raise ValueError(f"{name} must lie in {words}, got {first:g}")
+
+
+def check_share(value: Any, *, name: str) -> None:
+    """Checks a number in [0, 1] such as the weight of one of two losses.
+
+    Traced values pass, since they have no value yet.
+
+    >>> check_share(-0.5, name="alpha")
+    Traceback (most recent call last):
+    ...
+    ValueError: alpha must lie in [0, 1], got -0.5
+    """
+    check_between(value, name=name, high=1.0, closed=(True, True))

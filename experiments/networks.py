@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,53 +15,10 @@ from advfeat import checkpoints, models, training
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Dataset, Split
 from advfeat.results import RunDirectory
+from experiments.recipes import Recipe
+from experiments.selection import Watch
 
 SAVE_SECONDS = 30.0  # a kill loses at most this much work, and one epoch
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How one network is made.
-
-    Attributes:
-      spec: its architecture.
-      how: its training.
-      threat: the threat model of adversarial training; None is standard training.
-      attack_steps: PGD steps of adversarial training.
-      attack_step_size: in the threat model's norm; None is `1.4 * eps / attack_steps`, which at
-        seven steps is the fifth of eps of Ilyas et al., C.3.
-    """
-
-    spec: NetworkSpec
-    how: training.Fit
-    threat: advfeat.ThreatModel | None = None
-    attack_steps: int = 7
-    attack_step_size: float | None = None
-
-    def loss_fn(self) -> Any:
-        """The objective that this recipe descends."""
-        model = self.spec.build()
-        if self.threat is None:
-            return training.standard(model, advfeat.cross_entropy)
-        size: Any = self.attack_step_size
-        if size is None:
-            size = 1.4 * self.threat.eps / self.attack_steps
-        attack = advfeat.pgd(
-            self.threat,
-            steps=self.attack_steps,
-            step_size=size,
-            random_start=True,
-            score_last=False,
-        )
-        return training.adversarial(model, advfeat.cross_entropy, attack)
-
-    def record(self) -> dict[str, Any]:
-        """What a network keeps of how it was made."""
-        made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
-        if self.threat is not None:
-            made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}
-            made["attack_steps"] = self.attack_steps
-        return made
 
 
 def spec_for(
@@ -112,33 +68,48 @@ def train(
       The trained network.
     """
     kept_at = run.path / "networks" / name
+    watch = None
+    if recipe.selection is not None and recipe.threat is not None and held_out is not None:
+        place = run.checkpoints / f"{name}.watch"
+        watch = Watch(place, recipe.selection, recipe.spec, recipe.threat, held_out)
     if keep and checkpoints.is_saved(kept_at):
+        if watch is not None:  # a kill may have come before this
+            watch.close()
         return checkpoints.load_network(str(kept_at))
     key_init, key_fit = jax.random.split(key)
-    model = recipe.spec.build()
-    variables = models.init(key_init, model, recipe.spec.input_shape)
-    progress = _Progress(run, name, recipe, held_out, on_epoch)
+    variables, procedure = recipe.variables(key_init), recipe.procedure()
+    progress = _Progress(run, name, recipe, held_out, on_epoch, watch)
+    weights: Any = None
     try:
-        state = training.fit(
-            key_fit,
-            recipe.loss_fn(),
-            variables,
-            split.image,
-            split.label,
-            recipe.how,
-            num_classes=len(recipe.spec.class_names),
-            ids=split.id,
-            state=progress.earlier(variables),
-            on_chunk=progress.chunk,
-            on_epoch=progress.epoch,
-        )
+        # Where an earlier process ended the training, and was killed then, there is none to do.
+        if watch is None or watch.ended is None:
+            state = training.fit(
+                key_fit,
+                recipe.loss_fn(),
+                variables,
+                split.image,
+                split.label,
+                recipe.how,
+                num_classes=len(recipe.spec.class_names),
+                procedure=procedure,
+                ids=split.id,
+                state=progress.earlier(variables, len(split)),
+                on_chunk=progress.chunk,
+                on_epoch=progress.epoch,
+            )
+            weights = procedure.variables(state)
     except BaseException:
         progress.close(finished=False)
         raise
-    network = Network(recipe.spec, {"params": state.params, **state.model_state}, recipe.record())
+    record = recipe.record()
+    if watch is not None:
+        weights, record["selection"] = watch.chosen(weights), watch.summary()
+    network = Network(recipe.spec, weights, record)
     if keep:
         checkpoints.save_network(kept_at, network)
     progress.close(finished=True)
+    if watch is not None:
+        watch.close()
     return network
 
 
@@ -152,8 +123,10 @@ class _Progress:
         recipe: Recipe,
         held_out: tuple[np.ndarray, np.ndarray] | None,
         on_epoch: Callable[[int], Any] | None,
+        watch: Watch | None = None,
     ) -> None:
         self._run, self._name, self._recipe, self._held_out = run, name, recipe, held_out
+        self._watch, self._procedure = watch, recipe.procedure()
         self._model = recipe.spec.build()
         self._path = run.checkpoints / name
         self._store: checkpoints.TrainingCheckpoints | None = None
@@ -162,11 +135,12 @@ class _Progress:
         self._advance = on_epoch or self._bar.update  # type: ignore[union-attr]
         self._epochs_before = 0
 
-    def earlier(self, variables: Any) -> training.TrainState | None:
+    def earlier(self, variables: Any, examples: int) -> training.TrainState | None:
         """The newest saved state of this training, if a killed process left one."""
         if not self._path.exists():
             return None
-        blank = training.initial_state(variables, self._recipe.how)
+        shape = (examples, *self._recipe.spec.input_shape)
+        blank = training.initial_state(variables, self._recipe.how, self._procedure, shape=shape)
         self._store = checkpoints.TrainingCheckpoints(self._path)
         return self._store.latest(blank)
 
@@ -179,18 +153,21 @@ class _Progress:
             self._store.save(state)
             self._saved_at = time.monotonic()
 
-    def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> None:
-        """Logs an epoch, with the held-out accuracy of the network as it stands."""
-        scalars = dict(means)
+    def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> bool:
+        """Logs an epoch with the held-out accuracy of the network as it stands; True ends here."""
+        scalars, ends = dict(means), False
+        variables = self._procedure.variables(state)
         if self._held_out is not None:
-            fn = models.model_fn(self._model, {"params": state.params, **state.model_state})
-            hits = advfeat.accuracy(fn, *self._held_out)
+            hits = advfeat.accuracy(models.model_fn(self._model, variables), *self._held_out)
             scalars["held_out_accuracy"] = float(hits.mean())
+        if self._watch is not None:
+            scalars["held_out_robust_accuracy"], ends = self._watch.epoch(epoch, variables)
         self._run.log(epoch, stage=f"train/{self._name}", **scalars)
         self._advance(epoch - self._epochs_before)  # several where a saved state came first
         self._epochs_before = epoch
         if self._bar is not None:
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in scalars.items()}, refresh=False)
+        return ends
 
     def close(self, *, finished: bool) -> None:
         """Ends the bar; a finished training's checkpoints are no longer needed."""

@@ -355,5 +355,6 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
 
 
 def test_objectives_by_name():
-    assert set(training.OBJECTIVES) == {"standard", "adversarial"}
+    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast"}
+    assert set(training.OBJECTIVES) == names
     assert training.standard(MLP) == training.standard(MLP)
