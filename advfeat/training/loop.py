@@ -7,7 +7,7 @@ on from a saved state ends bit for bit as an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -22,9 +22,10 @@ from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.transforms import TRANSFORMS
-from advfeat.types import Key, LossFn
+from advfeat.types import Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
+_AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,15 @@ class Fit:
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss became NaN or infinite; the message names the step.
+
+    Attributes:
+      step: the number of updates before it.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def _make_optimiser(
@@ -146,6 +155,8 @@ def fit(
     procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
     state: TrainState | None = None,
+    seen: Mapping[str, np.ndarray] | None = None,
+    look: Callable[[], bool] | None = None,
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
@@ -162,10 +173,12 @@ def fit(
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
       state: where an earlier, interrupted training stood.
-      on_chunk: called with the state and the chunk's metrics, after every chunk of steps.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics (of its part
-        after the saved state, where the training goes on in the middle of one). Where it returns
-        True, the training ends there.
+      seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
+      look: asked after every step whether the chunk is to end here, as when the process must stop.
+      on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
+        steps so far; it may keep the state, and ends the training by raising.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics. Where it
+        returns True, the training ends there.
 
     Returns:
       The state after the last step; `procedure.variables(state)` is the trained network.
@@ -197,27 +210,34 @@ def fit(
     done = int(state.step)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)
-        seen: dict[str, list[np.ndarray]] = {}
-        for begin in range(done % steps if epoch == done // steps else 0, steps, CHUNK):
-            pending = []
+        begin = max(done - epoch * steps, 0)
+        epoch_seen = dict(seen or {}) if begin else {}
+        while begin < steps:
+            pending: list[Metrics] = []
             for row in rows[begin : begin + CHUNK]:
                 state, metrics = update(
                     key_steps, state, loss_fn, data, jnp.asarray(row), hyper, procedure
                 )
                 pending.append(metrics)
+                if len(pending) > _AHEAD:
+                    jax.block_until_ready(pending[-1 - _AHEAD])
+                if look is not None and look():
+                    break
+            begin += len(pending)
             fetched = jax.device_get(pending)
             host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}
-            _check_finite(host["loss"], int(state.step))
-            for name, values in host.items():
-                seen.setdefault(name, []).append(values)
+            _check_finite(host["loss"], epoch * steps + begin)
+            epoch_seen = {
+                k: np.concatenate([epoch_seen.get(k, host[k][:0]), host[k]]) for k in host
+            }
             ends = False
             # The epoch is told before its end can be saved: a training that goes on from there
             # would never tell it.
-            if on_epoch is not None and begin + CHUNK >= steps:
-                means = {k: float(np.concatenate(values).mean()) for k, values in seen.items()}
+            if on_epoch is not None and begin == steps:
+                means = {k: float(v.mean()) for k, v in epoch_seen.items()}
                 ends = on_epoch(epoch + 1, state, means) is True
             if on_chunk is not None:
-                on_chunk(state, host)
+                on_chunk(state, epoch_seen)
             if ends:
                 return state
     return state
@@ -227,4 +247,4 @@ def _check_finite(losses: np.ndarray, step_after: int) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         step = step_after - len(losses) + int(bad[0])
-        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate")
+        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate", step)
