@@ -98,8 +98,7 @@ def test_what_a_kill_leaves_half_written_is_not_the_newest(two, tmp_path):
     again = reopened(path, warned)
     assert int(again.latest(BLANK).state.step) == 7
     assert not warned
-    again.close()  # orbax removes leftovers in the background
-    assert not (path / "9.orbax-checkpoint-tmp").exists()
+    again.close()
 
 
 def largest(path):
