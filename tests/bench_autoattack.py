@@ -48,16 +48,24 @@ def ours(network, threat, x, y, batch_size, seed, suite="standard"):
     return found.robust, found.adversarial, {"attacks": parts}
 
 
-def torchattacks_(network, threat, x, y, batch_size, seed):
-    """torchattacks' AutoAttack."""
+def torchattacks_(network, threat, x, y, batch_size, seed, steps=None):
+    """torchattacks' AutoAttack; its own default is 10 steps where the standard suite has 100."""
     import torchattacks
 
     torch.manual_seed(seed)
     model = Mirror(network).eval()
-    attack = torchattacks.AutoAttack(
-        model, norm=NORMS[threat.norm.name], eps=float(threat.eps), version="standard",
-        n_classes=len(network.spec.class_names), seed=seed,
-    )
+    where = {"norm": NORMS[threat.norm.name], "eps": float(threat.eps), "seed": seed}
+    classes = len(network.spec.class_names)
+    attack = torchattacks.AutoAttack(model, version="standard", n_classes=classes, **where)
+    if steps is not None:
+        attack = torchattacks.MultiAttack([
+            torchattacks.APGD(model, steps=steps, loss="ce", n_restarts=1, **where),
+            torchattacks.APGDT(model, steps=steps, n_classes=classes, n_restarts=1, **where),
+            torchattacks.FAB(
+                model, steps=steps, multi_targeted=True, n_classes=classes, n_restarts=1, **where
+            ),
+            torchattacks.Square(model, n_queries=5000, n_restarts=1, **where),
+        ])
     found = [
         from_torch(attack(to_torch(x[i : i + batch_size]), torch.from_numpy(y[i : i + batch_size])))
         for i in range(0, len(x), batch_size)
@@ -99,7 +107,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--suites", default="standard,quick")
-    parser.add_argument("--peers", default="torchattacks")
+    parser.add_argument("--peers", default="torchattacks,torchattacks_100")
     parser.add_argument("--authors", default=None)
     args = parser.parse_args()
     network = load_network(args.checkpoint)
@@ -109,8 +117,8 @@ def main():
     threat = advfeat.threat_model(args.norm, args.eps)
     runs = {f"advfeat {suite}": partial(ours, suite=suite) for suite in args.suites.split(",")}
     first = next(iter(runs))
-    if "torchattacks" in args.peers:
-        runs["torchattacks"] = torchattacks_
+    peers = {"torchattacks": torchattacks_, "torchattacks_100": partial(torchattacks_, steps=100)}
+    runs |= {name: run for name, run in peers.items() if name in args.peers.split(",")}
     if args.authors:
         runs["authors"] = authors(args.authors)
     fn, robust = network.model_fn(), {}
