@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import advfeat
 from advfeat import models, training
 from advfeat.checkpoints import Network, NetworkSpec
+from advfeat.data import Dataset
 from experiments.selection import Selection
 
 OBJECTIVES = (*training.OBJECTIVES, "free")
@@ -178,7 +179,7 @@ class Recipe:
 
 
 def fine_tuned(
-    given: Network, fresh: NetworkSpec, reference: str
+    given: Network, dataset: Dataset, reference: str, *, bfloat16: bool = False
 ) -> tuple[NetworkSpec, tuple[str, ...]]:
     """What fine-tuning a network on another data set builds, and what there is to say about it.
 
@@ -187,20 +188,21 @@ def fine_tuned(
 
     Args:
       given: the network to start from.
-      fresh: what would be built for the data set without it.
+      dataset: what to train on.
       reference: how the network was given.
+      bfloat16: whether to compute in bfloat16.
 
     Raises:
       ValueError: for images of another shape.
     """
     spec = given.spec
-    if tuple(spec.input_shape) != tuple(fresh.input_shape):
+    if tuple(spec.input_shape) != tuple(dataset.input_shape):
         raise ValueError(
             f"flag --checkpoint={reference}: takes images of {tuple(spec.input_shape)}, "
-            f"the data set's are {tuple(fresh.input_shape)}"
+            f"the data set's are {tuple(dataset.input_shape)}"
         )
     notes = [f"training begins with the weights of {reference}"]
-    ours, theirs = fresh.class_names, spec.class_names
+    ours, theirs = tuple(dataset.class_names), spec.class_names
     if len(ours) != len(theirs):
         notes.append(
             f"its classifier is made anew: it knows {len(theirs)} classes, the data set has "
@@ -208,4 +210,4 @@ def fine_tuned(
         )
     elif ours != theirs:
         notes.append("its classifier is kept, though the classes have other names")
-    return dataclasses.replace(spec, class_names=ours, bfloat16=fresh.bfloat16), tuple(notes)
+    return dataclasses.replace(spec, class_names=ours, bfloat16=bfloat16), tuple(notes)

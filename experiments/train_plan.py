@@ -240,12 +240,14 @@ def _recipe(
             f"flag --accumulate={config.accumulate}: does not divide the batch of {batch}"
         )
     start = None if config.checkpoint is None else load_network(config.checkpoint)
-    model = start.spec.model if start is not None else chosen(config, preset, "model")
-    width = config.width or (getattr(preset, prefix + "width") if model == preset.model else None)
-    spec = spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
-    if start is not None and config.checkpoint is not None:
-        spec, said = fine_tuned(start, spec, config.checkpoint)
+    if start is not None:
+        reference = str(config.checkpoint)
+        spec, said = fine_tuned(start, dataset, reference, bfloat16=config.bfloat16)
         notes += said
+    else:
+        model = chosen(config, preset, "model")
+        usual = getattr(preset, prefix + "width") if model == preset.model else None
+        spec = spec_for(dataset, model, width=config.width or usual, bfloat16=config.bfloat16)
     steps = config.attack_steps or ATTACK_STEPS.get(objective, USUAL_STEPS)
     drop = MAX_DROP if config.max_drop is None and objective in ONE_STEP else config.max_drop
     recipe = Recipe(
