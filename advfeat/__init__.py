@@ -32,9 +32,10 @@ from advfeat.evaluation import accuracy, evaluate_epsilons, loss_by_step, predic
 from advfeat.losses import cross_entropy, dlr, label_smoothing, margin, smoothed_cross_entropy
 from advfeat.objectives import targeted, untargeted
 from advfeat.steps import from_optax, momentum, steepest
-from advfeat.suite import SuiteResult, evaluate
+from advfeat.suite import evaluate
 from advfeat.threat import ThreatModel, l1, l2, linf, threat_model
 from advfeat.types import AttackFn, AttackResult, Best, ModelFn, Objective, as_model_fn, randomised
+from advfeat.verdicts import SuiteResult
 
 __version__ = "0.1.0"
 

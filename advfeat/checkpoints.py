@@ -13,11 +13,13 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore  # orbax's own storage
 
 from advfeat import models
 from advfeat.files import write_json
@@ -116,15 +118,19 @@ def is_saved(path: str | os.PathLike[str]) -> bool:
     return (pathlib.Path(path) / _RECORD).exists()
 
 
+def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
+    """A spec from its JSON form, in which tuples are lists."""
+    lists = ("class_names", "input_shape", "mean", "std")
+    fixed: dict[str, Any] = {
+        k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
+    }
+    return NetworkSpec(**fixed)
+
+
 def _read(path: pathlib.Path) -> Network:
     try:
         found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
-        fields = found["spec"]
-        lists = ("class_names", "input_shape", "mean", "std")
-        fixed: dict[str, Any] = {
-            k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
-        }
-        spec = NetworkSpec(**fixed)
+        spec = spec_of(found["spec"])
         model = spec.build()
         record = dict(found["record"])
         wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
@@ -135,7 +141,8 @@ def _read(path: pathlib.Path) -> Network:
     try:
         with quiet(), ocp.StandardCheckpointer() as saver:
             arrays = path.absolute() / "variables"
-            # Before any reading: a read that orbax gives up prints a traceback when Python ends.
+            # Both before orbax reads: what it gives up midway prints tracebacks of its threads.
+            _check_whole(arrays)
             _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
             variables = saver.restore(arrays, dict(wanted))
     except Exception as error:
@@ -144,6 +151,16 @@ def _read(path: pathlib.Path) -> Network:
             f"checkpoint {path}: its arrays are not those of a {spec.model}: {first_line(error)}"
         ) from None
     return Network(spec, variables, record)
+
+
+def _check_whole(arrays: pathlib.Path) -> None:
+    """Raises unless every stored value can be read, one after the other."""
+    if not arrays.is_dir():
+        raise ValueError("there are none")
+    base = {"driver": "file", "path": f"{arrays}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for name in store.list().result():
+        store.read(name).result()
 
 
 def _check_shapes(wanted: Any, kept: Any) -> None:
@@ -165,11 +182,15 @@ def load_network(reference: str) -> Network:
 
     Args:
       reference: `DIR`, a run that holds one network (or a network's own directory), or
-        `DIR:NAME` where a run holds several.
+        `DIR:NAME` where a run holds several; `zoo:NAME` for one of `advfeat.zoo`.
 
     Raises:
       ValueError: if there is none, several and no name, or it cannot be used.
     """
+    if reference.startswith("zoo:") and not pathlib.Path(reference).exists():
+        from advfeat import zoo  # which keeps networks of this module
+
+        return zoo.load(reference.removeprefix(zoo.PREFIX))
     directory, _, name = reference.rpartition(":")
     if not directory or pathlib.Path(reference).is_dir():
         directory, name = reference, ""

@@ -49,7 +49,8 @@ def check_images(images: Any, *, name: str = "images") -> None:
         raise ValueError(f"{name} must not contain NaN")
     if low < 0 or high > 1:
         hint = "; divide 8-bit images by 255" if high > 2 else ""
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
+        seen = f"{low:.9g} to {high:.9g}"  # nine digits tell any float32 from 1
+        raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
 def check_labels(
@@ -83,6 +84,48 @@ def check_labels(
         raise ValueError(
             f"{name} must lie in [0, {num_classes}), got values from {array.min()} to {array.max()}"
         )
+
+
+def check_logits(logits: Any, *, name: str = "model_fn") -> None:
+    """Checks a network's outputs on a data set: finite numbers `[N, K]` with K >= 2.
+
+    Raises:
+      ValueError: for another shape, NaN or infinity.
+
+    >>> check_logits(np.array([[0.0, 1.0], [np.nan, 1.0]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: model_fn must return finite logits, got NaN or infinity for 1 of 2 images
+    """
+    array = np.asarray(logits)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise ValueError(
+            f"{name} must return logits [K] with K >= 2 classes for ONE image, got shape "
+            f"{array.shape[1:]}"
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} must return finite logits, got NaN or infinity for {bad.sum()} of "
+            f"{len(array)} images"
+        )
+
+
+def check_key(key: Any, *, name: str = "key") -> None:
+    """Checks ONE random key, typed or of the older form.
+
+    >>> check_key(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: key must be a random key, as in jax.random.key(0), got 0
+    """
+    if isinstance(key, jax.Array):
+        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.shape == (2,):
+            return
+        key = f"an array of {key.dtype} {key.shape}"
+    raise ValueError(f"{name} must be a random key, as in jax.random.key(0), got {key}")
 
 
 def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
@@ -156,6 +199,47 @@ def check_fraction(value: Any, *, name: str) -> None:
         raise ValueError(f"{name} must lie in [0, 1), got {np.max(np.asarray(value)):g}")
 
 
+def check_between(
+    value: Any,
+    *,
+    name: str,
+    low: float = 0.0,
+    high: float = np.inf,
+    closed: tuple[bool, bool] = (False, True),
+) -> None:
+    """Checks numbers against an interval; arrays are checked whole, NaN lies in none.
+
+    Traced values pass, since they have no value yet.
+
+    Args:
+      value: a number or an array of them.
+      name: what the error calls it.
+      low: the interval's lower end.
+      high: its upper end.
+      closed: whether each end belongs to it.
+
+    Raises:
+      ValueError: for a number outside, or what is no number.
+
+    >>> check_between(0.7, name="bias", high=0.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: bias must lie in (0, 0.5], got 0.7
+    """
+    if not is_concrete(value):
+        return
+    words = f"{'[' if closed[0] else '('}{low:g}, {high:g}{']' if closed[1] else ')'}"
+    try:
+        numbers = np.atleast_1d(np.asarray(value, np.float64))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number in {words}, got {value!r}") from None
+    above = numbers >= low if closed[0] else numbers > low
+    below = numbers <= high if closed[1] else numbers < high
+    if not (above & below).all():
+        first = numbers[~(above & below)][0]
+        raise ValueError(f"{name} must lie in {words}, got {first:g}")
+
+
 def check_share(value: Any, *, name: str) -> None:
     """Checks a number in [0, 1] such as the weight of one of two losses.
 
@@ -166,11 +250,4 @@ def check_share(value: Any, *, name: str) -> None:
     ...
     ValueError: alpha must lie in [0, 1], got -0.5
     """
-    if not is_concrete(value):
-        return
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number in [0, 1], got {value!r}") from None
-    if not 0.0 <= number <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1], got {number:g}")
+    check_between(value, name=name, high=1.0, closed=(True, True))

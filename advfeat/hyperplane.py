@@ -84,10 +84,22 @@ def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
     >>> unbounded_distance(LINF, jnp.array([3.0, -1.0]), jnp.float32(-0.4)).round(3)
     Array(0.1, dtype=float32)
     """
-    length = _DUAL[norm.name](slope)
+    length = dual_length(norm, slope)
     distance = jnp.abs(value) / jnp.where(length > 0, length, 1.0)
     usable = (length > 0) & jnp.isfinite(length) & jnp.isfinite(distance)
     return jnp.where(usable, distance, jnp.inf)
+
+
+def dual_length(norm: Norm, slope: Array) -> Array:
+    """`[]`, how much a linear function with this slope rises at most per unit of distance.
+
+    The dual norm: L1 for L-infinity, L2 for L2, L-infinity for L1.
+
+    >>> from advfeat.norms import LINF
+    >>> float(dual_length(LINF, jnp.array([3.0, -1.0])))
+    4.0
+    """
+    return _DUAL[norm.name](slope)
 
 
 def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) -> Array:

@@ -13,6 +13,7 @@ from advfeat.types import AttackFn
 
 TARGETS = 9  # AutoAttack's
 QUICK_GATE = 0.1  # of the clean margin; BUILD_NOTES.md, "Evaluation", says how it was chosen
+L1_TARGETS = 5  # AutoAttack's of targeted APGD in the standard suite in L1; FAB keeps nine there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,7 @@ class _Maker:
         if ("replaced", sentence) not in self.notes:
             self.notes.append(("replaced", sentence))
 
-    def _targets(self) -> int:
-        wanted = 5 if self._l1 else TARGETS
+    def _targets(self, wanted: int = TARGETS) -> int:
         return min(wanted, self._classes - 1)
 
     def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
@@ -62,9 +62,9 @@ class _Maker:
         self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
         return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
 
-    def apgd_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
-        """The targeted DLR needs four classes."""
-        targets = min(targets, self._targets())
+    def apgd_targeted(self, steps: int = 100, targets: int | None = None) -> AttackFn:
+        """The targeted DLR needs four classes; in L1 fewer targets, as the authors have it."""
+        targets = self._targets(targets or (L1_TARGETS if self._l1 else TARGETS))
         if self._classes >= 4:
             return _make("apgd_targeted", self._threat, targets=targets, steps=steps)
         self._note(
@@ -81,8 +81,7 @@ class _Maker:
 
     def fab_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
         """The boundary of one class after the other."""
-        targets = min(targets, self._targets())
-        return _make("fab_targeted", self._threat, targets=targets, steps=steps)
+        return _make("fab_targeted", self._threat, targets=self._targets(targets), steps=steps)
 
     def square(self, steps: int = 5000) -> AttackFn:
         """Scores only."""
@@ -101,7 +100,7 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
         "apgd_dlr": make.apgd_dlr(restarts=5),
         "fab": make.fab(restarts=5),
         "square": make.square(),
-        "apgd_targeted": make.apgd_targeted(),
+        "apgd_targeted": make.apgd_targeted(targets=TARGETS),
         "fab_targeted": make.fab_targeted(),
     },
     "rand": lambda make: {
@@ -111,7 +110,7 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
     # The standard attacks, each first in short on every image that stands.
     "quick": lambda make: {
         "apgd_ce": make.apgd_ce(),
-        "apgd_targeted_short": make.apgd_targeted(steps=25),
+        "apgd_targeted_short": make.apgd_targeted(steps=20, targets=3),
         "fab_targeted_short": make.fab_targeted(steps=20, targets=3),
         "square_short": make.square(steps=500),
         "apgd_targeted": make.apgd_targeted(),
@@ -142,8 +141,24 @@ def resolve(
     if isinstance(suite, Mapping):
         if not suite:
             raise ValueError("suite must name at least one attack")
+        for name, attack in suite.items():
+            if not isinstance(name, str):
+                raise ValueError(f"suite must map names to attacks, got the name {name!r}")
+            if not callable(attack):
+                raise ValueError(f"suite[{name!r}] must be an attack, got {attack!r}")
         return Suite("custom", dict(suite))
+    if not isinstance(suite, Iterable):
+        raise ValueError(
+            f"suite must be a name, names, or attacks by name as in {{'mine': attack}}, got a "
+            f"{type(suite).__name__}"
+        )
     names = [suite] if isinstance(suite, str) else list(suite)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"suite must list names of attacks, got a {type(name).__name__}; for attacks of "
+                "your own write {'mine': attack}"
+            )
     if len(names) == 1 and names[0] in SUITES:
         name = "standard" if names[0] == "autoattack" else names[0]
         maker = _Maker(threat, num_classes)
@@ -151,6 +166,9 @@ def resolve(
         return Suite(name, _VERSIONS[name](maker), gates=gates, notes=maker.notes)
     if not names:
         raise ValueError("suite must name at least one attack")
+    together = [name for name in names if name in SUITES]
+    if together:
+        raise ValueError(f"suite {together[0]!r} must stand alone, got {', '.join(names)}")
     unknown = [name for name in names if name not in ATTACKS]
     if unknown:
         known = ", ".join((*SUITES, *ATTACKS))

@@ -132,7 +132,7 @@ def test_a_record_that_is_no_record(broken, text):
 
 
 @pytest.mark.parametrize("kind", ["d/*", "_METADATA", "manifest.ocdbt"])
-def test_files_that_are_cut_short_or_gone(broken, kind):
+def test_files_that_are_cut_short_or_gone(broken, kind, capfd):
     def damage(change):
         for path in (broken / "variables").rglob(kind):
             change(path, path.read_bytes())
@@ -143,6 +143,7 @@ def test_files_that_are_cut_short_or_gone(broken, kind):
     refused(broken, "one")
     damage(lambda path, whole: path.unlink())
     refused(broken, "one")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_arrays_that_are_gone(broken):

@@ -55,10 +55,18 @@ GROUPS = {
 }
 
 
+FRONTIER = {
+    "L2": {"0": (rate(0.1), rate(0.98)), "0.5": (rate(0.4), rate(0.97))},
+    "L∞": {"0": (rate(0.2), rate(0.98)), "8/255": (rate(0.6), rate(0.9, 0.05))},
+}
+
+
 def some_figures():
     return {
         "bars": figures.bars(GROUPS, chance=0.1, title="Bars"),
         "curves": figures.curves([0, 1], {"a": [rate(0.9), rate(0.1)]}, xlabel="eps"),
+        "log": figures.curves([40, 80, 2000], {"a": [rate(0.9)] * 3}, xlabel="images", log=True),
+        "frontier": figures.frontier(FRONTIER, title="Frontier"),
         "matrix": figures.matrix(np.eye(10), NAMES, NAMES),
         "many": figures.matrix(np.eye(40), NAMES * 4, NAMES * 4),
         "strip": figures.example_strip([example()] * 6, title="Strip"),
@@ -107,6 +115,24 @@ def test_bars_stand_for_the_values():
     assert {"88", "11", "12", "52", "0.2", "–", "chance (10 %)", "the set"} <= set(written)
 
 
+@pytest.mark.parametrize("name", ["short", "apgd\ntargeted", "a name of many words"])
+def test_names_below_the_bars_do_not_run_into_each_other(name):
+    figure = figures.bars({f"{name}{i}": {"bar": 0.5} for i in range(9)})
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_strip_calls_the_classes_as_told_and_notes_the_attack():
+    image = np.zeros((2, 2, 1))
+    says = {"net": (("8", 0.9), ("7", 0.8))}
+    example = figures.Example(
+        original=image, perturbed=image, label="8", new_label="7", networks=says, note="apgd_ce"
+    )
+    strip = figures.example_strip([example], names=("true class", "taken for"))
+    assert {"true class: 8", "taken for: 7", "apgd_ce"} <= set(texts(strip))
+
+
 def test_the_result_stands_out_and_a_control_keeps_its_colour():
     colours = [patch.get_facecolor() for patch in figures.bars(GROUPS).axes[0].patches]
     assert colours[0] == colours[3] == to_rgba(style.PALETTE[0])
@@ -135,6 +161,38 @@ def test_curves_stand_for_the_values():
     np.testing.assert_allclose([band.y0, band.y1], [0.08, 0.92])
     figure.draw_without_rendering()  # makes the ticks' labels
     assert {"a", "b", "chance", "eps", "100 %"} <= set(texts(figure))
+
+
+def test_equal_ratios_stand_equally_far_apart():
+    figure = figures.curves([40, 80, 1280], {"a": [0.1, 0.2, 0.3]}, xlabel="images", log=True)
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["40", "80", "1,280"]
+    places = axes.transData.transform([(x, 0.5) for x in (40, 80, 320, 1280)])[:, 0]
+    assert places[3] - places[2] == pytest.approx(2 * (places[1] - places[0]))
+    with pytest.raises(ValueError, match="above 0"):
+        figures.curves([0, 1], {"a": [1, 1]}, xlabel="images", log=True)
+
+
+def test_frontier_stands_for_the_values():
+    figure = figures.frontier(FRONTIER)
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    first, second = axes.containers
+    np.testing.assert_allclose(first[0].get_xydata(), [(0.1, 0.98), (0.4, 0.97)])
+    np.testing.assert_allclose(second[0].get_xydata(), [(0.2, 0.98), (0.6, 0.9)])
+    across, up = (bars.get_segments() for bars in second[2])
+    np.testing.assert_allclose(across[1], [(0.58, 0.9), (0.62, 0.9)])
+    np.testing.assert_allclose(up[1], [(0.6, 0.85), (0.6, 0.95)])
+    beside = {text.get_text(): text.xy for text in axes.texts}
+    assert tuple(beside["8/255"]) == (0.6, 0.9)
+    assert {"L2", "L∞", "0", "0.5", "8/255"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize("series", [{}, {"L2": {}}])
+def test_frontier_needs_something_to_show(series):
+    with pytest.raises(ValueError, match="series"):
+        figures.frontier(series)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,73 @@ def test_a_difference_without_spread_has_width():
     assert found["high"] == 1
 
 
+def mean_of(array):
+    return array.mean()
+
+
+def test_a_computed_mean_is_the_rate():
+    rng = np.random.default_rng(0)
+    hits = rng.random((3, 400)) < np.array([[0.5], [0.55], [0.62]])
+    found = measures.computed(mean_of, hits, draws=2000)
+    assert found["mean"] == measures.rate(hits)["mean"]
+    assert (found["n"], found["seeds"]) == (400, 3)
+    points, seeds = hits.mean(axis=0).var() / 400, hits.mean(axis=1).var(ddof=1) / 3
+    freedom = (points + seeds) ** 2 / (points**2 / 399 + seeds**2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(points + seeds)
+    assert found["high"] - found["mean"] == pytest.approx(half, rel=0.1)
+    assert found["mean"] - found["low"] == pytest.approx(half, rel=0.1)
+    assert measures.computed(mean_of, hits) == measures.computed(mean_of, hits)
+    alone = measures.computed(mean_of, hits[:1], draws=2000)
+    wilson = measures.rate(hits[:1])
+    assert (alone["low"], alone["high"]) == pytest.approx((wilson["low"], wilson["high"]), abs=4e-3)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.05)])
+def test_coverage_of_a_computed_ratio(seeds, spread):
+    # Two arrays of other points, whose ratio of rates is 0.5 / 0.8, with networks that differ.
+    def draw(rng):
+        skill = spread * rng.normal(size=(seeds, 1))
+        first = rng.random((seeds, 200)) < 0.5 + skill
+        second = rng.random((seeds, 150)) < 0.8 + 0.5 * skill
+        return measures.computed(lambda a, b: a.mean() / b.mean(), first, second, draws=60)
+
+    assert coverage(draw, 0.5 / 0.8, count=300) >= 0.9
+
+
+def test_what_lies_in_one_array_is_paired():
+    rng = np.random.default_rng(2)
+    base = rng.random((1, 300)) < 0.5
+    better = base | (rng.random((1, 300)) < 0.1)
+    paired = measures.computed(
+        lambda both: both[:, 1].mean() - both[:, 0].mean(), np.stack([base, better], axis=1)
+    )
+    apart = measures.computed(lambda a, b: b.mean() - a.mean(), base, better)
+    assert paired["mean"] == pytest.approx(apart["mean"])
+    assert paired["high"] - paired["low"] < 0.7 * (apart["high"] - apart["low"])
+
+
+def test_a_computed_number_stays_within_its_limits():
+    hits = np.random.default_rng(0).random((3, 30)) < 0.5
+    found = measures.computed(lambda a: 0.99, hits, limits=(-1, 1))
+    assert [found[key] for key in ("low", "mean", "high")] == pytest.approx([0.99] * 3)
+    found = measures.computed(lambda a: 20 * a.mean() - 9, hits, limits=(0, 1.5))
+    assert (found["low"], found["high"]) == (0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ([], "shape"),
+        ([np.zeros(3)], r"\[seeds, ..., N\], got \[\(3,\)\]"),
+        ([np.zeros((0, 3))], "shape"),
+        ([np.zeros((2, 3)), np.zeros((3, 3))], r"same seeds, got \[2, 3\]"),
+    ],
+)
+def test_what_cannot_be_computed(arrays, words):
+    with pytest.raises(ValueError, match=words):
+        measures.computed(mean_of, *arrays)
+
+
 def interval(low, mean, high):
     return {"mean": mean, "low": low, "high": high, "n": 10}
 

@@ -8,7 +8,7 @@ Example:
     ['standard', 'robust']
 """
 
-from advfeat.figures.charts import bars, curves, matrix
+from advfeat.figures.charts import bars, curves, frontier, matrix
 from advfeat.figures.pictures import Example, example_strip, image_grid, magnification
 from advfeat.figures.style import save
 
@@ -17,6 +17,7 @@ __all__ = [
     "bars",
     "curves",
     "example_strip",
+    "frontier",
     "image_grid",
     "magnification",
     "matrix",

@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from advfeat.figures import style
 
+_LETTER = 0.1  # inches that a letter of a group's name takes, about
 _MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
 
 
@@ -49,7 +50,9 @@ def bars(
     controls = _control_names(groups)
     results = {next(iter(group)) for group in groups.values()}
     count = sum(len(group) for group in groups.values())
-    figure = style.new_figure(max(6.0, 2.0 + 0.44 * count), 4.6)
+    letters = max(len(line) for name in groups for line in name.split("\n"))
+    names = 1.2 + len(groups) * _LETTER * (letters + 1)  # or neighbours run into each other
+    figure = style.new_figure(max(6.0, 2.0 + 0.44 * count, names), 4.6)
     axes = figure.add_subplot()
     named: dict[str, Any] = {}
     centres, left = [], 0.0
@@ -124,6 +127,7 @@ def curves(
     rates: bool = True,
     chance: float | None = None,
     title: str | None = None,
+    log: bool = False,
 ) -> Figure:
     """Lines over `x` with a band from low to high.
 
@@ -135,16 +139,19 @@ def curves(
         rates: Values lie in [0, 1] and are shown in percent.
         chance: Rate of a guess, drawn as a dashed line.
         title: Above the axes.
+        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: An `x` that is not finite, or a line of another length.
+        ValueError: An `x` that is not finite (or, with `log`, not above 0), or a line of another
+            length.
     """
     where = np.asarray(x, dtype=float)
-    if where.ndim != 1 or not np.isfinite(where).all():
-        raise ValueError(f"x: must be a list of finite numbers, not {x!r}")
+    if where.ndim != 1 or not np.isfinite(where).all() or (log and not (where > 0).all()):
+        kind = "finite numbers above 0" if log else "finite numbers"
+        raise ValueError(f"x: must be a list of {kind}, not {x!r}")
     figure = style.new_figure(6.6, 4.2)
     axes = figure.add_subplot()
     marks, dashes = "osD^vP*", ("-", "--", "-.", ":")
@@ -170,12 +177,79 @@ def curves(
     if chance is not None:
         axes.axhline(chance, color=style.INK, linewidth=1, linestyle=(0, (5, 4)), label="chance")
     style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axes.set_xscale("log")
+        axes.set_xticks(where, [f"{value:,g}" for value in where])
+        axes.set_xticks([], minor=True)
     if rates:
         axes.set_ylim(0, 1.02)
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
     if len(series) + (chance is not None) > 1:
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
+    return figure
+
+
+def frontier(
+    series: Mapping[str, Mapping[str, tuple[Any, Any]]],
+    *,
+    xlabel: str = "accuracy under attack",
+    ylabel: str = "accuracy",
+    title: str | None = None,
+) -> Figure:
+    """Points with intervals both ways, joined in their order: what one rate costs of another.
+
+    Args:
+        series: Line name to point name to two rates, across and up. A point's name, for instance
+            its eps, is written beside it.
+        xlabel: Below the axes.
+        ylabel: Beside them.
+        title: Above the axes.
+
+    Returns:
+        The figure; its axes show only where the points are.
+
+    Raises:
+        ValueError: No line, or a line without points.
+    """
+    if not series or not all(series.values()):
+        raise ValueError("series: must have at least one line, and each at least one point")
+    figure = style.new_figure(6.6, 4.8)
+    axes = figure.add_subplot()
+    for index, (name, points) in enumerate(series.items()):
+        colour = style.PALETTE[index % len(style.PALETTE)]
+        found = np.array([[style.triple(rate) for rate in pair] for pair in points.values()])
+        middle, low, high = found[..., 0], found[..., 1], found[..., 2]
+        axes.errorbar(
+            middle[:, 0],
+            middle[:, 1],
+            xerr=np.stack([middle - low, high - middle])[..., 0],
+            yerr=np.stack([middle - low, high - middle])[..., 1],
+            color=colour,
+            ecolor=(colour, 0.35),
+            marker="osD^vP*"[index % 7],
+            markersize=6,
+            linestyle=("-", "--", "-.", ":")[index % 4],
+            linewidth=1.4,
+            label=name,
+            zorder=3,
+        )
+        for place, word in zip(middle, points, strict=True):
+            axes.annotate(
+                word,
+                place,
+                xytext=(6, 6 if index % 2 == 0 else -14),
+                textcoords="offset points",
+                fontsize=style.SMALL,
+                color=colour,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                zorder=4,
+            )
+    style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
+    axes.margins(0.06)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
     return figure
 
 

@@ -1,0 +1,314 @@
+"""The Bernoulli model of Schmidt et al. (2018): where a threshold spares the examples.
+
+"Adversarially Robust Generalization Requires More Data", https://arxiv.org/abs/1804.11285, section
+2.2 and appendix B (theorem numbers are those of its second version). A label y is a fair coin in
+{-1, +1}, and each coordinate of its example is `y * signs_i` with probability 1/2 + bias and
+`-y * signs_i` otherwise. A linear classifier says `sign(<weights, x>)`, and +1 where that is 0; an
+adversary moves x by at most eps in L-infinity, out of {-1, +1}^d. Linear classifiers then need many
+examples; the same classifier behind a threshold, `sign(<weights, sign(x)>)`, needs one.
+
+The paper's learner sums up `y * x`, so its weights are whole numbers, and the margin of a fresh
+example is a sum of d independent whole numbers: its law, and with it every error, is a convolution.
+Every function is for ONE draw and composes with `jit` and `vmap`.
+
+Example: one training example, 400 coordinates, each right in 70 %.
+
+>>> key_signs, key_train = jax.random.split(jax.random.key(0))
+>>> signs = draw_signs(key_signs, 400)
+>>> weights = draw_estimator(key_train, signs, 0.2, 1)
+>>> def error(**options):
+...     return round(float(robust_error(weights, signs, 0.2, count=1, **options)), 4)
+>>> error(eps=0.0), error(eps=0.3), error(eps=0.3, threshold=True)
+(0.0016, 0.9999, 0.0016)
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_between, check_eps, check_positive
+from advfeat.norms import l2_length
+from advfeat.types import Array, Key
+
+Number = float | Array
+
+
+def draw_signs(key: Key, dim: int) -> Array:
+    """What the model's coordinates stand for: `[d]` of -1.0 and 1.0, uniform.
+
+    Raises:
+      ValueError: for a dimension below 1.
+
+    >>> draw_signs(jax.random.key(0), 3).shape
+    (3,)
+    """
+    check_positive(dim, name="dim")
+    return jax.random.rademacher(key, (dim,), float)
+
+
+def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Array]:
+    """Examples of the model.
+
+    Args:
+      key: a typed key.
+      signs: `[d]`, each -1 or 1.
+      bias: `[]`, in (0, 1/2].
+      count: n, static.
+
+    Returns:
+      Examples `[n, d]` and labels `[n]`, all of them -1.0 or 1.0.
+
+    Raises:
+      ValueError: for signs that are no vector, a bias outside (0, 1/2] or a count below 1.
+
+    >>> x, y = sample(jax.random.key(0), jnp.ones(3), 0.5, 2)
+    >>> bool((x == y[:, None]).all())
+    True
+    """
+    _check(signs, bias)
+    check_positive(count, name="count")
+    key_label, key_right = jax.random.split(key)
+    label = jax.random.rademacher(key_label, (count,), float)
+    right = jax.random.bernoulli(key_right, 0.5 + bias, (count, signs.size))
+    return label[:, None] * jnp.where(right, signs[None], -signs[None]), label
+
+
+def sum_estimator(x: Array, y: Array) -> Array:
+    """The paper's learner times n: the sum of `y * x`, `[d]` int32 in [-n, n].
+
+    Args:
+      x: `[n, d]`, -1 or 1.
+      y: `[n]`, -1 or 1.
+
+    Raises:
+      ValueError: for other shapes.
+
+    >>> sum_estimator(jnp.array([[1, 1], [1, -1]]), jnp.array([1, -1])).tolist()
+    [0, 2]
+    """
+    if jnp.ndim(x) != 2 or jnp.shape(y) != jnp.shape(x)[:1] or len(x) == 0:
+        found = f"{jnp.shape(x)} and {jnp.shape(y)}"
+        raise ValueError(f"x, y must have shapes [n, d] and [n], got {found}")
+    return jnp.sum(y[:, None] * x, axis=0).astype(jnp.int32)
+
+
+def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array:
+    """What `sum_estimator` finds on n fresh examples, drawn from its law: `[d]` int32.
+
+    Each coordinate is `signs_i * (2 B - n)` with B binomial; n may be traced.
+
+    Args:
+      key: a typed key.
+      signs: `[d]`, each -1 or 1.
+      bias: `[]`, in (0, 1/2].
+      count: `[]`, n >= 1.
+
+    Raises:
+      ValueError: as `sample`.
+
+    >>> draw_estimator(jax.random.key(0), jnp.array([1.0, -1.0]), 0.5, 3).tolist()
+    [3, -3]
+    """
+    _check(signs, bias)
+    check_between(count, name="count", low=1, closed=(True, True))
+    right = jax.random.binomial(key, jnp.asarray(count, float), 0.5 + bias, signs.shape)
+    return (signs * (2.0 * right - count)).astype(jnp.int32)
+
+
+def margin_law(weights: Array, signs: Array, bias: Number, *, count: int) -> Array:
+    """The law of the margin `y <weights, x>` of a fresh example, by one convolution per coordinate.
+
+    Only numbers >= 0 are added, so that small probabilities keep their digits.
+
+    Args:
+      weights: `[d]` whole numbers in [-count, count]; those beyond it are cut off.
+      signs: `[d]`, each -1 or 1.
+      bias: `[]`, in (0, 1/2].
+      count: static; it bounds the margin by `count * d`.
+
+    Returns:
+      `[2 * count * d + 1]`, the probability of each margin from `-count * d` on.
+
+    Raises:
+      ValueError: for shapes that differ, a bias outside (0, 1/2] or a count below 1.
+
+    >>> margin_law(jnp.array([1, 1]), jnp.array([1.0, 1.0]), 0.25, count=1).tolist()
+    [0.0625, 0.0, 0.375, 0.0, 0.5625]
+    """
+    _check(signs, bias)
+    check_positive(count, name="count")
+    if jnp.shape(weights) != jnp.shape(signs):
+        raise ValueError(f"weights must have shape {jnp.shape(signs)}, got {jnp.shape(weights)}")
+    steps = jnp.clip(jnp.round(weights * signs), -count, count).astype(jnp.int32)
+    right = jnp.asarray(0.5 + bias, float)
+
+    def turn(law: Array, step: Array) -> tuple[Array, None]:
+        # Never around the end: the ends are out of the reach of the steps so far.
+        return right * jnp.roll(law, step) + (1.0 - right) * jnp.roll(law, -step), None
+
+    bound = count * signs.size
+    start = jnp.zeros(2 * bound + 1, right.dtype).at[bound].set(1.0)
+    return jax.lax.scan(turn, start, steps)[0]
+
+
+def robust_error(
+    weights: Array,
+    signs: Array,
+    bias: Number,
+    eps: Number,
+    *,
+    count: int,
+    threshold: bool = False,
+) -> Array:
+    """The exact L-infinity robust error of a linear classifier with whole weights: `[]`.
+
+    An adversary takes `eps |w|_1` off the margin (the dual norm), so that the error is
+    `P[margin < eps |w|_1]` and, since a margin of exactly this much is lost by one of the two
+    labels, half of `P[margin = eps |w|_1]`. Behind a threshold an eps below 1 changes no
+    coordinate's sign, so the error is the standard one, and from 1 on the adversary decides all.
+
+    Args:
+      weights: `[d]` whole numbers in [-count, count], what `sum_estimator` gives. Their scale does
+        not matter to the classifier.
+      signs: `[d]`, each -1 or 1.
+      bias: `[]`, in (0, 1/2].
+      eps: `[]`, >= 0; 0 is the standard error.
+      count: bounds the weights, static: the number of training examples.
+      threshold: whether the classifier sees `sign(x)` (section 2.2's T).
+
+    Raises:
+      ValueError: as `margin_law`, and for a negative eps.
+
+    >>> weights, signs = jnp.array([1, 1, 1]), jnp.ones(3)
+    >>> [float(robust_error(weights, signs, 0.25, eps, count=1)) for eps in (0.0, 0.5)]
+    [0.15625, 0.578125]
+    """
+    check_eps(eps)
+    law = margin_law(weights, signs, bias, count=count)
+    bound = count * signs.size
+    margins = jnp.arange(-bound, bound + 1)
+    lost = jnp.where(jnp.asarray(threshold), 0.0, eps) * jnp.sum(jnp.abs(weights))
+    error = jnp.sum(jnp.where(margins < lost, law, 0.0))
+    error = jnp.minimum(error + 0.5 * jnp.sum(jnp.where(margins == lost, law, 0.0)), 1.0)
+    decided = jnp.logical_and(threshold, jnp.asarray(eps) >= 1.0) & jnp.any(weights != 0)
+    return jnp.where(decided, 1.0, error)
+
+
+def simulated_error(
+    key: Key, weights: Array, signs: Array, bias: Number, eps: Number, *, draws: int
+) -> Array:
+    """The L-infinity robust error of ANY linear classifier, over so many fresh examples: `[]`.
+
+    For weights that are no whole numbers there is no closed form; the standard deviation of the
+    result is at most `0.5 / sqrt(draws)`.
+
+    Args:
+      key: a typed key.
+      weights: `[d]` real numbers.
+      signs: `[d]`, each -1 or 1.
+      bias: `[]`, in (0, 1/2].
+      eps: `[]`, >= 0.
+      draws: static.
+
+    Raises:
+      ValueError: as `robust_error`, and for draws below 1.
+
+    >>> weights, signs = jnp.array([0.1, 0.1, 0.1]), jnp.ones(3)
+    >>> found = simulated_error(jax.random.key(0), weights, signs, 0.25, 0.5, draws=10_000)
+    >>> bool(abs(found - 0.578125) < 0.02)
+    True
+    """
+    check_eps(eps)
+    check_positive(draws, name="draws")
+    x, y = sample(key, signs, bias, draws)
+    if jnp.shape(weights) != jnp.shape(signs):
+        raise ValueError(f"weights must have shape {jnp.shape(signs)}, got {jnp.shape(weights)}")
+    left = y * (x @ weights) - eps * jnp.sum(jnp.abs(weights))
+    return jnp.mean((left < 0) + 0.5 * (left == 0))
+
+
+def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Array:
+    """Hoeffding's bound on the robust error of any linear classifier: `[]`, Lemma 26 with eps.
+
+    `exp(-max(2 bias <w, signs> - eps |w|_1, 0)^2 / (2 |w|_2^2))`: the margin is a sum of
+    independent terms in `[-|w_i|, |w_i|]` whose mean is `2 bias <w, signs>`.
+
+    Raises:
+      ValueError: for shapes that differ, a bias outside (0, 1/2] or a negative eps.
+
+    >>> round(float(error_bound(jnp.ones(100), jnp.ones(100), 0.2, 0.1)), 3)
+    0.011
+    """
+    _check(signs, bias)
+    check_eps(eps)
+    if jnp.shape(weights) != jnp.shape(signs):
+        raise ValueError(f"weights must have shape {jnp.shape(signs)}, got {jnp.shape(weights)}")
+    length = l2_length(jnp.asarray(weights, float))
+    unit = weights / jnp.where(length > 0, length, 1.0)
+    left = 2.0 * bias * jnp.dot(unit, signs) - eps * jnp.sum(jnp.abs(unit))
+    return jnp.exp(-jnp.square(jnp.maximum(left, 0.0)) / 2.0)
+
+
+def one_example_bound(dim: int, bias: Number) -> tuple[Array, Array]:
+    """One training example gives this standard error at most, and how often that may fail.
+
+    Theorem 27: error `exp(-2 bias^4 d)`, but for a probability of `exp(-bias^2 d / 2)`. Behind a
+    threshold it is the robust error for every eps < 1 (Theorem 10).
+
+    Raises:
+      ValueError: for a dimension below 1 or a bias outside (0, 1/2].
+
+    >>> [round(float(part), 4) for part in one_example_bound(1000, 0.25)]
+    [0.0004, 0.0]
+    """
+    check_positive(dim, name="dim")
+    check_between(bias, name="bias", high=0.5)
+    square = jnp.square(jnp.asarray(bias, float))
+    return jnp.exp(-2.0 * dim * jnp.square(square)), jnp.exp(-0.5 * dim * square)
+
+
+def one_example_bias(dim: int, beta: Number) -> Array:
+    """From this bias on one example gives a standard error <= beta, nearly surely: Corollary 28.
+
+    `(ln(1 / beta) / (2 d))^(1/4)`; above 1/2 the theorem promises it for no bias.
+
+    Raises:
+      ValueError: for a dimension below 1 or a beta outside (0, 1).
+
+    >>> round(float(one_example_bias(1000, 0.01)), 3)
+    0.219
+    """
+    check_positive(dim, name="dim")
+    check_between(beta, name="beta", high=1.0, closed=(False, False))
+    return (-jnp.log(jnp.asarray(beta, float)) / (2.0 * dim)) ** 0.25
+
+
+def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Array:
+    """Up to so many examples, every LINEAR learner's expected robust error is >= 1/2 - gamma.
+
+    Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for signs drawn uniformly, a bias
+    of at most 1/4 and eps < 3 bias. Its constants are large: below one example, and so without a
+    say, unless the bias is below about `0.0095 / sqrt(ln(8 d))`.
+
+    Raises:
+      ValueError: for a dimension below 1, a bias outside (0, 1/4], a gamma outside (0, 1/2), or an
+        eps that is negative or not below 3 bias.
+
+    >>> round(float(linear_lower_bound_count(10**9, 0.001, 0.0029, 0.4)), 1)
+    11.6
+    """
+    check_positive(dim, name="dim")
+    check_between(bias, name="bias", high=0.25)
+    check_between(gamma, name="gamma", high=0.5, closed=(False, False))
+    check_eps(eps)
+    check_between(eps / bias, name="eps / bias", high=3.0, closed=(True, False))
+    bias = jnp.asarray(bias, float)
+    ratio = jnp.square(eps * gamma / jnp.square(bias))
+    return ratio / (5000.0 * jnp.log(4.0 * dim / jnp.asarray(gamma, float)))
+
+
+def _check(signs: Array, bias: Number) -> None:
+    if jnp.ndim(signs) != 1 or jnp.size(signs) == 0:
+        raise ValueError(f"signs must have shape [d] with d >= 1, got {jnp.shape(signs)}")
+    check_between(bias, name="bias", high=0.5)
