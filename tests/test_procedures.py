@@ -11,10 +11,11 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat import checkpoints, models, training
+from advfeat import models, training
 from advfeat.training import loop
 from advfeat.training.procedures.averaging import Average
 from advfeat.training.procedures.weight_perturbation import perturbation
+from advfeat.training_checkpoints import TrainingCheckpoints
 
 SHAPE, COUNT, CLASSES, EPS = (2, 3, 1), 12, 3, 0.1
 KEY = jax.random.key(0)
@@ -317,11 +318,11 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
         models.init(KEY, MLP, SHAPE), HOW, procedure, shape=IMAGES.shape
     )
     assert jax.tree.structure(blank) == jax.tree.structure(unbroken)
-    store = checkpoints.TrainingCheckpoints(tmp_path / "states")
+    store = TrainingCheckpoints(tmp_path / "states")
     store.save(kept[1])
     store.close()
-    store = checkpoints.TrainingCheckpoints(tmp_path / "states")
-    saved = store.latest(blank)
+    store = TrainingCheckpoints(tmp_path / "states")
+    saved = store.latest(blank).state
     store.close()
     assert int(saved.step) == 3
     for state in (saved, kept[0]):

@@ -133,46 +133,61 @@ def prepared(
     return joined(one)
 
 
-Gradients = tuple[tuple[Any, Array], tuple[Any, Metrics]]
-
-
 def gradients(
-    loss_fn: LossFn, key: Key, params: Any, model_state: Any, batch: Batch, parts: int
-) -> Gradients:
-    """The gradients of a prepared batch's loss by the weights and by the images, in parts.
+    loss_fn: LossFn,
+    key: Key,
+    params: Any,
+    model_state: Any,
+    batch: Batch,
+    parts: int,
+    *,
+    by_image: bool = False,
+) -> tuple[dict[str, Any], tuple[Any, Metrics]]:
+    """The gradients of a prepared batch's loss, from one backward pass of each of its parts.
 
-    Those by the images cost nothing where nobody looks at them: the compiler leaves them out.
+    Args:
+      loss_fn: the objective.
+      key: of the descent.
+      params: the weights.
+      model_state: the network's state.
+      batch: as `prepared` returns it.
+      parts: how many.
+      by_image: whether the images' gradient is wanted too; it costs one more product in the first
+        layer.
 
     Returns:
-      `((by params, by images [B, H, W, C]), (model_state, metrics))`.
+      `(gradients, (model_state, metrics))`: `gradients["params"]` and, where it is wanted,
+      `gradients["image"]` `[B, H, W, C]`.
     """
     _, descend = halves(loss_fn)
 
-    def value(params: Any, image: Array, key: Key, state: Any, part: Batch) -> Any:
-        return descend(key, params, state, {**part, "image": image})
+    def at(part: Batch) -> dict[str, Any]:
+        return {"params": params, **({"image": part["image"]} if by_image else {})}
 
-    by_both = jax.grad(value, argnums=(0, 1), has_aux=True)
+    def value(at: dict[str, Any], key: Key, state: Any, part: Batch) -> Any:
+        return descend(key, at["params"], state, {**part, "image": at.get("image", part["image"])})
+
+    differentiate = jax.grad(value, has_aux=True)
     if parts == 1:
-        found: Gradients = by_both(params, batch["image"], key, model_state, batch)
-        return found
+        return differentiate(at(batch), key, model_state, batch)  # type: ignore[no-any-return]
     total = jnp.maximum(jnp.sum(batch["weight"]), 1e-9)
 
     def add(carry: tuple[Any, Any, Array], part: Batch) -> tuple[Any, Any]:
         summed, state, index = carry
-        (by_params, by_image), (state, metrics) = by_both(
-            params, part["image"], jax.random.fold_in(key, index), state, part
+        found, (state, metrics) = differentiate(
+            at(part), jax.random.fold_in(key, index), state, part
         )
         # A part's loss is the mean over its own weights.
         weight = jnp.sum(part["weight"]) / total
-        summed = jax.tree.map(lambda s, g: s + weight * g, summed, by_params)
-        metrics = jax.tree.map(lambda m: weight * m, metrics)
-        return (summed, state, index + 1), (weight * by_image, metrics)
+        found, metrics = jax.tree.map(lambda leaf: weight * leaf, (found, metrics))
+        summed = jax.tree.map(jnp.add, summed, found.pop("params"))
+        return (summed, state, index + 1), (found, metrics)
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    start = (zeros, model_state, jnp.zeros((), jnp.int32))
-    (summed, state, _), (by_image, metrics) = jax.lax.scan(add, start, split(batch, parts))
+    # A loop: on CPU as slow for networks of ordinary convolutions as attacks on them are.
+    start = (jax.tree.map(jnp.zeros_like, params), model_state, jnp.zeros((), jnp.int32))
+    (summed, state, _), (images, metrics) = jax.lax.scan(add, start, split(batch, parts))
     metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
-    return (summed, joined(by_image)), (state, metrics)
+    return {"params": summed, **joined(images)}, (state, metrics)
 
 
 def updated(

@@ -83,16 +83,17 @@ class Free(Procedure):
         def replay(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
             # What is left from the last minibatch is brought into the box around this one.
             x = project(image, image + state.extra)
-            (gradient, by_image), (model_state, metrics) = gradients(
+            gradient, (model_state, metrics) = gradients(
                 loss_fn,
                 jax.random.fold_in(key, index),
                 state.params,
                 state.model_state,
                 {**batch, "image": x},
                 self.accumulate,
+                by_image=True,
             )
-            moved = project(image, x + self.step_size * direction(x, by_image))
-            state = updated(optimiser, state, gradient, model_state)
+            moved = project(image, x + self.step_size * direction(x, gradient["image"]))
+            state = updated(optimiser, state, gradient["params"], model_state)
             return state._replace(extra=moved - image), metrics
 
         state, metrics = jax.lax.scan(replay, state, jnp.arange(self.replays))

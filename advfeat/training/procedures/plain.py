@@ -37,10 +37,10 @@ class Plain(Procedure):
         key_prepare, key_descend = jax.random.split(key)
         weights = (state.params, state.model_state)
         batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
-        (gradient, _), (model_state, metrics) = gradients(
+        gradient, (model_state, metrics) = gradients(
             loss_fn, key_descend, *weights, batch, self.accumulate
         )
-        state = updated(optimiser, state, gradient, model_state)
+        state = updated(optimiser, state, gradient["params"], model_state)
         return state._replace(step=state.step + 1), metrics
 
 

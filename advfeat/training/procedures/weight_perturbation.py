@@ -50,13 +50,15 @@ class WeightPerturbation(Procedure):
         key_prepare, key_descend = jax.random.split(key)
         weights = (state.params, state.model_state)
         batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
-        (uphill, _), _ = gradients(loss_fn, key_descend, *weights, batch, self.accumulate)
+        uphill, _ = gradients(loss_fn, key_descend, *weights, batch, self.accumulate)
         gamma = jnp.where(share >= self.warmup, self.gamma, 0.0)
-        worse = jax.tree.map(lambda w, g: w + perturbation(gamma, w, g), state.params, uphill)
-        (gradient, _), (model_state, metrics) = gradients(
+        worse = jax.tree.map(
+            lambda w, g: w + perturbation(gamma, w, g), state.params, uphill["params"]
+        )
+        gradient, (model_state, metrics) = gradients(
             loss_fn, key_descend, worse, state.model_state, batch, self.accumulate
         )
-        state = updated(optimiser, state, gradient, model_state)
+        state = updated(optimiser, state, gradient["params"], model_state)
         return state._replace(step=state.step + 1), metrics
 
 
