@@ -34,9 +34,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from advfeat import processes
 from advfeat.results import RunDirectory
 from advfeat.training import NotFinite
 from experiments import stopping
@@ -44,6 +46,7 @@ from experiments.config import Config, HelpRequested, UsageError, parse
 
 C = TypeVar("C", bound=Config)
 Inputs = TypeVar("Inputs")
+T = TypeVar("T")
 
 FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # the shells' code for an end by Ctrl-C
@@ -63,6 +66,7 @@ def execute(
     work: Callable[[C, Inputs, RunDirectory], Mapping[str, Any]],
     *,
     name: str,
+    follow: Callable[[C, Inputs], None] | None = None,
 ) -> dict[str, Any]:
     """Do an experiment's work once, in its run directory.
 
@@ -73,10 +77,13 @@ def execute(
         work: Config, inputs and the open run directory to the summary. In a run directory whose
             ``state`` is "resumed" it goes on from what is there.
         name: The experiment's name, kept in run.json.
+        follow: What the other processes do meanwhile, where several share the work; the run
+            directory is the first one's alone.
 
     Returns:
         The summary, with ``experiment``, ``claims``, ``wall_seconds`` and ``peak_memory_bytes``
-        added; that of the finished run where one with the same flags lies in ``workdir``.
+        added; that of the finished run where one with the same flags lies in ``workdir``. In the
+        other processes nothing.
 
     Raises:
         UsageError: The config, the run directory or what ``prepare`` read cannot be used.
@@ -84,23 +91,48 @@ def execute(
         CannotGoOn: The disk is full or cannot be written to, or a loss is no number.
     """
     place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
-    try:
+    first = processes.first()
+
+    def inspect() -> str:
         config.validate()
-        state = RunDirectory.inspect(config.workdir, config.identity(), **place)
-        inputs = prepare(config) if state != "finished" else None
-        run = RunDirectory.open(config.workdir, config.identity(), **place)
-    except (ValueError, OSError, ImportError) as error:
-        raise UsageError(_one_line(error)) from error
+        return RunDirectory.inspect(config.workdir, config.identity(), **place) if first else ""
+
+    state = _together(inspect)
+    if not processes.alone():
+        state = processes.tell_all(state)
+    inputs = _together(lambda: prepare(config) if state != "finished" else None)
+    run = _together(
+        lambda: RunDirectory.open(config.workdir, config.identity(), **place) if first else None
+    )
     try:
-        return _do(config, inputs, run, work, name)
+        if run is not None:
+            return _do(config, inputs, run, work, name)
+        if follow is not None and inputs is not None:
+            follow(config, inputs)
+        return {}
     except NotFinite as error:
         raise CannotGoOn(_one_line(error)) from error
     except OSError as error:
         if error.errno not in _PLACE:
             raise
         raise CannotGoOn(
-            f"{run.path}: {_one_line(error)}; once that is mended, the same command goes on"
+            f"{config.workdir}: {_one_line(error)}; once that is mended, the same command goes on"
         ) from error
+
+
+def _together(step: Callable[[], T]) -> T:
+    """Does a step in all processes; where it fails in one, all of them end."""
+    failure: Exception | None = None
+    try:
+        done = step()
+    except (ValueError, OSError, ImportError) as error:
+        failure = error
+    went_well = processes.gather(failure is None)
+    if failure is not None and (processes.first() or went_well[0]):
+        raise UsageError(_one_line(failure)) from failure
+    if not all(went_well):
+        sys.exit(USAGE)  # another process says why
+    return done
 
 
 def _do(
@@ -128,6 +160,8 @@ def main(
     config_class: type[C],
     doc: str | None,
     arguments: Sequence[str] | None = None,
+    *,
+    distributed: bool = False,
 ) -> None:
     """An experiment's command line.
 
@@ -136,13 +170,16 @@ def main(
         config_class: Its config.
         doc: Its module docstring, shown by ``--help``.
         arguments: The command line without the program; default: this process's.
+        distributed: Whether several processes can share its work.
 
     Raises:
         SystemExit: With a code of this module's docstring, after one line on stderr.
     """
     try:
         with stopping.listening():
-            run(parse(config_class, sys.argv[1:] if arguments is None else arguments, doc))
+            config = parse(config_class, sys.argv[1:] if arguments is None else arguments, doc)
+            _join(config, distributed)
+            run(config)
     except HelpRequested as help_text:
         try:
             print(help_text, flush=True)
@@ -152,14 +189,45 @@ def main(
         print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
         sys.exit(USAGE)
     except CannotGoOn as error:
-        print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
+        if processes.first() or not isinstance(error.__cause__, NotFinite):
+            print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
+        if not isinstance(error.__cause__, NotFinite):
+            _abandon()
         sys.exit(FAILED)
     except stopping.Terminated:
-        print(f"\n{_program()}: terminated; the same command goes on", file=sys.stderr)
+        if processes.first():
+            print(f"\n{_program()}: terminated; the same command goes on", file=sys.stderr)
         sys.exit(stopping.TERMINATED)
     except KeyboardInterrupt:
         print(f"\n{_program()}: interrupted; the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception:
+        if not processes.alone():
+            traceback.print_exc()
+        _abandon()
+        raise
+
+
+def _join(config: Config, distributed: bool) -> None:
+    """Meets the other processes of the same command, if there are any."""
+    try:
+        if not distributed and processes.launched() is None:
+            return
+        if not distributed:
+            raise ValueError("this experiment runs in one process, and several were started")
+        if processes.join(getattr(config, "distributed", False)) > 0:
+            # They print nothing; this is also for what JAX's libraries write there.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"distributed run: {_one_line(error)}") from error
+
+
+def _abandon() -> None:
+    """Ends this process where others may wait for it: they notice, as of one that was killed."""
+    if not processes.alone():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(FAILED)
 
 
 def _one_line(error: Exception) -> str:

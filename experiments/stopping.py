@@ -12,6 +12,10 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from jax.experimental import multihost_utils
+
+from advfeat import processes
+
 TERMINATED = 143  # the shells' code for an end by SIGTERM
 
 
@@ -20,8 +24,10 @@ class Terminated(BaseException):
 
 
 class _State:
+    listening = False
     requested = False
     held = 0
+    looks = 0
 
 
 def requested() -> bool:
@@ -36,11 +42,12 @@ def listening() -> Iterator[None]:
         yield  # only the main thread may set handlers
         return
     before = signal.signal(signal.SIGTERM, _handle)
+    _State.listening = True
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        _State.requested = False
+        _State.listening = _State.requested = False
 
 
 @contextlib.contextmanager
@@ -53,6 +60,25 @@ def held() -> Iterator[None]:
         _State.held -= 1
     if _State.requested and not _State.held:
         raise Terminated
+
+
+def agreed() -> bool:
+    """Whether SIGTERM has come to any process of a distributed training, told to all alike.
+
+    While processes are joined, JAX takes the signal, in each of them, and finds a number of calls
+    that none has made yet; so all must call it equally often.
+    """
+    if not _State.requested:
+        _State.looks += 1
+        _State.requested = multihost_utils.reached_preemption_sync_point(_State.looks)
+    return _State.requested
+
+
+def leave() -> None:
+    """Parts from the other processes; the signal is this one's own again."""
+    processes.leave()
+    if _State.listening:
+        signal.signal(signal.SIGTERM, _handle)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

@@ -83,6 +83,11 @@ def _made(record: dict[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in fields if name in record}
 
 
+def follow(config: Config, plan: Plan) -> None:
+    """What the other processes of a distributed training do."""
+    networks.follow(stream(jax.random.key(config.seed), "model"), plan.recipe, plan.train)
+
+
 def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     chance = 1 / plan.dataset.num_classes
     lines = run.metrics("train/model")
@@ -163,8 +168,8 @@ def _selected(summary: dict[str, Any]) -> list[str]:
 
 def run(config: Config) -> dict[str, Any]:
     """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="train")
+    return runner.execute(config, prepare, work, name="train", follow=follow)
 
 
 if __name__ == "__main__":
-    runner.main(run, Config, __doc__)
+    runner.main(run, Config, __doc__, distributed=True)

@@ -14,7 +14,7 @@ from advfeat.training import SCHEDULES, Fit
 from advfeat.transforms import TRANSFORMS
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
-from experiments.networks import spec_for
+from experiments.networks import check_shared, spec_for
 from experiments.presets import Preset, chosen, preset_for
 from experiments.recipes import (
     ATTACK_STEPS,
@@ -110,6 +110,14 @@ class Config(BaseConfig):
     eval_examples: int = flag(1000, "Test images of that measurement; 0: all.", kind="natural")
     attack_batch_size: int = flag(250, "Examples attacked at a time.", kind="count")
 
+    distributed: bool = flag(
+        False, "Have JAX look for the other processes (a TPU slice, Kubernetes): docs/launch.md."
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Where a training runs does not decide its result."""
+        return {k: v for k, v in super().identity().items() if k != "distributed"}
+
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
         super().validate()
@@ -176,6 +184,7 @@ def prepare(config: Config) -> Plan:
     eps = _eps(config, preset)
     check_linf_eps(config.norm, eps=eps)
     recipe, notes = _recipe(config, dataset, preset, eps, len(kept))
+    check_shared(recipe.how, len(kept))
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm == "linf" and config.eps_grid is None:
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share <= 1)}

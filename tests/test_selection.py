@@ -12,7 +12,7 @@ from advfeat import checkpoints, models, training
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Split
 from advfeat.results import RunDirectory
-from experiments import networks, selection
+from experiments import networks, progress, selection
 from experiments.recipes import Recipe
 from experiments.selection import Selection, Watch
 
@@ -207,9 +207,9 @@ def test_a_killed_training_ends_as_an_unbroken_one(monkeypatch, tmp_path, accura
     rule = {"selection": Selection(select="best", max_drop=0.4), "swa": 0.5}
     unbroken = trained(tmp_path / "unbroken", **rule)
     assert unbroken.record["selection"]["epoch"] == 2
-    monkeypatch.setattr(networks, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr("advfeat.training.loop.CHUNK", 2)  # two an epoch
-    real, count = networks._Progress.chunk, []
+    real, count = progress.Progress.chunk, []
 
     def dying(self, state, metrics):
         real(self, state, metrics)
@@ -218,7 +218,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(monkeypatch, tmp_path, accura
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(networks._Progress, "chunk", dying)
+        patch.setattr(progress.Progress, "chunk", dying)
         with pytest.raises(Killed):
             trained(tmp_path / "broken", **rule)
     resumed = trained(tmp_path / "broken", **rule)

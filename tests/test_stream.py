@@ -376,3 +376,21 @@ def test_a_class_without_examples_is_named(imagenet):
         data.stream(
             "imagenet2012", split="validation", batch_size=2, training=False, data_dir=imagenet
         )
+
+
+def test_a_stream_opens_after_any_step_without_reading_those_before(imagenet, monkeypatch):
+    whole = list(opened(imagenet, epochs=3))
+    read = []
+    real = streaming._Reader.__call__
+
+    def noted(self, slot):
+        read.append(slot.index)
+        return real(self, slot)
+
+    monkeypatch.setattr(streaming._Reader, "__call__", noted)
+    rest = list(opened(imagenet, epochs=3).after(8))
+    assert len(rest) == len(whole) - 8
+    assert len(read) == sum(len(batch["id"]) for batch in rest)
+    for one, two in zip(rest, whole[8:], strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], two[key])

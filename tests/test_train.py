@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from advfeat.checkpoints import load_network
-from experiments import mislabeled, networks, runner, train
+from experiments import mislabeled, progress, runner, train
 
 
 def config(path, **options):
@@ -50,9 +50,9 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
     unbroken, tmp_path, monkeypatch, chunks
 ):
     path, _ = unbroken
-    monkeypatch.setattr(networks, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr("advfeat.training.loop.CHUNK", 2)
-    real, seen = networks._Progress.chunk, []
+    real, seen = progress.Progress.chunk, []
 
     def dying(self, state, metrics):
         real(self, state, metrics)
@@ -62,13 +62,13 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
 
     flags = {"epochs": 4, "eps_grid": (0.0, 0.5)}
     with monkeypatch.context() as patch:
-        patch.setattr(networks._Progress, "chunk", dying)
+        patch.setattr(progress.Progress, "chunk", dying)
         with pytest.raises(Killed):
             train.run(config(tmp_path / "broken", **flags))
     assert list((tmp_path / "broken" / "checkpoints" / "model").iterdir())
     begun = []
     monkeypatch.setattr(
-        networks._Progress,
+        progress.Progress,
         "chunk",
         lambda self, state, metrics: begun.append(int(state.step)),
     )

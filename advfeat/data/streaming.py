@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -51,6 +51,7 @@ class Stream:
       input_shape: `(size, size, C)` of one image.
       num_examples: examples in an epoch, over all processes, without padding.
       steps_per_epoch: batches in an epoch.
+      batch_size: examples in a batch, over all processes.
       epochs: how often the data are gone through; None for without end.
     """
 
@@ -59,8 +60,9 @@ class Stream:
     input_shape: tuple[int, int, int]
     num_examples: int
     steps_per_epoch: int
+    batch_size: int
     epochs: int | None
-    _batches: Any = dataclasses.field(repr=False)
+    _open: Callable[[int], Any] = dataclasses.field(repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -68,7 +70,11 @@ class Stream:
         return len(self.class_names)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches)
+        return iter(self._open(0))
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """The batches that come after so many of them; those before are not read."""
+        return iter(self._open(steps))
 
 
 def stream(
@@ -143,15 +149,21 @@ def stream(
         num_threads=num_threads or min(16, os.cpu_count() or 1),
         prefetch_buffer_size=2 * local_batch,
     )
-    examples = grain.MapDataset.source(slots).map(read).to_iter_dataset(options)
+
+    def open_after(steps: int) -> Any:
+        later = _Later(slots, steps * local_batch)
+        examples = grain.MapDataset.source(later).map(read).to_iter_dataset(options)
+        return examples.batch(local_batch)
+
     return Stream(
         name=name,
         class_names=wanted.class_names,
         input_shape=(image_size, image_size, wanted.source.channels),
         num_examples=slots.num_examples,
         steps_per_epoch=slots.steps_per_epoch,
+        batch_size=batch_size,
         epochs=epochs,
-        _batches=examples.batch(local_batch),
+        _open=open_after,
     )
 
 
@@ -234,6 +246,19 @@ class _Slots:
             drawn = [rng.permutation(members)[: counts.min()] for members in of_class]
             chosen = np.sort(np.concatenate(drawn))
         return rng.permutation(chosen) if self._shuffle else chosen
+
+
+class _Later:
+    """Places without the first of them."""
+
+    def __init__(self, slots: _Slots, first: int):
+        self._slots, self._first = slots, first
+
+    def __len__(self) -> int:
+        return max(len(self._slots) - self._first, 0)
+
+    def __getitem__(self, place: int) -> _Slot:
+        return self._slots[place + self._first]
 
 
 class _Reader:

@@ -16,6 +16,7 @@ from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import PROCEDURES, Procedure, awp, ema, free, plain, swa
 from advfeat.training.state import TrainState
 from advfeat.training.steps import initial, train_step, train_update
+from advfeat.training.streamed import fit_stream
 
 __all__ = [
     "OBJECTIVES",
@@ -32,6 +33,7 @@ __all__ = [
     "fast",
     "fast_attack",
     "fit",
+    "fit_stream",
     "free",
     "initial",
     "initial_state",

@@ -7,7 +7,8 @@ on from a saved state ends bit for bit as an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -15,14 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from advfeat.checks import check_images, check_labels, check_positive, check_share
+from advfeat.training import sharding
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.transforms import TRANSFORMS
-from advfeat.types import Key, LossFn, Metrics
+from advfeat.types import Array, Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
 _AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
@@ -154,6 +157,7 @@ def fit(
     num_classes: int,
     procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
+    mesh: Mesh | None = None,
     state: TrainState | None = None,
     seen: Mapping[str, np.ndarray] | None = None,
     look: Callable[[], bool] | None = None,
@@ -172,6 +176,8 @@ def fit(
       num_classes: how many classes the network has.
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
+      mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); all processes
+        of the training give the same. By default one device.
       state: where an earlier, interrupted training stood.
       seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
       look: asked after every step whether the chunk is to end here, as when the process must stop.
@@ -184,8 +190,8 @@ def fit(
       The state after the last step; `procedure.variables(state)` is the trained network.
 
     Raises:
-      ValueError: for bad images or labels, or an objective that the procedure (or a warm-up) cannot
-        take.
+      ValueError: for bad images or labels, an objective that the procedure (or a warm-up) cannot
+        take, or a batch that the devices cannot share.
       NotFinite: if the loss stops being a number.
     """
     # 8-bit pixels cannot be out of range: one image shows their shape.
@@ -204,25 +210,80 @@ def fit(
         shape = (min(how.batch_size, count), *images.shape[1:])
         state = initial(copied, make(hyper), procedure, shape=shape)
     ids = np.arange(count) if ids is None else ids
-    data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
+    data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
-    update = partial(train_update, make_optimiser=make, augment=TRANSFORMS[how.augment])
     done = int(state.step)
-    for epoch in range(done // steps, how.epochs):
-        rows = epoch_rows(key_order, epoch, count, how.batch_size)
+    augment = TRANSFORMS[how.augment]
+    if mesh is None:
+        data, put = jax.tree.map(jnp.asarray, data), jnp.asarray
+        update = partial(train_update, make_optimiser=make, augment=augment)
+    else:
+        sharding.check_divides(min(how.batch_size, count), mesh)
+        everywhere = (state, key_steps, loss_fn, hyper, procedure, data)
+        everywhere = sharding.replicate(everywhere, mesh)
+        state, key_steps, loss_fn, hyper, procedure, data = everywhere
+        put = partial(sharding.share_rows, mesh=mesh)
+        update = sharding.sharded_update(mesh, make, augment)
+
+    def inputs(epoch: int, begin: int) -> Iterator[Array]:
+        return map(put, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
+
+    def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
+        return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
+
+    return descend(
+        state, step, inputs, epochs=how.epochs, steps=steps, done=done, seen=seen, look=look,
+        on_chunk=on_chunk, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def descend(
+    state: TrainState,
+    step: Callable[[TrainState, Any], tuple[TrainState, Metrics]],
+    inputs: Callable[[int, int], Iterator[Any]],
+    *,
+    epochs: int,
+    steps: int,
+    done: int,
+    seen: Mapping[str, np.ndarray] | None = None,
+    look: Callable[[], bool] | None = None,
+    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
+    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+) -> TrainState:
+    """The loop of `fit`, whatever a step is given.
+
+    Args:
+      state: where to begin.
+      step: the state and a step's input to the next state and metrics, "loss" among them.
+      inputs: the epoch and the steps of it that are done to the inputs of the rest of it.
+      epochs: how many.
+      steps: in an epoch.
+      done: steps that lie behind.
+      seen: as `fit` takes it, and so are the others.
+      look: as `fit` takes it.
+      on_chunk: as `fit` takes it.
+      on_epoch: as `fit` takes it.
+
+    Raises:
+      ValueError: if there are too few inputs.
+      NotFinite: if the loss stops being a number.
+    """
+    for epoch in range(done // steps, epochs):
         begin = max(done - epoch * steps, 0)
+        rest = inputs(epoch, begin)
         epoch_seen = dict(seen or {}) if begin else {}
         while begin < steps:
             pending: list[Metrics] = []
-            for row in rows[begin : begin + CHUNK]:
-                state, metrics = update(
-                    key_steps, state, loss_fn, data, jnp.asarray(row), hyper, procedure
-                )
+            for given in itertools.islice(rest, min(CHUNK, steps - begin)):
+                state, metrics = step(state, given)
                 pending.append(metrics)
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
                 if look is not None and look():
                     break
+            if not pending:
+                at, of = epoch * steps + begin, epochs * steps
+                raise ValueError(f"the data ended at step {at} of {of}")
             begin += len(pending)
             fetched = jax.device_get(pending)
             host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}
@@ -230,11 +291,11 @@ def fit(
             epoch_seen = {
                 k: np.concatenate([epoch_seen.get(k, host[k][:0]), host[k]]) for k in host
             }
-            ends = False
             # The epoch is told before its end can be saved: a training that goes on from there
             # would never tell it.
+            ends = False
             if on_epoch is not None and begin == steps:
-                means = {k: float(v.mean()) for k, v in epoch_seen.items()}
+                means = {k: float(values.mean()) for k, values in epoch_seen.items()}
                 ends = on_epoch(epoch + 1, state, means) is True
             if on_chunk is not None:
                 on_chunk(state, epoch_seen)

@@ -121,12 +121,25 @@ def train_update(
         "id": ids[rows],
         "weight": jnp.ones(rows.shape, jnp.float32),
     }
+    return batch_step(key_step, state, loss_fn, batch, hyper, procedure, make_optimiser)
+
+
+def batch_step(
+    key: Key,
+    state: TrainState,
+    loss_fn: LossFn,
+    batch: Batch,
+    hyper: dict[str, Array],
+    procedure: Procedure,
+    make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
+) -> tuple[TrainState, Metrics]:
+    """`train_update` on a batch that is at hand, with the same arguments."""
     share = state.step / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
         procedure = procedure.scaled(rise)
         loss_fn = scaled(loss_fn, rise)
-    return train_step(loss_fn, make_optimiser(hyper), procedure)(key_step, state, batch, share)
+    return train_step(loss_fn, make_optimiser(hyper), procedure)(key, state, batch, share)
 
 
 def scaled(loss_fn: LossFn, share: float | Array) -> LossFn:

@@ -1,0 +1,189 @@
+"""Data-parallel training: one device, eight, and two processes of two end at the same weights.
+
+Sums over a batch are made in another order, so the last bits differ; a step's difference is about
+1e-7 of the weights, and nine steps of a network that learns make it a few times that.
+"""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import sharded
+
+from advfeat import processes
+from advfeat.training import sharding
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOLERANCE = 2e-5  # of weights of about 1
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def environment(devices, **more):
+    """That of a process with so many simulated devices; `more` is what its launcher adds."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "SLURM_", "OMPI_"))}
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {**ours, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
+
+
+def explicit(index, port, count=2):
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count),
+        "JAX_PROCESS_ID": str(index),
+    }  # fmt: skip
+
+
+def slurm(index, port, count=2):
+    """What `srun --ntasks=2` sets in each of its tasks, as far as JAX looks at it."""
+    return {
+        "SLURM_JOB_ID": "4321", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "SLURM_STEP_NUM_NODES": "1",
+        "JAX_COORDINATOR_PORT": str(port),
+    }  # fmt: skip
+
+
+def open_mpi(index, port, count=2):
+    """What `mpirun -n 2` sets: the address is in the uri of its daemon."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"1531576320.0;tcp://127.0.0.1:{port}",
+        "OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(index), "JAX_COORDINATOR_PORT": str(port),
+    }  # fmt: skip
+
+
+def together(command, launcher, *, devices=2, count=2):
+    """Starts the processes of one run; their ends, what they print, and what they complain of."""
+    port = free_port()
+    started = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env=environment(devices, **launcher(i, port, count)),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=900) for process in started]
+    return [process.returncode for process in started], said
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """On one device, by the plain update."""
+    told = []
+    state = sharded.trained(
+        16, None, on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]])
+    )
+    return {**sharded.flat(state), "told": np.array(told)}
+
+
+def same(path, alone, devices):
+    with np.load(path) as found:
+        assert int(found["devices"]) == devices
+        assert sorted(found.files) == sorted([*alone, "devices"])
+        for name, wanted in alone.items():
+            np.testing.assert_allclose(found[name], wanted, atol=TOLERANCE, err_msg=name)
+
+
+def test_eight_devices_train_as_one(alone, tmp_path):
+    out = tmp_path / "eight.npz"
+    subprocess.run(
+        [sys.executable, "tests/sharded.py", out], env=environment(8), check=True, cwd=ROOT
+    )
+    same(out, alone, 8)
+
+
+def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
+    out = tmp_path / "two.npz"
+    ends, said = together(["tests/sharded.py", out], explicit)
+    assert ends == [0, 0], said
+    same(out, alone, 4)
+
+
+def test_each_process_reads_its_share_of_a_stream(tmp_path):
+    told = []
+    state = sharded.trained(
+        16, None, sharded.Shares(16),
+        on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]]),
+    )  # fmt: skip
+    out = tmp_path / "shares.npz"
+    ends, said = together(["tests/sharded.py", out, 16, "stream"], explicit)
+    assert ends == [0, 0], said
+    same(out, {**sharded.flat(state), "told": np.array(told)}, 4)
+
+
+def test_a_mesh_of_one_device_is_bit_for_bit_no_mesh(alone):
+    found = sharded.flat(sharded.trained(16, sharding.data_mesh(jax.devices()[:1])))
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, alone[name])
+
+
+def test_a_batch_that_the_devices_cannot_share(tmp_path):
+    command = [sys.executable, "tests/sharded.py", tmp_path / "x.npz", "18"]
+    found = subprocess.run(command, env=environment(4), capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode != 0
+    assert "a batch of 18 examples cannot be shared by 4 devices" in found.stderr
+
+
+# --- What a launcher says. ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_set(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("JAX_", "SLURM_", "OMPI_")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("launcher", "name"), [(explicit, "environment"), (slurm, "slurm"), (open_mpi, "openmpi")]
+)
+def test_how_a_process_was_started(nothing_set, launcher, name):
+    assert processes.launched() is None
+    for key, value in launcher(1, 1234).items():
+        nothing_set.setenv(key, value)
+    assert processes.launched() == name
+    for key, value in launcher(0, 1234, 1).items():  # one task alone is no distributed run
+        nothing_set.setenv(key, value)
+    assert processes.launched() is None
+
+
+def test_a_batch_script_is_no_step(nothing_set):
+    # sbatch's own shell has all of srun's variables but the step's.
+    for key, value in slurm(0, 1234).items():
+        if "STEP" not in key:
+            nothing_set.setenv(key, value)
+    assert processes.launched() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"JAX_PROCESS_ID": ""}, "without JAX_PROCESS_ID: all three or none"),
+        ({"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID=2 must lie in"),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: must be a whole number"),
+    ],
+)
+def test_an_environment_that_contradicts_itself(nothing_set, change, words):
+    for key, value in {**explicit(0, 1234), **change}.items():
+        nothing_set.setenv(key, value)
+    with pytest.raises(ValueError, match=words):
+        processes.launched()
+
+
+def test_alone_there_is_nobody_to_wait_for(nothing_set):
+    assert processes.join() == 0
+    assert processes.alone()
+    assert processes.first()
+    processes.wait("nobody")
+    processes.leave()

@@ -1,0 +1,60 @@
+"""Training from a stream: the steps of `fit`, padding that counts for nothing, exact resume."""
+
+import jax
+import numpy as np
+import pytest
+import sharded
+
+from advfeat.training import loop
+
+
+def equal(one, two):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def copy(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def test_a_resumed_training_reads_on_and_ends_as_the_unbroken_one(monkeypatch):
+    monkeypatch.setattr(loop, "CHUNK", 3)
+    stream, kept, told = sharded.Shares(16), [], []
+    unbroken = copy(
+        sharded.trained(
+            16, None, stream, on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+            on_epoch=lambda epoch, s, means: told.append(means),
+        )
+    )  # fmt: skip
+    assert [int(state.step) for state, _ in kept] == [3, 4, 7, 8, 11, 12]  # 4 an epoch
+    state, seen = kept[2]
+    again = []
+    resumed = sharded.trained(
+        16, None, stream, state=state, seen=seen,
+        on_epoch=lambda epoch, s, means: again.append(means),
+    )  # fmt: skip
+    assert equal(resumed, unbroken)
+    assert again == told[1:]
+
+
+def test_padding_counts_for_nothing(monkeypatch):
+    class Rubbish(sharded.Shares):
+        def after(self, steps):
+            for batch in super().after(steps):
+                image = np.where(batch["weight"][:, None, None, None] > 0, batch["image"], 0.7)
+                yield {**batch, "image": image.astype(np.float32)}
+
+    # Without batch statistics, which see every image.
+    monkeypatch.setattr(sharded.nn, "BatchNorm", lambda **_: lambda x: x)
+    one, two = (sharded.trained(16, None, kind(16)) for kind in (sharded.Shares, Rubbish))
+    assert equal(one.params, two.params)
+
+
+def test_a_stream_that_ends_early_says_where():
+    class Short(sharded.Shares):
+        def after(self, steps):
+            for batch, _ in zip(super().after(steps), range(5), strict=False):
+                yield batch
+
+    with pytest.raises(ValueError, match="ended at step 5 of 12"):
+        sharded.trained(16, None, Short(16))
