@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from test_suite import evaluate, network, problem
 
 import advfeat
+from advfeat import suites
 from advfeat.contested import MEASURING, SAFETY, Contest, margins
 from advfeat.suite import _contested, _Problem, _run
 from advfeat.suites import QUICK_GATE, resolve
@@ -78,6 +80,40 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
     assert sorted(part.rows) == list(range(count))
 
 
+SHORTER = {
+    "pgd": lambda threat: advfeat.pgd(threat, steps=20),
+    "square_short": lambda threat: advfeat.square(threat, steps=100),
+    "square": lambda threat: advfeat.square(threat, steps=1500),
+}
+
+
+@pytest.fixture
+def shorter(monkeypatch):
+    """A quick suite of two attacks in place of the four: what is gated is the same."""
+    suite = {"quick": lambda make: {k: attack(make._threat) for k, attack in SHORTER.items()}}
+    monkeypatch.setattr(suites, "_VERSIONS", suites._VERSIONS | suite)
+    monkeypatch.setattr(suites, "_GATES", {"quick": {"square": QUICK_GATE}})
+
+
+def test_a_gated_attack_is_given_contested_images_only(shorter):
+    x, y = problem(80)
+    parts = {part.name: part for part in evaluate(x, y, suite="quick", eps=0.15).attacks}
+    assert 0 < parts["square"].tried.sum() < parts["square_short"].robust.sum() / 2
+    assert not (parts["square"].tried & parts["square_short"].fooled).any()
+
+
+def test_where_gradients_are_masked_every_image_is_given_it(shorter):
+    x, y = problem(40)
+    masked = jax.tree_util.Partial(flat, network())
+    parts = {
+        part.name: part for part in evaluate(x, y, suite="quick", model_fn=masked, eps=0.3).attacks
+    }
+    assert not parts["pgd"].fooled.any()
+    assert parts["square_short"].fooled.any()
+    np.testing.assert_array_equal(parts["square"].tried, parts["square_short"].robust)
+
+
+@pytest.mark.slow
 def test_only_contested_images_are_given_the_full_attacks():
     x, y = problem(80)
     quick = evaluate(x, y, suite="quick", eps=0.15)
@@ -100,6 +136,7 @@ def flat(model_fn, x):
     return jax.lax.stop_gradient(model_fn(x))
 
 
+@pytest.mark.slow
 def test_masked_gradients_make_every_image_contested():
     x, y = problem(40)
     masked = jax.tree_util.Partial(flat, network())
