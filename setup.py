@@ -34,7 +34,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["advfeat*", "experiments*"]),
-    package_data={"advfeat": ["*.html", "py.typed", "**/*.html"]},
+    package_data={"advfeat": ["*.html", "py.typed", "**/*.html", "zoo/*.json", "zoo/*.npz"]},
     install_requires=requirements(),
     extras_require={
         "test": TEST,

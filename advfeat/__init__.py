@@ -4,6 +4,9 @@ The flat face of the functional layers. They do no I/O and know no flax; `advfea
 `advfeat.data` and the other outer layers are imported by name.
 """
 
+from importlib import import_module
+from typing import Any
+
 from advfeat.attacks import (
     apgd,
     apgd_targeted,
@@ -26,12 +29,13 @@ from advfeat.attacks import (
     uniform_noise,
 )
 from advfeat.evaluation import accuracy, evaluate_epsilons, loss_by_step, predict
-from advfeat.losses import cross_entropy, dlr, margin, smoothed_cross_entropy
+from advfeat.losses import cross_entropy, dlr, label_smoothing, margin, smoothed_cross_entropy
 from advfeat.objectives import targeted, untargeted
 from advfeat.steps import from_optax, momentum, steepest
-from advfeat.suite import SuiteResult, evaluate
+from advfeat.suite import evaluate
 from advfeat.threat import ThreatModel, l1, l2, linf, threat_model
 from advfeat.types import AttackFn, AttackResult, Best, ModelFn, Objective, as_model_fn, randomised
+from advfeat.verdicts import SuiteResult
 
 __version__ = "0.1.0"
 
@@ -44,6 +48,7 @@ __all__ = [
     "SuiteResult",
     "ThreatModel",
     "accuracy",
+    "adversarial",
     "apgd",
     "apgd_targeted",
     "as_model_fn",
@@ -65,6 +70,7 @@ __all__ = [
     "gaussian_noise",
     "l1",
     "l2",
+    "label_smoothing",
     "linf",
     "loss_by_step",
     "margin",
@@ -83,3 +89,10 @@ __all__ = [
     "uniform_noise",
     "untargeted",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The robust objective, on the face too, though its layer brings flax: only when asked for."""
+    if name == "adversarial":
+        return import_module("advfeat.training").adversarial
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Networks and trainings on disk, by orbax: what a run keeps and `--checkpoint` takes.
+"""Networks on disk, by orbax: what a run keeps and `--checkpoint` takes.
 
 A run directory holds its networks in `networks/NAME/`: `network.json` says which architecture, for
 which images and classes; `variables/` holds the arrays. The json is written last, so a network that
@@ -7,24 +7,23 @@ has one is whole.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
-import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore  # orbax's own storage
 
 from advfeat import models
 from advfeat.files import write_json
-from advfeat.training import TrainState
+from advfeat.training_checkpoints import disk_error, first_line, quiet
 from advfeat.types import ModelFn
 
 _RECORD = "network.json"
@@ -90,26 +89,25 @@ class Network:
         return models.model_fn(self.spec.build(), self.variables, layer=layer)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps orbax's own logging off the terminal, where a progress bar stands."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def save_network(path: str | os.PathLike[str], network: Network) -> None:
-    """Writes a network into the directory `path`; a kill leaves none rather than half of one."""
+    """Writes a network into the directory `path`; a kill leaves none rather than half of one.
+
+    Raises:
+      OSError: if the disk is full, or cannot be written to.
+    """
     path = pathlib.Path(path).absolute()
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(parents=True)
-    with _quiet(), ocp.StandardCheckpointer() as saver:
-        saver.save(path / "variables", dict(network.variables))
+    try:
+        with quiet(), ocp.StandardCheckpointer() as saver:
+            saver.save(path / "variables", dict(network.variables))
+    except Exception as error:
+        reason = disk_error(error)
+        if reason is None:
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        raise reason from error
     write_json(
         path / _RECORD, {"spec": dataclasses.asdict(network.spec), "record": network.record}
     )
@@ -120,34 +118,49 @@ def is_saved(path: str | os.PathLike[str]) -> bool:
     return (pathlib.Path(path) / _RECORD).exists()
 
 
+def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
+    """A spec from its JSON form, in which tuples are lists."""
+    lists = ("class_names", "input_shape", "mean", "std")
+    fixed: dict[str, Any] = {
+        k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
+    }
+    return NetworkSpec(**fixed)
+
+
 def _read(path: pathlib.Path) -> Network:
     try:
         found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
-        fields = found["spec"]
-        lists = ("class_names", "input_shape", "mean", "std")
-        fixed: dict[str, Any] = {
-            k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
-        }
-        spec = NetworkSpec(**fixed)
+        spec = spec_of(found["spec"])
         model = spec.build()
         record = dict(found["record"])
         wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"checkpoint {path}: {_RECORD} cannot be used: {_first_line(error)}"
+            f"checkpoint {path}: {_RECORD} cannot be used: {first_line(error)}"
         ) from None
     try:
-        with _quiet(), ocp.StandardCheckpointer() as saver:
+        with quiet(), ocp.StandardCheckpointer() as saver:
             arrays = path.absolute() / "variables"
-            # Before any reading: a read that orbax gives up prints a traceback when Python ends.
+            # Both before orbax reads: what it gives up midway prints tracebacks of its threads.
+            _check_whole(arrays)
             _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
             variables = saver.restore(arrays, dict(wanted))
     except Exception as error:
         # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
         raise ValueError(
-            f"checkpoint {path}: its arrays are not those of a {spec.model}: {_first_line(error)}"
+            f"checkpoint {path}: its arrays are not those of a {spec.model}: {first_line(error)}"
         ) from None
     return Network(spec, variables, record)
+
+
+def _check_whole(arrays: pathlib.Path) -> None:
+    """Raises unless every stored value can be read, one after the other."""
+    if not arrays.is_dir():
+        raise ValueError("there are none")
+    base = {"driver": "file", "path": f"{arrays}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for name in store.list().result():
+        store.read(name).result()
 
 
 def _check_shapes(wanted: Any, kept: Any) -> None:
@@ -164,20 +177,20 @@ def _check_shapes(wanted: Any, kept: Any) -> None:
             raise ValueError(f"{name} is {theirs.get(name)}, not {ours.get(name)}")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def load_network(reference: str) -> Network:
     """Loads a network from a run.
 
     Args:
       reference: `DIR`, a run that holds one network (or a network's own directory), or
-        `DIR:NAME` where a run holds several.
+        `DIR:NAME` where a run holds several; `zoo:NAME` for one of `advfeat.zoo`.
 
     Raises:
       ValueError: if there is none, several and no name, or it cannot be used.
     """
+    if reference.startswith("zoo:") and not pathlib.Path(reference).exists():
+        from advfeat import zoo  # which keeps networks of this module
+
+        return zoo.load(reference.removeprefix(zoo.PREFIX))
     directory, _, name = reference.rpartition(":")
     if not directory or pathlib.Path(reference).is_dir():
         directory, name = reference, ""
@@ -217,36 +230,3 @@ def check_fits(
             f"checkpoint {reference} knows the classes {', '.join(spec.class_names)}; "
             f"the data set's are {', '.join(class_names)}"
         )
-
-
-class TrainingCheckpoints:
-    """The states of one training, the newest two, written by orbax's manager."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = pathlib.Path(path).absolute()
-        self._path.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            options = ocp.CheckpointManagerOptions(max_to_keep=2)
-            self._manager = ocp.CheckpointManager(self._path, options=options)
-
-    def latest(self, like: TrainState) -> TrainState | None:
-        """The newest state, or None; `like` gives shapes and types."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        with _quiet():
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-
-    def save(self, state: TrainState) -> None:
-        """Begins to write a state; the training goes on meanwhile."""
-        with _quiet():
-            self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
-
-    def close(self, *, delete: bool = False) -> None:
-        """Waits for the last write; `delete` removes all of them, once the network is kept."""
-        with _quiet():
-            self._manager.wait_until_finished()
-            self._manager.close()
-        if delete:
-            shutil.rmtree(self._path, ignore_errors=True)

@@ -49,7 +49,8 @@ def check_images(images: Any, *, name: str = "images") -> None:
         raise ValueError(f"{name} must not contain NaN")
     if low < 0 or high > 1:
         hint = "; divide 8-bit images by 255" if high > 2 else ""
-        raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}{hint}")
+        seen = f"{low:.9g} to {high:.9g}"  # nine digits tell any float32 from 1
+        raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
 def check_labels(
@@ -85,10 +86,57 @@ def check_labels(
         )
 
 
-def check_eps(eps: Any, *, name: str = "eps") -> None:
+def check_logits(logits: Any, *, name: str = "model_fn") -> None:
+    """Checks a network's outputs on a data set: finite numbers `[N, K]` with K >= 2.
+
+    Raises:
+      ValueError: for another shape, NaN or infinity.
+
+    >>> check_logits(np.array([[0.0, 1.0], [np.nan, 1.0]]))
+    Traceback (most recent call last):
+    ...
+    ValueError: model_fn must return finite logits, got NaN or infinity for 1 of 2 images
+    """
+    array = np.asarray(logits)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise ValueError(
+            f"{name} must return logits [K] with K >= 2 classes for ONE image, got shape "
+            f"{array.shape[1:]}"
+        )
+    bad = ~np.isfinite(array).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"{name} must return finite logits, got NaN or infinity for {bad.sum()} of "
+            f"{len(array)} images"
+        )
+
+
+def check_key(key: Any, *, name: str = "key") -> None:
+    """Checks ONE random key, typed or of the older form.
+
+    >>> check_key(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: key must be a random key, as in jax.random.key(0), got 0
+    """
+    if isinstance(key, jax.Array):
+        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return
+        if key.dtype == np.uint32 and key.shape == (2,):
+            return
+        key = f"an array of {key.dtype} {key.shape}"
+    raise ValueError(f"{name} must be a random key, as in jax.random.key(0), got {key}")
+
+
+def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
 
     Traced values pass, since they have no value yet.
+
+    Args:
+      eps: a number, or an array of them.
+      name: what the error calls it.
+      finite: whether infinity is refused, as it is for the weight of a loss.
 
     Raises:
       ValueError: for a negative or NaN eps, or one that is not a number.
@@ -108,6 +156,8 @@ def check_eps(eps: Any, *, name: str = "eps") -> None:
         raise ValueError(f"{name} must be >= 0, got NaN")
     if (values < 0).any():
         raise ValueError(f"{name} must be >= 0, got {values.min():g}")
+    if finite and np.isinf(values).any():
+        raise ValueError(f"{name} must be finite, got inf")
 
 
 def check_positive(value: Any, *, name: str) -> None:
@@ -188,3 +238,16 @@ def check_between(
     if not (above & below).all():
         first = numbers[~(above & below)][0]
         raise ValueError(f"{name} must lie in {words}, got {first:g}")
+
+
+def check_share(value: Any, *, name: str) -> None:
+    """Checks a number in [0, 1] such as the weight of one of two losses.
+
+    Traced values pass, since they have no value yet.
+
+    >>> check_share(-0.5, name="alpha")
+    Traceback (most recent call last):
+    ...
+    ValueError: alpha must lie in [0, 1], got -0.5
+    """
+    check_between(value, name=name, high=1.0, closed=(True, True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -60,8 +61,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Write a file so that, whatever happens, either the old one or all of the new is there."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # what a full disk has no room for need not stay
+            temporary.unlink()
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -68,6 +70,81 @@ def smoothed_cross_entropy(logits: Array, label: Array, *, smoothing: float) -> 
     log_probabilities = jax.nn.log_softmax(logits)
     hit = jnp.take(log_probabilities, label)
     return -(1.0 - smoothing) * hit - smoothing * jnp.mean(log_probabilities)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSmoothing:
+    """`smoothed_cross_entropy` with its number inside: a `LogitLoss`; see `label_smoothing`.
+
+    Attributes:
+      smoothing: in [0, 1).
+    """
+
+    smoothing: float
+
+    def __call__(self, logits: Array, label: Array) -> Array:
+        """Logits `[K]`, label `[]` -> `[]`."""
+        return smoothed_cross_entropy(logits, label, smoothing=self.smoothing)
+
+
+def label_smoothing(smoothing: float) -> LabelSmoothing:
+    """Cross-entropy with smoothed labels as a loss for training; equal ones compare equal.
+
+    Args:
+      smoothing: how much of the label is spread evenly over all classes, in [0, 1).
+
+    Raises:
+      ValueError: if it lies outside [0, 1).
+
+    >>> label_smoothing(0.1) == label_smoothing(0.1)
+    True
+    """
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must lie in [0, 1), got {smoothing!r}")
+    return LabelSmoothing(float(smoothing))
+
+
+def kl_divergence(reference: Array, logits: Array) -> Array:
+    """`KL(softmax(reference) || softmax(logits))`, finite for any finite logits.
+
+    Args:
+      reference: `[K]` logits of the distribution that the mean is taken over.
+      logits: `[K]` of the other.
+
+    Returns:
+      `[]`, in nats.
+
+    >>> kl_divergence(jnp.array([0.0, 0.0]), jnp.array([0.0, 1.0])).round(4)
+    Array(0.1201, dtype=float32)
+    """
+    ours, theirs = jax.nn.log_softmax(reference), jax.nn.log_softmax(logits)
+    probability = jnp.exp(ours)
+    # A class of probability 0 adds nothing, though its logarithms may differ by infinity.
+    gap = jnp.where(probability > 0, ours - theirs, 0.0)
+    return jnp.sum(probability * gap)
+
+
+def boosted_cross_entropy(logits: Array, label: Array) -> Array:
+    """Cross-entropy plus how sure the network is of the best other class.
+
+    Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS, equation 8:
+    `-log p_y - log(1 - max_{k != y} p_k)`, the loss of MART.
+
+    Args:
+      logits: `[K]` with K >= 2.
+      label: `[]` integer in `[0, K)`.
+
+    Returns:
+      `[]`, in nats; finite for any finite logits.
+
+    >>> boosted_cross_entropy(jnp.zeros(4), jnp.array(1)).round(4)
+    Array(1.674, dtype=float32)
+    """
+    classes = jnp.arange(logits.shape[-1])
+    other = jnp.argmax(jnp.where(classes == label, -jnp.inf, logits))
+    # 1 - p_k is the sum of the other probabilities: no difference of nearly equal numbers.
+    rest = jax.nn.logsumexp(jnp.where(classes == other, -jnp.inf, logits))
+    return cross_entropy(logits, label) + jax.nn.logsumexp(logits) - rest
 
 
 def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advfeat.losses import cross_entropy, dlr_targeted
+from advfeat.losses import cross_entropy, dlr_targeted, kl_divergence
 from advfeat.transforms import Transform
 from advfeat.types import Array, Key, LogitLoss, ModelFn, Objective
 
@@ -79,6 +79,20 @@ class AwayTowards:
 
 
 @dataclasses.dataclass(frozen=True)
+class Diverging:
+    """Ascend the divergence from a given prediction; success is another predicted class.
+
+    The aim is the logits `[K]` of that prediction.
+    """
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        logits = model_fn(x)
+        return kl_divergence(y, logits), jnp.argmax(logits) != jnp.argmax(y)
+
+
+@dataclasses.dataclass(frozen=True)
 class Transformed:
     """An objective seen through a random transform of the input, drawn anew at every step.
 
@@ -126,6 +140,21 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
     True
     """
     return Targeted(loss)
+
+
+def diverging() -> Diverging:
+    """The objective of an attack on a prediction, whatever the label: the inner one of TRADES.
+
+    Zhang et al. (2019), https://arxiv.org/abs/1901.08573, equation 5. The attack's `y` is then the
+    logits `[K]` to diverge from; at the point they were read off, the gradient is zero.
+
+    >>> import jax
+    >>> score, success = diverging()(
+    ...     lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]), jax.random.key(0))
+    >>> bool(score > 0), bool(success)
+    (True, True)
+    """
+    return Diverging()
 
 
 def likely_target(logits: Array, label: Array, rank: Array) -> Array:

@@ -21,18 +21,14 @@ import pathlib
 import shutil
 import time
 from collections.abc import Mapping
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from advfeat import provenance as _provenance
 from advfeat.files import plain, write_bytes, write_json
+from advfeat.locks import RunLock
 from advfeat.logs import MetricsLog
-
-try:
-    import fcntl
-except ImportError:  # Windows: runs go unlocked there
-    fcntl = None  # type: ignore[assignment]
 
 State = Literal["fresh", "resumed", "finished"]
 
@@ -49,12 +45,16 @@ class RunDirectory:
         state: "fresh", "resumed" (an unfinished run of the same flags) or "finished".
     """
 
-    def __init__(self, path: pathlib.Path, state: State, lock: IO[bytes] | None):
+    def __init__(self, path: pathlib.Path, state: State, lock: RunLock | None):
         self.path = path
         self.state: State = state
         self._lock = lock
         self._log = MetricsLog(path)
         self._begun = time.monotonic()
+        # The log's last line may be older than what the lock says, or the lock be gone.
+        self._before = max(self._log.seconds, lock.seconds if lock else 0.0)
+        if lock:
+            lock.count(self._before)
 
     @classmethod
     def inspect(
@@ -138,6 +138,7 @@ class RunDirectory:
             # Another process may have finished or begun a run before the lock was ours.
             state = cls.inspect(path, flags, name=name, overwrite=overwrite)
             if state == "fresh":
+                lock.seconds = 0.0
                 _clear(path)
                 write_json(path / RUN, {"experiment": name, "flags": _flags_json(flags), **_now()})
             elif state == "resumed":
@@ -146,7 +147,7 @@ class RunDirectory:
                 write_json(path / RUN, record)
             return cls(path, state, lock)
         except BaseException:
-            _release(lock)
+            lock.close()
             raise
 
     @property
@@ -167,7 +168,7 @@ class RunDirectory:
     @property
     def seconds(self) -> float:
         """Seconds of work so far, those of earlier, killed processes included."""
-        return self._log.seconds + time.monotonic() - self._begun
+        return self._before + time.monotonic() - self._begun
 
     def record(self) -> dict[str, Any]:
         """What run.json says: experiment, flags, versions, devices, revision."""
@@ -279,9 +280,12 @@ class RunDirectory:
 
     def close(self) -> None:
         """Flush the metrics and let other processes at the directory."""
-        self._log.close()
-        _release(self._lock)
-        self._lock = None
+        try:
+            self._log.close()
+        finally:  # the log's last words may not fit on the disk
+            if self._lock is not None:
+                self._lock.close()
+            self._lock = None
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -360,25 +364,11 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _acquire(path: pathlib.Path) -> IO[bytes] | None:
-    """Lock the directory for this process; None where locks are not supported."""
-    if fcntl is None:
-        return None
-    lock = (path / _LOCK).open("wb")
+def _acquire(path: pathlib.Path) -> RunLock:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return RunLock(path / _LOCK)
     except BlockingIOError:
-        lock.close()
         raise ValueError(f"workdir {path}: another process is writing there") from None
-    except OSError:  # some network file systems have no locks
-        lock.close()
-        return None
-    return lock
-
-
-def _release(lock: IO[bytes] | None) -> None:
-    if lock is not None:
-        lock.close()  # closing the file gives the lock up
 
 
 def _clear(path: pathlib.Path) -> None:

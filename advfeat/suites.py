@@ -12,6 +12,8 @@ from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn
 
 TARGETS = 9  # AutoAttack's
+QUICK_GATE = 0.1  # of the clean margin; BUILD_NOTES.md, "Evaluation", says how it was chosen
+L1_TARGETS = 5  # AutoAttack's of targeted APGD in the standard suite in L1; FAB keeps nine there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +23,14 @@ class Suite:
     Attributes:
       name: of the suite.
       attacks: by name.
+      gates: for attacks that are given contested images only, the least gate; see
+        `advfeat.contested`.
       notes: `(code, sentence)` of everything that differs from what the name promises.
     """
 
     name: str
     attacks: dict[str, AttackFn]
+    gates: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
@@ -41,8 +46,7 @@ class _Maker:
         if ("replaced", sentence) not in self.notes:
             self.notes.append(("replaced", sentence))
 
-    def _targets(self) -> int:
-        wanted = 5 if self._l1 else TARGETS
+    def _targets(self, wanted: int = TARGETS) -> int:
         return min(wanted, self._classes - 1)
 
     def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
@@ -58,27 +62,30 @@ class _Maker:
         self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
         return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
 
-    def apgd_targeted(self) -> AttackFn:
-        """The targeted DLR needs four classes."""
+    def apgd_targeted(self, steps: int = 100, targets: int | None = None) -> AttackFn:
+        """The targeted DLR needs four classes; in L1 fewer targets, as the authors have it."""
+        targets = self._targets(targets or (L1_TARGETS if self._l1 else TARGETS))
         if self._classes >= 4:
-            return _make("apgd_targeted", self._threat, targets=self._targets())
+            return _make("apgd_targeted", self._threat, targets=targets, steps=steps)
         self._note(
             f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
             "ascends the margin towards each target instead."
         )
-        return _make("apgd_targeted", self._threat, targets=self._targets(), loss="margin")
+        return _make(
+            "apgd_targeted", self._threat, targets=targets, steps=steps, loss="margin"
+        )
 
     def fab(self, restarts: int = 1) -> AttackFn:
         """The boundary of every class at every step."""
         return _make("fab", self._threat, restarts=restarts)
 
-    def fab_targeted(self) -> AttackFn:
+    def fab_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
         """The boundary of one class after the other."""
-        return _make("fab_targeted", self._threat, targets=self._targets())
+        return _make("fab_targeted", self._threat, targets=self._targets(targets), steps=steps)
 
-    def square(self) -> AttackFn:
+    def square(self, steps: int = 5000) -> AttackFn:
         """Scores only."""
-        return _make("square", self._threat)
+        return _make("square", self._threat, steps=steps)
 
 
 _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
@@ -93,14 +100,25 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
         "apgd_dlr": make.apgd_dlr(restarts=5),
         "fab": make.fab(restarts=5),
         "square": make.square(),
-        "apgd_targeted": make.apgd_targeted(),
+        "apgd_targeted": make.apgd_targeted(targets=TARGETS),
         "fab_targeted": make.fab_targeted(),
     },
     "rand": lambda make: {
         "apgd_ce": make.apgd_ce(eot=20),
         "apgd_dlr": make.apgd_dlr(eot=20),
     },
+    # The standard attacks, each first in short on every image that stands.
+    "quick": lambda make: {
+        "apgd_ce": make.apgd_ce(),
+        "apgd_targeted_short": make.apgd_targeted(steps=20, targets=3),
+        "fab_targeted_short": make.fab_targeted(steps=20, targets=3),
+        "square_short": make.square(steps=500),
+        "apgd_targeted": make.apgd_targeted(),
+        "fab_targeted": make.fab_targeted(),
+        "square": make.square(),
+    },
 }
+_GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QUICK_GATE)}
 SUITES = ("autoattack", *_VERSIONS)
 """Names of suites; `autoattack` is another one of `standard`."""
 
@@ -123,14 +141,34 @@ def resolve(
     if isinstance(suite, Mapping):
         if not suite:
             raise ValueError("suite must name at least one attack")
+        for name, attack in suite.items():
+            if not isinstance(name, str):
+                raise ValueError(f"suite must map names to attacks, got the name {name!r}")
+            if not callable(attack):
+                raise ValueError(f"suite[{name!r}] must be an attack, got {attack!r}")
         return Suite("custom", dict(suite))
+    if not isinstance(suite, Iterable):
+        raise ValueError(
+            f"suite must be a name, names, or attacks by name as in {{'mine': attack}}, got a "
+            f"{type(suite).__name__}"
+        )
     names = [suite] if isinstance(suite, str) else list(suite)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"suite must list names of attacks, got a {type(name).__name__}; for attacks of "
+                "your own write {'mine': attack}"
+            )
     if len(names) == 1 and names[0] in SUITES:
         name = "standard" if names[0] == "autoattack" else names[0]
         maker = _Maker(threat, num_classes)
-        return Suite(name, _VERSIONS[name](maker), maker.notes)
+        gates = _GATES.get(name, {})
+        return Suite(name, _VERSIONS[name](maker), gates=gates, notes=maker.notes)
     if not names:
         raise ValueError("suite must name at least one attack")
+    together = [name for name in names if name in SUITES]
+    if together:
+        raise ValueError(f"suite {together[0]!r} must stand alone, got {', '.join(names)}")
     unknown = [name for name in names if name not in ATTACKS]
     if unknown:
         known = ", ".join((*SUITES, *ATTACKS))
@@ -142,7 +180,7 @@ def resolve(
         name: getattr(maker, name)() if hasattr(maker, name) else _make(name, threat)
         for name in names
     }
-    return Suite("custom", attacks, maker.notes)
+    return Suite("custom", attacks, notes=maker.notes)
 
 
 def _make(name: str, threat: ThreatModel, **options: Any) -> AttackFn:

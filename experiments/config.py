@@ -216,9 +216,10 @@ def check_linf_eps(norm: str, **eps: float | Sequence[float]) -> None:
     for name, value in eps.items():
         for item in value if isinstance(value, Sequence) else (value,):
             if norm == "linf" and item > 1:
+                shown = format_eps(item)
+                hint = f"; for {shown} grey levels write {shown}/255" if math.isfinite(item) else ""
                 raise UsageError(
-                    f"flag --{name}={format_eps(item)}: must be at most 1 for linf, pixels lie in "
-                    f"[0, 1]; for {format_eps(item)} grey levels write {format_eps(item)}/255"
+                    f"flag --{name}={shown}: must be at most 1 for linf, pixels lie in [0, 1]{hint}"
                 )
 
 

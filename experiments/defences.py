@@ -24,19 +24,21 @@ from advfeat.checkpoints import Network
 from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
-from advfeat.suite import SuiteResult, evaluate
+from advfeat.suite import evaluate
 from advfeat.suites import SUITES
 from advfeat.training import Fit
 from advfeat.types import Array, ModelFn
+from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag, format_eps
-from experiments.networks import Recipe, spec_for
+from experiments.networks import spec_for
 from experiments.presets import preset_for
+from experiments.recipes import Recipe
 
 SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
 PLAIN, ROBUST = "no defence", "adversarial training"
-IN_ONE_PICTURE = 10
+IN_ONE_PICTURE = 7  # labels of more would touch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -291,20 +293,20 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
             Picture(
                 path=figures.save(figure, run.figure(f"defences_{number}")),
                 alt="Bars of accuracy under FGSM and under the suite for each network",
-                caption="Strong: what FGSM reports. Hatched: what the suite leaves of it.",
+                caption="Blue: what FGSM reports. Grey: what the suite leaves of it.",
             )
         )
     table = Table(
         caption="Accuracy, 95 % intervals over test points",
-        columns=["network", "clean", "FGSM", "suite", "warnings", "outcome"],
+        columns=["network", "outcome", "clean", "FGSM", "suite", "warnings"],
         rows=[
             [
                 SHOWN.get(name, name),
+                _outcome(entry, name),
                 entry["clean_accuracy"],
                 entry["fgsm_accuracy"],
                 entry["robust_accuracy"],
                 ", ".join(entry["codes"]) or None,
-                _outcome(entry, name),
             ]
             for name, entry in found.items()
         ],

@@ -11,15 +11,18 @@ the images it had not decided. Time and numbers stand in BUILD_NOTES.md, "Evalua
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 import advfeat
 from advfeat import data, measures
-from advfeat.attacks import ATTACKS
+from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.checks import check_logits
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.suites import SUITES, resolve
@@ -27,7 +30,7 @@ from advfeat.threat import ThreatModel, threat_model
 from experiments import evaluate_report, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
-from experiments.evaluate_journal import Journal
+from experiments.evaluate_journal import Journal, check_same_problem, fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +60,18 @@ class Config(BaseConfig):
             if getattr(self, name) is None:
                 raise ValueError(f"flag --{name} is missing")
         check_linf_eps(self.norm, eps=self.eps or 0.0)
+        given = f"flag --attack={','.join(self.attack)}"
         suites = [name for name in self.attack if name in SUITES]
         if suites and len(self.attack) > 1:
-            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
+            raise ValueError(f"{given}: the suite {suites[0]} stands alone")
         if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
+            raise ValueError(f"{given}: names one twice")
+        for name in self.attack:
+            if self.norm not in NORMS_OF.get(name, (self.norm,)):
+                raise ValueError(
+                    f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
+                    f"not for {self.norm}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,7 @@ class Plan:
       class_names: of the data set.
       threat: the threat model.
       suite: names of the attacks, or of a suite.
+      fingerprint: of the network's weights and of the images.
     """
 
     network: Network
@@ -85,6 +96,7 @@ class Plan:
     class_names: tuple[str, ...]
     threat: ThreatModel
     suite: tuple[str, ...]
+    fingerprint: str
 
 
 def prepare(config: Config) -> Plan:
@@ -100,27 +112,44 @@ def prepare(config: Config) -> Plan:
         reference=config.checkpoint,
     )
     threat = threat_model(config.norm, config.eps)
-    suite = ("fgsm", "pgd") if config.dry_run else config.attack
-    resolve(suite, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    _check_eps_scale(config, threat, dataset.input_shape)
+    resolve(config.attack, threat, num_classes=dataset.num_classes)  # says now what cannot be
     test = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )
+    images = data.unit(test.image)
+    logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
+    check_logits(logits, name=f"checkpoint {config.checkpoint}")
+    known = fingerprint([*jax.tree.leaves(network.variables), images, test.label, test.id])
+    if not config.overwrite:
+        check_same_problem(config.workdir, known)
     return Plan(
         network=network,
-        images=data.unit(test.image),
+        images=images,
         labels=test.label,
         ids=test.id,
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=suite,
+        suite=("fgsm", "pgd") if config.dry_run else config.attack,
+        fingerprint=known,
     )
+
+
+def _check_eps_scale(config: Config, threat: ThreatModel, shape: tuple[int, int, int]) -> None:
+    widest, eps = threat.norm.diameter(math.prod(shape)), float(threat.eps)
+    if widest < eps < math.inf:
+        raise ValueError(
+            f"flag --eps={eps:g}: must be at most {widest:.4g}, or inf, for {config.norm} and "
+            f"images of {'x'.join(map(str, shape))}, no two of which are further apart; an eps in "
+            "grey levels has to be divided by 255"
+        )
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Attacks, looks for reasons not to believe it, draws and reports."""
     fn = plan.network.model_fn()
     root = jax.random.key(config.seed)
-    with Journal(run) as journal:
+    with Journal(run, plan.fingerprint) as journal:
         result = advfeat.evaluate(
             stream(root, "suite"),
             fn,
@@ -135,8 +164,14 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             done=journal.done,
             on_part=journal.part,
             on_attack=journal.attack,
+            on_check=journal.check,
         )
         seconds = journal.seconds()
+    attacks = [
+        dataclasses.replace(part, seconds=seconds.get(part.name, part.seconds))
+        for part in result.attacks
+    ]
+    result = dataclasses.replace(result, attacks=tuple(attacks))
     print(result)
     run.save_arrays(
         "adversarial",
@@ -172,7 +207,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 "fooled": int(part.fooled.sum()),
                 "forward_passes": part.forward_passes,
                 "gradients": part.gradients,
-                "seconds": seconds.get(part.name, part.seconds),
+                "seconds": part.seconds,
             }
             for part in result.attacks
         },
@@ -194,19 +229,22 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     if not np.isfinite(eps) or eps == 0:
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
-    sweep = advfeat.evaluate_epsilons(
-        key,
-        lambda e: advfeat.pgd(threat_model(norm, e), steps=steps),
-        fn,
-        images,
-        labels,
-        grid,
-        batch_size=config.batch_size,
-    )
-    by_step = advfeat.loss_by_step(
-        key, advfeat.pgd(plan.threat, steps=2 * steps), fn, images, labels,
-        batch_size=config.batch_size,
-    )
+    with tqdm(total=len(grid) * len(labels), desc="curves", unit="image") as bar:
+        sweep = advfeat.evaluate_epsilons(
+            key,
+            lambda e: advfeat.pgd(threat_model(norm, e), steps=steps),
+            fn,
+            images,
+            labels,
+            grid,
+            batch_size=config.batch_size,
+            advance=bar.update,
+        )
+        by_step = advfeat.loss_by_step(
+            key, advfeat.pgd(plan.threat, steps=2 * steps), fn, images, labels,
+            batch_size=config.batch_size,
+        )
+        bar.update(len(labels))
     return {
         "examples": len(labels),
         "accuracy_by_eps": [

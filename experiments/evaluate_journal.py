@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pathlib
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -10,9 +14,37 @@ import numpy as np
 from tqdm import tqdm
 
 from advfeat.results import RunDirectory
-from advfeat.suite import Part
+from advfeat.verdicts import Part
 
-SAVE_SECONDS = 30.0  # a kill loses at most this much work
+SAVE_SECONDS = 10.0  # a kill loses what was decided in so much time, and the images in flight
+
+
+def fingerprint(arrays: Iterable[Any]) -> str:
+    """What tells one network and its images from others: a digest of shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        host = np.asarray(array)
+        digest.update(f"{host.shape} {host.dtype};".encode())
+        digest.update(np.ascontiguousarray(host).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
+    """Refuses to go on with verdicts on another network or other images.
+
+    The flags are the same, or the run would not be gone on with; but a checkpoint may have been
+    trained anew, and data prepared anew, under the same name.
+
+    Raises:
+      ValueError: saying so.
+    """
+    for path in sorted(pathlib.Path(workdir).glob("parts/*.npz"))[:1]:
+        with np.load(path) as saved:
+            if "problem" not in saved.files or str(saved["problem"]) != problem:
+                raise ValueError(
+                    f"workdir {workdir} holds verdicts on another network or other images than "
+                    "--checkpoint and --dataset hold now; choose another workdir, or --overwrite"
+                )
 
 
 class Journal:
@@ -22,8 +54,8 @@ class Journal:
       done: what earlier processes had decided, by attack.
     """
 
-    def __init__(self, run: RunDirectory):
-        self._run = run
+    def __init__(self, run: RunDirectory, problem: str):
+        self._run, self._problem = run, problem
         self.done: dict[str, Part] = {}
         self._seconds: dict[str, float] = {}
         self._count = 0
@@ -42,6 +74,7 @@ class Journal:
         self._waiting: list[Part] = []
         self._since = time.perf_counter()
         self._bar: Any = None
+        self._checks: Any = None
 
     def attack(self, name: str, count: int) -> None:
         """An attack begins on so many images."""
@@ -49,6 +82,7 @@ class Journal:
         self._name, self._since = name, time.perf_counter()
         known = len(self.done[name].rows) if name in self.done else 0
         self._bar = tqdm(total=count, initial=known, desc=name, unit="image")
+        self._finish_if_complete()
 
     def part(self, name: str, part: Part) -> None:
         """Some images have just been decided."""
@@ -56,11 +90,26 @@ class Journal:
         self._bar.update(len(part.rows))
         if time.perf_counter() - self._since > SAVE_SECONDS:
             self._flush()
+        self._finish_if_complete()
+
+    def check(self, name: str) -> None:
+        """A check begins; on a large network they take minutes."""
+        self._finish()
+        if self._checks is None:
+            self._checks = tqdm(desc="checks", unit="check")
+        else:
+            self._checks.update()
+        self._checks.set_postfix_str(name)
 
     def seconds(self) -> dict[str, float]:
         """Wall time by attack, over all processes of the run."""
         self._finish()
         return dict(self._seconds)
+
+    def _finish_if_complete(self) -> None:
+        # At once: what comes next (checks, after the last attack) is not this attack's time.
+        if self._bar.n >= self._bar.total:
+            self._finish()
 
     def _flush(self) -> None:
         now = time.perf_counter()
@@ -70,7 +119,12 @@ class Journal:
             return
         joined = Part(*(np.concatenate(c) for c in zip(*self._waiting, strict=True)))
         fooled = int(joined.fooled.sum())
-        arrays = {**joined._asdict(), "attack": np.str_(self._name), "seconds": passed}
+        arrays = {
+            **joined._asdict(),
+            "attack": np.str_(self._name),
+            "seconds": passed,
+            "problem": np.str_(self._problem),
+        }
         self._run.save_arrays(f"parts/{self._count:05d}", arrays, {"attack": self._name})
         self._run.log(
             self._count, stage=f"attack/{self._name}", decided=len(joined.rows), fooled=fooled
@@ -95,3 +149,6 @@ class Journal:
     ) -> None:
         # What was decided before an error or Ctrl-C is kept as well.
         self._finish()
+        if self._checks is not None:
+            self._checks.update()
+            self._checks.close()

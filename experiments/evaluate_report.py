@@ -10,7 +10,7 @@ import advfeat
 from advfeat import figures
 from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
 from advfeat.results import RunDirectory
-from advfeat.suite import SuiteResult
+from advfeat.verdicts import SuiteResult
 from experiments.config import format_eps
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def write(
     """Writes the figures and `report.html`."""
     sections = [
         Section("Accuracy, attack by attack", _attacks(config, run, summary)),
-        Section("When not to believe it", _warnings(summary)),
+        Section("When not to believe it", _warnings(config, summary)),
         Section("How the attacks went", _curves(config, plan, run, summary)),
     ]
     gallery = _gallery(plan, run, result)
@@ -58,7 +58,7 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
                 else "This number is not to be believed before they are explained."
             )
         )
-    elif config.checks:
+    elif config.checks and not config.dry_run:
         told.append("None of the checks for a number not to be believed found anything.")
     else:
         told.append("No check was made for signs that the number should not be believed.")
@@ -81,15 +81,16 @@ def _attacks(
             format_seconds(part["seconds"]),
         ])
     rows.append(["worst case", summary["robust_accuracy"], None, None, None, None, None])
-    shown = {
-        "clean": {"accuracy": summary["clean_accuracy"]},
-        **{
-            name.replace("_", "\n"): {"accuracy": part["robust_accuracy"]}
-            for name, part in summary["attacks"].items()
-        },
-        "worst\ncase": {"accuracy": summary["robust_accuracy"]},
+    accuracies = {
+        "clean": summary["clean_accuracy"],
+        **{name: part["robust_accuracy"] for name, part in summary["attacks"].items()},
+        "worst_case": summary["robust_accuracy"],
     }
-    chart = figures.bars(shown, ylabel="accuracy")
+    # Bars of different names, which say what they are below: no legend is needed.
+    chart = figures.bars(
+        {name.replace("_", "\n"): {name: value} for name, value in accuracies.items()},
+        ylabel="accuracy",
+    )
     return [
         Table(
             caption=f"Accuracy after each attack, {order}; 95 % intervals over images. Passes are "
@@ -101,16 +102,23 @@ def _attacks(
         Picture(
             path=figures.save(chart, run.figure("attacks")),
             alt="Accuracy after each attack",
-            caption="The same as bars.",
+            caption="The same as bars, with the same intervals.",
         ),
     ]
 
 
-def _warnings(summary: dict[str, Any]) -> list[str | Table | Picture]:
+def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Picture]:
+    looked = (
+        "All checks were made."
+        if config.checks and not config.dry_run
+        else "Only eps, the form of the outputs and refused claims were looked at."
+    )
     if not summary["warnings"]:
-        return ["Nothing was found that speaks against the number."]
+        return [f"Nothing was found that speaks against the number. {looked}"]
     rows = [[warned["code"], warned["sentence"]] for warned in summary["warnings"]]
-    return [Table(caption="What was seen, and what it means", columns=["sign", ""], rows=rows)]
+    return [
+        Table(caption=looked, columns=["warning", "what was seen, and what it means"], rows=rows)
+    ]
 
 
 def _curves(
@@ -139,13 +147,13 @@ def _curves(
             path=figures.save(sweep, run.figure("epsilons")),
             alt="Accuracy against eps",
             caption=f"PGD on {count} images: right on the clean image and at this eps and every "
-            "smaller one. A sound measurement falls to 0 as eps grows.",
+            "smaller one, with 95 % intervals. A sound measurement falls to 0 as eps grows.",
         ),
         Picture(
             path=figures.save(losses, run.figure("losses")),
             alt="Loss against steps",
-            caption=f"PGD on {count} images. A curve that still rises at its end asks for more "
-            "steps.",
+            caption=f"PGD on {count} images: the mean loss of the best point so far. A curve that "
+            "still rises at its end asks for more steps.",
         ),
     ]
 
@@ -154,6 +162,8 @@ def _gallery(plan: Plan, run: RunDirectory, result: SuiteResult) -> list[str | T
     fooled = np.flatnonzero(result.fooled_by >= 0)
     if not len(fooled):
         return []
+    if plan.images.shape[-1] not in (1, 3):
+        return [f"Images of {plan.images.shape[-1]} channels cannot be shown."]
     # The first of each attack, then the second …: the first attack fools most.
     turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
             for k in range(len(fooled))]
@@ -175,15 +185,18 @@ def _gallery(plan: Plan, run: RunDirectory, result: SuiteResult) -> list[str | T
             label=plan.class_names[plan.labels[row]],
             new_label=says(1, place)[0],
             networks={"the network": (says(0, place), says(1, place))},
+            note=result.attacks[result.fooled_by[row]].name,
         )
         for place, row in enumerate(rows)
     ]
-    strip = figures.example_strip(examples, norm=plan.threat.norm.name)
-    names = ", ".join(dict.fromkeys(result.attacks[result.fooled_by[row]].name for row in rows))
+    strip = figures.example_strip(
+        examples, norm=plan.threat.norm.name, names=("true class", "taken for")
+    )
     return [
         Picture(
             path=figures.save(strip, run.figure("gallery")),
             alt="Images, what was added to them, and what the network then says",
-            caption=f"Images fooled by {names}.",
+            caption=f"{len(rows)} of the {len(fooled)} fooled images, with the attack that did it "
+            "and the network's confidence.",
         )
     ]

@@ -15,24 +15,46 @@ An experiment is three functions::
     if __name__ == "__main__":
         runner.main(run, Config, __doc__)
 
-Whatever is wrong with the user's input shows in ``prepare`` and ends with one line and exit code
-2. What goes wrong in ``work`` is a traceback, and leaves a run that the same command resumes.
+How a command ends, always with one line on stderr where the code is not 0:
+
+====  ============================================================================================
+0     finished, now or before
+1     it cannot go on: the disk is full or not to be written to, or the loss is no number
+2     wrong input (it shows in ``prepare``, before anything is written)
+130   Ctrl-C
+143   SIGTERM, as a cluster sends before it takes the machine back; a training has been saved
+====  ============================================================================================
+
+Any other error in ``work`` is a bug and a traceback. After all of them but 2 the same command goes
+on from what is there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from advfeat.results import RunDirectory
+from advfeat.training import NotFinite
+from experiments import stopping
 from experiments.config import Config, HelpRequested, UsageError, parse
 
 C = TypeVar("C", bound=Config)
 Inputs = TypeVar("Inputs")
 
+FAILED, USAGE = 1, 2
 INTERRUPTED = 130  # the shells' code for an end by Ctrl-C
+_PLACE = {  # errors of the place that is written to, which no change of the flags would mend
+    code for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
+    if (code := getattr(errno, name, None)) is not None
+}  # fmt: skip
+
+
+class CannotGoOn(RuntimeError):
+    """The work stopped for a reason that one line says; the same command goes on."""
 
 
 def execute(
@@ -59,6 +81,7 @@ def execute(
     Raises:
         UsageError: The config, the run directory or what ``prepare`` read cannot be used.
             Nothing has been written.
+        CannotGoOn: The disk is full or cannot be written to, or a loss is no number.
     """
     place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
     try:
@@ -68,6 +91,25 @@ def execute(
         run = RunDirectory.open(config.workdir, config.identity(), **place)
     except (ValueError, OSError, ImportError) as error:
         raise UsageError(_one_line(error)) from error
+    try:
+        return _do(config, inputs, run, work, name)
+    except NotFinite as error:
+        raise CannotGoOn(_one_line(error)) from error
+    except OSError as error:
+        if error.errno not in _PLACE:
+            raise
+        raise CannotGoOn(
+            f"{run.path}: {_one_line(error)}; once that is mended, the same command goes on"
+        ) from error
+
+
+def _do(
+    config: C,
+    inputs: Inputs | None,
+    run: RunDirectory,
+    work: Callable[[C, Inputs, RunDirectory], Mapping[str, Any]],
+    name: str,
+) -> dict[str, Any]:
     with run:
         if run.state == "finished":
             print(f"{run.path} holds this run, finished (--overwrite starts afresh)")
@@ -96,11 +138,11 @@ def main(
         arguments: The command line without the program; default: this process's.
 
     Raises:
-        SystemExit: Code 2 after one line on stderr for a wrong flag or unusable input; 130
-            after Ctrl-C.
+        SystemExit: With a code of this module's docstring, after one line on stderr.
     """
     try:
-        run(parse(config_class, sys.argv[1:] if arguments is None else arguments, doc))
+        with stopping.listening():
+            run(parse(config_class, sys.argv[1:] if arguments is None else arguments, doc))
     except HelpRequested as help_text:
         try:
             print(help_text, flush=True)
@@ -108,7 +150,13 @@ def main(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
         print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(USAGE)
+    except CannotGoOn as error:
+        print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
+        sys.exit(FAILED)
+    except stopping.Terminated:
+        print(f"\n{_program()}: terminated; the same command goes on", file=sys.stderr)
+        sys.exit(stopping.TERMINATED)
     except KeyboardInterrupt:
         print(f"\n{_program()}: interrupted; the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)

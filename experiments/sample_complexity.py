@@ -28,8 +28,8 @@ from experiments import (
     sweeps,
 )
 from experiments.config import check_linf_eps, flag
-from experiments.networks import Recipe
 from experiments.presets import preset_for
+from experiments.recipes import Recipe
 from experiments.sweeps import Hits, Job, Points, SweepConfig
 
 KINDS = ("standard", "adversarial")

@@ -26,8 +26,9 @@ from advfeat.types import AttackFn
 from experiments import networks
 from experiments.config import Config as BaseConfig
 from experiments.config import flag
-from experiments.networks import Recipe, spec_for
+from experiments.networks import spec_for
 from experiments.presets import Preset, chosen
+from experiments.recipes import Recipe
 
 Hits = dict[str, np.ndarray]
 """What was measured of one network: name to `[N]` bool."""

@@ -2,10 +2,12 @@
 
     pip install -e ".[peers]"
     python tests/bench_autoattack.py --checkpoint=RUN --dataset=mnist --norm=linf --eps=0.1 \
-        --num_examples=1000 --peers=torchattacks [--authors=CLONE_OF_fra31/auto-attack]
+        --num_examples=1000 --suites=quick,standard --peers=torchattacks \
+        [--authors=CLONE_OF_fra31/auto-attack]
 
-Prints one JSON object per line: robust accuracy, wall time with everything in it (compilation,
-loading of code apart), and how many points the verdicts differ on. Not a test: nothing is asserted.
+Prints one JSON object per line: robust accuracy, wall and processor time with everything in it
+(compilation too, loading of code apart), and how many points' verdicts differ from the first
+one's. Not a test: nothing is asserted.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import io
 import json
 import sys
 import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -28,32 +31,41 @@ from experiments.config import parse_eps
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
-def ours(network, threat, x, y, batch_size, seed):
+def ours(network, threat, x, y, batch_size, seed, suite="standard"):
     """Ours: robust flags, adversarial images, extra facts."""
     found = advfeat.evaluate(
-        jax.random.key(seed), network.model_fn(), x, y, threat=threat, suite="standard",
+        jax.random.key(seed), network.model_fn(), x, y, threat=threat, suite=suite,
         batch_size=batch_size, checks=False,
     )
     parts = {
         part.name: {
             "robust": float(part.robust.mean()), "seconds": round(part.seconds, 1),
             "forward": part.forward_passes, "backward": part.gradients,
+            "tried": int(part.tried.sum()),
         }
         for part in found.attacks
     }
     return found.robust, found.adversarial, {"attacks": parts}
 
 
-def torchattacks_(network, threat, x, y, batch_size, seed):
-    """torchattacks' AutoAttack."""
+def torchattacks_(network, threat, x, y, batch_size, seed, steps=None):
+    """torchattacks' AutoAttack; its own default is 10 steps where the standard suite has 100."""
     import torchattacks
 
     torch.manual_seed(seed)
     model = Mirror(network).eval()
-    attack = torchattacks.AutoAttack(
-        model, norm=NORMS[threat.norm.name], eps=float(threat.eps), version="standard",
-        n_classes=len(network.spec.class_names), seed=seed,
-    )
+    where = {"norm": NORMS[threat.norm.name], "eps": float(threat.eps), "seed": seed}
+    classes = len(network.spec.class_names)
+    attack = torchattacks.AutoAttack(model, version="standard", n_classes=classes, **where)
+    if steps is not None:
+        attack = torchattacks.MultiAttack([
+            torchattacks.APGD(model, steps=steps, loss="ce", n_restarts=1, **where),
+            torchattacks.APGDT(model, steps=steps, n_classes=classes, n_restarts=1, **where),
+            torchattacks.FAB(
+                model, steps=steps, multi_targeted=True, n_classes=classes, n_restarts=1, **where
+            ),
+            torchattacks.Square(model, n_queries=5000, n_restarts=1, **where),
+        ])
     found = [
         from_torch(attack(to_torch(x[i : i + batch_size]), torch.from_numpy(y[i : i + batch_size])))
         for i in range(0, len(x), batch_size)
@@ -94,7 +106,8 @@ def main():
     parser.add_argument("--num_examples", type=int, default=1000)
     parser.add_argument("--batch_size", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peers", default="torchattacks")
+    parser.add_argument("--suites", default="standard,quick")
+    parser.add_argument("--peers", default="torchattacks,torchattacks_100")
     parser.add_argument("--authors", default=None)
     args = parser.parse_args()
     network = load_network(args.checkpoint)
@@ -102,17 +115,19 @@ def main():
     test = data.subset(data.load(args.dataset, classes=classes).test, args.num_examples, seed=0)
     x, y = data.unit(test.image), test.label.astype(np.int64)
     threat = advfeat.threat_model(args.norm, args.eps)
-    runs = {"advfeat": ours}
-    if "torchattacks" in args.peers:
-        runs["torchattacks"] = torchattacks_
+    runs = {f"advfeat {suite}": partial(ours, suite=suite) for suite in args.suites.split(",")}
+    first = next(iter(runs))
+    peers = {"torchattacks": torchattacks_, "torchattacks_100": partial(torchattacks_, steps=100)}
+    runs |= {name: run for name, run in peers.items() if name in args.peers.split(",")}
     if args.authors:
         runs["authors"] = authors(args.authors)
     fn, robust = network.model_fn(), {}
     clean = advfeat.accuracy(fn, x, y)
     for name, run in runs.items():
-        begun = time.perf_counter()
+        begun, processor = time.perf_counter(), time.process_time()
         flags, found, rest = run(network, threat, x, y, args.batch_size, args.seed)
         seconds = time.perf_counter() - begun
+        processor = time.process_time() - processor
         if flags is None:
             flags = advfeat.accuracy(fn, np.clip(found, 0, 1), y) & clean
         robust[name] = flags
@@ -120,8 +135,8 @@ def main():
         print(json.dumps({
             "who": name, "points": len(x), "clean": float(clean.mean()),
             "robust": float(flags.mean()), "seconds": round(seconds, 1),
-            "farthest": float(far.max()),
-            "differs_from_ours": int((flags != robust["advfeat"]).sum()),
+            "processor_seconds": round(processor, 1), "farthest": float(far.max()),
+            "differs_from_first": int((flags != robust[first]).sum()),
             **rest,
         }), flush=True)
 

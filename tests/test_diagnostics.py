@@ -20,8 +20,9 @@ from broken_defences import (
 import advfeat
 from advfeat import defences, diagnostics
 from advfeat.attacks import ATTACKS
-from advfeat.suite import SuiteResult, evaluate
+from advfeat.suite import evaluate
 from advfeat.types import AttackResult, Best, randomised
+from advfeat.verdicts import SuiteResult
 
 KEY = jax.random.key(0)
 THREAT = advfeat.linf(0.2)
@@ -170,9 +171,15 @@ def test_an_eps_in_grey_levels(norm, eps, warned):
     assert flagged(diagnostics.eps_scale, case) == ({"eps_scale"} if warned else set())
 
 
-def test_an_eps_in_grey_levels_is_never_trusted():
+@pytest.mark.parametrize("checks", [True, False])
+def test_an_eps_in_grey_levels_is_never_trusted(checks):
     fn, x, y = problem()
-    found = evaluate(KEY, fn, x, y, threat=advfeat.linf(8.0), suite="pgd")
+    made = []
+    found = evaluate(
+        KEY, fn, x, y, threat=advfeat.linf(8.0), suite="pgd", checks=checks, on_check=made.append
+    )
+    wanted = diagnostics.CHECKS if checks else diagnostics.FREE
+    assert made == [check.__name__ for check in wanted]
     assert not found.robust.any()
     assert "eps_scale" in codes(found)
     assert not found.trusted
@@ -409,7 +416,8 @@ def others():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize(
-    ("norm", "eps"), [("linf", 0.08), ("linf", 0.15), ("l2", 0.5), ("l2", 1.0), ("l1", 1.0)]
+    ("norm", "eps"),
+    [("linf", 0.08), ("linf", 0.15), ("l2", 0.5), ("l2", 1.0), ("l1", 1.0), ("l1", 3.0)],
 )
 def test_no_false_alarm(others, name, norm, eps):
     x, y = digits(200)

@@ -1,14 +1,23 @@
 """`experiments.evaluate`: the summary, resuming after a kill, and what is refused."""
 
 import json
+import pathlib
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from advfeat.checkpoints import Network, load_network, save_network
-from experiments import evaluate, evaluate_journal, runner, train
+from advfeat.results import RunDirectory
+from advfeat.verdicts import Part
+from experiments import evaluate, evaluate_journal, evaluate_report, runner, train
+from experiments.config import UsageError
 from experiments.evaluate import Config
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,13 @@ def test_summary_report_and_arrays_agree(unbroken):
         assert (path / "figures" / f"{figure}.png").exists()
 
 
+def multiplied(network, factor, path):
+    """The network with its weights times a number, saved in `path`."""
+    loaded = load_network(network)
+    scaled = jax.tree.map(lambda leaf: leaf * factor, loaded.variables)
+    save_network(path, Network(loaded.spec, scaled, {}))
+
+
 class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
@@ -99,6 +115,90 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
         np.testing.assert_array_equal(a["fooled_by"], b["fooled_by"])
 
 
+def test_verdicts_on_another_network_are_not_gone_on_with(network, tmp_path, monkeypatch):
+    changing = str(tmp_path / "network")
+    multiplied(network, 1.0, changing)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_report, "write", dying)
+        with pytest.raises(Killed):
+            evaluate.run(config(tmp_path / "w", changing, num_examples=20))
+    multiplied(network, 0.9, changing)
+    before = (tmp_path / "w" / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="holds verdicts on another network or other images"):
+        evaluate.run(config(tmp_path / "w", changing, num_examples=20))
+    assert (tmp_path / "w" / "run.json").read_bytes() == before
+    afresh = config(tmp_path / "w", changing, num_examples=20, overwrite=True)
+    assert evaluate.run(afresh)["num_examples"] == 20
+
+
+def dying(*_):
+    raise Killed
+
+
+def test_an_attacks_seconds_end_with_its_last_image(tmp_path, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(evaluate_journal.time, "perf_counter", lambda: next(clock))
+    part = Part(np.arange(3), *[np.zeros(3, bool)] * 6)
+    with RunDirectory.open(tmp_path / "w", {}, name="evaluate") as run:
+        with evaluate_journal.Journal(run, "problem") as journal:
+            journal.attack("pgd", 3)
+            journal.part("pgd", part)
+            taken = journal.seconds()
+            for _ in range(50):
+                evaluate_journal.time.perf_counter()  # checks run
+            journal.check("growth")
+            assert journal.seconds() == taken
+        with evaluate_journal.Journal(run, "problem") as again:
+            np.testing.assert_array_equal(again.done["pgd"].rows, part.rows)
+            assert again.seconds() == taken
+
+
+FINISHED = ("broken", "whole")
+MOMENTS = ("apgd_ce:", "apgd_targeted:", "fab_targeted:", "square:", "checks:", "figures")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, tmp_path, norm):
+    """SIGKILL in the midst of every attack, of the checks and of the report."""
+    flags = [f"--norm={norm}", "--eps=0.1", "--num_examples=60", "--batch_size=16"]
+    command = [sys.executable, "-m", "experiments.evaluate", f"--checkpoint={network}", *flags]
+    rng = np.random.default_rng(0)
+
+    def start(name):
+        log = tmp_path / f"{name}.log"
+        with log.open("wb") as out:
+            made = subprocess.Popen(
+                [*command, f"--workdir={tmp_path / name}"], stderr=out, stdout=out, cwd=ROOT
+            )
+        return made, log
+
+    for moment in MOMENTS:
+        process, log = start("broken")
+        figures = tmp_path / "broken" / "figures"
+        while process.poll() is None:
+            if moment in log.read_text() or (moment == "figures" and figures.exists()):
+                time.sleep(rng.uniform(0, 3))
+                process.kill()
+                break
+            time.sleep(0.05)
+        process.wait()
+        assert not (tmp_path / "broken" / "summary.json").exists(), moment
+    for name in FINISHED:
+        process, log = start(name)
+        assert process.wait() == 0, log.read_text()
+    read = [json.loads((tmp_path / name / "summary.json").read_text()) for name in FINISHED]
+    for summary in read:
+        for key in ("wall_seconds", "peak_memory_bytes"):
+            summary.pop(key)
+        for attack in summary["attacks"].values():
+            attack.pop("seconds")
+    assert read[0] == read[1]
+    arrays = [dict(np.load(tmp_path / name / "adversarial.npz")) for name in FINISHED]
+    for key, value in arrays[0].items():
+        np.testing.assert_array_equal(value, arrays[1][key], err_msg=key)
+
+
 def test_each_attack_on_every_image(network, tmp_path, unbroken):
     found = evaluate.run(config(tmp_path / "each", network, each=True))
     assert found["robust_accuracy"] == unbroken[1]["robust_accuracy"]
@@ -116,12 +216,25 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgdd"], "must be"),
         (["--checkpoint={net}", "--eps=0.1", "--classes=1,2"], "knows the classes"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=ddn", "--norm=linf"], "l2"),
+        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,ddn"], "ddn is defined for --norm=l2"),
+        (["--checkpoint={net}", "--eps=0.1", "--attack=ddn", "--dry_run"], "defined for --norm=l2"),
+        (["--checkpoint={net}", "--eps=128", "--norm=l2"], "--eps=128: must be at most 8, or inf"),
+        (["--checkpoint={net}", "--eps=255", "--norm=l1"], "--eps=255: must be at most 64, or inf"),
+        (["--checkpoint={net}", "--eps=inf"], "--eps=inf: must be at most 1 for linf"),
+        (["--checkpoint={net}", "--eps=0.1", "--batch_size=0"], "--batch_size=0: must be a whole"),
         (["--checkpoint=/nowhere", "--eps=0.1"], "there is no directory"),
+        (["--checkpoint={net}", "--eps=0.1", "--dataset={npz}"], "takes images of (8, 8, 1)"),
+        (["--checkpoint={nan}", "--eps=0.1"], "must return finite logits, got NaN"),
     ],
 )
 def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, capsys):
-    arguments = [f"--workdir={tmp_path / 'w'}", *(flag.format(net=network) for flag in flags)]
+    names = {"net": network, "nan": tmp_path / "nan", "npz": tmp_path / "small.npz"}
+    if "{nan}" in flags[0]:
+        multiplied(network, np.nan, names["nan"])
+    if "{npz}" in flags[-1]:
+        images, labels = np.zeros((10, 4, 4, 1), np.uint8), np.arange(10)
+        np.savez(names["npz"], image=images, label=labels, test_image=images, test_label=labels)
+    arguments = [f"--workdir={tmp_path / 'w'}", *(flag.format(**names) for flag in flags)]
     with pytest.raises(SystemExit) as end:
         runner.main(evaluate.run, Config, None, arguments)
     assert end.value.code == 2
@@ -133,11 +246,7 @@ def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, 
 
 def test_a_network_that_knows_nothing_is_reported_all_the_same(network, tmp_path):
     """Zero weights: every gradient is zero, and the report must not call that robust."""
-
-
-    loaded = load_network(network)
-    dead = jax.tree.map(lambda leaf: leaf * 0, loaded.variables)
-    save_network(tmp_path / "dead", Network(loaded.spec, dead, {}))
+    multiplied(network, 0.0, tmp_path / "dead")
     found = evaluate.run(
         config(tmp_path / "w", str(tmp_path / "dead"), checks=True, num_examples=40)
     )

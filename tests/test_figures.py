@@ -115,6 +115,24 @@ def test_bars_stand_for_the_values():
     assert {"88", "11", "12", "52", "0.2", "–", "chance (10 %)", "the set"} <= set(written)
 
 
+@pytest.mark.parametrize("name", ["short", "apgd\ntargeted", "a name of many words"])
+def test_names_below_the_bars_do_not_run_into_each_other(name):
+    figure = figures.bars({f"{name}{i}": {"bar": 0.5} for i in range(9)})
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_strip_calls_the_classes_as_told_and_notes_the_attack():
+    image = np.zeros((2, 2, 1))
+    says = {"net": (("8", 0.9), ("7", 0.8))}
+    example = figures.Example(
+        original=image, perturbed=image, label="8", new_label="7", networks=says, note="apgd_ce"
+    )
+    strip = figures.example_strip([example], names=("true class", "taken for"))
+    assert {"true class: 8", "taken for: 7", "apgd_ce"} <= set(texts(strip))
+
+
 def test_the_result_stands_out_and_a_control_keeps_its_colour():
     colours = [patch.get_facecolor() for patch in figures.bars(GROUPS).axes[0].patches]
     assert colours[0] == colours[3] == to_rgba(style.PALETTE[0])

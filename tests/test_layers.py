@@ -11,10 +11,11 @@ LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
         "hyperplane"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
-    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites",
-        "defences", "diagnostics", "estimated", "theory"),
+    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
+        "contested", "defences", "diagnostics", "estimated", "theory"),
     3: ("models", "training"),
-    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report"),
+    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
+        "zoo", "locks", "training_checkpoints"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 FACE = 2  # the flat face may be imported wherever its layers may
@@ -87,7 +88,7 @@ def test_the_face_is_not_imported_from_below(path):
 
 ONLY_IN = {
     "flax": ("advfeat.models", "advfeat.training", "advfeat.checkpoints"),
-    "orbax": ("advfeat.checkpoints",),
+    "orbax": ("advfeat.checkpoints", "advfeat.training_checkpoints"),
     "tensorflow_datasets": ("advfeat.data",),
     "grain": ("advfeat.data",),
     "absl": ("experiments.config", "experiments.runner"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import gc
 import json
 import math
 import multiprocessing
@@ -10,6 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import textwrap
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +21,7 @@ import pytest
 from advfeat import files, logs, provenance
 from advfeat.results import RunDirectory
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = {"eps": 0.5, "seeds": (0, 1), "classes": None, "augment": True}
 
 
@@ -337,3 +341,55 @@ def test_revision_does_not_take_another_repository_for_ours(monkeypatch, tmp_pat
     (tmp_path / "site" / "advfeat").mkdir(parents=True)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert provenance.revision().startswith("advfeat ")
+
+
+WORKS = """
+    import sys, time
+    from advfeat import locks
+    locks.BEAT_SECONDS = 0.05
+    from advfeat.results import RunDirectory
+    run = RunDirectory.open(sys.argv[1], {}, name="toy")
+    time.sleep(0.5)
+    print(run.seconds, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_time_of_a_killed_process_counts_though_it_logged_nothing(tmp_path):
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WORKS), str(tmp_path)],
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    said = float(run.stdout.readline())
+    run.kill()
+    run.communicate()
+    with opened(tmp_path, {}) as again:
+        assert again.state == "resumed"
+        assert said - 0.4 < again.seconds < said + 60
+    with opened(tmp_path, {}, overwrite=True) as fresh:
+        assert fresh.seconds < said
+
+
+def test_a_run_left_open_and_forgotten_is_free(tmp_path):
+    opened(tmp_path).log(0, loss=1.0)
+    gc.collect()
+    assert opened(tmp_path).state == "resumed"
+
+
+def test_a_full_disk_leaves_no_half_file_and_lets_the_run_go(tmp_path, monkeypatch):
+    run = opened(tmp_path)
+    run.log(0, loss=1.0)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.save_arrays("big", {"a": np.zeros(3)}, {})
+    assert not [name for name in contents(tmp_path) if "big" in name]
+    with monkeypatch.context() as patch:
+        patch.setattr(logs.MetricsLog, "close", full)
+        with pytest.raises(OSError, match="No space left"):
+            run.close()
+    assert opened(tmp_path).state == "resumed"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat.suite import Part
 from advfeat.suites import SUITES, resolve
 from advfeat.types import AttackResult, Best
+from advfeat.verdicts import Part
 
 KEY = jax.random.key(0)
 
@@ -34,8 +34,9 @@ def problem(count=60, classes=5, wrong=6):
 
 def evaluate(x, y, *, classes=5, eps=0.2, **options):
     options = {"suite": ["fgsm", "pgd"], "checks": False, "batch_size": 16, **options}
-    fn = options.pop("model_fn", network(classes=classes))
-    return advfeat.evaluate(KEY, fn, x, y, threat=advfeat.l2(eps), **options)
+    fn, key = options.pop("model_fn", network(classes=classes)), options.pop("key", KEY)
+    threat = options.pop("threat", advfeat.l2(eps))
+    return advfeat.evaluate(key, fn, x, y, threat=threat, **options)
 
 
 def test_every_verdict_can_be_checked_from_the_outside():
@@ -142,6 +143,17 @@ def test_suites_hold_their_attacks_for_every_number_of_classes(suite, norm):
             assert targets <= classes - 1
 
 
+@pytest.mark.parametrize(
+    ("suite", "norm", "apgd", "fab"),
+    [("standard", "l2", 9, 9), ("standard", "l1", 5, 9), ("plus", "l1", 9, 9)],
+)
+def test_as_many_targets_as_the_authors_take(suite, norm, apgd, fab):
+    attacks = resolve(suite, advfeat.threat_model(norm, 0.1), num_classes=10).attacks
+    assert attacks["apgd_targeted"].targets == apgd
+    assert attacks["fab_targeted"].targets == fab
+    assert attacks["fab_targeted"].rounds == fab
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_autoattack_on_few_classes(classes):
     x, y = problem(24, classes, wrong=2)
@@ -156,27 +168,68 @@ def test_autoattack_on_few_classes(classes):
     assert "square" in text
 
 
+def partial_of(fn):
+    return jax.tree_util.Partial(fn)
+
+
+BATCHED = jnp.ones((12, 5))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"suite": "autohack"}, "suite must be one of autoattack, standard, plus, rand, fgsm"),
+        ({"suite": "autohack"}, "must be one of autoattack, standard, plus, rand, quick, fgsm"),
         ({"suite": []}, "suite must name at least one attack"),
         ({"suite": {}}, "suite must name at least one attack"),
         ({"suite": ["pgd", "pgd"]}, "suite must name each attack once"),
-        ({"suite": ["pgd", "standard"]}, "suite must be one of"),
+        ({"suite": ["pgd", "standard"]}, "suite 'standard' must stand alone, got pgd, standard"),
+        ({"suite": None}, "suite must be a name, names, or attacks by name"),
+        ({"suite": advfeat.fgsm(advfeat.l2(0.1))}, "suite must be a name, names, or attacks"),
+        ({"suite": [advfeat.fgsm(advfeat.l2(0.1))]}, "suite must list names of attacks"),
+        ({"suite": {"mine": "pgd"}}, r"suite\['mine'\] must be an attack, got 'pgd'"),
+        ({"suite": {1: advfeat.fgsm(advfeat.l2(0.1))}}, "suite must map names to attacks"),
+        ({"suite": ["elastic_net"]}, "threat must measure in l1 for elastic_net, got l2"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1, got 0"),
         ({"ids": np.arange(3)}, "ids must hold 60 entries"),
-        ({"model_fn": jax.tree_util.Partial(jnp.ravel)}, r"labels must|logits"),
-        ({"model_fn": jax.tree_util.Partial(lambda x: jnp.ones(5) * jnp.nan)}, "finite logits"),
-        ({"model_fn": jax.tree_util.Partial(lambda x: x.sum())}, r"logits \[K\]"),
+        ({"ids": np.linspace(0, 1, 60)}, "ids must be integers, got dtype float64"),
+        ({"threat": 0.1}, r"threat must be a threat model, as in linf\(8 / 255\), got 0.1"),
+        ({"key": 0}, r"key must be a random key, as in jax.random.key\(0\), got 0"),
+        ({"key": jax.random.split(KEY, 3)}, r"key must be a random key.* an array of"),
+        ({"model_fn": None}, "model_fn must be a function, got None"),
+        ({"model_fn": partial_of(jnp.max)}, r"logits \[K\] with K >= 2 .* got shape \(\)"),
+        ({"model_fn": partial_of(lambda x: x.ravel()[:1])}, r"K >= 2 .* got shape \(1,\)"),
+        ({"model_fn": partial_of(lambda x: x)}, r"logits \[K\] .* got shape \(2, 2, 3\)"),
+        ({"model_fn": partial_of(lambda x: (x, x))}, r"one array of logits \[K\], got a tuple"),
+        ({"model_fn": partial_of(lambda x: x.ravel() > 0)}, "floating-point logits, got"),
+        ({"model_fn": partial_of(lambda x: jnp.ones(5) * jnp.nan)}, "finite logits, got NaN"),
+        ({"model_fn": lambda x: x.reshape(len(x), -1) @ BATCHED}, r"ONE image \[2, 2, 3\], not of"),
+        ({"model_fn": lambda x: np.asarray(x).ravel()}, "JAX function .* TracerArrayConversion"),
+        ({"model_fn": lambda weights, x: x}, "JAX function of ONE image .* TypeError"),
     ],
 )
 def test_bad_input(change, message):
     x, y = problem()
-    if "model_fn" in change and "labels" in message:
-        y = y + 20
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         evaluate(x, y, **change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "attack", "message"),
+    [
+        (5, advfeat.fab_targeted(advfeat.l2(0.1)), "targets must be at most 4 for 5 classes"),
+        (5, advfeat.apgd_targeted(advfeat.l2(0.1)), "targets must be at most 4 for 5 classes"),
+        (3, advfeat.apgd_targeted(advfeat.l2(0.1), targets=2), "at least 4 classes, got 3"),
+        (2, advfeat.apgd(advfeat.l2(0.1), loss="dlr"), "at least 3 classes, got 2"),
+    ],
+)
+def test_too_few_classes_for_an_attack_show_before_any_other_has_run(classes, attack, message):
+    x, y = problem(classes=classes)
+    begun = []
+    suite = {"first": advfeat.fgsm(advfeat.l2(0.1)), "late": attack}
+    with pytest.raises(ValueError, match=rf"suite\['late'\] .*{message}"):
+        evaluate(x, y, classes=classes, suite=suite, on_attack=lambda *seen: begun.append(seen))
+    assert not begun
 
 
 @pytest.mark.parametrize(
@@ -187,6 +240,11 @@ def test_bad_input(change, message):
         (lambda x, y: (np.where(x > 0.5, np.nan, x), y), "must not contain NaN"),
         (lambda x, y: (x, np.eye(5)[y].astype(int)), "one-hot"),
         (lambda x, y: (x, y + 1), r"labels must lie in \[0, 5\)"),
+        (lambda x, y: (np.where(x > 0.5, np.float32(1 + 1e-6), x), y), "to 1.00000"),
+        (lambda x, y: (x[:0], y[:0]), "at least one image"),
+        (lambda x, y: (x[0], y[:1]), r"shape \[N, H, W, C\]"),
+        (lambda x, y: (x, y.astype(float)), "labels must be integers, got dtype float64"),
+        (lambda x, y: (x, y - 1), r"labels must lie in \[0, 5\), got values from -1"),
         (lambda x, y: (x, y[:-1]), "60"),
     ],
 )

@@ -153,12 +153,23 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
 
     monkeypatch.setattr(loop, "CHUNK", 2)  # 3 steps an epoch: chunks of 2 and 1
     kept, epochs = [], []
-    unbroken = copy(run(on_chunk=lambda s, m: kept.append((copy(s), len(m["loss"])))))
-    assert [(int(s.step), n) for s, n in kept] == [(2, 2), (3, 1), (5, 2), (6, 1), (8, 2), (9, 1)]
-    for state, _ in kept:
-        resumed = run(state=copy(state), on_epoch=lambda epoch, s, m: epochs.append(epoch))
+    told = {}
+    unbroken = copy(
+        run(
+            on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+            on_epoch=lambda epoch, s, means: told.update({epoch: means}),
+        )
+    )
+    found = [(int(s.step), len(seen["loss"])) for s, seen in kept]
+    assert found == [(2, 2), (3, 3), (5, 2), (6, 3), (8, 2), (9, 3)]
+    for state, seen in kept:
+        resumed = run(
+            state=copy(state), seen=seen,
+            on_epoch=lambda epoch, s, means: epochs.append((epoch, means)),
+        )
         assert equal(resumed, unbroken), int(state.step)
-    assert epochs == [1, 2, 3, 2, 3, 2, 3, 3, 3]
+    assert [epoch for epoch, _ in epochs] == [1, 2, 3, 2, 3, 2, 3, 3, 3]
+    assert all(means == told[epoch] for epoch, means in epochs)
     monkeypatch.setattr(loop, "CHUNK", 50)
     assert equal(run(), unbroken)
     # What is equal is no accident: another key ends elsewhere.
@@ -207,6 +218,42 @@ def test_new_numbers_do_not_compile_again():
     assert training.train_update._cache_size() == size
 
 
+def test_a_training_can_be_stopped_after_any_step():
+    variables = models.init(KEY, MLP, SHAPE)
+
+    class Stop(Exception):
+        pass
+
+    def run(asked, **options):
+        kept = []
+
+        def look():
+            asked.append(None)
+            return len(asked) >= 5
+
+        def keep(state, seen):
+            kept.append((copy(state), seen))
+            if len(asked) >= 5:
+                raise Stop
+
+        try:
+            state = training.fit(
+                KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
+                look=look, on_chunk=keep, **options,
+            )
+        except Stop:
+            state = None
+        return kept, state
+
+    kept, _ = run([])  # 3 steps an epoch
+    assert [int(state.step) for state, _ in kept] == [3, 5]
+    state, seen = kept[-1]
+    _, resumed = run([], state=copy(state), seen=seen)
+    assert equal(resumed, training.fit(
+        KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
+    ))
+
+
 # --- Losses that stop being numbers. --------------------------------------------------------------
 
 
@@ -230,11 +277,12 @@ class BreaksAt:
 def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
     monkeypatch.setattr(loop, "CHUNK", 2)
     variables, reached = {"params": {"w": jnp.ones(2)}, "count": jnp.int32(0)}, []
-    with pytest.raises(training.NotFinite, match=f"nan at step {step}:"):
+    with pytest.raises(training.NotFinite, match=f"nan at step {step}:") as caught:
         training.fit(
             KEY, BreaksAt(jnp.int32(step)), variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
             on_chunk=lambda state, metrics: reached.append(int(state.step)),
         )
+    assert caught.value.step == step
     # Nothing is kept of a chunk that holds it.
     assert all(done <= step for done in reached)
 
@@ -355,5 +403,6 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
 
 
 def test_objectives_by_name():
-    assert set(training.OBJECTIVES) == {"standard", "adversarial"}
+    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast"}
+    assert set(training.OBJECTIVES) == names
     assert training.standard(MLP) == training.standard(MLP)

@@ -69,8 +69,9 @@ def attack_dataset(
       An `AttackResult` of NumPy arrays with a leading axis N.
 
     Raises:
-      ValueError: for bad images, labels or ids that are not one per image, or class labels that
-        the network does not have: its loss there is NaN, which would pass for robustness.
+      ValueError: for bad images, labels or ids that are not one per image, a network that does not
+        take ONE image, or class labels that it does not have: its loss there is NaN, which would
+        pass for robustness.
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids)
@@ -99,10 +100,36 @@ def check_batch(
     count = len(images)
     if np.shape(labels)[:1] != (count,):
         raise ValueError(f"labels must hold {count} entries, one per image, got {np.shape(labels)}")
-    ids = np.arange(count, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
+    ids = np.arange(count) if ids is None else np.asarray(ids)
     if ids.shape != (count,):
         raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
-    logits = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32))
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
+    logits = output_of(model_fn, images.shape[1:])
     if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim == 1:
         check_labels(labels, num_classes=logits.shape[0])
-    return images, labels, ids
+    return images, labels, ids.astype(np.int32)
+
+
+def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """What a network returns for ONE image of a shape, found without computing anything.
+
+    Raises:
+      ValueError: if it does not take such an image, is not written in JAX, or returns anything
+        but one array.
+    """
+    if not callable(model_fn):
+        raise ValueError(f"model_fn must be a function, got {model_fn!r}")
+    try:
+        output = jax.eval_shape(model_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except Exception as error:  # whatever somebody else's code may raise
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(
+            f"model_fn must be a JAX function of ONE image {list(shape)}, not of a batch "
+            f"(advfeat.models.adapters wraps those); it raised {type(error).__name__}: {line}"
+        ) from error
+    if not isinstance(output, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"model_fn must return one array of logits [K], got a {type(output).__name__}"
+        )
+    return output

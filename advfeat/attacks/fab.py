@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from advfeat import ascent
 from advfeat.ascent import Ascent, Run
 from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_boundary
-from advfeat.checks import check_norm, check_positive, is_concrete
+from advfeat.checks import check_norm, check_positive, check_share, is_concrete
 from advfeat.hyperplane import to_hyperplane
 from advfeat.norms import NORMS, Norm
 from advfeat.objectives import likely_target
@@ -195,11 +195,6 @@ class FastAdaptiveBoundary(MinimumNorm):
         return run._replace(queries=run.queries + 2 + SEARCHES)
 
 
-def _check_share(value: float | Array, *, name: str) -> None:
-    if is_concrete(value) and not 0.0 <= float(value) <= 1.0:
-        raise ValueError(f"{name} must lie in [0, 1], got {float(value):g}")
-
-
 def _fab(
     threat: ThreatModel,
     *,
@@ -213,8 +208,8 @@ def _fab(
     check_norm(threat.norm.name, allowed=tuple(NORMS), attack="fab")
     check_positive(steps, name="steps")
     check_positive(restarts, name="restarts")
-    _check_share(alpha_max, name="alpha_max")
-    _check_share(beta, name="beta")
+    check_share(alpha_max, name="alpha_max")
+    check_share(beta, name="beta")
     if is_concrete(eta) and not 1.0 <= float(eta) < jnp.inf:
         raise ValueError(f"eta must be a number >= 1, got {float(eta):g}")
     return FastAdaptiveBoundary(

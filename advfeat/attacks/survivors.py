@@ -118,14 +118,20 @@ class _Slots:
 
 
 def slots_for(count: int, batch_size: int) -> int:
-    """How many slots `count` images need: the power of two above, at most `batch_size`.
+    """How many slots `count` images need, at most `batch_size`.
 
-    Few shapes, so that the survivors of one attack rarely make the next compile anew.
+    As many as fill every turn alike, since images that stand end together and the slots that the
+    last turn leaves empty work for nothing. Rounded up to few shapes, so that the survivors of one
+    attack rarely make the next compile anew: powers of two, from 32 on the three between as well.
 
-    >>> [slots_for(n, 250) for n in (1, 5, 100, 250, 9000)]
-    [1, 8, 128, 250, 250]
+    >>> [slots_for(n, 250) for n in (1, 5, 100, 142, 250, 260, 9000)]
+    [1, 8, 112, 160, 250, 160, 250]
     """
-    return min(batch_size, 1 << (count - 1).bit_length())
+    turns = -(-count // batch_size)
+    each = -(-count // turns)
+    power = 1 << (each - 1).bit_length()
+    step = power // 8 if power > 32 else power
+    return min(batch_size, -(-each // step) * step)
 
 
 def attack_survivors(

@@ -9,17 +9,21 @@ networks and leave them room.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from advfeat.diagnostics.attacks import black_box, growth, not_converged, one_step
 from advfeat.diagnostics.case import MOST, Case, Check, Seen
 from advfeat.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
 from advfeat.diagnostics.slopes import gradients
-from advfeat.suite import SuiteResult, Warned
 from advfeat.types import Key, ModelFn
+from advfeat.verdicts import SuiteResult, Warned
 
 __all__ = [
     "CHECKS",
+    "FREE",
     "MOST",
     "Case",
     "Check",
@@ -51,6 +55,8 @@ CHECKS: tuple[Check, ...] = (
     rounding,
 )
 """Every check, the cheap ones first."""
+FREE: tuple[Check, ...] = (eps_scale, outputs, refused)
+"""Those that ask nothing more of the network."""
 
 
 def look(
@@ -62,12 +68,17 @@ def look(
     result: SuiteResult,
     *,
     batch_size: int,
+    free: bool = False,
+    on_check: Callable[[str], Any] | None = None,
 ) -> list[Seen]:
     """What every check sees, whether it warns or not; arguments as of `examine`."""
     case = Case(key, model_fn, images, labels, logits, result, batch_size)
-    if not result.clean.any():
-        return [seen for check in (eps_scale, outputs, refused) for seen in check(case)]
-    return [seen for check in CHECKS for seen in check(case)]
+    found: list[Seen] = []
+    for check in FREE if free or not result.clean.any() else CHECKS:
+        if on_check is not None:
+            on_check(check.__name__)
+        found += check(case)
+    return found
 
 
 def examine(
@@ -79,6 +90,8 @@ def examine(
     result: SuiteResult,
     *,
     batch_size: int,
+    free: bool = False,
+    on_check: Callable[[str], Any] | None = None,
 ) -> list[Warned]:
     """Reasons not to believe a suite's result.
 
@@ -90,9 +103,21 @@ def examine(
       logits: `[N, K]`, the network's on the images.
       result: what the suite found.
       batch_size: images at a time.
+      free: make no check that asks the network for more than it has been asked already.
+      on_check: called with each check's name before it begins.
 
     Returns:
       One `Warned` per check and reason, none where all is well.
     """
-    seen = look(key, model_fn, images, labels, logits, result, batch_size=batch_size)
+    seen = look(
+        key,
+        model_fn,
+        images,
+        labels,
+        logits,
+        result,
+        batch_size=batch_size,
+        free=free,
+        on_check=on_check,
+    )
     return [Warned(s.code, s.sentence) for s in seen if s.value > s.limit]

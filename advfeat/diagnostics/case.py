@@ -10,9 +10,9 @@ import numpy as np
 from advfeat.attacks import attack_dataset
 from advfeat.evaluation import predict
 from advfeat.keys import stream
-from advfeat.suite import SuiteResult
 from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn, Key, ModelFn
+from advfeat.verdicts import SuiteResult
 
 MOST = 100  # images that a check looks at
 LUCK = 2  # images that one more attack may fool without any doubt about those before it

@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from advfeat.figures import style
 
+_LETTER = 0.1  # inches that a letter of a group's name takes, about
 _MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
 _MOST_TICKS = 9  # more numbers of four digits do not fit side by side
 
@@ -50,7 +51,9 @@ def bars(
     controls = _control_names(groups)
     results = {next(iter(group)) for group in groups.values()}
     count = sum(len(group) for group in groups.values())
-    figure = style.new_figure(max(6.0, 2.0 + 0.44 * count), 4.6)
+    letters = max(len(line) for name in groups for line in name.split("\n"))
+    names = 1.2 + len(groups) * _LETTER * (letters + 1)  # or neighbours run into each other
+    figure = style.new_figure(max(6.0, 2.0 + 0.44 * count, names), 4.6)
     axes = figure.add_subplot()
     named: dict[str, Any] = {}
     centres, left = [], 0.0

@@ -23,9 +23,10 @@ class Example:
         original: ``[H, W, C]``, uint8 or in [0, 1], C of 1 or 3.
         perturbed: As `original`.
         label: Name of the class a human sees.
-        new_label: Name of the class the perturbation aimed at.
+        new_label: Name of the class the perturbation aimed at, or led to.
         networks: Network name to what it says of the original and of the perturbed image, each
             a class name and a confidence in [0, 1].
+        note: A line below the perturbation, for instance which attack made it.
     """
 
     original: Any
@@ -33,6 +34,7 @@ class Example:
     label: str
     new_label: str
     networks: Mapping[str, tuple[tuple[str, float], tuple[str, float]]]
+    note: str = ""
 
 
 def magnification(perturbations: Any) -> int:
@@ -56,7 +58,11 @@ def magnification(perturbations: Any) -> int:
 
 
 def example_strip(
-    examples: Sequence[Example], *, title: str | None = None, norm: str = "l2"
+    examples: Sequence[Example],
+    *,
+    title: str | None = None,
+    norm: str = "l2",
+    names: tuple[str, str] = ("human label", "new label"),
 ) -> Figure:
     """Rows of original + perturbation = perturbed, with what networks say of each.
 
@@ -67,6 +73,7 @@ def example_strip(
         examples: One to six of them.
         title: Above the strip.
         norm: Norm of the perturbation written under it: "l2", "linf" or "l1".
+        names: What to call an example's `label` and its `new_label`.
 
     Returns:
         The figure.
@@ -79,7 +86,7 @@ def example_strip(
     order, sign = _norm(norm)
     pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
     factor = magnification(np.concatenate([(after - before).ravel() for before, after in pairs]))
-    lines = 1 + max(len(e.networks) for e in examples)
+    lines = 1 + max(max(len(e.networks), len(e.note) > 0) for e in examples)
     side, text, gap, between, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.95, 0.75  # inches
     width = 3 * side + 2 * between
     height = head + len(examples) * (side + text + gap)
@@ -94,9 +101,9 @@ def example_strip(
         shown = (before, np.clip(0.5 + factor * (after - before), 0, 1), after)
         size = np.linalg.norm((after - before).ravel(), order)
         notes = (
-            _notes(example, "human label", example.label, 0),
-            [(f"{sign} = {size:.3g}", style.INK)],
-            _notes(example, "new label", example.new_label, 1),
+            _notes(example, names[0], example.label, 0),
+            [(f"{sign} = {size:.3g}", style.INK), (example.note, style.INK)],
+            _notes(example, names[1], example.new_label, 1),
         )
         for column in range(3):
             left = column * (side + between)

@@ -59,6 +59,11 @@ def conv(
     pads = tuple((int(low), int(high)) for low, high in padding)
     if jax.default_backend() != "cpu":
         return _plain(x, kernel, stride, pads)
+    if x.shape[-1] == 1 and stride == 1:
+        # One channel leaves a convolution nothing to do at once; a product over patches takes half
+        # the time, forwards and backwards (28x28 images, 3x3 kernel, 16 features).
+        size = (kernel.shape[0], kernel.shape[1])
+        return _patches(x, size, 1, pads) @ kernel.reshape(-1, kernel.shape[-1])
     if x.shape[-1] == 3 and stride == 1:
         # Three channels take twice as long as four (32x32 images, 3x3 kernel, 32 features).
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))

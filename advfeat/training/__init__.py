@@ -1,23 +1,48 @@
-"""Learning: robust objectives, train steps and the loop that a run resumes exactly."""
+"""Learning: robust objectives, procedures, train steps and the loop that a run resumes exactly."""
 
 from advfeat.training.loop import Fit, NotFinite, fit, initial_state
-from advfeat.training.objectives import OBJECTIVES, adversarial, standard
+from advfeat.training.objectives import (
+    OBJECTIVES,
+    Descent,
+    adversarial,
+    fast,
+    fast_attack,
+    mart,
+    mixed,
+    standard,
+    trades,
+)
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
-from advfeat.training.steps import TrainState, initial, train_step, train_update
+from advfeat.training.procedures import PROCEDURES, Procedure, awp, ema, free, plain, swa
+from advfeat.training.state import TrainState
+from advfeat.training.steps import initial, train_step, train_update
 
 __all__ = [
     "OBJECTIVES",
+    "PROCEDURES",
     "SCHEDULES",
+    "Descent",
     "Fit",
     "NotFinite",
+    "Procedure",
     "TrainState",
     "adversarial",
+    "awp",
+    "ema",
+    "fast",
+    "fast_attack",
     "fit",
+    "free",
     "initial",
     "initial_state",
+    "mart",
+    "mixed",
+    "plain",
     "schedule",
     "sgd",
     "standard",
+    "swa",
+    "trades",
     "train_step",
     "train_update",
 ]

@@ -7,7 +7,7 @@ on from a saved state ends bit for bit as an unbroken one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -16,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.checks import check_images, check_labels, check_positive, check_share
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
-from advfeat.training.steps import TrainState, initial, train_update
+from advfeat.training.procedures import Procedure
+from advfeat.training.state import TrainState
+from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.transforms import TRANSFORMS
-from advfeat.types import Key, LossFn
+from advfeat.types import Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then
+_AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class Fit:
       momentum: of SGD (Nesterov).
       weight_decay: L2, on all weights.
       augment: one of `TRANSFORMS`.
+      eps_warmup: the share of the training over which eps and step size of the objective's (or
+        procedure's) attack rise linearly from 0; 0 is none. At a large eps a fresh network finds
+        nothing to learn and settles on one class; it learns when eps grows with it.
     """
 
     epochs: int = 30
@@ -46,6 +52,7 @@ class Fit:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: str = "none"
+    eps_warmup: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self.epochs, name="epochs")
@@ -64,10 +71,19 @@ class Fit:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay!r}")
+        check_share(self.eps_warmup, name="eps_warmup")
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss became NaN or infinite; the message names the step.
+
+    Attributes:
+      step: the number of updates before it.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 def _make_optimiser(
@@ -87,17 +103,36 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
     return partial(_make_optimiser, name=name, steps=steps)
 
 
-def initial_state(variables: Any, how: Fit) -> TrainState:
-    """The state before the first step of a training, as `fit` makes it: for reading saved ones."""
-    return initial(variables, _make_optimiser(_hyper(how), name=how.schedule, steps=1))
+def initial_state(
+    variables: Any,
+    how: Fit,
+    procedure: Procedure = PLAIN,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> TrainState:
+    """The state before the first step of a training, as `fit` makes it: for reading saved ones.
+
+    Args:
+      variables: the network's, before training.
+      how: as `fit` takes it.
+      procedure: as `fit` takes it.
+      shape: `(N, H, W, C)` of the training set, for the procedures that carry a batch.
+    """
+    optimiser = _make_optimiser(_hyper(how), name=how.schedule, steps=1)
+    if shape is not None:
+        shape = (min(how.batch_size, shape[0]), *shape[1:])
+    return initial(variables, optimiser, procedure, shape=shape)
 
 
-def _hyper(how: Fit) -> dict[str, Any]:
-    return {
+def _hyper(how: Fit, steps: int = 1) -> dict[str, Any]:
+    hyper = {
         "learning_rate": jnp.float32(how.learning_rate),
         "momentum": jnp.float32(how.momentum),
         "weight_decay": jnp.float32(how.weight_decay),
+        "steps": jnp.float32(steps),
     }
+    # Only where it is asked for: not every attack can be scaled.
+    return hyper | ({"eps_warmup": jnp.float32(how.eps_warmup)} if how.eps_warmup else {})
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
@@ -117,8 +152,11 @@ def fit(
     how: Fit,
     *,
     num_classes: int,
+    procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
     state: TrainState | None = None,
+    seen: Mapping[str, np.ndarray] | None = None,
+    look: Callable[[], bool] | None = None,
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
@@ -132,17 +170,22 @@ def fit(
       labels: `[N]` integers.
       how: epochs, batch size, learning rate and so on.
       num_classes: how many classes the network has.
+      procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
       state: where an earlier, interrupted training stood.
-      on_chunk: called with the state and the chunk's metrics, after every chunk of steps.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics (of its part
-        after the saved state, where the training goes on in the middle of one).
+      seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
+      look: asked after every step whether the chunk is to end here, as when the process must stop.
+      on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
+        steps so far; it may keep the state, and ends the training by raising.
+      on_epoch: called with the epochs done, the state and the epoch's mean metrics. Where it
+        returns True, the training ends there.
 
     Returns:
-      The state after the last step; `{"params": s.params, **s.model_state}` are the variables.
+      The state after the last step; `procedure.variables(state)` is the trained network.
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for bad images or labels, or an objective that the procedure (or a warm-up) cannot
+        take.
       NotFinite: if the loss stops being a number.
     """
     # 8-bit pixels cannot be out of range: one image shows their shape.
@@ -150,11 +193,16 @@ def fit(
     check_labels(labels, num_classes=num_classes, count=len(images))
     count = len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
-    make = _optimiser_factory(how.schedule, how.epochs * steps)
-    hyper = _hyper(how)
+    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
+    hyper = _hyper(how, how.epochs * steps)
+    procedure.check(loss_fn)
+    if how.eps_warmup:
+        scaled(loss_fn, 1.0)
     if state is None:
         # A copy: the chunk reuses its state's memory, and the caller keeps the variables.
-        state = initial(jax.tree.map(jnp.array, variables), make(hyper))
+        copied = jax.tree.map(jnp.array, variables)
+        shape = (min(how.batch_size, count), *images.shape[1:])
+        state = initial(copied, make(hyper), procedure, shape=shape)
     ids = np.arange(count) if ids is None else ids
     data = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.asarray(ids, jnp.int32))
     key_order, key_steps = jax.random.split(key)
@@ -162,24 +210,36 @@ def fit(
     done = int(state.step)
     for epoch in range(done // steps, how.epochs):
         rows = epoch_rows(key_order, epoch, count, how.batch_size)
-        seen: dict[str, list[np.ndarray]] = {}
-        for begin in range(done % steps if epoch == done // steps else 0, steps, CHUNK):
-            pending = []
+        begin = max(done - epoch * steps, 0)
+        epoch_seen = dict(seen or {}) if begin else {}
+        while begin < steps:
+            pending: list[Metrics] = []
             for row in rows[begin : begin + CHUNK]:
-                state, metrics = update(key_steps, state, loss_fn, data, jnp.asarray(row), hyper)
+                state, metrics = update(
+                    key_steps, state, loss_fn, data, jnp.asarray(row), hyper, procedure
+                )
                 pending.append(metrics)
+                if len(pending) > _AHEAD:
+                    jax.block_until_ready(pending[-1 - _AHEAD])
+                if look is not None and look():
+                    break
+            begin += len(pending)
             fetched = jax.device_get(pending)
             host = {k: np.asarray([m[k] for m in fetched], np.float64) for k in fetched[0]}
-            _check_finite(host["loss"], int(state.step))
-            for name, values in host.items():
-                seen.setdefault(name, []).append(values)
+            _check_finite(host["loss"], epoch * steps + begin)
+            epoch_seen = {
+                k: np.concatenate([epoch_seen.get(k, host[k][:0]), host[k]]) for k in host
+            }
+            ends = False
             # The epoch is told before its end can be saved: a training that goes on from there
             # would never tell it.
-            if on_epoch is not None and begin + CHUNK >= steps:
-                means = {k: float(np.concatenate(values).mean()) for k, values in seen.items()}
-                on_epoch(epoch + 1, state, means)
+            if on_epoch is not None and begin == steps:
+                means = {k: float(v.mean()) for k, v in epoch_seen.items()}
+                ends = on_epoch(epoch + 1, state, means) is True
             if on_chunk is not None:
-                on_chunk(state, host)
+                on_chunk(state, epoch_seen)
+            if ends:
+                return state
     return state
 
 
@@ -187,4 +247,4 @@ def _check_finite(losses: np.ndarray, step_after: int) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
         step = step_after - len(losses) + int(bad[0])
-        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate")
+        raise NotFinite(f"the loss is {losses[bad[0]]} at step {step}: lower the rate", step)

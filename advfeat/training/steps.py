@@ -1,68 +1,71 @@
-"""Train steps: one pure step, and the compiled update that the loop runs."""
+"""Train steps: one pure step, and the compiled one that the loop runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from advfeat.training.procedures import Procedure, plain
+from advfeat.training.state import TrainState
 from advfeat.transforms import Transform
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
-
-class TrainState(NamedTuple):
-    """Everything a training needs to go on: the step counts, so keys and order follow from it.
-
-    Attributes:
-      params: weights, float32.
-      model_state: what else the network keeps, such as batch statistics.
-      opt_state: the optimiser's.
-      step: `[]` int32, updates made.
-    """
-
-    params: Any
-    model_state: Any
-    opt_state: Any
-    step: Array
+PLAIN = plain()
 
 
-def initial(variables: Any, optimiser: optax.GradientTransformation) -> TrainState:
+def initial(
+    variables: Any,
+    optimiser: optax.GradientTransformation,
+    procedure: Procedure = PLAIN,
+    *,
+    shape: tuple[int, ...] | None = None,
+) -> TrainState:
     """The state before the first step.
 
     Args:
       variables: a network's, with `params` and possibly more collections.
       optimiser: whose state to make.
+      procedure: what else is carried.
+      shape: `(B, H, W, C)` of a batch, for the procedures that carry one.
     """
     rest = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
-    return TrainState(params, rest, optimiser.init(params), jnp.zeros((), jnp.int32))
+    extra = procedure.init(params, rest, shape)
+    return TrainState(params, rest, optimiser.init(params), jnp.zeros((), jnp.int32), extra)
 
 
 def train_step(
-    loss_fn: LossFn, optimiser: optax.GradientTransformation
-) -> Callable[[Key, TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One update, a pure function for any train loop.
+    loss_fn: LossFn, optimiser: optax.GradientTransformation, procedure: Procedure = PLAIN
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One step of training, a pure function for any train loop.
 
     Args:
       loss_fn: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
       optimiser: an optax transformation.
+      procedure: how the step uses them, such as `plain()`, `awp()`, `ema(free(threat))`.
 
     Returns:
-      `(key, state, batch) -> (state, metrics)`; the key is folded with the step here.
+      `(key, state, batch, share=1.0) -> (state, metrics)`; the key is folded with the step here,
+      and share says how much of the training lies behind, where the procedure asks (the beginning
+      of `swa`, the warm-up of `awp`).
+
+    Raises:
+      ValueError: for an objective that the procedure cannot descend.
     """
+    procedure.check(loss_fn)
 
-    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def objective(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
-            return loss_fn(jax.random.fold_in(key, state.step), params, state.model_state, batch)
-
-        gradient, (model_state, metrics) = jax.grad(objective, has_aux=True)(state.params)
-        update, opt_state = optimiser.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, update)
-        return TrainState(params, model_state, opt_state, state.step + 1), metrics
+    def step(
+        key: Key, state: TrainState, batch: Batch, share: float | Array = 1.0
+    ) -> tuple[TrainState, Metrics]:
+        root = jax.random.fold_in(key, state.step)
+        return procedure.step(
+            root, loss_fn, optimiser, state, batch, jnp.asarray(share, jnp.float32)
+        )
 
     return step
 
@@ -82,11 +85,12 @@ def train_update(
     data: tuple[Array, Array, Array],
     rows: Array,
     hyper: dict[str, Array],
+    procedure: Procedure = PLAIN,
     *,
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
     augment: Transform,
 ) -> tuple[TrainState, Metrics]:
-    """One update on rows of a data set on the device, compiled once for all of a kind.
+    """One step on rows of a data set on the device, compiled once for all of a kind.
 
     Data, objective and hyper-parameters are arguments. It is not a scan over many steps: on CPU the
     gradients of an ordinary convolution are many times slower inside a loop (`models.layers`), and
@@ -98,7 +102,9 @@ def train_update(
       loss_fn: the objective, a pytree.
       data: images `[N, H, W, C]` (uint8, or float32 in [0, 1]), labels `[N]`, ids `[N]`.
       rows: `[B]` int32, which examples the step takes.
-      hyper: traced numbers that `make_optimiser` takes.
+      hyper: traced numbers: those that `make_optimiser` takes, `steps` (of the whole training)
+        and, where eps rises over the first share of it, that share, `eps_warmup`.
+      procedure: how a step uses objective and optimiser, a pytree.
       make_optimiser: hyper -> optimiser, static.
       augment: `(key, image) -> image`, static.
 
@@ -115,4 +121,20 @@ def train_update(
         "id": ids[rows],
         "weight": jnp.ones(rows.shape, jnp.float32),
     }
-    return train_step(loss_fn, make_optimiser(hyper))(key_step, state, batch)
+    share = state.step / hyper["steps"]
+    if "eps_warmup" in hyper:
+        rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
+        procedure = procedure.scaled(rise)
+        loss_fn = scaled(loss_fn, rise)
+    return train_step(loss_fn, make_optimiser(hyper), procedure)(key_step, state, batch, share)
+
+
+def scaled(loss_fn: LossFn, share: float | Array) -> LossFn:
+    """An objective with its attack's eps and step size times `share`.
+
+    Raises:
+      ValueError: for a loss that says nothing of its attack.
+    """
+    if not hasattr(loss_fn, "scaled"):
+        raise ValueError(f"{type(loss_fn).__name__} has no `scaled`, which an eps warm-up needs")
+    return loss_fn.scaled(share)

@@ -1,0 +1,194 @@
+"""Averaged weights: the trained network is a mean of those that the training went through.
+
+It goes around any other procedure, which knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advfeat.checks import check_fraction
+from advfeat.training.procedures.base import Procedure
+from advfeat.training.procedures.plain import plain
+from advfeat.training.state import TrainState
+from advfeat.types import Array, Batch, Key, LossFn, Metrics
+
+
+class Average(NamedTuple):
+    """What averaging carries.
+
+    Attributes:
+      params: the averaged weights.
+      model_state: the averaged batch statistics.
+      terms: `[]` int32, how many steps the average is over.
+      inner: what the procedure inside carries.
+    """
+
+    params: Any
+    model_state: Any
+    terms: Array
+    inner: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Averaged(Procedure):
+    """Base of the averages; a subclass says how much the newest weights count.
+
+    Attributes:
+      inner: the procedure whose weights are averaged.
+    """
+
+    inner: Procedure
+
+    def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
+        """The newest weights' part of the average, and the terms that this makes.
+
+        Args:
+          terms: `[]` int32, in the average so far.
+          share: `[]`, of the training that lies behind.
+        """
+        raise NotImplementedError
+
+    @property
+    def updates(self) -> int:
+        """Those of the procedure inside."""
+        return self.inner.updates
+
+    def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
+        """The network as it begins, which then counts nothing."""
+        # Copies: a train step reuses its state's memory, each array once.
+        params, model_state = jax.tree.map(jnp.array, (params, model_state))
+        inner = self.inner.init(params, model_state, shape)
+        return Average(params, model_state, jnp.zeros((), jnp.int32), inner)
+
+    def check(self, loss_fn: LossFn) -> None:
+        """As the procedure inside."""
+        self.inner.check(loss_fn)
+
+    def scaled(self, share: float | Array) -> Any:
+        """The same average around the scaled procedure."""
+        return dataclasses.replace(self, inner=self.inner.scaled(share))
+
+    def step(
+        self,
+        key: Key,
+        loss_fn: LossFn,
+        optimiser: optax.GradientTransformation,
+        state: TrainState,
+        batch: Batch,
+        share: Array,
+    ) -> tuple[TrainState, Metrics]:
+        """The inner step, whose weights then enter the average."""
+        kept: Average = state.extra
+        inner = state._replace(extra=kept.inner)
+        inner, metrics = self.inner.step(key, loss_fn, optimiser, inner, batch, share)
+        part, terms = self.newest(kept.terms, share)
+
+        def mix(old: Array, new: Array) -> Array:
+            if not jnp.issubdtype(new.dtype, jnp.floating):
+                return new
+            return jnp.where(part < 1.0, old + part * (new - old), new)
+
+        params = jax.tree.map(mix, kept.params, inner.params)
+        model_state = jax.tree.map(mix, kept.model_state, inner.model_state)
+        return inner._replace(extra=Average(params, model_state, terms, inner.extra)), metrics
+
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """The averaged weights and batch statistics."""
+        return {"params": state.extra.params, **state.extra.model_state}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ema(Averaged):
+    """The exponential average. Make one with `ema`.
+
+    Attributes:
+      decay: `[]`, what the average keeps of itself at every step.
+    """
+
+    decay: Array
+
+    def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
+        """`(1 - d) / (1 - d^t)`: the weights of the terms add up to 1."""
+        del share
+        terms = terms + 1
+        kept = -jnp.expm1(terms * jnp.log(self.decay))
+        # At decay 0 the logarithm is infinite and its product with t the same: kept is 1.
+        return jnp.where(terms > 1, (1.0 - self.decay) / kept, 1.0), terms
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Swa(Averaged):
+    """The uniform average over the end of the training. Make one with `swa`.
+
+    Attributes:
+      start: `[]`, the share of the training after which the average begins.
+    """
+
+    start: Array
+
+    def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
+        """One over the terms; before the start the newest weights alone."""
+        terms = jnp.where(share >= self.start, terms + 1, 0)
+        return 1.0 / jnp.maximum(terms, 1), terms
+
+
+def _check(inner: Procedure) -> None:
+    if isinstance(inner, Averaged):
+        name = type(inner).__name__.lower()
+        raise ValueError(f"inner must be a procedure without an average of its own, got {name}")
+
+
+def ema(inner: Procedure | None = None, *, decay: float | Array = 0.999) -> Ema:
+    """The trained network is the exponential average of the weights: `d w_avg + (1 - d) w`.
+
+    Polyak and Juditsky (1992), https://doi.org/10.1137/0330046; in robust training Gowal et al.
+    (2020), https://arxiv.org/abs/2010.03593, section 3.4 (0.995 to 0.999). The average is over the
+    weights after every step, divided by the sum of its coefficients, `1 - d^t`, so that the initial
+    weights never count. Batch statistics are averaged alike.
+
+    Args:
+      inner: the procedure whose weights are averaged; by default `plain()`.
+      decay: `[]` in [0, 1); 0 is no averaging.
+
+    Raises:
+      ValueError: for a decay outside [0, 1), or a procedure that averages already.
+
+    >>> float(ema(decay=0.5).decay)
+    0.5
+    """
+    inner = plain() if inner is None else inner
+    _check(inner)
+    check_fraction(decay, name="decay")
+    return Ema(inner, jnp.asarray(decay, jnp.float32))
+
+
+def swa(inner: Procedure | None = None, *, start: float | Array = 0.75) -> Swa:
+    """The trained network is the uniform mean of the weights after every step from `start` on.
+
+    Izmailov et al. (2018), https://arxiv.org/abs/1803.05407, equation 2, with every step in the
+    mean instead of one per cycle; against robust overfitting Chen et al. (2021),
+    https://openreview.net/forum?id=qZzy5urZw9. Batch statistics are averaged alike, which stands
+    in for the paper's extra pass over the data.
+
+    Args:
+      inner: the procedure whose weights are averaged; by default `plain()`.
+      start: `[]` in [0, 1), the share of the training after which the mean begins.
+
+    Raises:
+      ValueError: for a start outside [0, 1), or a procedure that averages already.
+
+    >>> float(swa(start=0.5).start)
+    0.5
+    """
+    inner = plain() if inner is None else inner
+    _check(inner)
+    check_fraction(start, name="start")
+    return Swa(inner, jnp.asarray(start, jnp.float32))

@@ -1,0 +1,199 @@
+"""How one train step turns objective, optimiser, state and batch into the next state.
+
+Most robust trainings are a loss; some are more: several updates per minibatch, a gradient at other
+weights than those that are updated, weights that are averaged. Those are procedures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advfeat.checks import check_positive
+from advfeat.training.state import TrainState
+from advfeat.types import Array, Batch, Key, LossFn, Metrics
+
+P = TypeVar("P", bound="Procedure")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Procedure:
+    """Base of the procedures: a frozen, registered dataclass whose numbers are leaves.
+
+    Attributes:
+      accumulate: in how many parts a batch is attacked and differentiated, static: memory for
+        the activations of one part is enough. Equal to the whole batch, up to rounding, unless
+        examples of a batch see one another (batch normalisation) or masks are drawn (dropout).
+    """
+
+    accumulate: int = dataclasses.field(default=1, metadata={"static": True}, kw_only=True)
+
+    @property
+    def updates(self) -> int:
+        """How many updates of the weights a step makes; the schedule counts them."""
+        return 1
+
+    def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
+        """What is carried before the first step.
+
+        Args:
+          params: the initial weights.
+          model_state: the network's state.
+          shape: `(B, H, W, C)` of a batch.
+        """
+        del params, model_state, shape
+        return ()
+
+    def check(self, loss_fn: LossFn) -> None:
+        """Raises a ValueError for an objective that this procedure cannot descend."""
+        del loss_fn
+
+    def scaled(self: P, share: float | Array) -> P:
+        """The same procedure with the eps of its own attack, if any, times `share`."""
+        del share
+        return self
+
+    def step(
+        self,
+        key: Key,
+        loss_fn: LossFn,
+        optimiser: optax.GradientTransformation,
+        state: TrainState,
+        batch: Batch,
+        share: Array,
+    ) -> tuple[TrainState, Metrics]:
+        """One train step.
+
+        Args:
+          key: the step's own.
+          loss_fn: the objective.
+          optimiser: an optax transformation.
+          state: where to begin.
+          batch: see `types.Batch`.
+          share: `[]` in [0, 1], how much of the training lies behind.
+        """
+        raise NotImplementedError
+
+    def variables(self, state: TrainState) -> dict[str, Any]:
+        """What the trained network is made of."""
+        return {"params": state.params, **state.model_state}
+
+
+def check_accumulate(accumulate: int) -> None:
+    """Checks the number of parts of a batch."""
+    check_positive(accumulate, name="accumulate")
+
+
+def halves(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
+    """An objective's `prepare` and `descend`; any other loss is all descent."""
+    prepare = getattr(loss_fn, "prepare", None)
+    if prepare is None:
+        return (lambda key, params, model_state, batch: batch), loss_fn
+    return prepare, loss_fn.descend  # type: ignore[attr-defined]
+
+
+def split(batch: Any, parts: int) -> Any:
+    """A batch in parts, `[parts, B / parts, ...]`.
+
+    Each part takes every parts-th example, so that a batch split over devices stays where it is.
+
+    Raises:
+      ValueError: while tracing, if the parts do not divide the batch.
+    """
+
+    def cut(leaf: Array) -> Array:
+        if leaf.shape[0] % parts:
+            raise ValueError(f"accumulate={parts} does not divide the batch of {leaf.shape[0]}")
+        return jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
+
+    return jax.tree.map(cut, batch)
+
+
+def joined(batch: Any) -> Any:
+    """The inverse of `split`."""
+    return jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), batch
+    )
+
+
+def prepared(
+    loss_fn: LossFn, key: Key, params: Any, model_state: Any, batch: Batch, parts: int
+) -> Batch:
+    """The batch with what the objective's attack found, part after part."""
+    prepare, _ = halves(loss_fn)
+    if parts == 1:
+        return prepare(key, params, model_state, batch)
+    # The same key for every part: draws belong to the examples.
+    one = jax.lax.map(lambda part: prepare(key, params, model_state, part), split(batch, parts))
+    return joined(one)
+
+
+def gradients(
+    loss_fn: LossFn,
+    key: Key,
+    params: Any,
+    model_state: Any,
+    batch: Batch,
+    parts: int,
+    *,
+    by_image: bool = False,
+) -> tuple[dict[str, Any], tuple[Any, Metrics]]:
+    """The gradients of a prepared batch's loss, from one backward pass of each of its parts.
+
+    Args:
+      loss_fn: the objective.
+      key: of the descent.
+      params: the weights.
+      model_state: the network's state.
+      batch: as `prepared` returns it.
+      parts: how many.
+      by_image: whether the images' gradient is wanted too; it costs one more product in the first
+        layer.
+
+    Returns:
+      `(gradients, (model_state, metrics))`: `gradients["params"]` and, where it is wanted,
+      `gradients["image"]` `[B, H, W, C]`.
+    """
+    _, descend = halves(loss_fn)
+
+    def at(part: Batch) -> dict[str, Any]:
+        return {"params": params, **({"image": part["image"]} if by_image else {})}
+
+    def value(at: dict[str, Any], key: Key, state: Any, part: Batch) -> Any:
+        return descend(key, at["params"], state, {**part, "image": at.get("image", part["image"])})
+
+    differentiate = jax.grad(value, has_aux=True)
+    if parts == 1:
+        return differentiate(at(batch), key, model_state, batch)  # type: ignore[no-any-return]
+    total = jnp.maximum(jnp.sum(batch["weight"]), 1e-9)
+
+    def add(carry: tuple[Any, Any, Array], part: Batch) -> tuple[Any, Any]:
+        summed, state, index = carry
+        found, (state, metrics) = differentiate(
+            at(part), jax.random.fold_in(key, index), state, part
+        )
+        # A part's loss is the mean over its own weights.
+        weight = jnp.sum(part["weight"]) / total
+        found, metrics = jax.tree.map(lambda leaf: weight * leaf, (found, metrics))
+        summed = jax.tree.map(jnp.add, summed, found.pop("params"))
+        return (summed, state, index + 1), (found, metrics)
+
+    # A loop: on CPU as slow for networks of ordinary convolutions as attacks on them are.
+    start = (jax.tree.map(jnp.zeros_like, params), model_state, jnp.zeros((), jnp.int32))
+    (summed, state, _), (images, metrics) = jax.lax.scan(add, start, split(batch, parts))
+    metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
+    return {"params": summed, **joined(images)}, (state, metrics)
+
+
+def updated(
+    optimiser: optax.GradientTransformation, state: TrainState, gradient: Any, model_state: Any
+) -> TrainState:
+    """The state after one update of the weights; the step is counted by the caller."""
+    update, opt_state = optimiser.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, update)
+    return state._replace(params=params, model_state=model_state, opt_state=opt_state)

@@ -1,0 +1,138 @@
+"""Free adversarial training: every backward pass moves the weights and the perturbation.
+
+Shafahi et al. (2019), https://arxiv.org/abs/1904.12843.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from advfeat.checks import check_eps, check_positive
+from advfeat.threat import ThreatModel
+from advfeat.training.procedures.base import (
+    Procedure,
+    check_accumulate,
+    gradients,
+    updated,
+)
+from advfeat.training.state import TrainState
+from advfeat.types import Array, Batch, Key, LossFn, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Free(Procedure):
+    """Several updates on one minibatch, with a perturbation that persists. See `free`.
+
+    The carried state is the perturbation, `[B, H, W, C]`.
+
+    Attributes:
+      threat: the set of allowed inputs.
+      step_size: `[]`, of the perturbation's moves.
+      replays: updates per minibatch, static.
+    """
+
+    threat: ThreatModel
+    step_size: Array
+    replays: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def updates(self) -> int:
+        """As many as replays."""
+        return self.replays
+
+    def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
+        """No perturbation yet."""
+        del params, model_state
+        if shape is None:
+            raise ValueError("free training carries a perturbation: give the shape of a batch")
+        return jnp.zeros(shape, jnp.float32)
+
+    def check(self, loss_fn: LossFn) -> None:
+        """Raises a ValueError for an objective with an attack of its own."""
+        if hasattr(loss_fn, "attack"):
+            raise ValueError(
+                "free training makes its own perturbation: its objective must be without an "
+                f"attack, such as standard(model), got {type(loss_fn).__name__}"
+            )
+
+    def scaled(self, share: float | Array) -> Free:
+        """The same procedure with eps and step size times `share`."""
+        threat = dataclasses.replace(self.threat, eps=self.threat.eps * share)
+        return dataclasses.replace(self, threat=threat, step_size=self.step_size * share)
+
+    def step(
+        self,
+        key: Key,
+        loss_fn: LossFn,
+        optimiser: optax.GradientTransformation,
+        state: TrainState,
+        batch: Batch,
+        share: Array,
+    ) -> tuple[TrainState, Metrics]:
+        """All replays of one minibatch; the metrics are their mean."""
+        del share
+        image = batch["image"]
+        project, direction = jax.vmap(self.threat.project), jax.vmap(self.threat.direction)
+
+        def replay(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
+            # What is left from the last minibatch is brought into the box around this one.
+            x = project(image, image + state.extra)
+            gradient, (model_state, metrics) = gradients(
+                loss_fn,
+                jax.random.fold_in(key, index),
+                state.params,
+                state.model_state,
+                {**batch, "image": x},
+                self.accumulate,
+                by_image=True,
+            )
+            moved = project(image, x + self.step_size * direction(x, gradient["image"]))
+            state = updated(optimiser, state, gradient["params"], model_state)
+            return state._replace(extra=moved - image), metrics
+
+        state, metrics = jax.lax.scan(replay, state, jnp.arange(self.replays))
+        metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
+        return state._replace(step=state.step + 1), metrics
+
+
+def free(
+    threat: ThreatModel,
+    *,
+    replays: int = 8,
+    step_size: float | Array | None = None,
+    accumulate: int = 1,
+) -> Free:
+    """Free adversarial training: weights and perturbation from ONE backward pass, m times over.
+
+    Shafahi et al. (2019), https://arxiv.org/abs/1904.12843, algorithm 1: every minibatch is taken
+    `replays` times; each time the weights go down the gradient and the perturbation up, by
+    `step_size` along the norm's steepest direction, and the perturbation persists from minibatch
+    to minibatch. The schedule counts updates, so train for `epochs / replays` passes over the data
+    where another procedure takes `epochs`. One backward pass serves both, so the perturbation sees
+    the network in training mode.
+
+    Args:
+      threat: the set of allowed inputs.
+      replays: updates per minibatch (the paper's m: 8 for CIFAR-10).
+      step_size: `[]`, by default eps, as in the paper.
+      accumulate: in how many parts a batch is differentiated.
+
+    Raises:
+      ValueError: for counts below 1, an infinite eps, or a step size that is negative or NaN.
+
+    >>> import advfeat
+    >>> free(advfeat.linf(8 / 255), replays=4).updates
+    4
+    """
+    check_positive(replays, name="replays")
+    check_accumulate(accumulate)
+    check_eps(threat.eps, finite=True)
+    size = threat.eps if step_size is None else step_size
+    check_eps(size, name="step_size", finite=True)
+    return Free(threat, jnp.asarray(size, jnp.float32), replays, accumulate=accumulate)

@@ -1,0 +1,60 @@
+"""One gradient, one update."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import optax
+
+from advfeat.training.procedures.base import (
+    Procedure,
+    check_accumulate,
+    gradients,
+    prepared,
+    updated,
+)
+from advfeat.training.state import TrainState
+from advfeat.types import Array, Batch, Key, LossFn, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plain(Procedure):
+    """One gradient, one update. Make one with `plain`."""
+
+    def step(
+        self,
+        key: Key,
+        loss_fn: LossFn,
+        optimiser: optax.GradientTransformation,
+        state: TrainState,
+        batch: Batch,
+        share: Array,
+    ) -> tuple[TrainState, Metrics]:
+        """Attack, gradient, update."""
+        del share
+        key_prepare, key_descend = jax.random.split(key)
+        weights = (state.params, state.model_state)
+        batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
+        gradient, (model_state, metrics) = gradients(
+            loss_fn, key_descend, *weights, batch, self.accumulate
+        )
+        state = updated(optimiser, state, gradient["params"], model_state)
+        return state._replace(step=state.step + 1), metrics
+
+
+def plain(*, accumulate: int = 1) -> Plain:
+    """The usual train step: one gradient of the objective, one update.
+
+    Args:
+      accumulate: in how many parts a batch is attacked and differentiated, to fit in memory.
+
+    Raises:
+      ValueError: for a count below 1.
+
+    >>> plain(accumulate=4).accumulate
+    4
+    """
+    check_accumulate(accumulate)
+    return Plain(accumulate=accumulate)

@@ -1,0 +1,137 @@
+"""Trained networks that come with the package, so that every picture can be made in seconds.
+
+Each is `NAME.npz`, plain arrays (weights in half precision, batch statistics in single), beside
+`NAME.json`, its card: architecture, the command that trained it, and what was measured. Wherever a
+`--checkpoint` is asked for, `zoo:NAME` is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.checkpoints import Network, spec_of
+from advfeat.files import write_bytes, write_json
+
+PREFIX = "zoo:"
+_BETWEEN = "/"  # the names of an array's path
+_SINGLE = "batch_stats"  # variances may be too small or too large for half precision
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split(_BETWEEN)
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _shelf() -> Traversable:
+    return importlib.resources.files(__package__)
+
+
+def names() -> tuple[str, ...]:
+    """Names of the networks that there are."""
+    files = (entry.name for entry in _shelf().iterdir())
+    return tuple(sorted(name.removesuffix(".npz") for name in files if name.endswith(".npz")))
+
+
+def card(name: str) -> dict[str, Any]:
+    """What is known of a network: `spec`, `command`, `numbers` and how it was trained.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if name not in names():
+        known = ", ".join(names()) or "none yet"
+        raise ValueError(f"the zoo holds {known}; not {name!r}")
+    found: dict[str, Any] = json.loads((_shelf() / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def load(name: str) -> Network:
+    """A trained network.
+
+    Args:
+      name: one of `names()`.
+
+    Returns:
+      The network; `network.model_fn()` maps ONE example `[H, W, C]` in [0, 1] to logits `[K]`,
+      `network.record` is its card.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    about = card(name)
+    with np.load(io.BytesIO((_shelf() / f"{name}.npz").read_bytes())) as arrays:
+        flat = {key: jnp.asarray(arrays[key], jnp.float32) for key in arrays.files}
+    return Network(spec_of(about["spec"]), _nested(flat), about)
+
+
+def halved(network: Network) -> Network:
+    """The network with its weights rounded to half precision, as the zoo keeps them.
+
+    Raises:
+      ValueError: if a weight is too large for that.
+    """
+    variables = {
+        collection: jax.tree.map(
+            lambda leaf: np.asarray(
+                leaf, np.float32 if collection == _SINGLE else np.float16  # noqa: B023
+            ),
+            tree,
+        )
+        for collection, tree in dict(network.variables).items()
+    }
+    for leaf in jax.tree.leaves(variables):
+        if not np.isfinite(leaf).all():
+            raise ValueError("the network has weights that half precision cannot hold")
+    return dataclasses.replace(network, variables=variables)
+
+
+def pack(
+    folder: str | os.PathLike[str], name: str, network: Network, about: Mapping[str, Any]
+) -> int:
+    """Writes a network and its card into a folder, for the zoo.
+
+    Args:
+      folder: where to.
+      name: of the network; letters, digits and underscores.
+      network: as trained.
+      about: what the card says besides the architecture, JSON.
+
+    Returns:
+      The bytes of the arrays' file.
+
+    Raises:
+      ValueError: for another kind of name, or weights that half precision cannot hold.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"name must be letters, digits and underscores, got {name!r}")
+    leaves = jax.tree_util.tree_leaves_with_path(halved(network).variables)
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator=_BETWEEN): leaf for path, leaf in leaves
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **flat)
+    path = pathlib.Path(folder) / name
+    write_json(path.with_suffix(".json"), {"spec": dataclasses.asdict(network.spec), **about})
+    write_bytes(path.with_suffix(".npz"), buffer.getvalue())
+    return len(buffer.getvalue())
+
+
+__all__ = ["PREFIX", "card", "halved", "load", "names", "pack"]

@@ -1,0 +1,112 @@
+"""Puts a trained network into the zoo: arrays in half precision and a card.
+
+    python -m experiments.pack --run=runs/robust --name=mnist_linf_robust \\
+        [--evaluation=runs/evaluated]
+
+The card names the command that trained the network (from the run's own record) and its numbers: the
+run's summary, the accuracy on all test images after rounding to half precision, and, where
+`--evaluation` names a run of `experiments.evaluate` on it, the suite's verdict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import json
+import pathlib
+from typing import Any
+
+import advfeat
+from advfeat import data, measures, zoo
+from advfeat.checkpoints import load_network
+from experiments import runner
+from experiments import train as training_experiment
+from experiments.config import UsageError, flag
+
+LOST = 0.002  # of accuracy, more than which half precision must not cost
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """The flags. There is no workdir: networks go into the package, or to `folder`."""
+
+    run: str = flag("", "Finished run of experiments.train.")
+    name: str = flag("", "The network's name in the zoo.")
+    evaluation: str | None = flag(None, "Finished run of experiments.evaluate on it.")
+    data_dir: str | None = flag(None, "Where TFDS data lie.")
+    folder: str | None = flag(None, "Where to write (default: the package's zoo).")
+
+    def validate(self) -> None:
+        """Both names have to be given."""
+        for option in ("run", "name"):
+            if not getattr(self, option):
+                raise ValueError(f"flag --{option} is missing")
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: is the run finished? ({error})") from None
+    return found
+
+
+def _command(name: str, flags: dict[str, Any]) -> str:
+    """The run's command line, into a directory of the network's name."""
+    fields = {field.name for field in dataclasses.fields(training_experiment.Config)}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in flags.items()
+        if key in fields and key != "data_dir"
+    }
+    config = training_experiment.Config(workdir=f"runs/{name}", **given)
+    return config.command("experiments.train")
+
+
+def _numbers(config: PackConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    keep = ["clean_accuracy", "norm", "eps", "robust_accuracy", "accuracy_by_eps", "evaluation"]
+    numbers = {key: summary[key] for key in keep}
+    if config.evaluation is not None:
+        suite = _read(pathlib.Path(config.evaluation) / "summary.json")
+        keep = ["suite", "norm", "eps", "num_examples", "clean_accuracy", "robust_accuracy"]
+        keep += ["trusted"]
+        numbers["suite"] = {key: suite[key] for key in keep}
+    return numbers
+
+
+def run(config: PackConfig) -> dict[str, Any]:
+    """Writes the network and its card, and returns the card."""
+    try:
+        config.validate()
+        folder = pathlib.Path(config.run)
+        record, summary = _read(folder / "run.json"), _read(folder / "summary.json")
+        network = load_network(config.run)
+        flags = record["flags"]
+        classes = tuple(flags["classes"]) if flags["classes"] else None
+        test = data.load(flags["dataset"], classes=classes, data_dir=config.data_dir).test
+        images, labels = data.unit(test.image), test.label
+        before, after = (
+            advfeat.accuracy(each.model_fn(), images, labels)
+            for each in (network, zoo.halved(network))
+        )
+        if before.mean() - after.mean() > LOST:
+            raise UsageError(
+                f"half precision costs accuracy: {after.mean():.4f} after {before.mean():.4f}"
+            )
+        about = {
+            "command": _command(config.name, flags),
+            "dataset": flags["dataset"],
+            "training": network.record,
+            "numbers": {**_numbers(config, summary), "packed_accuracy": measures.rate(after)},
+            "versions": record["versions"],
+        }
+        where = config.folder or str(importlib.resources.files(zoo))
+        size = zoo.pack(where, config.name, network, about)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    print(f"{config.name}: {size / 1e6:.2f} MB, accuracy {100 * after.mean():.2f} % in {where}")
+    return about
+
+
+if __name__ == "__main__":
+    runner.main(run, PackConfig, __doc__)  # type: ignore[type-var]

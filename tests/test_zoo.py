@@ -1,0 +1,88 @@
+"""Networks of the zoo: packed, read back, and what their cards say is so."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat import data, zoo
+from advfeat.checkpoints import load_network
+from experiments import pack, train
+from experiments.config import UsageError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("zoo") / "run"
+    config = train.Config(
+        workdir=str(workdir), model="resnet9", width=4, epochs=1, eval_examples=20, eval_steps=1
+    )
+    train.run(config)
+    return workdir
+
+
+def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path):
+    config = pack.PackConfig(run=str(trained), name="tiny", folder=str(tmp_path))
+    about = pack.run(config)
+    original = load_network(str(trained))
+    with np.load(tmp_path / "tiny.npz", allow_pickle=False) as arrays:
+        kinds = {key.split("/")[0]: arrays[key].dtype for key in arrays.files}
+    assert kinds == {"params": np.float16, "batch_stats": np.float32}
+    saved = json.loads((tmp_path / "tiny.json").read_text())
+    assert saved["spec"]["model"] == "resnet9"
+    assert saved["command"] == about["command"]
+    assert "--workdir=runs/tiny" in saved["command"]
+    assert "--model=resnet9" in saved["command"]
+    test = data.load("digits").test
+    accuracy = advfeat.accuracy(original.model_fn(), data.unit(test.image), test.label).mean()
+    assert saved["numbers"]["packed_accuracy"]["mean"] == pytest.approx(accuracy, abs=0.01)
+
+
+def test_what_was_packed_is_read_back(trained, tmp_path, monkeypatch):
+    pack.run(pack.PackConfig(run=str(trained), name="tiny", folder=str(tmp_path)))
+    monkeypatch.setattr(zoo, "_shelf", lambda: tmp_path)
+    assert zoo.names() == ("tiny",)
+    found, original = load_network("zoo:tiny"), load_network(str(trained))
+    assert found.spec == original.spec
+    assert found.record["command"].startswith("python -m experiments.train")
+    x = data.unit(data.load("digits").test.image[:50])
+    mine, theirs = (advfeat.predict(each.model_fn(), x) for each in (found, original))
+    np.testing.assert_allclose(mine, theirs, atol=0.02 * np.abs(theirs).max())
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(found.variables))
+    with pytest.raises(ValueError, match="the zoo holds tiny; not 'huge'"):
+        zoo.load("huge")
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_card_is_whole(name):
+    about = zoo.card(name)
+    assert about["command"].startswith("python -m experiments.train --workdir=runs/")
+    assert 0 < about["numbers"]["packed_accuracy"]["mean"] <= 1
+    network = zoo.load(name)
+    x = np.zeros(network.spec.input_shape, np.float32)
+    logits = network.model_fn()(x)
+    assert logits.shape == (len(network.spec.class_names),)
+    assert np.isfinite(np.asarray(logits)).all()
+
+
+def test_the_zoo_is_small():
+    sizes = [len((zoo._shelf() / f"{name}.npz").read_bytes()) for name in zoo.names()]
+    assert sum(sizes) < 12e6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": ""}, "flag --run is missing"),
+        ({"name": ""}, "flag --name is missing"),
+        ({"run": "nowhere"}, "cannot be read: is the run finished"),
+        ({"name": "a b"}, "name must be letters, digits and underscores"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_line(trained, tmp_path, change, message):
+    options = {"run": str(trained), "name": "tiny", "folder": str(tmp_path), **change}
+    with pytest.raises(UsageError, match=message):
+        pack.run(pack.PackConfig(**options))
+    assert not list(tmp_path.iterdir())
