@@ -110,6 +110,7 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
     }
 
 
+@pytest.mark.slow
 def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
     found = sample_complexity.run(
         config(tmp_path, dry_run=False, seeds=1, sizes=(40, 160, 1352), epochs=15, eps=0.1,
