@@ -32,8 +32,9 @@ from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag, format_eps
-from experiments.networks import Recipe, spec_for
+from experiments.networks import spec_for
 from experiments.presets import preset_for
+from experiments.recipes import Recipe
 
 SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
 PLAIN, ROBUST = "no defence", "adversarial training"

@@ -18,7 +18,7 @@ from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
 from experiments import networks
 from experiments.mislabeled_plan import Config, Plan
-from experiments.networks import Recipe
+from experiments.recipes import Recipe
 
 if TYPE_CHECKING:
     from experiments.mislabeled_sets import Sets

@@ -17,8 +17,9 @@ from advfeat.transforms import TRANSFORMS
 from advfeat.types import AttackFn
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
-from experiments.networks import Recipe, spec_for
+from experiments.networks import spec_for
 from experiments.presets import Preset, chosen, preset_for
+from experiments.recipes import Recipe
 
 VARIANTS = ("rand", "other", "det")
 CONTROLS = ("unperturbed", "noise", "feature_free", "robust_source")

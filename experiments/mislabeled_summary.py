@@ -11,7 +11,7 @@ from advfeat.report import format_rate
 from experiments.mislabeled_networks import FreshResult, Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Reading, Sets
-from experiments.networks import Recipe
+from experiments.recipes import Recipe
 
 NAMES = {"rand": "D_rand", "other": "D_other", "det": "D_det"}
 CONTROL_NAMES = {

@@ -43,6 +43,7 @@ class Preset:
       eps_grid: where accuracy under attack is measured.
       train_examples: how many training images are used at most; 0 is all.
       held_out: the share of them that is held out for choices.
+      linf_eps: L-infinity eps of adversarial training.
     """
 
     model: str
@@ -72,6 +73,7 @@ class Preset:
     sources: int = 1
     attack_transform: str = "none"
     gradient_filter: str = "none"
+    linf_eps: float = 8 / 255
 
 
 DIGITS = Preset(
@@ -95,6 +97,7 @@ DIGITS = Preset(
     eps=1.18,
     steps=100,
     eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    linf_eps=0.15,
 )
 
 MNIST = Preset(
@@ -118,6 +121,7 @@ MNIST = Preset(
     steps=50,
     eps_grid=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     train_examples=10000,
+    linf_eps=0.1,
 )
 
 CIFAR = Preset(

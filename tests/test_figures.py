@@ -170,6 +170,12 @@ def test_equal_ratios_stand_equally_far_apart():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["40", "80", "1,280"]
     places = axes.transData.transform([(x, 0.5) for x in (40, 80, 320, 1280)])[:, 0]
     assert places[3] - places[2] == pytest.approx(2 * (places[1] - places[0]))
+    many = [2.0**k for k in range(13)]
+    figure = figures.curves(many, {"a": many}, xlabel="images", rates=False, log=True)
+    figure.draw_without_rendering()
+    labels = [label for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
     with pytest.raises(ValueError, match="above 0"):
         figures.curves([0, 1], {"a": [1, 1]}, xlabel="images", log=True)
 

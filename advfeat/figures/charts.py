@@ -14,6 +14,7 @@ from advfeat.figures import style
 
 _LETTER = 0.1  # inches that a letter of a group's name takes, about
 _MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
+_MOST_TICKS = 9  # more numbers of four digits do not fit side by side
 
 
 def bars(
@@ -139,7 +140,8 @@ def curves(
         rates: Values lie in [0, 1] and are shown in percent.
         chance: Rate of a guess, drawn as a dashed line.
         title: Above the axes.
-        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`.
+        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`; where
+            there are many, not each has its number.
 
     Returns:
         The figure.
@@ -179,7 +181,9 @@ def curves(
     style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     if log:
         axes.set_xscale("log")
-        axes.set_xticks(where, [f"{value:,g}" for value in where])
+        step = -(-len(where) // _MOST_TICKS)
+        words = [f"{value:,g}" if k % step == 0 else "" for k, value in enumerate(where)]
+        axes.set_xticks(where, words)
         axes.set_xticks([], minor=True)
     if rates:
         axes.set_ylim(0, 1.02)

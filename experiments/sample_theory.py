@@ -1,0 +1,170 @@
+"""How many examples robustness takes where it can be computed: Schmidt et al.'s two models."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from advfeat.keys import stream
+from advfeat.theory import bernoulli, gaussian
+
+GOAL = 0.01
+"""The error that the paper's theorems speak of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """One of the models with its numbers.
+
+    Attributes:
+      dim: d.
+      scale: the Gaussian model's noise, or the Bernoulli model's bias.
+      eps: what the adversary may do, in L-infinity.
+      counts: numbers of training examples.
+      draws: how often the model and its training examples are drawn.
+    """
+
+    dim: int
+    scale: float
+    eps: float
+    counts: tuple[int, ...]
+    draws: int
+
+
+def gaussian_model(*, dim: int, noise: float, eps: float, draws: int, short: bool) -> Model:
+    """From one example to beyond where the paper's upper bound promises `GOAL`."""
+    enough = float(gaussian.upper_bound_count(dim, noise, eps, GOAL))
+    top = int(np.ceil(np.log2(np.clip(enough, 16, 2**13))))
+    counts = (1, 8) if short else tuple(2**k for k in range(top + 1))
+    return Model(dim=dim, scale=noise, eps=eps, counts=counts, draws=20 if short else draws)
+
+
+def bernoulli_model(*, short: bool) -> Model:
+    """A size at which every error is computed exactly in seconds."""
+    dim = 40 if short else 400
+    counts = (1, 2) if short else (1, 2, 4, 8, 16, 32)
+    # The bias with which one example gives an error of about GOAL.
+    bias = 0.78 * dim**-0.25
+    return Model(dim=dim, scale=bias, eps=0.2, counts=counts, draws=5 if short else 20)
+
+
+@functools.partial(jax.jit, static_argnames="dim")
+def _gaussian_draws(
+    keys: jax.Array, dim: int, noise: jax.Array, eps: jax.Array, count: jax.Array
+) -> dict[str, jax.Array]:
+    """Errors on one number of examples, `[draws]` each."""
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        key_mean, key_draw, key_least = jax.random.split(key, 3)
+        mean = gaussian.draw_mean(key_mean, dim)
+        weights = gaussian.draw_estimator(key_draw, mean, noise, count)
+        # The upper bounds are for means of length sqrt(d).
+        fixed = gaussian.draw_mean(key_mean, dim, fixed_length=True)
+        bounded = gaussian.draw_estimator(key_draw, fixed, noise, count)
+        return {
+            "standard": gaussian.robust_error(weights, mean, noise, 0.0),
+            "robust": gaussian.robust_error(weights, mean, noise, eps),
+            "least": gaussian.least_error(key_least, dim, noise, count, eps),
+            "fixed_standard": gaussian.robust_error(bounded, fixed, noise, 0.0),
+            "fixed_robust": gaussian.robust_error(bounded, fixed, noise, eps),
+        }
+
+    return jax.vmap(one)(keys)
+
+
+def simulate_gaussian(key: jax.Array, model: Model) -> dict[str, Any]:
+    """Every error of the Gaussian model with its interval over draws, beside the paper's bounds."""
+    noise, eps, dim = jnp.float32(model.scale), jnp.float32(model.eps), model.dim
+    by_count = []
+    for count in model.counts:
+        keys = jax.random.split(stream(key, f"gaussian/{count}"), model.draws)
+        found = _gaussian_draws(keys, dim, noise, eps, jnp.float32(count))
+        upper = {
+            "standard": float(gaussian.upper_bound(dim, noise, count, 0.0)),
+            "robust": float(gaussian.upper_bound(dim, noise, count, eps)),
+        }
+        exceeded = {
+            name: int((np.asarray(found[f"fixed_{name}"]) > bound + 1e-6).sum())
+            for name, bound in upper.items()
+        }
+        by_count.append(
+            {
+                "count": count,
+                **{name: _rate(found[name]) for name in ("standard", "robust", "least")},
+                "lower_bound": float(gaussian.lower_bound(dim, noise, count, eps)),
+                "upper_bound": upper,
+                "draws_above_upper_bound": exceeded,
+            }
+        )
+    return {
+        "dim": dim,
+        "noise": model.scale,
+        "eps": model.eps,
+        "draws": model.draws,
+        "by_count": by_count,
+        "lower_bound_count": float(gaussian.lower_bound_count(dim, noise, eps)),
+        "upper_bound_count": float(gaussian.upper_bound_count(dim, noise, eps, GOAL)),
+        "failure_probability": float(gaussian.failure_probability(dim, noise)),
+        "count_for_goal": {
+            name: _first(by_count, name) for name in ("standard", "robust", "least")
+        },
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("dim", "count"))
+def _bernoulli_draw(
+    key: jax.Array, dim: int, bias: jax.Array, eps: jax.Array, count: int
+) -> dict[str, jax.Array]:
+    key_signs, key_draw = jax.random.split(key)
+    signs = bernoulli.draw_signs(key_signs, dim)
+    weights = bernoulli.draw_estimator(key_draw, signs, bias, count)
+    error = functools.partial(bernoulli.robust_error, weights, signs, bias, count=count)
+    return {
+        "standard": error(eps=0.0),
+        "robust": error(eps=eps),
+        "threshold": error(eps=eps, threshold=True),
+    }
+
+
+def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
+    """The same for the Bernoulli model: a linear classifier, alone and behind a threshold."""
+    by_count = []
+    for count in model.counts:
+        keys = jax.random.split(stream(key, f"bernoulli/{count}"), model.draws)
+        # One by one: a batch would turn the convolutions' shifts into gathers.
+        found = [
+            _bernoulli_draw(k, model.dim, jnp.float32(model.scale), jnp.float32(model.eps), count)
+            for k in keys
+        ]
+        rates = {name: _rate([draw[name] for draw in found]) for name in found[0]}
+        by_count.append({"count": count, **rates})
+    return {
+        "dim": model.dim,
+        "bias": model.scale,
+        "eps": model.eps,
+        "draws": model.draws,
+        "by_count": by_count,
+        "one_example_bound": float(bernoulli.one_example_bound(model.dim, model.scale)[0]),
+        "count_for_goal": {
+            name: _first(by_count, name) for name in ("standard", "robust", "threshold")
+        },
+    }
+
+
+def _rate(errors: Any) -> dict[str, Any]:
+    """The mean of errors that are exact, one per draw, with Student's interval over draws."""
+    values = np.asarray(errors, np.float64)
+    mean, count = float(values.mean()), len(values)
+    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return {"mean": mean, "low": max(mean - half, 0.0), "high": min(mean + half, 1.0), "n": count}
+
+
+def _first(by_count: list[dict[str, Any]], name: str) -> int | None:
+    """The first number of examples on the grid whose mean error is at most `GOAL`."""
+    return next((part["count"] for part in by_count if part[name]["mean"] <= GOAL), None)

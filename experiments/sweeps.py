@@ -1,0 +1,246 @@
+"""What experiments that train many small networks share: their flags, training and measuring.
+
+Every network is trained and measured on its own and its hits are kept in the run, so that a killed
+run goes on with the networks it had not measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import advfeat
+from advfeat import data
+from advfeat.attacks import ATTACKS
+from advfeat.keys import stream
+from advfeat.results import RunDirectory
+from advfeat.suites import SUITES, resolve
+from advfeat.threat import ThreatModel
+from advfeat.training import Fit
+from advfeat.transforms import TRANSFORMS
+from advfeat.types import AttackFn
+from experiments import networks
+from experiments.config import Config as BaseConfig
+from experiments.config import flag
+from experiments.networks import spec_for
+from experiments.presets import Preset, chosen
+from experiments.recipes import Recipe
+
+Hits = dict[str, np.ndarray]
+"""What was measured of one network: name to `[N]` bool."""
+
+SIGNS = {"l2": "L2", "linf": "L∞", "l1": "L1"}
+_PRESET = "Default: the data set's preset."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(BaseConfig):
+    """The flags of an experiment that sweeps over trainings."""
+
+    seeds: int = flag(3, "Networks per setting.", kind="count")
+    train_examples: int | None = flag(
+        None, "Use at most so many training images; 0: all. " + _PRESET, kind="natural"
+    )
+    attack: tuple[str, ...] = flag(
+        ("pgd",),
+        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
+        "--eval_steps and --restarts.",
+        choices=(*SUITES, *ATTACKS),
+    )
+    eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
+    restarts: int = flag(2, "Its restarts.", kind="count")
+    eval_examples: int = flag(
+        1000, "Images of the measurement, drawn by the seed; 0: all.", kind="natural"
+    )
+    attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
+    attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
+    model: str | None = flag(None, "Architecture. " + _PRESET)
+    width: int | None = flag(None, "Its width. " + _PRESET, kind="count")
+    bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
+    epochs: int | None = flag(
+        None, "Passes over all training images. Default: the preset's, at most 20.", kind="count"
+    )
+    batch_size: int | None = flag(None, "Examples per training step. " + _PRESET, kind="count")
+    learning_rate: float | None = flag(None, "The largest. " + _PRESET, kind="positive")
+    weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
+    augment: str | None = flag(None, "Augmentation. " + _PRESET, choices=tuple(TRANSFORMS))
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if len(set(self.attack)) != len(self.attack):
+            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
+        suites = [name for name in self.attack if name in SUITES]
+        if suites and len(self.attack) > 1:
+            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Images in [0, 1] and their labels."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def of(cls, split: data.Split, most: int, seed: int) -> Points:
+        """At most so many of a split, the classes in proportion; 0 is all."""
+        part = data.subset(split, most, seed=seed)
+        return cls(data.unit(part.image), part.label)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def training_images(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
+    """What there is to train on."""
+    most = 120 if config.dry_run else chosen(config, preset, "train_examples")
+    train = data.subset(dataset.train, most, seed=config.seed)
+    if len(train) < 2 * dataset.num_classes:
+        raise ValueError(
+            f"flag --train_examples={len(train)}: must be at least {2 * dataset.num_classes}, two "
+            "for each class"
+        )
+    return train
+
+
+def recipe(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> Recipe:
+    """How a standard network is made; `robust` makes it an adversarially trained one."""
+    model = chosen(config, preset, "model")
+    width = config.width or (preset.width if model == preset.model else None)
+    epochs = config.epochs or min(20, preset.robust_epochs)
+    return Recipe(
+        spec=spec_for(dataset, model, width=width, bfloat16=config.bfloat16),
+        how=Fit(
+            epochs=1 if config.dry_run else epochs,
+            batch_size=chosen(config, preset, "batch_size"),
+            learning_rate=chosen(config, preset, "learning_rate"),
+            weight_decay=config.weight_decay,
+            augment=chosen(config, preset, "augment"),
+        ),
+        attack_steps=1 if config.dry_run else config.attack_steps,
+    )
+
+
+def robust(standard: Recipe, threat: ThreatModel) -> Recipe:
+    """The same recipe, trained adversarially; at eps 0 it stays as it is."""
+    return dataclasses.replace(standard, threat=threat) if float(threat.eps) > 0 else standard
+
+
+def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
+    """The attacks of the measurement, by name; says now which are not defined for the norm."""
+    found = resolve(config.attack, threat, num_classes=num_classes).attacks
+    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
+    pgd = advfeat.pgd(threat, steps=steps, restarts=restarts)
+    return {name: pgd if name == "pgd" else attack for name, attack in found.items()}
+
+
+def attack_words(config: SweepConfig) -> str:
+    """The measurement's attack, as one says it."""
+    names = ", ".join(config.attack)
+    if "pgd" not in config.attack:
+        return names
+    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
+    starts = "1 start" if restarts == 1 else f"the worst of {restarts} starts"
+    return names.replace("pgd", f"PGD with {steps} steps and {starts}")
+
+
+def seeds(config: SweepConfig) -> int:
+    """Networks per setting."""
+    return min(2, config.seeds) if config.dry_run else config.seeds
+
+
+def seed_of(config: SweepConfig, seed: int) -> int:
+    """A whole number for the draws of one of the run's seeds, apart from those of other runs."""
+    return int(np.random.SeedSequence([config.seed, seed]).generate_state(1)[0])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One network of a sweep: how it is made and what is measured of it.
+
+    Attributes:
+      name: in the run.
+      recipe: architecture and training.
+      train: what to train on.
+      points: what to measure on, by name.
+      threats: what the attacks may do, by name.
+      noise: whether accuracy under noise of the same norm is measured too.
+      keep: whether the run keeps the network, for other experiments to take.
+    """
+
+    name: str
+    recipe: Recipe
+    train: data.Split
+    points: Mapping[str, Points]
+    threats: Mapping[str, ThreatModel]
+    noise: bool = False
+    keep: bool = False
+
+
+def measure(
+    config: SweepConfig, run: RunDirectory, job: Job, *, advance: Callable[[int], Any]
+) -> Hits:
+    """Trains the job's network and measures it, unless the run holds the result.
+
+    Args:
+      config: the flags.
+      run: the open run directory.
+      job: what to do.
+      advance: called with epochs that are done (a bar's `update`).
+
+    Returns:
+      For each of the job's points P: "P_clean" and, for each threat model T, "P_T" (right on the
+      clean image and under every attack) and, where noise is wanted, "P_T_noise" (right under the
+      worst of as many draws as PGD has restarts): `[N]` bool each.
+    """
+    path = run.arrays_path(f"measured/{job.name}")
+    if path.exists():
+        advance(job.recipe.how.epochs)
+        with np.load(path) as saved:
+            return dict(saved)
+    root = stream(jax.random.key(config.seed), job.name)
+    network = networks.train(
+        run,
+        job.name,
+        stream(root, "training"),
+        job.recipe,
+        job.train,
+        keep=job.keep,
+        on_epoch=advance,
+    )
+    fn, classes = network.model_fn(), len(job.recipe.spec.class_names)
+    hits: Hits = {}
+    for where, points in job.points.items():
+        for name, threat in job.threats.items():
+            key = stream(root, f"{where}/{name}")
+            found = advfeat.evaluate(
+                key,
+                fn,
+                points.image,
+                points.label,
+                threat=threat,
+                suite=attacks(config, threat, classes),
+                batch_size=config.attack_batch_size,
+                checks=False,
+            )
+            hits[f"{where}_clean"], hits[f"{where}_{name}"] = found.clean, found.robust
+            if job.noise:
+                noise = advfeat.uniform_noise(threat, repeats=config.restarts)
+                result = advfeat.attack_dataset(
+                    noise, key, fn, points.image, points.label, batch_size=config.attack_batch_size
+                )
+                hits[f"{where}_{name}_noise"] = found.clean & ~result.best.success
+    threats = {
+        name: {"norm": threat.norm.name, "eps": float(threat.eps)}
+        for name, threat in job.threats.items()
+    }
+    made = {"network": job.name, "train_examples": len(job.train), **job.recipe.record()}
+    run.save_arrays(
+        f"measured/{job.name}", hits, {**made, "threats": threats, "attack": attack_words(config)}
+    )
+    return hits

@@ -1,0 +1,279 @@
+"""`experiments.sample_complexity`: the smallest run, resumed, refused, and what it finds."""
+
+import json
+
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat import data
+from experiments import runner, sample_complexity, sample_theory, sweeps
+from experiments.sample_complexity_summary import CLEAN, NOISE, ROBUST, Curves, needed, reached
+
+TINY = {"model": "mlp", "width": 16}
+VERDICTS = {"holds", "does not hold here", "not decidable at this size"}
+
+
+def config(path, **options):
+    return sample_complexity.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    return path, sample_complexity.run(config(path))
+
+
+def assert_rate(value, low=0.0, high=1.0):
+    assert low <= value["low"] <= value["mean"] + 1e-9
+    assert value["mean"] - 1e-9 <= value["high"] <= high
+
+
+def test_summary_has_every_rate_with_its_interval(finished):
+    path, summary = finished
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert summary["sizes"] == [60, 120]
+    assert summary["seeds"] == 2
+    assert [part["size"] for part in summary["by_size"]] == [60, 120]
+    for part in summary["by_size"]:
+        for kind in ("standard", "adversarial"):
+            for where in ("test", "train"):
+                rates = part[kind][where]
+                assert set(rates) == {"clean", "robust", "noise"}
+                for rate in rates.values():
+                    assert_rate(rate)
+                    assert rate["n"] == (50 if where == "test" else part["size"])
+                    assert rate["seeds"] == 2
+                assert rates["robust"]["mean"] <= rates["clean"]["mean"]
+        assert_rate(part["clean_minus_robust"], -1)
+        gap = part["train_minus_test"]
+        assert gap["difference"]["mean"] == pytest.approx(
+            gap["adversarial_robust"]["mean"] - gap["standard_clean"]["mean"]
+        )
+        clean = part["standard"]
+        assert gap["standard_clean"]["mean"] == pytest.approx(
+            clean["train"]["clean"]["mean"] - clean["test"]["clean"]["mean"]
+        )
+    assert len(summary["claims"]) == 4
+    assert {claim["verdict"] for claim in summary["claims"]} <= VERDICTS
+    assert {"eps", "norm", "attack", "recipe", "wall_seconds"} <= set(summary)
+    for part in summary["gaussian"]["by_count"]:
+        for name in ("standard", "robust", "least"):
+            assert_rate(part[name])
+        assert part["lower_bound"] <= part["least"]["high"]
+        assert part["least"]["mean"] <= part["robust"]["high"]
+    for part in summary["bernoulli"]["by_count"]:
+        assert part["threshold"] == part["standard"]
+        assert part["robust"]["mean"] >= part["standard"]["mean"]
+
+
+def test_report_and_figures_are_there(finished):
+    path, _ = finished
+    page = (path / "report.html").read_text()
+    for words in ("Gaussian model", "Theorem 11", "times as many", "experiments.sample_complexity"):
+        assert words in page
+    names = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert names == {"accuracy", "gap", "gaussian", "bernoulli"}
+
+
+def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
+    path, summary = finished
+    assert sample_complexity.run(config(path)) == summary
+    assert "finished" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--eps=none, not --eps=0\.1"):
+        sample_complexity.run(config(path, eps=0.1))
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the run catches it."""
+
+
+def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
+    _, whole = finished
+    real, calls = sweeps.networks.train, []
+
+    def dying(run, name, *rest, **options):
+        calls.append(name)
+        if len(calls) == 4:
+            raise Killed
+        return real(run, name, *rest, **options)
+
+    monkeypatch.setattr(sweeps.networks, "train", dying)
+    with pytest.raises(Killed):
+        sample_complexity.run(config(tmp_path / "broken"))
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    again = sample_complexity.run(config(tmp_path / "broken"))
+    assert len(calls) == 8 + 1  # three were measured, the fourth was begun twice
+    apart = {"wall_seconds", "peak_memory_bytes"}
+    assert {k: v for k, v in again.items() if k not in apart} == {
+        k: v for k, v in whole.items() if k not in apart
+    }
+
+
+@pytest.mark.slow
+def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
+    found = sample_complexity.run(
+        config(tmp_path, dry_run=False, seeds=1, sizes=(40, 160, 1352), epochs=15, eps=0.1,
+               width=64, eval_steps=10, restarts=1, eval_examples=200, dim=1000, draws=30)
+    )  # fmt: skip
+    first, *_, last = found["by_size"]
+
+    def mean(part, kind, name):
+        return part[kind]["test"][name]["mean"]
+
+    assert mean(last, "standard", "clean") > 0.93
+    assert mean(last, "standard", "clean") > mean(first, "standard", "clean") + 0.1
+    assert mean(last, "adversarial", "robust") > mean(first, "adversarial", "robust") + 0.3
+    assert mean(last, "adversarial", "robust") > mean(last, "standard", "robust") + 0.3
+    assert mean(last, "adversarial", "noise") > mean(last, "adversarial", "robust") + 0.05
+    assert last["standard"]["train"]["clean"]["mean"] > 0.98
+    assert [claim["verdict"] for claim in found["claims"][:2]] == ["holds", "holds"]
+    assert found["size_for_share"]["times_as_many"]["mean"] > 1.5
+    counts = found["gaussian"]["count_for_goal"]
+    assert counts["standard"] < counts["least"] <= counts["robust"]
+
+
+def prepared(**options):
+    settings = config("unused", dry_run=False, **options)
+    return settings, sample_complexity.prepare(settings)
+
+
+def test_training_sets_are_nested_and_get_as_many_updates():
+    settings, plan = prepared(sizes=(50, 100, 1000), seeds=2)
+    todo = sample_complexity.jobs(settings, plan)
+    assert len(todo) == 12
+    test_ids = set(plan.dataset.test.id.tolist())
+    for seed in (0, 1):
+        before = np.zeros((0, 64))
+        for size in plan.sizes:
+            job = todo["adversarial", size, seed]
+            images = job.train.image.reshape(len(job.train), -1)
+            different, times = np.unique(images, axis=0, return_counts=True)
+            assert len(job.train) == 1000
+            assert len(different) == pytest.approx(size, abs=1)  # digits that are equal
+            assert times.max() - times.min() <= 1 + times.min()
+            assert set(map(bytes, before)) <= set(map(bytes, different))
+            before = different
+            np.testing.assert_array_equal(
+                np.unique(data.unit(images), axis=0),
+                np.unique(job.points["train"].image.reshape(-1, 64), axis=0),
+            )
+            # The standard networks have the same images and no threat model.
+            other = todo["standard", size, seed]
+            np.testing.assert_array_equal(other.train.image, job.train.image)
+            assert other.recipe.threat is None
+            assert float(job.recipe.threat.eps) == pytest.approx(plan.eps)
+    one, two = (todo["standard", 50, seed].train.image for seed in (0, 1))
+    assert not np.array_equal(one, two)
+    assert test_ids  # the test split is not empty, and was not touched above
+
+
+def curves(standard, robust, noise, points=400):
+    """Curves whose accuracies at each size are exactly these."""
+    sizes = (10, 40, 160)
+
+    def hits(rates):
+        rows = [np.arange(points) < rate * points for rate in rates]
+        return np.stack([np.stack(rows)] * 2)
+
+    test = {CLEAN: hits(standard), ROBUST: hits(robust), NOISE: hits(noise)}
+    return sizes, test
+
+
+def test_shares_and_sizes_by_hand():
+    sizes, test = curves([0.4, 0.6, 0.8], [0.1, 0.2, 0.8], [0.8, 0.8, 0.8])
+    assert reached(test[CLEAN]) == pytest.approx((0.5 + 0.75) / 2)
+    assert reached(test[ROBUST]) == pytest.approx((0.125 + 0.25) / 2)
+    assert reached(test[NOISE]) == 1
+    # 0.7 lies half way from 0.6 to 0.8, so half way from 40 to 160 on the logarithm.
+    assert 2 ** needed(test[CLEAN], sizes, 0.875) == pytest.approx(80)
+    assert 2 ** needed(test[ROBUST], sizes, 0.875) == pytest.approx(40 * 4 ** (0.5 / 0.6))
+    assert 2 ** needed(test[NOISE], sizes, 0.875) == pytest.approx(10)
+    assert needed(test[CLEAN], sizes, 1.0) == np.log2(160)
+
+
+def test_hits_become_curves():
+    rng = np.random.default_rng(0)
+    hits = {
+        (kind, size, seed): {
+            f"{where}_{name}": rng.random(7 if where == "test" else size) < 0.5
+            for where in ("test", "train")
+            for name in ("clean", "robust", "robust_noise")
+        }
+        for kind in ("standard", "adversarial")
+        for size in (3, 6)
+        for seed in (0, 1)
+    }
+    found = Curves.of((3, 6), hits)
+    assert found.test[ROBUST].shape == (2, 2, 7)
+    few = hits["adversarial", 3, 1]
+    np.testing.assert_array_equal(found.test[ROBUST][1, 0], few["test_robust"])
+    np.testing.assert_array_equal(
+        found.test[NOISE][0, 1], hits["adversarial", 6, 0]["test_robust_noise"]
+    )
+    np.testing.assert_array_equal(found.train[CLEAN][1][0], hits["standard", 6, 0]["train_clean"])
+
+
+def test_the_measurement_is_what_the_flags_say():
+    settings = config("unused", dry_run=False, attack=("fgsm", "pgd"), eval_steps=7, restarts=3)
+    found = sweeps.attacks(settings, advfeat.linf(0.1), 10)
+    assert list(found) == ["fgsm", "pgd"]
+    assert (found["pgd"].steps, found["pgd"].rounds) == (7, 3)
+    assert float(found["pgd"].threat.eps) == pytest.approx(0.1)
+    assert sweeps.attack_words(settings) == "fgsm, PGD with 7 steps and the worst of 3 starts"
+    suite = config("unused", dry_run=False, attack=("autoattack",))
+    assert len(sweeps.attacks(suite, advfeat.linf(0.1), 10)) == 4
+    assert sweeps.attack_words(suite) == "autoattack"
+
+
+def test_the_gaussian_model_runs_to_where_the_paper_promises():
+    model = sample_theory.gaussian_model(dim=10_000, noise=6.5, eps=0.6, draws=3, short=False)
+    assert model.counts[0] == 1
+    assert model.counts[-1] == 4096
+    hopeless = sample_theory.gaussian_model(dim=10, noise=6.5, eps=0.6, draws=3, short=False)
+    assert hopeless.counts[-1] == 2**13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sizes=100"], "--sizes=100: must be at least 2 sizes"),
+        (["--sizes=100,50"], "--sizes=100,50"),
+        (["--sizes=5,100"], "--sizes=5: must be at least 10"),
+        (["--sizes=50,2000"], "--sizes=2000: there are 1352"),
+        (["--sizes=50,200", "--train_examples=100"], "--sizes=200: there are 100"),
+        (["--train_examples=15"], "--train_examples=15"),
+        (["--train_examples=30"], "too few to halve"),
+        (["--eps=0"], "--eps=0: must be above 0"),
+        (["--eps=inf", "--norm=l2"], "--eps=inf"),
+        (["--eps=8"], "8/255"),
+        (["--norm=l1"], "--norm=l1: give --eps"),
+        (["--norm=l3"], "--norm=l3"),
+        (["--share=1"], "--share=1"),
+        (["--dim=1"], "--dim=1"),
+        (["--model_eps=inf"], "--model_eps=inf"),
+        (["--noise=0"], "--noise=0"),
+        (["--draws=1"], "--draws=1"),
+        (["--seeds=0"], "--seeds=0"),
+        (["--attack=pgd,pgd"], "--attack=pgd,pgd: names one twice"),
+        (["--attack=standard,pgd"], "the suite standard stands alone"),
+        (["--attack=ddn"], "threat must measure in l2 for ddn"),
+        (["--attack=best"], "--attack=best"),
+        (["--model=resnet7"], "resnet7"),
+        (["--dataset=mnist", "--data_dir=/no/such/dir"], "/no/such/dir"),
+    ],
+)
+def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        runner.main(
+            sample_complexity.run,
+            sample_complexity.Config,
+            None,
+            [f"--workdir={workdir}", *arguments],
+        )
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not workdir.exists()

@@ -1,0 +1,200 @@
+"""`experiments.tradeoff`: the smallest run, resumed and refused ones, and what it finds."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import advfeat
+from advfeat import data
+from advfeat.checkpoints import load_network
+from experiments import runner, sweeps, tradeoff
+from experiments.tradeoff_summary import accuracy, findings, fooling, rank_correlation
+
+TINY = {"model": "mlp", "width": 16}
+
+
+def config(path, **options):
+    return tradeoff.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    return path, tradeoff.run(config(path))
+
+
+def test_summary_has_every_rate_with_its_interval(finished):
+    path, summary = finished
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert {"attack", "recipe", "seeds", "wall_seconds", "train_examples"} <= set(summary)
+    assert list(summary["norms"]) == ["l2", "linf"]
+    for part in summary["norms"].values():
+        assert part["by_eps"][0]["eps"] == 0
+        assert part["by_eps"][-1]["eps"] == pytest.approx(1.25 * part["eval_eps"])
+        for point in part["by_eps"]:
+            for name in ("clean_accuracy", "robust_accuracy", "fooling_rate"):
+                assert 0 <= point[name]["low"] <= point[name]["high"] <= 1
+                assert point[name]["n"] == 50
+            clean, robust = point["clean_accuracy"]["mean"], point["robust_accuracy"]["mean"]
+            assert point["fooling_rate"]["mean"] == pytest.approx(1 - robust / clean)
+        for name, difference in part["smallest_less_largest"].items():
+            first, last = (part["by_eps"][end][name]["mean"] for end in (0, -1))
+            assert difference["mean"] == pytest.approx(first - last)
+        found = part["rank_correlation"]
+        assert -1 <= found["low"] <= found["mean"] <= found["high"] <= 1
+        assert part["tradeoff_shown"] in (True, False)
+    # The standard networks are the same ones in both norms.
+    first, second = (part["by_eps"][0]["clean_accuracy"] for part in summary["norms"].values())
+    assert first == second
+    assert len(summary["claims"]) == 4
+
+
+def test_report_and_figures_are_there(finished):
+    path, _ = finished
+    page = (path / "report.html").read_text()
+    for words in ("L2: that a lower", "L∞: that a lower", "Rank correlation", "paired difference"):
+        assert words in page
+    names = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert names == {"frontier", "sweep_l2", "sweep_linf"}
+
+
+def test_networks_of_the_run_serve_as_checkpoints(finished):
+    path, summary = finished
+    top = summary["norms"]["l2"]["by_eps"][-1]
+    hits = []
+    test = data.subset(data.load("digits").test, 50, seed=0)
+    for seed in (0, 1):
+        network = load_network(f"{path}:l2_{top['eps']:g}_{seed}")
+        hits.append(advfeat.accuracy(network.model_fn(), data.unit(test.image), test.label))
+    assert np.mean(hits) == pytest.approx(top["clean_accuracy"]["mean"])
+
+
+def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
+    path, summary = finished
+    assert tradeoff.run(config(path)) == summary
+    assert "finished" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"--seeds=3, not --seeds=1"):
+        tradeoff.run(config(path, seeds=1))
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the run catches it."""
+
+
+def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
+    _, whole = finished
+    real, calls = sweeps.networks.train, []
+
+    def dying(run, name, *rest, **options):
+        calls.append(name)
+        if len(calls) == 4:
+            raise Killed
+        return real(run, name, *rest, **options)
+
+    monkeypatch.setattr(sweeps.networks, "train", dying)
+    with pytest.raises(Killed):
+        tradeoff.run(config(tmp_path / "broken"))
+    again = tradeoff.run(config(tmp_path / "broken"))
+    assert len(calls) == 6 + 1  # the standard networks of both norms were trained once
+    apart = {"wall_seconds", "peak_memory_bytes"}
+    assert {k: v for k, v in again.items() if k not in apart} == {
+        k: v for k, v in whole.items() if k not in apart
+    }
+
+
+@pytest.mark.slow
+def test_robustness_is_bought_and_at_some_eps_paid_for(tmp_path):
+    # A small perceptron has no room for both.
+    summary = tradeoff.run(
+        config(tmp_path, dry_run=False, norms=("linf",), train_linf=(0.05, 0.2), eval_linf=0.15,
+               width=8, epochs=15, seeds=2, eval_steps=10, restarts=1, eval_examples=300)
+    )  # fmt: skip
+    part = summary["norms"]["linf"]
+    assert [point["eps"] for point in part["by_eps"]] == [0, 0.05, 0.2]
+    fooled = [point["fooling_rate"]["mean"] for point in part["by_eps"]]
+    right = [point["clean_accuracy"]["mean"] for point in part["by_eps"]]
+    assert fooled[0] > 0.95 > fooled[2] + 0.1
+    assert right[0] > 0.9
+    assert right[2] < right[0] - 0.05
+    assert part["tradeoff_shown"]
+    assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds"]
+    assert part["rank_correlation"]["mean"] >= 0.5
+    (line,) = findings(summary)
+    assert "costs clean accuracy is shown" in line
+
+
+def hits(clean, robust, points=100):
+    """`[1, 2, E, N]` with exactly these accuracies; what stands an attack was right before."""
+    rows = [[np.arange(points) < rate * points for rate in rates] for rates in (clean, robust)]
+    return np.array([rows])
+
+
+def test_rates_by_hand():
+    both = np.concatenate([hits([0.8, 0.5], [0.2, 0.5]), hits([0.4, 0.5], [0.4, 0.0])])
+    np.testing.assert_allclose(accuracy(both), [0.6, 0.5])
+    np.testing.assert_allclose(fooling(both), [1 - 0.6 / 1.2, 0.5])
+    assert fooling(hits([0.0], [0.0])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("clean", "robust", "wanted"),
+    [
+        ([0.9, 0.8, 0.7], [0.0, 0.3, 0.5], 1.0),  # every gain is paid for
+        ([0.7, 0.8, 0.9], [0.0, 0.3, 0.5], -1.0),  # both improve
+        ([0.9, 0.9, 0.9], [0.0, 0.3, 0.5], 0.0),
+        ([0.8, 0.9, 0.7, 0.6], [0.0, 0.1, 0.4, 0.5], None),
+    ],
+)
+def test_rank_correlations(clean, robust, wanted):
+    found = rank_correlation(hits(clean, robust))
+    if wanted is None:
+        ranks = stats.rankdata(clean), stats.rankdata(1 - np.divide(robust, clean))
+        wanted = np.corrcoef(*ranks)[0, 1]
+    assert found == pytest.approx(wanted)
+
+
+def test_what_is_not_shown_is_said_to_be_not_shown(finished):
+    _, summary = finished
+    part = json.loads(json.dumps(summary["norms"]["l2"]))
+    part["tradeoff_shown"] = False
+    for point, collapsed in zip(part["by_eps"], (0, 2), strict=True):
+        point["collapsed"] = collapsed
+    part["highest_clean_accuracy"]["eps"] = part["by_eps"][1]["eps"] / 2
+    (line,) = findings({"norms": {"l2": part}})
+    assert "costs clean accuracy is not shown" in line
+    assert "2 of the networks did not learn at all" in line
+    assert "not monotone" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--norms=l2,l2"], "--norms=l2,l2: names one twice"),
+        (["--norms=l3"], "--norms=l3"),
+        (["--norms=l1,l2"], "give --eval_l1"),
+        (["--eval_l2=0"], "--eval_l2=0: must be above 0"),
+        (["--eval_l2=inf"], "--eval_l2=inf"),
+        (["--eval_linf=8"], "8/255"),
+        (["--train_linf=0,8"], "8/255"),
+        (["--train_l2=0"], "--train_l2=0: must be"),
+        (["--train_l2=1,1"], "--train_l2=1,1"),
+        (["--train_l2=1,inf"], "--train_l2=1,inf"),
+        (["--norms=l2", "--eval_linf=0.1"], "--eval_linf: linf is not among --norms"),
+        (["--norms=linf", "--train_l2=0.1"], "--train_l2: l2 is not among --norms"),
+        (["--attack=ddn"], "threat must measure in l2 for ddn"),
+        (["--train_examples=3"], "--train_examples"),
+        (["--model=resnet7"], "resnet7"),
+        (["--dataset=digitz"], "digitz"),
+    ],
+)
+def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        runner.main(tradeoff.run, tradeoff.Config, None, [f"--workdir={workdir}", *arguments])
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not workdir.exists()
