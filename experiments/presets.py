@@ -29,6 +29,7 @@ class Preset:
       robust_augment: of adversarial training.
       robust_eps: L2 eps of adversarial training.
       robust_steps: its PGD steps.
+      robust_warmup: the share of adversarial training over which eps rises from 0.
       fresh_width: width of the networks trained on constructed sets; 0 is `width`.
       fresh_epochs: of the networks trained on constructed sets.
       fresh_learning_rate: theirs.
@@ -68,6 +69,7 @@ class Preset:
     train_examples: int = 0
     held_out: float = 0.2
     robust_steps: int = 7
+    robust_warmup: float = 0.0
     fresh_width: int = 0
     relative_step: float = 0.2
     sources: int = 1
@@ -121,6 +123,7 @@ MNIST = Preset(
     steps=50,
     eps_grid=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     train_examples=10000,
+    robust_warmup=0.4,
     linf_eps=0.1,
 )
 

@@ -71,7 +71,7 @@ class Config(BaseConfig):
     )
     accumulate: int = flag(1, "Parts in which a batch is worked through.", kind="count")
     eps_warmup: float | None = flag(
-        None, "Share of the training over which eps rises from 0.", kind="fraction"
+        None, "Share of the training over which eps rises from 0. " + _PRESET, kind="fraction"
     )
     select: str | None = flag(
         None, "Keep the last epoch's weights, or those best on held-out images under PGD [last].",
@@ -207,6 +207,13 @@ def _eps(config: Config, preset: Preset) -> float:
     return preset.robust_eps if config.norm == "l2" else max(config.eps_grid or (0.0,))
 
 
+def _warmup(config: Config, preset: Preset) -> float:
+    if config.eps_warmup is not None:
+        return config.eps_warmup
+    # It is for networks that have learned nothing yet.
+    return 0.0 if config.checkpoint is not None else preset.robust_warmup
+
+
 def _recipe(
     config: Config, dataset: data.Dataset, preset: Preset, eps: float, examples: int
 ) -> tuple[Recipe, tuple[str, ...]]:
@@ -241,7 +248,7 @@ def _recipe(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         augment=option("augment"),
-        eps_warmup=(config.eps_warmup or 0.0) if robust else 0.0,
+        eps_warmup=_warmup(config, preset) if robust else 0.0,
     )
     batch = min(how.batch_size, examples)
     if batch % config.accumulate:

@@ -1,5 +1,7 @@
 """What the flags of `experiments.train` come to, and which of them are refused."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from advfeat.results import RunDirectory
 from advfeat.training.procedures.averaging import Ema, Swa
 from advfeat.training.procedures.free import Free
 from advfeat.training.procedures.weight_perturbation import WeightPerturbation
-from experiments import networks, recipes, runner, train
+from experiments import networks, presets, recipes, runner, train, train_plan
 
 KEY = jax.random.key(0)
 
@@ -81,6 +83,24 @@ def test_options_of_the_step(tmp_path):
     assert (kept["awp"], kept["ema"], kept["training"]["eps_warmup"]) == (0.01, 0.9, 0.25)
     chosen = plan(tmp_path, **common, select="best", patience=3, max_drop=0.3).recipe.selection
     assert (chosen.select, chosen.patience, chosen.max_drop) == ("best", 3, 0.3)
+
+
+def test_the_presets_warm_up_is_for_networks_that_have_learned_nothing(
+    given, tmp_path, monkeypatch
+):
+    preset = dataclasses.replace(presets.DIGITS, robust_warmup=0.4)
+    monkeypatch.setattr(train_plan, "preset_for", lambda _: preset)
+    common = {"objective": "adversarial", "eps": 0.5}
+
+    def warmup(**options):
+        return plan(tmp_path, **common, **options).recipe.how.eps_warmup
+
+    assert warmup() == 0.4
+    assert warmup(eps_warmup=0.0) == 0.0
+    assert warmup(eps_warmup=0.1) == 0.1
+    assert warmup(checkpoint=given[0]) == 0.0
+    assert plan(tmp_path).recipe.how.eps_warmup == 0.0  # standard training
+    assert presets.MNIST.robust_warmup > 0
 
 
 def test_the_epochs_of_free_training_are_divided_by_its_replays(tmp_path):
