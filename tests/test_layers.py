@@ -9,10 +9,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
-        "hyperplane"),
-    1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble"),
+        "hyperplane", "relus"),
+    1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble", "scores"),
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
-        "contested", "defences", "diagnostics", "estimated", "theory"),
+        "contested", "defences", "diagnostics", "estimated", "theory", "saliency"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
         "zoo", "locks", "training_checkpoints"),

@@ -24,6 +24,7 @@ from advfeat.models.base import Network
 from advfeat.models.functions import batch_fn, init, layer_names, model_fn
 from advfeat.models.layers import Conv, conv
 from advfeat.models.registry import create, names
+from advfeat.models.split import guided, split_fn, with_relu
 
 __all__ = [
     "Conv",
@@ -36,8 +37,11 @@ __all__ = [
     "from_haiku",
     "from_linen",
     "from_nnx",
+    "guided",
     "init",
     "layer_names",
     "model_fn",
     "names",
+    "split_fn",
+    "with_relu",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,9 @@ from jax import Array
 
 TAPS = "intermediates"
 """The flax collection that named layers are sown into."""
+
+DELTAS = "deltas"
+"""The flax collection of what is added to named layers; it is never made, only given."""
 
 
 class Network(nn.Module):
@@ -24,6 +28,7 @@ class Network(nn.Module):
       mean: per channel, subtracted from the pixels; None is 0.
       std: per channel, the pixels are divided by it; None is 1.
       dtype: of the computation; parameters and logits are float32.
+      relu: the rectifier of all layers; see `advfeat.relus`.
     """
 
     num_classes: int
@@ -31,6 +36,7 @@ class Network(nn.Module):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     dtype: Any = jnp.float32
+    relu: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -71,7 +77,12 @@ class Network(nn.Module):
         return 1
 
     def tap(self, name: str, x: Array) -> Array:
-        """Gives activations a name, by which `model_fn(..., layer=name)` finds them."""
+        """Gives activations a name, by which `model_fn(..., layer=name)` finds them.
+
+        What the collection `DELTAS` holds under the name is added to them.
+        """
+        if self.has_variable(DELTAS, name):
+            x = x + self.get_variable(DELTAS, name).astype(x.dtype)
         self.sow(TAPS, name, x)
         return x
 

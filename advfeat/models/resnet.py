@@ -70,6 +70,7 @@ class Block(nn.Module):
       norm: see `Norm`.
       zero_scale: starts the last normalisation of a post-activation block at scale zero.
       dtype: of the computation.
+      relu: the rectifier.
     """
 
     features: int
@@ -79,6 +80,7 @@ class Block(nn.Module):
     norm: str = "batch"
     zero_scale: bool = False
     dtype: Any = jnp.float32
+    relu: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -92,7 +94,7 @@ class Block(nn.Module):
         for index, (channels, size, stride) in enumerate(plan):
             last = index == len(plan) - 1
             if self.preact:
-                out = nn.relu(self._norm(f"norm{index + 1}")(out, train=train))
+                out = self.relu(self._norm(f"norm{index + 1}")(out, train=train))
                 if index == 0 and project:
                     shortcut = out
             name = f"conv{index + 1}"
@@ -100,14 +102,14 @@ class Block(nn.Module):
             if not self.preact:
                 zero = last and self.zero_scale
                 out = self._norm(f"norm{index + 1}", zero=zero)(out, train=train)
-                out = out if last else nn.relu(out)
+                out = out if last else self.relu(out)
         if project:
             shortcut = Conv(
                 plan[-1][0], 1, self.stride, dtype=self.dtype, init_fn=start, name="project"
             )(shortcut)
             if not self.preact:
                 shortcut = self._norm("project_norm")(shortcut, train=train)
-        return out + shortcut if self.preact else nn.relu(out + shortcut)
+        return out + shortcut if self.preact else self.relu(out + shortcut)
 
     def _norm(self, name: str, *, zero: bool = False) -> Norm:
         return Norm(self.norm, dtype=self.dtype, zero=zero, name=name)
@@ -167,11 +169,12 @@ class ResNet(Network):
                     norm=self.norm,
                     zero_scale=self.zero_scale,
                     dtype=self.dtype,
+                    relu=self.relu,
                     name=f"stage{stage + 1}_{position + 1}",
                 )
                 x = self.tap(f"block{index}", block(x, train=train))
         if self.preact:
-            x = nn.relu(Norm(self.norm, dtype=self.dtype, name="final_norm")(x, train=train))
+            x = self.relu(Norm(self.norm, dtype=self.dtype, name="final_norm")(x, train=train))
         return x.mean(axis=(1, 2))
 
     def _stem(self, x: Array, *, train: bool) -> Array:
@@ -179,7 +182,7 @@ class ResNet(Network):
         start = initialiser(self.norm)
         x = Conv(self.width, size, stride, dtype=self.dtype, init_fn=start, name="stem_conv")(x)
         if not self.preact:
-            x = nn.relu(Norm(self.norm, dtype=self.dtype, name="stem_norm")(x, train=train))
+            x = self.relu(Norm(self.norm, dtype=self.dtype, name="stem_norm")(x, train=train))
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         return x

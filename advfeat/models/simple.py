@@ -38,7 +38,7 @@ class MLP(Network):
         x = x.reshape(x.shape[0], -1)
         for index in range(1, self.depth + 1):
             dense = nn.Dense(self.width, dtype=self.dtype, kernel_init=_HE, name=f"dense{index}")
-            x = self.tap(f"hidden{index}", nn.relu(dense(x)))
+            x = self.tap(f"hidden{index}", self.relu(dense(x)))
         return x
 
 
@@ -59,10 +59,10 @@ class CNN(Network):
             layer = Conv(
                 channels, stride=stride, use_bias=True, dtype=self.dtype, name=f"conv{index + 1}"
             )
-            x = self.tap(f"block{index + 1}", nn.relu(layer(x)))
+            x = self.tap(f"block{index + 1}", self.relu(layer(x)))
         x = x.reshape(x.shape[0], -1)
         dense = nn.Dense(8 * self.width, dtype=self.dtype, kernel_init=_HE, name="dense")
-        return nn.relu(dense(x))
+        return self.relu(dense(x))
 
     @property
     def downsampling(self) -> int:

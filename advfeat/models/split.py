@@ -1,0 +1,94 @@
+"""Networks that let a layer be reached from outside, and networks with another rectifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax import Array
+
+from advfeat.models.base import DELTAS, TAPS, Network
+from advfeat.models.functions import Variables, layer_names
+from advfeat.relus import Relu, guided_relu
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitFn:
+    """A network in evaluation mode whose layer can be read and moved; make one with `split_fn`.
+
+    Attributes:
+      variables: its weights and statistics.
+      model: the module, static.
+      layer: the layer's name, static.
+    """
+
+    variables: Mapping[str, Any]
+    model: Network = dataclasses.field(metadata={"static": True})
+    layer: str = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, x: Array) -> Array:
+        """ONE image `[H, W, C]` -> logits `[K]`."""
+        logits: Array = self.model.apply(self.variables, x[None], train=False)[0]  # type: ignore[index,assignment]
+        return logits
+
+    def activations(self, x: Array) -> Array:
+        """ONE image -> the layer's activations."""
+        _, state = self.model.apply(self.variables, x[None], train=False, mutable=[TAPS])
+        return self._named(state.get(TAPS, {}))[0][0]
+
+    def perturbed(self, x: Array, delta: Array) -> Array:
+        """Logits where `delta` is added to the layer's activations."""
+        moved = {**self.variables, DELTAS: {self.layer: delta[None]}}
+        logits: Array = self.model.apply(moved, x[None], train=False)[0]  # type: ignore[index,assignment]
+        return logits
+
+    def _named(self, taps: Mapping[str, Any]) -> Any:
+        if self.layer not in taps:
+            raise ValueError(f"unknown layer {self.layer!r}; there are {', '.join(taps)}")
+        return taps[self.layer]
+
+
+def split_fn(
+    model: Network, variables: Variables, *, layer: str, input_shape: tuple[int, ...] | None = None
+) -> SplitFn:
+    """A network at one of its layers, for `saliency.grad_cam` and `saliency.layer_gradient`.
+
+    Args:
+      model: from `create`.
+      variables: from `init` or a checkpoint.
+      layer: one of `layer_names`.
+      input_shape: `(H, W, C)`; where it is given, an unknown layer raises at once.
+
+    Raises:
+      ValueError: for a layer that the network does not have; the message lists those it has.
+    """
+    if input_shape is not None and layer not in (known := layer_names(model, input_shape)):
+        raise ValueError(f"unknown layer {layer!r}; there are {', '.join(known)}")
+    kept = {name: value for name, value in variables.items() if name not in (TAPS, DELTAS)}
+    return SplitFn(kept, model, layer)
+
+
+def with_relu(model: Network, relu: Relu) -> Network:
+    """The same network with another rectifier: its weights are as they are.
+
+    Args:
+      model: from `create`.
+      relu: `relus.guided_relu`, `jax.nn.softplus` …
+
+    Raises:
+      ValueError: for a module that does not let its rectifier be chosen.
+    """
+    if not isinstance(model, Network):
+        raise ValueError(
+            f"{type(model).__name__} does not let its rectifier be chosen: only the networks of "
+            "advfeat.models do"
+        )
+    return model.clone(relu=relu)
+
+
+def guided(model: Network) -> Network:
+    """The network for guided backpropagation: its gradients pass `relus.guided_relu`."""
+    return with_relu(model, guided_relu)

@@ -1,0 +1,30 @@
+"""How far a gradient looks like its image.
+
+Etmann et al. (2019), https://arxiv.org/abs/1905.04172, definition 1.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from advfeat.types import Array
+
+
+def alignment(x: Array, gradient: Array) -> Array:
+    """`|<x, g>| / |g|`, `[]`; for a linear score without bias the distance to its zero set.
+
+    Args:
+      x: ONE example.
+      gradient: of a score at it.
+
+    Returns:
+      The alignment, in the image's units; 0 for a gradient of zero. Divided by `|x|` it is the
+      absolute cosine.
+
+    >>> float(alignment(jnp.array([3.0, 1.0]), jnp.array([2.0, 0.0])))
+    3.0
+    """
+    largest = jnp.max(jnp.abs(gradient))
+    scaled = gradient / jnp.where(largest > 0, largest, 1.0)
+    length = jnp.sqrt(jnp.sum(scaled**2))
+    return jnp.abs(jnp.sum(x * scaled)) / jnp.maximum(length, 1e-12)

@@ -1,0 +1,75 @@
+"""The gradient of a score with respect to the image, and its products with the image.
+
+Simonyan et al. (2014), https://arxiv.org/abs/1312.6034.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from advfeat.scores import class_score
+from advfeat.types import Array, Key, ModelFn, Objective, with_key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The gradient of an objective's score, `[H, W, C]`; make one with `gradient`.
+
+    Attributes:
+      objective: `(model_fn, x, y, key) -> (score, success)`, static.
+      times_input: multiply by the image, static.
+    """
+
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    times_input: bool = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+        """The map of ONE example."""
+        found = score_gradient(self.objective, key, model_fn, x, y)
+        return found * x if self.times_input else found
+
+
+def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    """The gradient of an objective's score at ONE example, with respect to it."""
+
+    def score(point: Array) -> Array:
+        return objective(with_key(model_fn, key), point, y, key)[0]
+
+    return jax.grad(score)(x)
+
+
+def gradient(objective: Objective | None = None) -> Gradient:
+    """The plain gradient: how the score changes with each pixel.
+
+    Args:
+      objective: what is differentiated; by default the logit of the class `y`, as the decks define
+        saliency. `advfeat.untargeted()` is the loss at the label.
+
+    Returns:
+      A method: `(key, model_fn, x, y) -> map` of ONE example; `advfeat.attack_batch` and
+      `advfeat.attack_dataset` run it over many.
+
+    >>> import jax.numpy as jnp
+    >>> weights = jnp.array([[1.0, -2.0], [0.0, 3.0]])
+    >>> gradient()(jax.random.key(0), lambda x: weights @ x, jnp.ones(2), 0).tolist()
+    [1.0, -2.0]
+    """
+    return Gradient(objective or class_score(), times_input=False)
+
+
+def gradient_times_input(objective: Objective | None = None) -> Gradient:
+    """Gradient times image: for a linear network without bias, each pixel's share of the score.
+
+    Shrikumar et al. (2016), https://arxiv.org/abs/1605.01713.
+
+    >>> import jax.numpy as jnp
+    >>> weights = jnp.array([[1.0, -2.0], [0.0, 3.0]])
+    >>> x = jnp.array([2.0, 0.5])
+    >>> gradient_times_input()(jax.random.key(0), lambda x: weights @ x, x, 0).tolist()
+    [2.0, -1.0]
+    """
+    return Gradient(objective or class_score(), times_input=True)

@@ -1,0 +1,138 @@
+"""Maps of a layer: the gradient there, and Grad-CAM.
+
+Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.scores import class_score
+from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
+
+
+class Split(Protocol):
+    """A network that lets a layer be reached: `models.split_fn`, or `split` of two functions."""
+
+    def __call__(self, x: Array) -> Array:
+        """ONE example -> logits `[K]`."""
+
+    def activations(self, x: Array) -> Array:
+        """ONE example -> the layer's activations."""
+
+    def perturbed(self, x: Array, delta: Array) -> Array:
+        """Logits where `delta` is added to the layer's activations."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Composed:
+    """A network as one function after another; make one with `split`."""
+
+    before: ModelFn
+    after: ModelFn
+
+    def __call__(self, x: Array) -> Array:
+        """ONE example -> logits."""
+        return self.after(self.before(x))
+
+    def activations(self, x: Array) -> Array:
+        """What is between the two."""
+        return self.before(x)
+
+    def perturbed(self, x: Array, delta: Array) -> Array:
+        """Logits where `delta` is added between the two."""
+        return self.after(self.before(x) + delta)
+
+
+def split(before: ModelFn, after: ModelFn) -> Composed:
+    """A network from the functions before and after a layer, for maps of that layer.
+
+    Args:
+      before: ONE example -> activations.
+      after: activations -> logits `[K]`.
+    """
+    return Composed(as_model_fn(before), as_model_fn(after))
+
+
+def _parts(
+    objective: Objective, key: Key, network: Any, x: Array, y: Any
+) -> tuple[Array, Array]:
+    """A layer's activations and the score's gradient there."""
+    if not hasattr(network, "perturbed"):
+        raise ValueError(
+            "a map of a layer needs a network that lets it be reached: models.split_fn(model, "
+            "variables, layer=NAME) or saliency.split(before, after)"
+        )
+    activations = network.activations(x)
+
+    def score(delta: Array) -> Array:
+        return objective(lambda point: network.perturbed(point, delta), x, y, key)[0]
+
+    return activations, jax.grad(score)(jnp.zeros_like(activations))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerGradient:
+    """The gradient of the score at a layer, of the activations' shape; see `layer_gradient`."""
+
+    objective: Objective = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
+        """The gradient for ONE example."""
+        return _parts(self.objective, key, model_fn, x, y)[1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GradCam:
+    """Activations weighted by their channels' mean gradients; make one with `grad_cam`."""
+
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    rectify: bool = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
+        """`[H, W]`, brought to the image's size (bilinearly)."""
+        activations, found = _parts(self.objective, key, model_fn, x, y)
+        if activations.ndim != 3:
+            raise ValueError(
+                f"Grad-CAM needs a layer with activations [H, W, D], got {activations.shape}"
+            )
+        weights = jnp.mean(found, axis=(0, 1))
+        coarse = activations @ weights
+        coarse = jax.nn.relu(coarse) if self.rectify else coarse
+        return jax.image.resize(coarse, x.shape[:2], "bilinear")
+
+
+def layer_gradient(objective: Objective | None = None) -> LayerGradient:
+    """The gradient of a score at a layer.
+
+    Args:
+      objective: what is differentiated; by default the logit of the class `y`.
+
+    Returns:
+      A method for networks of `models.split_fn` or `split`.
+
+    >>> double = split(lambda x: 2 * x, lambda a: a**2)
+    >>> layer_gradient()(jax.random.key(0), double, jnp.array([1.0, 3.0]), 1).tolist()
+    [0.0, 12.0]
+    """
+    return LayerGradient(objective or class_score())
+
+
+def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> GradCam:
+    """Grad-CAM at the layer that the network was split at.
+
+    Args:
+      objective: what is differentiated; by default the logit of the class `y`.
+      rectify: keep only what speaks for the class, as the paper does.
+
+    Returns:
+      A method for networks of `models.split_fn` or `split`; its map is `[H, W]`.
+    """
+    return GradCam(objective or class_score(), rectify)

@@ -1,0 +1,121 @@
+"""Occlusion: what the score loses when a patch is covered.
+
+Zeiler and Fergus (2014), https://arxiv.org/abs/1311.2901.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.checks import check_positive
+from advfeat.scores import class_score
+from advfeat.types import Array, Key, ModelFn, Objective, with_key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Occlusion:
+    """Covers patches one after the other; make one with `occlusion`.
+
+    Attributes:
+      value: `[]` or `[C]`, what covers.
+      objective: whose score is taken, static.
+      size: side of a patch in pixels, static.
+      stride: pixels between two patches, static.
+      chunk: patches at a time, static.
+    """
+
+    value: Array
+    objective: Objective = dataclasses.field(metadata={"static": True})
+    size: int = dataclasses.field(metadata={"static": True})
+    stride: int = dataclasses.field(metadata={"static": True})
+    chunk: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+        """`[H, W]`: for each pixel, the mean loss of the patches that cover it."""
+        height, width, _ = x.shape
+        if self.size > min(height, width):
+            raise ValueError(f"size must be at most {min(height, width)}, got {self.size}")
+        corners = np.array(
+            [(row, column) for row in _begins(height, self.size, self.stride)
+             for column in _begins(width, self.size, self.stride)]
+        )  # fmt: skip
+        real = np.arange(-(-len(corners) // self.chunk) * self.chunk) < len(corners)
+        corners = np.resize(corners, (len(real), 2))
+
+        def score(point: Array) -> Array:
+            return self.objective(with_key(model_fn, key), point, y, key)[0]
+
+        whole = score(x)
+        rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+
+        def lost(corner: Array) -> tuple[Array, Array]:
+            inside = (rows >= corner[0]) & (rows < corner[0] + self.size)
+            inside &= (columns >= corner[1]) & (columns < corner[1] + self.size)
+            covered = jnp.where(inside[:, :, None], self.value.astype(x.dtype), x)
+            return whole - score(covered), inside.astype(x.dtype)
+
+        def add(sums: tuple[Array, Array], these: tuple[Array, Array]) -> Any:
+            corner, kept = these
+            losses, masks = jax.vmap(lost)(corner)
+            weights = kept.astype(x.dtype)
+            total = sums[0] + jnp.einsum("n,nhw->hw", weights * losses, masks)
+            return (total, sums[1] + jnp.einsum("n,nhw->hw", weights, masks)), None
+
+        none = jnp.zeros_like(x, shape=(height, width))
+        parts = corners.reshape(-1, self.chunk, 2), real.reshape(-1, self.chunk)
+        (total, count), _ = jax.lax.scan(add, (none, none), jax.tree.map(jnp.asarray, parts))
+        return total / jnp.maximum(count, 1.0)
+
+
+def _begins(side: int, size: int, stride: int) -> list[int]:
+    """Where patches begin, so that the last one ends with the image."""
+    begins = list(range(0, side - size + 1, stride))
+    return begins if begins[-1] == side - size else [*begins, side - size]
+
+
+def occlusion(
+    objective: Objective | None = None,
+    *,
+    size: int = 4,
+    stride: int = 2,
+    value: float | Array = 0.5,
+    chunk: int = 16,
+) -> Occlusion:
+    """Occlusion maps.
+
+    Args:
+      objective: whose score is taken; by default the logit of the class `y`.
+      size: side of a patch in pixels.
+      stride: pixels between the beginnings of two patches, at most `size`, so that every pixel is
+        covered.
+      value: what covers: a number, or one per channel (the data set's mean, say).
+      chunk: patches at a time.
+
+    Returns:
+      A method whose map is `[H, W]`.
+
+    Raises:
+      ValueError: for sizes below 1, or a stride that leaves pixels out.
+
+    A patch of one pixel on a linear network loses that pixel's share:
+
+    >>> weights = jnp.array([1.0, -2.0, 0.0, 3.0])
+    >>> method = occlusion(size=1, stride=1, value=0.0)
+    >>> x = jnp.ones((2, 2, 1))
+    >>> network = lambda x: jnp.stack([weights @ x.ravel(), jnp.zeros(())])
+    >>> method(jax.random.key(0), network, x, 0).tolist()
+    [[1.0, -2.0], [0.0, 3.0]]
+    """
+    for name, number in (("size", size), ("stride", stride), ("chunk", chunk)):
+        check_positive(number, name=name)
+    if stride > size:
+        raise ValueError(f"stride must be at most the size, {size}, got {stride}")
+    return Occlusion(
+        jnp.asarray(value, jnp.float32), objective or class_score(), size, stride, chunk
+    )

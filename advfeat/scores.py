@@ -1,0 +1,110 @@
+"""Scores that a picture ascends or differentiates: an output, a unit, a direction, a distance.
+
+Objectives like those of `advfeat.objectives`: `(model_fn, x, aim, key) -> (score, success)` from
+ONE forward pass, frozen dataclasses that compare equal. What is looked at (a class, a unit, a target
+representation) is the aim, so that a new one does not compile again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.types import Array, Key, ModelFn
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """The aim's output: logit of a class, or its log probability; success is its prediction.
+
+    Attributes:
+      log_probability: take log softmax rather than the logit itself.
+    """
+
+    log_probability: bool = False
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        logits = model_fn(x)
+        values = jax.nn.log_softmax(logits) if self.log_probability else logits
+        return values[y], jnp.argmax(logits) == y
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """The aim's unit of a representation `[D]`, or the mean of its channel `[H, W, D]`.
+
+    Success is that it is active at all.
+    """
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        activations = model_fn(x)
+        mean = jnp.mean(activations.reshape(-1, activations.shape[-1]), axis=0)
+        return mean[y], mean[y] > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction:
+    """The inner product of the activations with the aim, an array of their shape."""
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success (a positive product) at `x`, from one forward pass."""
+        del key
+        score = jnp.sum(model_fn(x) * y)
+        return score, score > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Inversion:
+    """How near the activations come to the aim: `-|r - r*| / |r*|`, 0 at best.
+
+    Engstrom et al. (2019), https://arxiv.org/abs/1906.00945, equation 2, relative.
+
+    Attributes:
+      within: success is a relative distance of at most this.
+    """
+
+    within: float = 0.05
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        apart = _length(model_fn(x) - y) / jnp.maximum(_length(y), 1e-12)
+        return -apart, apart <= self.within
+
+
+def _length(values: Array) -> Array:
+    """The Euclidean length; its gradient at zero is zero."""
+    squares = jnp.sum(values**2)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
+
+
+def class_score(*, log_probability: bool = False) -> ClassScore:
+    """The score of a class, which the decks' saliency differentiates.
+
+    >>> score, success = class_score()(lambda x: x, jnp.array([2.0, 0.5]), 1, jax.random.key(0))
+    >>> float(score), bool(success)
+    (0.5, False)
+    """
+    return ClassScore(log_probability)
+
+
+def unit() -> Unit:
+    """The activation of one unit or channel of a layer: the network is `model_fn(..., layer=)`."""
+    return Unit()
+
+
+def direction() -> Direction:
+    """The activations along a direction; a sum of units with weights is one."""
+    return Direction()
+
+
+def inversion(*, within: float = 0.05) -> Inversion:
+    """How near the representation is to a given one."""
+    return Inversion(within)
