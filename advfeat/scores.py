@@ -1,8 +1,8 @@
 """Scores that a picture ascends or differentiates: an output, a unit, a direction, a distance.
 
 Objectives like those of `advfeat.objectives`: `(model_fn, x, aim, key) -> (score, success)` from
-ONE forward pass, frozen dataclasses that compare equal. What is looked at (a class, a unit, a target
-representation) is the aim, so that a new one does not compile again.
+ONE forward pass, frozen dataclasses that compare equal. What is looked at (a class, a unit, a
+target representation) is the aim, so that a new one does not compile again.
 """
 
 from __future__ import annotations

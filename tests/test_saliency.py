@@ -284,8 +284,8 @@ def test_alignment_is_the_distance_to_a_linear_boundary():
 def test_deletion_of_a_linear_network_is_steepest_by_its_own_shares():
     x, grey = jnp.asarray(X), jnp.zeros(SHAPE)
     shares = (rows(WEIGHTS, 1) * X).sum(-1)
-    logits = [linear(np.where((np.argsort(np.argsort(-shares.ravel())).reshape(4, 6) < n)[..., None],
-                              0, X)) for n in (0, 12, 24)]
+    before = np.argsort(np.argsort(-shares.ravel())).reshape(4, 6, 1)
+    logits = [linear(np.where(before < n, 0, X)) for n in (0, 12, 24)]
     wanted = [np.exp(z - z.max())[1] / np.exp(z - z.max()).sum() for z in logits]
     found = saliency.curve(linear, x, grey, jnp.asarray(shares), 1, steps=2)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
