@@ -73,8 +73,8 @@ def infidelity(
 ) -> Array:
     """How badly a map foretells what noise does to the logit: definition 2.1, at its best scale.
 
-    The perturbation is Gaussian noise. A map may be off by a factor, as the authors let it: the best
-    one is found by least squares, so that maps of different units can be compared.
+    The perturbation is Gaussian noise. A map may be off by a factor, as the authors let it: the
+    best one is found by least squares, so that maps of different units can be compared.
 
     Args:
       attribution: like `x`, in units of logit per pixel (a gradient).
