@@ -1,0 +1,192 @@
+"""Images whose features are known: a shape, a faint texture and a corner mark, each with its class.
+
+A ground truth for whatever claims to show what a network uses. The shape is the robust feature, the
+texture (a fixed pattern of signs, a few grey levels strong) the non-robust one, the mark the
+spurious cue. Each has a strength and an agreement: how often its class is the label.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_between, check_positive
+from advfeat.types import Array, Key
+
+SHAPES = ("disc", "square", "cross", "ring")
+"""One per class; what a class is called."""
+
+FEATURES = ("shape", "texture", "mark")
+
+
+class Drawing(NamedTuple):
+    """One image and where its features are.
+
+    Attributes:
+      image: `[H, W, C]` in [0, 1].
+      shape: `[H, W]` bool, the pixels of the shape.
+      mark: `[H, W]` bool, the pixels of the mark.
+      classes: `[3]` int32, the class that shape, texture and mark speak for.
+    """
+
+    image: Array
+    shape: Array
+    mark: Array
+    classes: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planted:
+    """A world of such images; make one with `planted`.
+
+    Attributes:
+      strengths: `[3]`, contrast of shape, texture and mark in pixels of [0, 1].
+      agreements: `[3]`, how often each speaks for the label; else for a class drawn evenly.
+      noise: `[]`, standard deviation of the background.
+      textures: `[K, H, W, C]` of signs.
+      size: side of the images, static.
+      mark_size: side of the mark, static.
+    """
+
+    strengths: Array
+    agreements: Array
+    noise: Array
+    textures: Array
+    size: int = dataclasses.field(metadata={"static": True})
+    mark_size: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.textures.shape[0])
+
+    def draw(self, key: Key, label: Array) -> Drawing:
+        """One image of a label."""
+        key_agree, key_other, key_place, key_noise, key_colour = jax.random.split(key, 5)
+        agrees = jax.random.uniform(key_agree, (3,)) < self.agreements
+        others = jax.random.randint(key_other, (3,), 0, self.num_classes)
+        classes = jnp.where(agrees, label, others).astype(jnp.int32)
+        shape, mark = self._shape(key_place, classes[0]), self._mark(classes[2])
+        channels = self.textures.shape[-1]
+        # The colour is nobody's feature.
+        colour = jax.random.uniform(key_colour, (channels,), minval=0.6, maxval=1.0)
+        image = 0.4 + self.noise * jax.random.normal(key_noise, self.textures.shape[1:])
+        image += self.strengths[0] * shape[:, :, None] * colour[None, None, :]
+        image += self.strengths[1] * self.textures[classes[1]]
+        image = jnp.where(mark[:, :, None], 0.4 + self.strengths[2], image)
+        return Drawing(jnp.clip(image, 0.0, 1.0), shape, mark, classes)
+
+    def _shape(self, key: Key, which: Array) -> Array:
+        key_size, key_row, key_column = jax.random.split(key, 3)
+        radius = self.size * jax.random.uniform(key_size, (), minval=0.16, maxval=0.26)
+        # It stays clear of the corners, where the marks are.
+        low, high = radius + self.mark_size, self.size - radius - self.mark_size
+        row = low + (high - low) * jax.random.uniform(key_row)
+        column = low + (high - low) * jax.random.uniform(key_column)
+        rows = jnp.abs(jnp.arange(self.size) + 0.5 - row)[:, None]
+        columns = jnp.abs(jnp.arange(self.size) + 0.5 - column)[None, :]
+        far = jnp.sqrt(rows**2 + columns**2)
+        found = jnp.stack(
+            [
+                far <= radius,
+                jnp.maximum(rows, columns) <= 0.85 * radius,
+                (jnp.minimum(rows, columns) <= 0.3 * radius)
+                & (jnp.maximum(rows, columns) <= radius),
+                (far <= radius) & (far >= 0.6 * radius),
+            ]
+        )
+        return found[which]
+
+    def _mark(self, which: Array) -> Array:
+        near = jnp.arange(self.size) < self.mark_size
+        far = near[::-1]
+        rows = jnp.where(which < 2, near, far)
+        columns = jnp.where(which % 2 == 0, near, far)
+        return rows[:, None] & columns[None, :]
+
+
+def planted(
+    *,
+    num_classes: int = 4,
+    size: int = 32,
+    channels: int = 3,
+    strengths: tuple[float, float, float] = (0.35, 6 / 255, 0.5),
+    agreements: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    noise: float = 0.03,
+    mark_size: int = 3,
+    seed: int = 0,
+) -> Planted:
+    """A world of images with planted features.
+
+    Args:
+      num_classes: 2 to 4.
+      size: side of the images.
+      channels: of the images.
+      strengths: contrast of shape, texture and mark.
+      agreements: how often each speaks for the label: 1 always, 0 no more often than chance.
+      noise: standard deviation of the background.
+      mark_size: side of the mark.
+      seed: of the textures.
+
+    Raises:
+      ValueError: for numbers outside their range, or images too small for the shapes.
+
+    >>> world = planted(agreements=(1.0, 1.0, 0.0))
+    >>> drawing = world.draw(jax.random.key(0), jnp.array(2))
+    >>> drawing.image.shape, drawing.classes[:2].tolist()
+    ((32, 32, 3), [2, 2])
+    """
+    check_positive(channels, name="channels")
+    check_positive(mark_size, name="mark_size")
+    if not 2 <= num_classes <= len(SHAPES):
+        raise ValueError(f"num_classes must lie in [2, {len(SHAPES)}], got {num_classes}")
+    if size < 4 * mark_size or size < 8:
+        raise ValueError(f"size must be at least {max(8, 4 * mark_size)}, got {size}")
+    for name, values in (("strengths", strengths), ("agreements", agreements)):
+        if len(values) != len(FEATURES):
+            raise ValueError(f"{name} must be three numbers, {', '.join(FEATURES)}: got {values}")
+        check_between(values, name=name, high=1.0, closed=(True, True))
+    check_between(noise, name="noise", high=1.0, closed=(True, True))
+    signs = jax.random.rademacher(
+        jax.random.key(seed), (num_classes, size, size, channels), jnp.float32
+    )
+    return Planted(
+        strengths=jnp.asarray(strengths, jnp.float32),
+        agreements=jnp.asarray(agreements, jnp.float32),
+        noise=jnp.asarray(noise, jnp.float32),
+        textures=signs,
+        size=size,
+        mark_size=mark_size,
+    )
+
+
+def drawings(world: Planted, root: Key, labels: Array) -> Drawing:
+    """Images of many labels, each with a key of its own; every leaf has a leading axis."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(len(labels)))
+    return jax.vmap(world.draw)(keys, labels)
+
+
+def pointing(ranking: Array, region: Array) -> tuple[Array, Array]:
+    """Whether a map points at a region.
+
+    Args:
+      ranking: `[H, W]`, not negative, the larger, the more important.
+      region: `[H, W]` bool.
+
+    Returns:
+      The share of the map's mass in the region, less the region's share of the image (0 for a map
+      that says nothing, at most 1), and the area under the ROC curve of telling the region's
+      pixels from the others (0.5 for one that says nothing).
+    """
+    inside = region.astype(jnp.float32)
+    share = jnp.sum(ranking * inside) / jnp.maximum(jnp.sum(ranking), 1e-30) - jnp.mean(inside)
+    flat, member = ranking.ravel(), inside.ravel()
+    # Mann-Whitney with ties counted half.
+    higher = (flat[:, None] > flat[None, :]) + 0.5 * (flat[:, None] == flat[None, :])
+    pairs = jnp.sum(member) * jnp.sum(1 - member)
+    wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])
+    return share, wins / jnp.maximum(pairs, 1.0)
