@@ -9,17 +9,24 @@ Example:
 """
 
 from advfeat.figures.charts import bars, curves, frontier, matrix
+from advfeat.figures.maps import DISPLAYS, heat, magnitude, map_grid, signed, three_sigma
 from advfeat.figures.pictures import Example, example_strip, image_grid, magnification
 from advfeat.figures.style import save
 
 __all__ = [
+    "DISPLAYS",
     "Example",
     "bars",
     "curves",
     "example_strip",
     "frontier",
+    "heat",
     "image_grid",
     "magnification",
+    "magnitude",
+    "map_grid",
     "matrix",
     "save",
+    "signed",
+    "three_sigma",
 ]

@@ -21,7 +21,7 @@ from advfeat.models.adapters import (
     from_nnx,
 )
 from advfeat.models.base import Network
-from advfeat.models.functions import batch_fn, init, layer_names, model_fn
+from advfeat.models.functions import batch_fn, init, layer_names, model_fn, module_names
 from advfeat.models.layers import Conv, conv
 from advfeat.models.registry import create, names
 from advfeat.models.split import guided, split_fn, with_relu
@@ -41,6 +41,7 @@ __all__ = [
     "init",
     "layer_names",
     "model_fn",
+    "module_names",
     "names",
     "split_fn",
     "with_relu",

@@ -75,6 +75,34 @@ def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]
     return found
 
 
+def module_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
+    """The top modules that have parameters, in the order they are called; nothing is computed.
+
+    Args:
+      model: from `create`, or any module called with `train=`.
+      input_shape: `(H, W, C)` of one image.
+
+    Example:
+      >>> from advfeat.models import create
+      >>> module_names(create("mlp", num_classes=10), (8, 8, 1))
+      ('dense1', 'dense2', 'classifier')
+    """
+    called: list[str] = []
+
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        path = context.module.path
+        if path and path[0] not in called:
+            called.append(path[0])
+        return call(*args, **kwargs)
+
+    images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(
+            lambda key, x: model.init(key, x, train=False), jax.random.key(0), images
+        )
+    return tuple(name for name in called if name in shapes["params"])
+
+
 def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
     """A network in evaluation mode as a function of a batch.
 

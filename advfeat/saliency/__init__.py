@@ -16,6 +16,7 @@ from advfeat.saliency.gradient import Gradient, gradient, gradient_times_input, 
 from advfeat.saliency.layers import Split, grad_cam, layer_gradient, split
 from advfeat.saliency.occlusion import occlusion
 from advfeat.saliency.paths import completeness, expected_gradients, integrated_gradients
+from advfeat.saliency.sanity import cascading, edges, independent, rank_correlation
 from advfeat.saliency.smooth import smoothgrad
 from advfeat.saliency.types import Saliency
 
@@ -38,18 +39,22 @@ __all__ = [
     "Saliency",
     "Split",
     "alignment",
+    "cascading",
     "completeness",
     "curve",
     "curve_area",
+    "edges",
     "expected_gradients",
     "grad_cam",
     "gradient",
     "gradient_times_input",
+    "independent",
     "infidelity",
     "integrated_gradients",
     "layer_gradient",
     "max_sensitivity",
     "occlusion",
+    "rank_correlation",
     "score_gradient",
     "smoothgrad",
     "split",

@@ -1,0 +1,124 @@
+"""Saliency maps as pictures: several displays, chosen by name, and a grid of image × method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from advfeat.figures import style
+from advfeat.figures.pictures import as_image, show
+
+_PERCENTILE = 99.0  # a few pixels would make the rest of a heat map black
+
+
+def three_sigma(values: Any) -> np.ndarray:
+    """``clip((g - mean) / (3 std) + 0.5, 0, 1)`` per channel, in colour: the practicum's display.
+
+    Args:
+        values: ``[H, W, C]`` or ``[H, W]``.
+
+    Returns:
+        ``[H, W, C]`` in [0, 1]; grey where a channel is constant.
+
+    Example:
+        >>> three_sigma(np.zeros((2, 2, 3))).max()
+        0.5
+    """
+    array = _map(values)
+    mean = array.mean(axis=(0, 1), keepdims=True)
+    spread = array.std(axis=(0, 1), keepdims=True)
+    return np.clip((array - mean) / (3 * np.where(spread > 0, spread, 1.0)) + 0.5, 0, 1)
+
+
+def magnitude(values: Any) -> np.ndarray:
+    """``[H, W]`` in [0, 1]: the sum over channels of absolute values, its 99th percentile white.
+
+    Example:
+        >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
+        [[1.0, 0.0]]
+    """
+    size = np.abs(_map(values)).sum(axis=-1)
+    top = np.percentile(size, _PERCENTILE) or size.max()
+    return np.clip(size / top, 0, 1) if top > 0 else np.zeros_like(size)
+
+
+def heat(values: Any) -> np.ndarray:
+    """``[H, W, 3]``: the magnitude in the colours from black over red to yellow."""
+    return np.asarray(matplotlib.colormaps["inferno"](magnitude(values)))[..., :3]
+
+
+def signed(values: Any) -> np.ndarray:
+    """``[H, W, 3]``: the sum over channels, blue below zero, white at zero, red above."""
+    total = _map(values).sum(axis=-1)
+    top = np.percentile(np.abs(total), _PERCENTILE) or np.abs(total).max()
+    shown = np.clip(total / top, -1, 1) if top > 0 else np.zeros_like(total)
+    return np.asarray(matplotlib.colormaps["RdBu_r"](0.5 + shown / 2))[..., :3]
+
+
+DISPLAYS: dict[str, Callable[[Any], np.ndarray]] = {
+    "three_sigma": three_sigma,
+    "heat": heat,
+    "signed": signed,
+}
+
+
+def map_grid(
+    images: Sequence[Any],
+    maps: Mapping[str, Sequence[Any]],
+    *,
+    display: str = "three_sigma",
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A row per image, a column per method.
+
+    Args:
+        images: ``[N]`` of ``[H, W, C]``, uint8 or in [0, 1].
+        maps: Method name to ``[N]`` maps ``[H, W, C]`` or ``[H, W]``.
+        display: One of `DISPLAYS`, for all of them.
+        labels: ``[N]``, beside the images.
+        title: Above the grid.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: An unknown display, no image, or another number of maps.
+    """
+    if display not in DISPLAYS:
+        raise ValueError(f"display: must be one of {', '.join(DISPLAYS)}, not {display!r}")
+    count = len(images)
+    if count == 0 or not maps:
+        raise ValueError("images, maps: must be at least one each")
+    for name, found in maps.items():
+        if len(found) != count:
+            raise ValueError(f"maps: {name} has {len(found)} for {count} images")
+    columns = ["image", *maps]
+    figure = style.new_figure(1.35 * len(columns) + 0.7, 1.35 * count + 0.6)
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    for row in range(count):
+        show(grid[row][0], as_image(images[row]))
+        if labels is not None:
+            grid[row][0].set_ylabel(labels[row], fontsize=style.SMALL, color=style.INK)
+        for column, name in enumerate(maps, start=1):
+            show(grid[row][column], DISPLAYS[display](maps[name][row]))
+    for axes, name in zip(grid[0], columns, strict=True):
+        axes.set_title(name.replace("_", " ").replace(", ", "\n"), fontsize=style.SMALL,
+                       color=style.INK, pad=4)  # fmt: skip
+    if title:
+        figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
+    return figure
+
+
+def _map(values: Any) -> np.ndarray:
+    array = np.asarray(values, float)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.ndim != 3 or not array.size:
+        raise ValueError(f"a map must be [H, W] or [H, W, C], not {np.shape(values)}")
+    if not np.isfinite(array).all():
+        raise ValueError("a map must be finite")
+    return array

@@ -1,0 +1,72 @@
+"""Sanity checks: a map that does not change when the network's weights do says nothing of it.
+
+Adebayo et al. (2018), https://arxiv.org/abs/1810.03292.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage, stats
+
+Params = Mapping[str, Any]
+
+
+def cascading(params: Params, fresh: Params, order: Sequence[str]) -> Iterator[tuple[str, Params]]:
+    """Weights replaced from the top down, one module more each time.
+
+    Args:
+      params: of a trained network, by module.
+      fresh: like it, newly drawn.
+      order: the modules, first to last (`models.module_names`).
+
+    Yields:
+      The module that was replaced last, and the weights.
+
+    Raises:
+      ValueError: for a module without weights in either.
+
+    >>> trained, drawn = {"a": 1, "b": 2}, {"a": -1, "b": -2}
+    >>> [(name, list(found.values())) for name, found in cascading(trained, drawn, ["a", "b"])]
+    [('b', [1, -2]), ('a', [-1, -2])]
+    """
+    _check(params, fresh, order)
+    found = dict(params)
+    for name in reversed(order):
+        found = {**found, name: fresh[name]}
+        yield name, found
+
+
+def independent(
+    params: Params, fresh: Params, order: Sequence[str]
+) -> Iterator[tuple[str, Params]]:
+    """Weights of one module at a time replaced, the others as they were trained."""
+    _check(params, fresh, order)
+    for name in reversed(order):
+        yield name, {**params, name: fresh[name]}
+
+
+def _check(params: Params, fresh: Params, order: Sequence[str]) -> None:
+    for name in order:
+        if name not in params or name not in fresh:
+            raise ValueError(f"unknown module {name!r}; there are {', '.join(params)}")
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = True) -> float:
+    """Spearman's correlation of two maps, of their absolute values unless told otherwise.
+
+    Returns:
+      In [-1, 1]; 0 where one of the maps is constant.
+    """
+    pair = [np.abs(part) if absolute else np.asarray(part) for part in (one, other)]
+    if any(np.ptp(part) == 0 for part in pair):
+        return 0.0
+    return float(stats.spearmanr(pair[0].ravel(), pair[1].ravel()).statistic)
+
+
+def edges(image: np.ndarray) -> np.ndarray:
+    """`[H, W, C]`, the Sobel filter's magnitude: a "map" that has never seen a network."""
+    found = [ndimage.sobel(np.asarray(image, float), axis=axis) for axis in (0, 1)]
+    return np.hypot(*found)
