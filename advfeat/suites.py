@@ -84,8 +84,8 @@ class _Maker:
         return _make("fab_targeted", self._threat, targets=self._targets(targets), steps=steps)
 
     def square(self, steps: int = 5000) -> AttackFn:
-        """Scores only."""
-        return _make("square", self._threat, steps=steps)
+        """Scores only; in short, the schedule of p is gone through as well."""
+        return _make("square", self._threat, steps=steps, rescale_schedule=steps < 5000)
 
 
 _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {

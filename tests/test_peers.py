@@ -129,7 +129,7 @@ WITHIN = {
         ),
     ),
     "square": (
-        lambda threat: advfeat.square(threat, steps=500),
+        lambda threat: advfeat.square(threat, steps=500, rescale_schedule=True),  # their default
         lambda net, eps: torchattacks.Square(net, eps=eps, n_queries=500),
     ),
 }
