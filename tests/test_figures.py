@@ -304,3 +304,41 @@ def test_grid_shows_every_image_once():
 def test_no_global_state():
     code = "import advfeat.figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- Maps. ----------------------------------------------------------------------------------------
+
+
+def test_displays_by_hand():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 5, 3)) * [1, 10, 0] + [0, 5, 7]
+    shown = figures.three_sigma(values)
+    wanted = (values[..., 1] - values[..., 1].mean()) / (3 * values[..., 1].std()) + 0.5
+    np.testing.assert_allclose(shown[..., 1], np.clip(wanted, 0, 1))
+    np.testing.assert_array_equal(shown[..., 2], 0.5)  # a constant is grey
+    size = np.abs(values).sum(-1)
+    found = figures.magnitude(values)
+    np.testing.assert_allclose(found, np.clip(size / np.percentile(size, 99), 0, 1))
+    red, white, blue = figures.signed(np.array([[2.0, 0.0, -2.0]]))[0]
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+    np.testing.assert_allclose(white, 1, atol=0.05)
+    for display in figures.DISPLAYS.values():
+        for flat in (np.zeros((4, 4)), np.full((4, 4, 3), 2.0)):
+            assert np.isfinite(display(flat)).all()
+        with pytest.raises(ValueError, match="finite"):
+            display(np.full((2, 2), np.nan))
+        with pytest.raises(ValueError, match="must be"):
+            display(np.zeros(3))
+
+
+def test_a_grid_of_maps_has_a_column_per_method():
+    images = np.zeros((2, 4, 4, 3))
+    maps = {"gradient": np.ones((2, 4, 4, 3)), "grad_cam": np.ones((2, 4, 4))}
+    grid = figures.map_grid(images, maps, display="heat", labels=["cat", "dog"])
+    assert [axes.get_title() for axes in grid.axes[:3]] == ["image", "gradient", "grad cam"]
+    assert [axes.get_ylabel() for axes in grid.axes[::3]] == ["cat", "dog"]
+    with pytest.raises(ValueError, match="display: must be one of three_sigma"):
+        figures.map_grid(images, maps, display="rainbow")
+    with pytest.raises(ValueError, match="gradient has 2 for 1 images"):
+        figures.map_grid(images[:1], maps)

@@ -366,3 +366,38 @@ def test_a_module_of_somebody_else_keeps_its_rectifier():
 
     with pytest.raises(ValueError, match="Dense does not let its rectifier be chosen"):
         models.guided(nn.Dense(3))
+
+
+# --- Sanity checks. -------------------------------------------------------------------------------
+
+
+def test_weights_are_replaced_from_the_top_or_one_by_one():
+    model = models.create("resnet9", num_classes=3, width=4)
+    trained, fresh = (models.init(jax.random.key(k), model, (8, 8, 1)) for k in (0, 1))
+    order = models.module_names(model, (8, 8, 1))
+    assert order[:2] == ("stem_conv", "stem_norm")
+    assert order[-1] == "classifier"
+    assert set(order) == set(trained["params"])
+
+    def changed(found):
+        return [name for name in order if found[name] is not trained["params"][name]]
+
+    steps = list(saliency.cascading(trained["params"], fresh["params"], order))
+    assert [name for name, _ in steps] == list(reversed(order))
+    assert [changed(found) for _, found in steps] == [
+        list(order[-n:]) for n in range(1, len(order) + 1)
+    ]
+    steps = list(saliency.independent(trained["params"], fresh["params"], order))
+    assert [changed(found) for _, found in steps] == [[name] for name in reversed(order)]
+    with pytest.raises(ValueError, match="unknown module 'head'; there are"):
+        list(saliency.cascading(trained["params"], fresh["params"], ["head"]))
+
+
+def test_rank_correlation_and_edges():
+    one = RNG.normal(size=(5, 5))
+    assert saliency.rank_correlation(one, -3 * one) == pytest.approx(1)
+    assert saliency.rank_correlation(one, -3 * one, absolute=False) == pytest.approx(-1)
+    assert saliency.rank_correlation(one, np.ones((5, 5))) == 0
+    step = np.zeros((6, 6, 1))
+    step[:, 3:] = 1
+    assert set(np.flatnonzero(saliency.edges(step).sum((0, 2)))) == {2, 3}
