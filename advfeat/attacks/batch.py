@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +11,28 @@ import numpy as np
 
 from advfeat.batching import padded_rows
 from advfeat.checks import check_images, check_labels, check_positive
-from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
+from advfeat.types import Array, Key, ModelFn, as_model_fn
+
+R = TypeVar("R")
+OnOne = Callable[[Key, ModelFn, Array, Any], R]
+"""An attack, whose result is an `AttackResult`, or a method of saliency, whose result is a map."""
 
 
 @jax.jit
 def _attack_batch(
-    attack: AttackFn, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
-) -> AttackResult:
+    attack: OnOne[R], root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+) -> R:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
 def attack_batch(
-    attack: AttackFn, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
-) -> AttackResult:
+    attack: OnOne[R], root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+) -> R:
     """Attacks a batch, compiled once per shape: new eps, weights or data do not recompile.
 
     Args:
-      attack: an attack on ONE example, a pytree.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
       root: a typed key; each example's own key is `fold_in(root, id)`, so that draws do not
         depend on the batch's size, order or padding, nor on the devices.
       ids: `[B]` int32, the examples' ids.
@@ -37,13 +41,13 @@ def attack_batch(
       y: labels `[B]` (or targets), or any pytree with leading axis B.
 
     Returns:
-      An `AttackResult` whose leaves have a leading axis B.
+      The attack's result (an `AttackResult`, a map) whose leaves have a leading axis B.
     """
     return _attack_batch(as_model_fn(attack), root, ids, as_model_fn(model_fn), x, y)
 
 
 def attack_dataset(
-    attack: AttackFn,
+    attack: OnOne[R],
     root: Key,
     model_fn: ModelFn,
     images: np.ndarray,
@@ -52,11 +56,11 @@ def attack_dataset(
     ids: np.ndarray | None = None,
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
-) -> AttackResult:
+) -> R:
     """Attacks a whole data set in batches of one shape; the last is padded, the padding dropped.
 
     Args:
-      attack: an attack on ONE example.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`).
       root: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
@@ -66,7 +70,7 @@ def attack_dataset(
       advance: called with the number of examples after each batch (a progress bar's `update`).
 
     Returns:
-      An `AttackResult` of NumPy arrays with a leading axis N.
+      The attack's result, of NumPy arrays with a leading axis N.
 
     Raises:
       ValueError: for bad images, labels or ids that are not one per image, a network that does not
