@@ -121,7 +121,7 @@ def maps(
     """Every method's maps `[N, H, W, C]` or `[N, H, W]`."""
     found = {}
     for name in names:
-        found[name] = advfeat.attack_dataset(
+        made = advfeat.attack_dataset(
             method(name, options, images.shape[1]),
             stream(jax.random.key(seed), name),
             subject(name, network, variables, options),
@@ -129,6 +129,7 @@ def maps(
             labels,
             batch_size=BATCH,
         )
+        found[name] = np.asarray(made)
     return found
 
 
