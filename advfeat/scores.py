@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advfeat.losses import cross_entropy
+from advfeat.norms import l2_length
 from advfeat.types import Array, Key, ModelFn
 
 
@@ -75,14 +77,52 @@ class Inversion:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success at `x`, from one forward pass."""
         del key
-        apart = _length(model_fn(x) - y) / jnp.maximum(_length(y), 1e-12)
+        apart = l2_length(model_fn(x) - y) / jnp.maximum(l2_length(y), 1e-12)
         return -apart, apart <= self.within
 
 
-def _length(values: Array) -> Array:
-    """The Euclidean length; its gradient at zero is zero."""
-    squares = jnp.sum(values**2)
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
+@dataclasses.dataclass(frozen=True)
+class Masked:
+    """Descend the loss at a class while the pixels outside a mask stay as they are.
+
+    Santurkar et al. (2019), https://arxiv.org/abs/1906.09453, appendix A. The aim is a triple:
+    class `[]`, image `[H, W, C]`, mask `[H, W]` (1 where pixels may change).
+
+    Attributes:
+      weight: of the mean squared change outside the mask.
+    """
+
+    weight: float = 10.0
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        label, image, mask = y
+        logits = model_fn(x)
+        kept = jnp.mean(((x - image) * (1.0 - mask)[:, :, None]) ** 2)
+        return -cross_entropy(logits, label) - self.weight * kept, jnp.argmax(logits) == label
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted:
+    """Ascend a unit of a representation while the pixels outside a mask stay as they are.
+
+    The aim is a triple: unit, image, mask, as for `Masked`.
+
+    Attributes:
+      share: of the activation in the score.
+      weight: of the mean squared change outside the mask.
+    """
+
+    share: float = 0.1
+    weight: float = 90.0
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success (the unit is active) at `x`, from one forward pass."""
+        which, image, mask = y
+        value, active = Unit()(model_fn, x, which, key)
+        kept = jnp.mean(((x - image) * (1.0 - mask)[:, :, None]) ** 2)
+        return self.share * value - self.weight * kept, active
 
 
 def class_score(*, log_probability: bool = False) -> ClassScore:
@@ -108,3 +148,13 @@ def direction() -> Direction:
 def inversion(*, within: float = 0.05) -> Inversion:
     """How near the representation is to a given one."""
     return Inversion(within)
+
+
+def masked(*, weight: float = 10.0) -> Masked:
+    """The objective of inpainting: a class, and the rest of the image as it is."""
+    return Masked(weight)
+
+
+def painted(*, share: float = 0.1, weight: float = 90.0) -> Painted:
+    """The objective of painting with features inside a mask."""
+    return Painted(share, weight)

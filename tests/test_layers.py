@@ -12,7 +12,7 @@ LAYERS = {
         "hyperplane", "relus"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble", "scores"),
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
-        "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted"),
+        "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted", "synthesis"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
         "zoo", "locks", "training_checkpoints", "processes"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
+from advfeat.norms import L2
 from advfeat.types import Array
 
 
@@ -24,7 +25,4 @@ def alignment(x: Array, gradient: Array) -> Array:
     >>> float(alignment(jnp.array([3.0, 1.0]), jnp.array([2.0, 0.0])))
     3.0
     """
-    largest = jnp.max(jnp.abs(gradient))
-    scaled = gradient / jnp.where(largest > 0, largest, 1.0)
-    length = jnp.sqrt(jnp.sum(scaled**2))
-    return jnp.abs(jnp.sum(x * scaled)) / jnp.maximum(length, 1e-12)
+    return jnp.abs(jnp.sum(x * L2.direction(x, gradient)))

@@ -1,0 +1,180 @@
+"""Pictures by ascent: one classifier, the one kernel, and the recipes of the papers.
+
+Each function returns an attack: `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
+`attack_batch` and `attack_dataset` run over many. The start is what the ball lies around. What was
+tuned for images of 224 pixels is scaled to the side given: L2 lengths grow with it.
+
+Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; Santurkar et al. (2019),
+https://arxiv.org/abs/1906.09453.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.ascent import by_recency, by_score
+from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.objectives import targeted, transformed
+from advfeat.scores import Unit, inversion, masked, unit
+from advfeat.threat import l2
+from advfeat.transforms import Transform
+from advfeat.types import Array, Key, Objective
+
+PAPER_SIDE = 224  # of the images that the papers' eps and steps are for
+
+
+def _ascent(
+    objective: Objective,
+    *,
+    eps: float | Array,
+    steps: int,
+    step_size: float | Array,
+    transform: Transform | None = None,
+    last: bool = False,
+) -> GradientAttack:
+    if transform is not None:
+        objective = transformed(objective, transform)
+    return pgd(
+        l2(eps),
+        steps=steps,
+        step_size=step_size,
+        random_start=False,
+        objective=objective,
+        prefer=by_recency if last else by_score,
+    )
+
+
+def maximise(
+    *,
+    eps: float | Array = jnp.inf,
+    steps: int = 200,
+    step_size: float | Array = 0.5,
+    transform: Transform | None = None,
+    objective: Objective | None = None,
+) -> GradientAttack:
+    """What a unit, a channel or a direction looks for.
+
+    The network is `model_fn(..., layer=NAME)`, the aim the unit's number (or, with
+    `objective=scores.direction()`, a direction); the start an image, noise or a constant.
+
+    Args:
+      eps: how far from the start, L2.
+      steps: of fixed length.
+      step_size: their length.
+      transform: seen through at random at every step: pictures that survive it are smoother.
+      objective: by default `scores.unit()`.
+    """
+    return _ascent(
+        objective or unit(), eps=eps, steps=steps, step_size=step_size, transform=transform,
+        last=transform is not None,
+    )  # fmt: skip
+
+
+def invert(
+    *, eps: float | Array = jnp.inf, steps: int = 1000, step_size: float | Array = 0.1
+) -> GradientAttack:
+    """An image whose representation is a given one: the aim; the network that of the layer.
+
+    The paper's 10,000 steps of length 1 are for 224 pixels; its CIFAR steps are 0.1 long.
+    """
+    return _ascent(inversion(), eps=eps, steps=steps, step_size=step_size)
+
+
+def generate(
+    *, eps: float | Array = 4.0, steps: int = 60, step_size: float | Array | None = None
+) -> GradientAttack:
+    """An image of a class, from a seed (`seeds`): ascent of the class within a ball.
+
+    Also translation (the start an image, the aim the other class), super-resolution (the start a
+    small image made larger) and sketches.
+    """
+    size = 2.5 * jnp.asarray(eps) / steps if step_size is None else step_size
+    return _ascent(targeted(), eps=eps, steps=steps, step_size=size)
+
+
+def inpaint(
+    *,
+    eps: float | Array = 3.0,
+    steps: int = 200,
+    step_size: float | Array = 0.1,
+    weight: float = 10.0,
+) -> GradientAttack:
+    """Fills a hole: the aim is `(class, image, mask)`, the mask 1 where pixels may change."""
+    return _ascent(masked(weight=weight), eps=eps, steps=steps, step_size=step_size)
+
+
+class Seeds(NamedTuple):
+    """Class-conditional Gaussians of small images, from which generation starts.
+
+    Attributes:
+      mean: `[K, D]`, D values of an image of `side`.
+      factor: `[K, D, D]`, lower triangular, of the covariances.
+      side: `(h, w, C)` of the small images.
+    """
+
+    mean: Array
+    factor: Array
+    side: tuple[int, int, int]
+
+    def draw(self, key: Key, label: Array, size: tuple[int, int]) -> Array:
+        """One seed `[H, W, C]` in [0, 1] of a class, enlarged by repetition of pixels."""
+        noise = jax.random.normal(key, self.mean.shape[1:])
+        small = self.mean[label] + self.factor[label] @ noise
+        image = jnp.clip(small, 0.0, 1.0).reshape(self.side)
+        return jax.image.resize(image, (*size, self.side[2]), "nearest")
+
+
+def fit_seeds(images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int) -> Seeds:
+    """Mean and covariance of every class's images, made `side` pixels wide by block means.
+
+    Args:
+      images: `[N, H, W, C]` floating point in [0, 1], square, of training images.
+      labels: `[N]`.
+      num_classes: K; each class needs at least two images.
+      side: of the small images, a divisor of H: the covariance has `(side * side * C) ** 2` values.
+
+    Raises:
+      ValueError: for bad images or labels, a side that does not divide theirs, or a class of fewer
+        than two images.
+    """
+    check_images(images)
+    check_labels(labels, num_classes=num_classes, count=len(images))
+    check_positive(side, name="side")
+    count, height, width, channels = images.shape
+    if height % side or width != height:
+        raise ValueError(f"side must divide that of square images, {height}x{width}, got {side}")
+    block = height // side
+    small = images.reshape(count, side, block, side, block, channels).mean(axis=(2, 4))
+    flat = small.reshape(count, -1).astype(np.float64)
+    means, factors = [], []
+    for label in range(num_classes):
+        part = flat[labels == label]
+        if len(part) < 2:
+            raise ValueError(f"labels must hold class {label} at least twice, got {len(part)}")
+        covariance = np.cov(part, rowvar=False, bias=True) + 1e-4 * np.eye(flat.shape[1])
+        means.append(part.mean(axis=0))
+        factors.append(np.linalg.cholesky(np.atleast_2d(covariance)))
+    return Seeds(
+        jnp.asarray(np.array(means), jnp.float32),
+        jnp.asarray(np.array(factors), jnp.float32),
+        (side, side, channels),
+    )
+
+
+def paper_eps(eps: float, side: int) -> float:
+    """A paper's L2 eps for images of 224 pixels, for another side: as much per pixel.
+
+    >>> paper_eps(40.0, 56)
+    10.0
+    """
+    return eps * side / PAPER_SIDE
+
+
+def activations(fn: Any, images: Array, which: Array) -> Array:
+    """`[N]`, the aim's unit of each image: for the images that activate it most and least."""
+    return jax.vmap(lambda x: Unit()(fn, x, which, jax.random.key(0))[0])(images)
