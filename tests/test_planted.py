@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from advfeat import data
+from advfeat.data import planted_images
 from advfeat.planted import FEATURES, SHAPES, drawings, planted, pointing
 
 KEY = jax.random.key(0)
@@ -112,3 +114,24 @@ def test_pointing():
 def test_bad_input(options, words):
     with pytest.raises(ValueError, match=words):
         planted(**options)
+
+
+# --- As a data set. -------------------------------------------------------------------------------
+
+
+def test_the_data_set_is_the_same_every_time_and_its_name_says_what_tells():
+    shape = data.load("planted:shape")
+    again = data.load("planted:shape")
+    np.testing.assert_array_equal(shape.train.image, again.train.image)
+    assert (len(shape.train), len(shape.test)) == (4000, 1000)
+    assert shape.class_names == SHAPES
+    assert shape.train.image.dtype == np.uint8
+    some = planted_images.drawn(planted_images.world("planted:shape"), 40)
+    np.testing.assert_array_equal(np.round(some.image * 255), shape.train.image[:40])
+    np.testing.assert_array_equal(some.classes[:, 0], shape.train.label[:40])
+    assert (some.classes[:, 2] != shape.train.label[:40]).any()
+    pair = data.load("planted:texture+mark", classes=("ring", "disc"))
+    assert pair.class_names == ("ring", "disc")
+    assert len(pair.train) == 2000
+    with pytest.raises(data.DataError, match="unknown feature 'colour', known are shape, texture"):
+        data.load("planted:colour")

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from advfeat.data import constructed_npz, digits, folder, restricted_imagenet, tfds_images
+from advfeat.data import (
+    constructed_npz,
+    digits,
+    folder,
+    planted_images,
+    restricted_imagenet,
+    tfds_images,
+)
 from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
 
@@ -32,13 +39,14 @@ __all__ = [
 # The first that matches is asked, so that the widest come last.
 _SOURCES: tuple[ModuleType, ...] = (
     digits,
+    planted_images,
     restricted_imagenet,
     constructed_npz,
     folder,
     tfds_images,
 )
 
-_NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+_NAMES = ("digits", "planted", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 
 
 def names() -> tuple[str, ...]:
@@ -52,8 +60,8 @@ def load(
     """Loads a data set into memory.
 
     Args:
-      name: "digits"; the TFDS name of a prepared image classification set ("cifar10", "mnist",
-        "eurosat/rgb"); `folder:PATH` or the path of a folder of class folders of images; the path
+      name: "digits"; "planted" (drawn images, see `advfeat.planted`); the TFDS name of a prepared
+        image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of a folder of class folders of images; the path
         of a constructed `.npz`.
       classes: names of the classes to keep, at least two; their order gives the new labels. None
         or empty keeps all.

@@ -1,0 +1,83 @@
+"""Drawn images whose features are known: `planted`, or `planted:shape` where only the shape tells.
+
+The features are those of `advfeat.planted`: shape, texture, mark. Those that are named agree with
+the label always, the others no more often than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat import planted
+from advfeat.data import classes as classes_lib
+from advfeat.data.types import DataError, Dataset, Split
+
+_NAME = "planted"
+_TRAIN, _TEST = 4000, 1000
+
+
+def matches(name: str) -> bool:
+    """Says whether `name` means this source."""
+    return name == _NAME or name.startswith(_NAME + ":")
+
+
+def world(name: str) -> planted.Planted:
+    """The world that a name means.
+
+    Raises:
+      DataError: for an unknown feature.
+    """
+    named = name.partition(":")[2]
+    wanted = named.split("+") if named else list(planted.FEATURES)
+    for feature in wanted:
+        if feature not in planted.FEATURES:
+            raise DataError(
+                f"{name}: unknown feature {feature!r}, known are {', '.join(planted.FEATURES)}, "
+                "joined by +"
+            )
+    return planted.planted(
+        agreements=tuple(float(f in wanted) for f in planted.FEATURES)  # type: ignore[arg-type]
+    )
+
+
+def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
+    """Draws 4,000 training and 1,000 test images of 32 × 32 × 3, uint8, always the same ones.
+
+    The id is the position; `drawn` gives the masks of an image by it.
+
+    Args:
+      name: "planted", "planted:FEATURE" or "planted:FEATURE+FEATURE".
+      classes: the shapes to keep; None for all four.
+      data_dir: not used.
+
+    Raises:
+      DataError: for an unknown feature or class.
+    """
+    del data_dir
+    keep = classes_lib.select(name, planted.SHAPES, classes)
+    found = drawn(world(name), _TRAIN + _TEST)
+    labels = np.arange(_TRAIN + _TEST) % len(planted.SHAPES)
+    image = np.round(found.image * 255).astype(np.uint8)
+    whole = Split(image, labels, np.arange(len(labels)))
+    return Dataset(
+        name=name,
+        train=classes_lib.restrict(whole.take(np.arange(_TRAIN)), keep),
+        test=classes_lib.restrict(whole.take(np.arange(_TRAIN, len(labels))), keep),
+        class_names=tuple(planted.SHAPES[label] for label in keep),
+    )
+
+
+def drawn(scene: planted.Planted, count: int) -> planted.Drawing:
+    """The first images of a world, on the host, with their masks and the features' classes."""
+    labels = jnp.arange(count) % scene.num_classes
+    found = _compiled(scene, jax.random.key(0), labels)
+    return jax.tree.map(np.asarray, found)
+
+
+@jax.jit
+def _compiled(scene: planted.Planted, key: jax.Array, labels: jax.Array) -> planted.Drawing:
+    return planted.drawings(scene, key, labels)
