@@ -61,8 +61,8 @@ def load(
 
     Args:
       name: "digits"; "planted" (drawn images, see `advfeat.planted`); the TFDS name of a prepared
-        image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of a folder of class folders of images; the path
-        of a constructed `.npz`.
+        image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of
+        a folder of class folders of images; the path of a constructed `.npz`.
       classes: names of the classes to keep, at least two; their order gives the new labels. None
         or empty keeps all.
       data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
