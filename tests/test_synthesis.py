@@ -1,0 +1,141 @@
+"""Pictures by ascent where the best picture is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat import synthesis
+from advfeat.scores import direction, masked, painted
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+SHAPE, UNITS = (4, 4, 3), 5
+WEIGHTS = RNG.normal(size=(UNITS, 48)).astype(np.float32)
+X = (0.3 + 0.4 * RNG.random(SHAPE)).astype(np.float32)
+
+
+def linear(x):
+    return WEIGHTS @ x.ravel()
+
+
+def one(attack, fn, x, y):
+    return advfeat.attack_batch(
+        attack, KEY, jnp.arange(1), fn, jnp.asarray(x)[None], jax.tree.map(lambda a: a[None], y)
+    )
+
+
+@pytest.mark.parametrize("unit", [0, 3])
+def test_the_best_picture_of_a_linear_unit_lies_along_its_weights(unit):
+    attack = synthesis.maximise(eps=0.5, steps=20, step_size=0.05)
+    found = one(attack, linear, X, jnp.array(unit)).best.x[0]
+    wanted = X + 0.5 * (WEIGHTS[unit] / np.linalg.norm(WEIGHTS[unit])).reshape(SHAPE)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_without_a_bound_the_box_bounds():
+    attack = synthesis.maximise(steps=400, step_size=0.2)
+    found = one(attack, linear, X, jnp.array(1)).best.x[0]
+    np.testing.assert_allclose(found, (WEIGHTS[1] > 0).reshape(SHAPE), atol=1e-3)
+
+
+def test_a_direction_is_a_sum_of_units():
+    attack = synthesis.maximise(eps=0.3, steps=20, step_size=0.05, objective=direction())
+    weights = jnp.asarray(RNG.normal(size=UNITS), jnp.float32)
+    found = one(attack, linear, X, weights).best.x[0]
+    way = np.asarray(weights) @ WEIGHTS
+    wanted = X + 0.3 * (way / np.linalg.norm(way)).reshape(SHAPE)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_inversion_of_an_invertible_layer_finds_the_image():
+    square = RNG.normal(size=(48, 48)).astype(np.float32) + 6 * np.eye(48, dtype=np.float32)
+    wanted = RNG.random(SHAPE).astype(np.float32)
+    attack = synthesis.invert(steps=600, step_size=0.02)
+    layer = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), square)
+    found = one(attack, layer, X, jnp.asarray(square @ wanted.ravel())).best
+    assert bool(found.success[0])
+    assert np.abs(found.x[0] - wanted).mean() < 0.02
+    start = np.linalg.norm(square @ (X - wanted).ravel()) / np.linalg.norm(square @ wanted.ravel())
+    assert -float(found.score[0]) < start / 10
+
+
+def test_a_generated_image_is_of_its_class_and_near_its_seed():
+    attack = synthesis.generate(eps=1.0, steps=30)
+    for label in range(UNITS):
+        found = one(attack, linear, X, jnp.array(label)).best
+        assert int(np.argmax(linear(np.asarray(found.x[0])))) == label
+        assert float(found.distance[0]) <= 1.0 + 1e-5
+
+
+def test_inpainting_leaves_the_rest_as_it_is():
+    mask = jnp.zeros((4, 4)).at[:2].set(1.0)
+    image = jnp.asarray(X)
+    changes = {}
+    for weight in (10.0, 1e4):
+        attack = synthesis.inpaint(eps=2.0, steps=60, step_size=0.05, weight=weight)
+        found = one(attack, linear, X, (jnp.array(2), image, mask)).best
+        moved = np.abs(np.asarray(found.x[0]) - X).mean(-1)
+        changes[weight] = moved[2:].mean() / moved[:2].mean()
+    assert changes[1e4] < min(changes[10.0], 0.1)
+
+
+def test_masked_scores_by_hand():
+    mask = np.zeros((4, 4), np.float32)
+    mask[0] = 1
+    other = RNG.random(SHAPE).astype(np.float32)
+    aim = (jnp.array(2), jnp.asarray(other), jnp.asarray(mask))
+    kept = np.mean(((X - other) * (1 - mask)[..., None]) ** 2)
+    logits = WEIGHTS @ X.ravel()
+    loss = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[2]
+    score, _ = masked(weight=7.0)(linear, jnp.asarray(X), aim, KEY)
+    np.testing.assert_allclose(score, -loss - 7 * kept, rtol=1e-4)
+    score, active = painted()(linear, jnp.asarray(X), aim, KEY)
+    np.testing.assert_allclose(score, 0.1 * logits[2] - 90 * kept, rtol=1e-4)
+    assert bool(active) == (logits[2] > 0)
+
+
+def test_seeds_have_the_mean_and_covariance_of_their_class():
+    count, side = 3000, 4
+    labels = np.arange(count) % 2
+    blobs = np.clip(RNG.normal(0.5, 0.08, (count, side, side, 1)), 0, 1)
+    blobs[labels == 1] *= 0.5
+    images = np.repeat(np.repeat(blobs, 2, 1), 2, 2).astype(np.float32)
+    seeds = synthesis.fit_seeds(images, labels, num_classes=2, side=4)
+    flat = blobs[labels == 1].reshape(-1, 16)
+    np.testing.assert_allclose(seeds.mean[1], flat.mean(0), atol=1e-5)
+    covariance = np.asarray(seeds.factor[1] @ seeds.factor[1].T)
+    np.testing.assert_allclose(
+        covariance, np.cov(flat, rowvar=False, bias=True) + 1e-4 * np.eye(16), atol=1e-6
+    )
+    draws = jax.vmap(lambda k: seeds.draw(k, jnp.array(1), (8, 8)))(jax.random.split(KEY, 500))
+    assert draws.shape == (500, 8, 8, 1)
+    np.testing.assert_array_equal(draws[:, ::2, ::2], draws[:, 1::2, 1::2])
+    mean = draws[:, ::2, ::2].reshape(500, 16).mean(0)
+    np.testing.assert_allclose(mean, seeds.mean[1], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"side": 3}, "side must divide that of square images, 8x8, got 3"),
+        ({"num_classes": 3}, "labels must hold class 2 at least twice, got 0"),
+        ({"side": 0}, "side must be a whole number"),
+        ({"images": np.zeros((4, 8, 8, 1), np.uint8)}, "images must be floating point"),
+    ],
+)
+def test_bad_seeds(options, words):
+    given = {
+        "images": np.zeros((4, 8, 8, 1), np.float32), "labels": np.array([0, 1, 0, 1]),
+        "num_classes": 2, "side": 4, **options,
+    }  # fmt: skip
+    images, labels = given.pop("images"), given.pop("labels")
+    with pytest.raises(ValueError, match=words):
+        synthesis.fit_seeds(images, labels, **given)
+
+
+def test_the_images_that_activate_a_unit_most():
+    images = RNG.random((6, *SHAPE)).astype(np.float32)
+    found = synthesis.activations(linear, jnp.asarray(images), jnp.array(2))
+    np.testing.assert_allclose(found, images.reshape(6, -1) @ WEIGHTS[2], rtol=1e-4, atol=1e-4)
