@@ -1,0 +1,151 @@
+"""`experiments.saliency`: the smallest run, resumed, refused, and a truth that is known."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from advfeat import (
+    accuracy,
+    attack_dataset,
+    checkpoints,
+    cross_entropy,
+    data,
+    models,
+    saliency,
+    training,
+)
+from advfeat.checkpoints import Network, NetworkSpec
+from advfeat.data import planted_images
+from advfeat.planted import pointing
+from experiments import runner, saliency_maps
+from experiments import saliency as experiment
+
+KEY = jax.random.key(0)
+
+
+def saved(place, dataset, model="cnn", width=4, seed=0, **options):
+    spec = NetworkSpec(
+        model=model, class_names=dataset.class_names, input_shape=dataset.input_shape, width=width,
+        options=options,
+    )  # fmt: skip
+    variables = models.init(jax.random.key(seed), spec.build(), spec.input_shape)
+    checkpoints.save_network(place / "networks" / "model", Network(spec, variables, {}))
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    place = tmp_path_factory.mktemp("networks")
+    digits = data.load("digits")
+    return {
+        "standard": saved(place / "one", digits),
+        "robust": saved(place / "two", digits, seed=1),
+        "perceptron": saved(place / "three", digits, model="mlp"),
+    }
+
+
+def config(path, given, **options):
+    networks = {name: given[name] for name in ("standard", "robust")}
+    common = {"workdir": str(path), "dataset": "digits", "dry_run": True}
+    return experiment.Config(**{**common, **networks, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(given, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return path, experiment.run(config(path, given))
+
+
+def test_every_method_of_both_networks_is_measured(finished):
+    path, summary = finished
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert set(summary["networks"]) == {"standard", "robust"}
+    for part in summary["networks"].values():
+        assert set(part["methods"]) == {*saliency_maps.METHODS, saliency_maps.EDGES}
+        for name, values in part["methods"].items():
+            assert -1 <= values["like_gradient"]["mean"] <= 1
+            assert 0 <= values["deletion"]["mean"] <= 1, name
+        assert part["methods"]["gradient"]["like_gradient"]["mean"] == pytest.approx(1)
+        assert part["methods"]["edges"]["like_edges"]["mean"] == pytest.approx(1)
+        modules = part["randomised"]["modules"]
+        assert modules == ["classifier", "dense", "conv3", "conv2", "conv1"]
+        for values in part["randomised"]["correlation"].values():
+            assert len(values) == len(modules)
+    assert len(summary["claims"]) == 1
+    for name in ("standard", "robust"):
+        with np.load(path / "maps" / f"{name}.npz") as maps:
+            assert maps["gradient"].shape == (8, 8, 8, 1)
+            assert maps["grad_cam"].shape == (8, 8, 8)
+
+
+def test_report_and_figures_are_there(finished):
+    path, _ = finished
+    page = (path / "report.html").read_text()
+    assert "cascading test" in page
+    assert {figure.stem for figure in (path / "figures").glob("*.png")} == {
+        "maps_standard", "maps_robust", "randomised_standard", "randomised_robust",
+    }
+
+
+def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
+    path, summary = finished
+    assert experiment.run(config(path, given)) == summary
+    assert "finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "blok1"}, "--layer=blok1: must be one of block1, block2, block3"),
+        ({"methods": ("grad_cam",)}, "--methods: must hold gradient"),
+        ({"methods": ("gradient", "gradient")}, "names one twice"),
+        ({"samples": 1}, "--samples=1: vargrad needs at least 2"),
+        ({"standard": "nowhere"}, "nowhere"),
+        ({"dataset": "planted"}, "takes images of"),
+        ({"robust": "perceptron"}, "has no layer with positions"),
+        ({"robust": "zoo:unicorn"}, "unicorn"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, words, capsys):
+    options = {name: given.get(value, value) if isinstance(value, str) else value
+               for name, value in options.items()}  # fmt: skip
+    with pytest.raises(ValueError, match=words):
+        experiment.run(config(tmp_path / "run", given, **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_negative_sigma_and_no_samples_are_refused(tmp_path, capsys):
+    for flag in ("--sigma=-1", "--samples=0", "--methods=gradient,lime2"):
+        with pytest.raises(SystemExit) as end:
+            runner.main(experiment.run, experiment.Config, None,
+                        [f"--workdir={tmp_path / 'run'}", flag])  # fmt: skip
+        assert end.value.code == 2
+        assert flag.split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", ["shape", "mark"])
+def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
+    """Only one feature tells the class, so a network that is right has used it."""
+    name = f"planted:{feature}"
+    world = data.load(name)
+    model = models.create("cnn", num_classes=4, width=8)
+    variables = models.init(KEY, model, (32, 32, 3))
+    how = training.Fit(epochs=3, batch_size=64, learning_rate=0.02)
+    loss_fn = training.standard(model, cross_entropy)
+    state = training.fit(
+        KEY, loss_fn, variables, world.train.image, world.train.label, how, num_classes=4
+    )
+    fn = models.model_fn(model, {"params": state.params})
+    test, labels = data.unit(world.test.image[:100]), world.test.label[:100]
+    assert accuracy(fn, test, labels).mean() > 0.95
+    masks = planted_images.drawn(planted_images.world(name), 4100)
+    region = getattr(masks, feature)[4000:]
+    other = getattr(masks, "mark" if feature == "shape" else "shape")[4000:]
+    method = saliency.smoothgrad(samples=20, sigma=0.05, how="squared")
+    maps = np.abs(attack_dataset(method, KEY, fn, test, labels, batch_size=50)).sum(-1)
+    found = [np.asarray(jax.vmap(pointing)(maps, where)[1]) for where in (region, other)]
+    assert found[0].mean() > found[1].mean() + 0.15
+    assert found[0].mean() > 0.7
