@@ -206,6 +206,17 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
     assert len(tried) == 1
 
 
+def test_pgds_own_flags(network, tmp_path):
+    common = {"num_examples": 20, "attack": ("pgd",)}
+    found = evaluate.run(config(tmp_path / "more", network, steps=7, restarts=2, **common))
+    tried = found["attacks"]["pgd"]["tried"]
+    # Whoever stands has seen two runs of seven gradients.
+    assert found["attacks"]["pgd"]["gradients"] <= 14 * tried
+    assert found["attacks"]["pgd"]["gradients"] >= 14 * found["robust_accuracy"]["mean"] * 20
+    few = evaluate.run(config(tmp_path / "few", network, steps=1, step_size=0.01, **common))
+    assert few["robust_accuracy"]["mean"] >= found["robust_accuracy"]["mean"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -214,6 +225,8 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
         (["--checkpoint={net}", "--eps=8"], "eps"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,autoattack"], "stands alone"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
+        (["--checkpoint={net}", "--eps=0.1", "--steps=5"], "--attack=pgd alone, not for --attack"),
+        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd", "--restarts=0"], "--restarts=0"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgdd"], "must be"),
         (["--checkpoint={net}", "--eps=0.1", "--classes=1,2"], "knows the classes"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,ddn"], "ddn is defined for --norm=l2"),
