@@ -81,7 +81,7 @@ class Config(BaseConfig):
         for name, value in self.pgd_options().items():
             if self.attack != ("pgd",):
                 raise ValueError(
-                    f"flag --{name}={value}: is for --attack=pgd alone, not for {given[7:]}"
+                    f"flag --{name}={value}: is for --attack=pgd alone, not for {given[5:]}"
                 )
 
     def pgd_options(self) -> dict[str, Any]:
