@@ -66,7 +66,8 @@ class Config(BaseConfig):
             if getattr(self, name) is None:
                 raise ValueError(f"flag --{name} is missing")
         check_linf_eps(self.norm, eps=self.eps or 0.0)
-        given = f"flag --attack={','.join(self.attack)}"
+        chosen = f"--attack={','.join(self.attack)}"
+        given = f"flag {chosen}"
         suites = [name for name in self.attack if name in SUITES]
         if suites and len(self.attack) > 1:
             raise ValueError(f"{given}: the suite {suites[0]} stands alone")
@@ -81,7 +82,7 @@ class Config(BaseConfig):
         for name, value in self.pgd_options().items():
             if self.attack != ("pgd",):
                 raise ValueError(
-                    f"flag --{name}={value}: is for --attack=pgd alone, not for {given[5:]}"
+                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
                 )
 
     def pgd_options(self) -> dict[str, Any]:
