@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore  # orbax's own storage
 
 from advfeat import models
 from advfeat.files import write_json
-from advfeat.training_checkpoints import disk_error, first_line, quiet
+from advfeat.training_checkpoints import disk_error, first_line, only_here, quiet
 from advfeat.types import ModelFn
 
 _RECORD = "network.json"
@@ -89,6 +90,13 @@ class Network:
         return models.model_fn(self.spec.build(), self.variables, layer=layer)
 
 
+def _checkpointer() -> ocp.Checkpointer:
+    # Not the asynchronous one, which several processes cannot use each by itself.
+    here = only_here()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=here)
+    return ocp.Checkpointer(handler, multiprocessing_options=here)
+
+
 def save_network(path: str | os.PathLike[str], network: Network) -> None:
     """Writes a network into the directory `path`; a kill leaves none rather than half of one.
 
@@ -100,8 +108,9 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
         shutil.rmtree(path)
     path.mkdir(parents=True)
     try:
-        with quiet(), ocp.StandardCheckpointer() as saver:
-            saver.save(path / "variables", dict(network.variables))
+        with quiet(), _checkpointer() as saver:
+            arrays = jax.tree.map(np.asarray, dict(network.variables))
+            saver.save(path / "variables", args=ocp.args.StandardSave(arrays))
     except Exception as error:
         reason = disk_error(error)
         if reason is None:
@@ -139,12 +148,12 @@ def _read(path: pathlib.Path) -> Network:
             f"checkpoint {path}: {_RECORD} cannot be used: {first_line(error)}"
         ) from None
     try:
-        with quiet(), ocp.StandardCheckpointer() as saver:
+        with quiet(), _checkpointer() as saver:
             arrays = path.absolute() / "variables"
             # Both before orbax reads: what it gives up midway prints tracebacks of its threads.
             _check_whole(arrays)
             _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
-            variables = saver.restore(arrays, dict(wanted))
+            variables = saver.restore(arrays, args=ocp.args.StandardRestore(dict(wanted)))
     except Exception as error:
         # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
         raise ValueError(

@@ -54,6 +54,18 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def only_here() -> ocp.options.MultiprocessingOptions:
+    """Tells orbax that only this process takes part.
+
+    Its own agreement between processes runs on the devices, where it would meet the training's in
+    another order, and fails once the processes have parted.
+    """
+    here = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+
+
 def disk_error(error: BaseException) -> OSError | None:
     """The operating system's error behind one of orbax's, None if there is none."""
     seen: BaseException | None = error
@@ -89,19 +101,12 @@ class TrainingCheckpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        # Only this process takes part: orbax's own agreement between processes runs on the
-        # devices, where it would meet the training's in another order.
-        here = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             create=False,
             max_to_keep=2,
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=here,
-                active_processes={here},
-                barrier_sync_key_prefix=f"process{here}",
-            ),
+            multiprocessing_options=only_here(),
         )
         with quiet():
             return ocp.CheckpointManager(self._path, options=options)

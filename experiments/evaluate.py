@@ -3,9 +3,9 @@
     python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \\
         --attack=autoattack --norm=l2 --eps=1 --num_examples=445
 
-`--attack` is a suite (autoattack, standard, plus, rand) or attacks with commas, run one after the
-other on what the ones before them left (`--each`: each on all images). A killed run goes on with
-the images it had not decided. Time and numbers stand in BUILD_NOTES.md, "Evaluation".
+`--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks with commas, run one
+after the other on what the ones before them left (`--each`: each on all images). A killed run goes
+on with the images it had not decided. Time and numbers stand in BUILD_NOTES.md, "Evaluation".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.suites import SUITES, resolve
 from advfeat.threat import ThreatModel, threat_model
+from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import check_linf_eps, flag
@@ -37,11 +38,16 @@ from experiments.evaluate_journal import Journal, check_same_problem, fingerprin
 class Config(BaseConfig):
     """The flags of this experiment."""
 
-    checkpoint: str | None = flag(None, "Run that holds the network: DIR or DIR:NAME (required).")
+    checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
     attack: tuple[str, ...] = flag(
         ("autoattack",),
         "A suite, or attacks in the order they are to run.",
         choices=(*SUITES, *ATTACKS),
+    )
+    steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
+    restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
+    step_size: float | None = flag(
+        None, "--attack=pgd: size of a step [2.5 eps / steps].", kind="positive"
     )
     each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
     norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
@@ -60,7 +66,8 @@ class Config(BaseConfig):
             if getattr(self, name) is None:
                 raise ValueError(f"flag --{name} is missing")
         check_linf_eps(self.norm, eps=self.eps or 0.0)
-        given = f"flag --attack={','.join(self.attack)}"
+        chosen = f"--attack={','.join(self.attack)}"
+        given = f"flag {chosen}"
         suites = [name for name in self.attack if name in SUITES]
         if suites and len(self.attack) > 1:
             raise ValueError(f"{given}: the suite {suites[0]} stands alone")
@@ -72,6 +79,16 @@ class Config(BaseConfig):
                     f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
                     f"not for {self.norm}"
                 )
+        for name, value in self.pgd_options().items():
+            if self.attack != ("pgd",):
+                raise ValueError(
+                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
+                )
+
+    def pgd_options(self) -> dict[str, Any]:
+        """Those of PGD's flags that were given."""
+        given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +102,7 @@ class Plan:
       ids: `[N]`, the images' places in the test set.
       class_names: of the data set.
       threat: the threat model.
-      suite: names of the attacks, or of a suite.
+      suite: names of the attacks, or of a suite, or attacks by name.
       fingerprint: of the network's weights and of the images.
     """
 
@@ -95,7 +112,7 @@ class Plan:
     ids: np.ndarray
     class_names: tuple[str, ...]
     threat: ThreatModel
-    suite: tuple[str, ...]
+    suite: tuple[str, ...] | dict[str, AttackFn]
     fingerprint: str
 
 
@@ -113,7 +130,10 @@ def prepare(config: Config) -> Plan:
     )
     threat = threat_model(config.norm, config.eps)
     _check_eps_scale(config, threat, dataset.input_shape)
-    resolve(config.attack, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    suite: Any = ("fgsm", "pgd") if config.dry_run else config.attack
+    if config.pgd_options() and not config.dry_run:
+        suite = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
+    resolve(suite, threat, num_classes=dataset.num_classes)  # says now what cannot be
     test = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )
@@ -130,7 +150,7 @@ def prepare(config: Config) -> Plan:
         ids=test.id,
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=("fgsm", "pgd") if config.dry_run else config.attack,
+        suite=suite,
         fingerprint=known,
     )
 

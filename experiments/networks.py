@@ -76,14 +76,16 @@ def train(
     done = keep and checkpoints.is_saved(kept_at)
     # Where an earlier process ended the training, and was killed then, there is none to do.
     ended = watch is not None and watch.ended is not None
-    if not processes.alone() and processes.tell_all(done or ended):
-        stopping.leave()
+    if not processes.alone():
+        processes.tell_all(done or ended)
     if done:
         # A kill may have come before what is no longer needed was removed.
         shutil.rmtree(run.checkpoints / name, ignore_errors=True)
         if watch is not None:
             watch.close()
-        return checkpoints.load_network(str(kept_at))
+        network = checkpoints.load_network(str(kept_at))
+        stopping.leave()
+        return network
     key_init, key_fit = jax.random.split(key)
     variables, procedure = recipe.variables(key_init), recipe.procedure()
     progress = Progress(run, name, recipe, held_out, on_epoch, watch)
@@ -100,6 +102,7 @@ def train(
             network = Network(recipe.spec, weights, record)
             if keep:
                 checkpoints.save_network(kept_at, network)
+            stopping.leave()  # not before: orbax wants the others, even where it needs none
     except training.NotFinite as error:
         kept = progress.good_until(error.step)
         progress.close(finished=False)
@@ -121,6 +124,7 @@ def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
     key_init, key_fit = jax.random.split(key)
     with stopping.held():
         _fit(key_fit, recipe, recipe.variables(key_init), split, Follower(), None)
+        stopping.leave()
 
 
 def check_shared(how: training.Fit, examples: int) -> None:
@@ -144,7 +148,7 @@ def _fit(
     progress: Progress | Follower,
     earlier: Saved | None,
 ) -> training.TrainState:
-    """The training itself, over all devices of all processes; after it, each is by itself."""
+    """The training itself, over all devices of all processes."""
     check_shared(recipe.how, len(split))
     procedure = recipe.procedure()
     state = earlier.state if earlier else None
@@ -169,7 +173,4 @@ def _fit(
         on_chunk=progress.chunk,
         on_epoch=progress.epoch,
     )
-    if not processes.alone():
-        state = local(state)
-        stopping.leave()
-    return state
+    return state if processes.alone() else local(state)

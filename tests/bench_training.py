@@ -77,8 +77,8 @@ class Case:
                 score_last=False,
             )
             loss_fn = training.adversarial(self.model, advfeat.cross_entropy, attack)
-        make, hyper = loop._optimiser_factory(how.schedule, 1000), loop._hyper(how, 1000)
-        state = steps.initial(jax.tree.map(jnp.array, self.variables), make(hyper))
+        shape = (len(self.rows), *self.images.shape[1:])
+        state, make, hyper = loop.set_up(loss_fn, self.variables, how, steps.PLAIN, 1000, shape)
         data = (self.images, self.labels, jnp.arange(len(self.images), dtype=jnp.int32))
         options = {"make_optimiser": make, "augment": TRANSFORMS[AUGMENT]}
         arguments = (loss_fn, data, self.rows, hyper)

@@ -22,7 +22,12 @@ BATCH = 8
 KEY = jax.random.key(0)
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 0.5}
 every_norm = pytest.mark.parametrize("norm", oracle.NORMS)
-EVERYWHERE = [(name, norm) for name in ATTACKS for norm in NORMS_OF[name]]
+# Each compiles for seconds: the default run has one norm of each attack, now this one, now that.
+EVERYWHERE = [
+    pytest.param(name, norm, marks=() if turn == place % len(NORMS_OF[name]) else pytest.mark.slow)
+    for place, name in enumerate(ATTACKS)
+    for turn, norm in enumerate(NORMS_OF[name])
+]
 # What is not defined for the two classes here.
 TWO_CLASSES = {
     "apgd_dlr": {"loss": "margin"},

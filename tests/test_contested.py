@@ -81,7 +81,8 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
 
 
 SHORTER = {
-    "pgd": lambda threat: advfeat.pgd(threat, steps=20),
+    "fgsm": lambda threat: advfeat.fgsm(threat),
+    "pgd": lambda threat: advfeat.pgd(threat, steps=20, random_start=False),
     "square_short": lambda threat: advfeat.square(threat, steps=100),
     "square": lambda threat: advfeat.square(threat, steps=1500),
 }
@@ -89,7 +90,7 @@ SHORTER = {
 
 @pytest.fixture
 def shorter(monkeypatch):
-    """A quick suite of two attacks in place of the four: what is gated is the same."""
+    """A quick suite of three attacks in place of the four: what is gated is the same."""
     suite = {"quick": lambda make: {k: attack(make._threat) for k, attack in SHORTER.items()}}
     monkeypatch.setattr(suites, "_VERSIONS", suites._VERSIONS | suite)
     monkeypatch.setattr(suites, "_GATES", {"quick": {"square": QUICK_GATE}})

@@ -1,6 +1,7 @@
 """`experiments.evaluate`: the summary, resuming after a kill, and what is refused."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -164,13 +165,19 @@ def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, 
     flags = [f"--norm={norm}", "--eps=0.1", "--num_examples=60", "--batch_size=16"]
     command = [sys.executable, "-m", "experiments.evaluate", f"--checkpoint={network}", *flags]
     rng = np.random.default_rng(0)
+    # Each of the processes would compile the same programs.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
     def start(name):
         log = tmp_path / f"{name}.log"
         with log.open("wb") as out:
             made = subprocess.Popen(
-                [*command, f"--workdir={tmp_path / name}"], stderr=out, stdout=out, cwd=ROOT
-            )
+                [*command, f"--workdir={tmp_path / name}"], stderr=out, stdout=out, cwd=ROOT,
+                env={**os.environ, **cache},
+            )  # fmt: skip
         return made, log
 
     for moment in MOMENTS:
@@ -178,7 +185,8 @@ def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, 
         figures = tmp_path / "broken" / "figures"
         while process.poll() is None:
             if moment in log.read_text() or (moment == "figures" and figures.exists()):
-                time.sleep(rng.uniform(0, 3))
+                # Figures and report take a second; an attack takes several.
+                time.sleep(rng.uniform(0, 0.1 if moment == "figures" else 2))
                 process.kill()
                 break
             time.sleep(0.05)
@@ -206,6 +214,14 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
     assert len(tried) == 1
 
 
+def test_pgds_own_flags(network, tmp_path):
+    flags = {"steps": 7, "restarts": 2, "step_size": 0.25}
+    plan = evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",), **flags))
+    attack = plan.suite["pgd"]
+    assert (attack.steps, attack.rounds, float(attack.step_size)) == (7, 2, 0.25)
+    assert evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",))).suite == ("pgd",)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -214,6 +230,8 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
         (["--checkpoint={net}", "--eps=8"], "eps"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,autoattack"], "stands alone"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
+        (["--checkpoint={net}", "--eps=0.1", "--steps=5"], "--attack=pgd alone, not for --attack"),
+        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd", "--restarts=0"], "--restarts=0"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgdd"], "must be"),
         (["--checkpoint={net}", "--eps=0.1", "--classes=1,2"], "knows the classes"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,ddn"], "ddn is defined for --norm=l2"),
@@ -244,6 +262,7 @@ def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, 
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_knows_nothing_is_reported_all_the_same(network, tmp_path):
     """Zero weights: every gradient is zero, and the report must not call that robust."""
     multiplied(network, 0.0, tmp_path / "dead")

@@ -198,7 +198,7 @@ def full(*_, **__):
     "place",
     [
         "advfeat.logs.MetricsLog.write",
-        "experiments.networks.checkpoints.ocp.StandardCheckpointer.save",
+        "experiments.networks.checkpoints.ocp.Checkpointer.save",
         "advfeat.results.write_json",
         "experiments.train.write_report",
     ],

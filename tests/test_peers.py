@@ -51,7 +51,7 @@ KEY = jax.random.key(0)
 class Case:
     """A network in both worlds, with the points that it gets right without an attack."""
 
-    def __init__(self, name, folder):
+    def __init__(self, name, folder, points=None):
         how, self.eps, count = NETWORKS[name]
         place = str(folder / f"{name}_{zlib.crc32(json.dumps(how).encode()):08x}")
         train.run(train.Config(workdir=place, eval_examples=200, **how))
@@ -60,7 +60,7 @@ class Case:
         test = data.subset(data.load(how["dataset"]).test, count, seed=0)
         self.all = data.unit(test.image), test.label.astype(np.int64)
         clean = advfeat.accuracy(self.fn, *self.all)
-        self.x, self.y = self.all[0][clean], self.all[1][clean]
+        self.x, self.y = self.all[0][clean][:points], self.all[1][clean][:points]
         self.count = count
 
     def threat(self, norm="linf", eps=None):
@@ -89,7 +89,8 @@ class Case:
         return np.where(self.fooled(images), far, np.inf)
 
     def print(self, what, **values):
-        print(json.dumps({"network": self.name, "points": self.count, "what": what, **values}))
+        attacked = {"points": self.count, "attacked": len(self.x)}
+        print(json.dumps({"network": self.name, **attacked, "what": what, **values}))
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -99,6 +100,12 @@ def case(request):
     except data.DataError as error:
         pytest.skip(str(error))
     return Case(request.param, request.config.cache.mkdir("peers"))
+
+
+@pytest.fixture(scope="module")
+def small_case(case, request):
+    """Of fewer points, for attacks of hundreds of steps each of which counts for the median."""
+    return Case(case.name, request.config.cache.mkdir("peers"), points=250)
 
 
 def test_both_networks_are_the_same(case):
@@ -156,7 +163,10 @@ def foolbox_(make):
         model = foolbox.PyTorchModel(case.mirror, bounds=(0, 1), device="cpu")
 
         def attack(x, y):
-            return make()(model, x, foolbox.criteria.Misclassification(y), epsilons=None)[0]
+            found = make()(model, x, foolbox.criteria.Misclassification(y), epsilons=None)[0]
+            # Where Carlini-Wagner finds nothing it returns a black image, and calls it a success.
+            nothing = (found == 0).flatten(1).all(1)
+            return torch.where(nothing[:, None, None, None], x, found)
 
         return case.theirs(attack)
 
@@ -191,7 +201,8 @@ NEAREST = {
 
 
 @pytest.mark.parametrize("attack", NEAREST)
-def test_minimal_norms_are_within_three_per_cent_or_smaller(case, attack):
+def test_minimal_norms_are_within_three_per_cent_or_smaller(case, small_case, attack):
+    case = small_case if attack.startswith("carlini") else case
     norm, mine, theirs = NEAREST[attack]
     found = case.norms(case.ours(mine(case.threat(norm, np.inf))), norm)
     peer = case.norms(theirs(case), norm)

@@ -45,12 +45,12 @@ def test_training_in_bfloat16_keeps_float32_and_learns_as_well():
         told = []
         state = training.fit(
             jax.random.key(1), loss_fn, variables, IMAGES, LABELS,
-            training.Fit(epochs=15, batch_size=32, learning_rate=0.05), num_classes=CLASSES,
+            training.Fit(epochs=30, batch_size=32, learning_rate=0.02), num_classes=CLASSES,
             on_epoch=lambda _, state, means, told=told: told.append(means),
         )  # fmt: skip
         kept = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state))}
         assert {d for d in kept if jnp.issubdtype(d, jnp.floating)} == {jnp.dtype("float32")}
         ends[dtype] = told[-1]
-    one, other = ends.values()
-    assert one["accuracy"] > 0.9
-    assert other["accuracy"] == pytest.approx(one["accuracy"], abs=0.05)
+    one, other = (end["loss"] for end in ends.values())
+    assert one < 0.6 < np.log(CLASSES) - 0.4
+    assert other == pytest.approx(one, abs=0.05)

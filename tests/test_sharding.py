@@ -109,6 +109,7 @@ def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
     same(out, alone, 4)
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_share_of_a_stream(tmp_path):
     told = []
     state = sharded.trained(

@@ -154,9 +154,8 @@ def test_as_many_targets_as_the_authors_take(suite, norm, apgd, fab):
     assert attacks["fab_targeted"].rounds == fab
 
 
-@pytest.mark.parametrize(
-    "classes", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [2, 3, 5])
 def test_autoattack_on_few_classes(classes):
     x, y = problem(24, classes, wrong=2)
     found = evaluate(x, y, classes=classes, suite="autoattack", eps=0.15)

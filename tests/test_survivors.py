@@ -30,9 +30,19 @@ def problem(count, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "chunk"), [(1, 8, 3), (7, 8, 1), (41, 8, 3), (41, 64, 50)]
+    ("restarts", "count", "batch_size", "chunk"),
+    [
+        (1, 7, 8, 1),
+        (3, 41, 8, 3),
+        *(
+            pytest.param(restarts, *rest, marks=pytest.mark.slow)
+            for restarts, *rest in [
+                (1, 1, 8, 3), (1, 41, 8, 3), (1, 41, 64, 50),
+                (3, 1, 8, 3), (3, 7, 8, 1), (3, 41, 64, 50),
+            ]
+        ),
+    ],
 )
-@pytest.mark.parametrize("restarts", [1, 3])
 def test_verdicts_and_untouched_images_are_those_of_the_whole_attack(
     count, batch_size, chunk, restarts
 ):

@@ -79,6 +79,7 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
     assert not (tmp_path / "broken" / "checkpoints" / "model").exists()
 
 
+@pytest.mark.slow
 def test_adversarial_training_buys_robust_accuracy(unbroken, tmp_path):
     _, standard = unbroken
     robust = train.run(

@@ -17,7 +17,8 @@ from experiments.config import UsageError
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("zoo") / "run"
     config = train.Config(
-        workdir=str(workdir), model="resnet9", width=4, epochs=1, eval_examples=20, eval_steps=1
+        workdir=str(workdir), model="resnet9", width=4, epochs=1, eval_examples=20, eval_steps=1,
+        eps_grid=(0.0,),
     )
     train.run(config)
     return workdir

@@ -199,16 +199,8 @@ def fit(
     check_labels(labels, num_classes=num_classes, count=len(images))
     count = len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
-    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
-    hyper = _hyper(how, how.epochs * steps)
-    procedure.check(loss_fn)
-    if how.eps_warmup:
-        scaled(loss_fn, 1.0)
-    if state is None:
-        # A copy: the chunk reuses its state's memory, and the caller keeps the variables.
-        copied = jax.tree.map(jnp.array, variables)
-        shape = (min(how.batch_size, count), *images.shape[1:])
-        state = initial(copied, make(hyper), procedure, shape=shape)
+    shape = (min(how.batch_size, count), *images.shape[1:])
+    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
     ids = np.arange(count) if ids is None else ids
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
@@ -223,7 +215,7 @@ def fit(
         everywhere = sharding.replicate(everywhere, mesh)
         state, key_steps, loss_fn, hyper, procedure, data = everywhere
         put = partial(sharding.share_rows, mesh=mesh)
-        update = sharding.sharded_update(mesh, make, augment)
+        update = sharding.sharded(train_update, mesh, make_optimiser=make, augment=augment)
 
     def inputs(epoch: int, begin: int) -> Iterator[Array]:
         return map(put, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
@@ -235,6 +227,44 @@ def fit(
         state, step, inputs, epochs=how.epochs, steps=steps, done=done, seen=seen, look=look,
         on_chunk=on_chunk, on_epoch=on_epoch,
     )  # fmt: skip
+
+
+def set_up(
+    loss_fn: LossFn,
+    variables: Any,
+    how: Fit,
+    procedure: Procedure,
+    steps: int,
+    shape: tuple[int, ...],
+    state: TrainState | None = None,
+) -> tuple[TrainState, Callable[..., optax.GradientTransformation], dict[str, Any]]:
+    """Where a training stands before its first step here, and what its updates are given.
+
+    Args:
+      loss_fn: as `fit` takes it, and so are the next three.
+      variables: the network's.
+      how: the numbers of the training.
+      procedure: how a step uses the objective.
+      steps: in an epoch.
+      shape: `(B, H, W, C)` of a batch.
+      state: where an earlier training stood.
+
+    Returns:
+      The state, the optimiser's factory and the numbers it takes.
+
+    Raises:
+      ValueError: for an objective that the procedure (or a warm-up) cannot take.
+    """
+    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
+    hyper = _hyper(how, how.epochs * steps)
+    procedure.check(loss_fn)
+    if how.eps_warmup:
+        scaled(loss_fn, 1.0)
+    if state is None:
+        # A copy: the updates reuse their state's memory, and the caller keeps the variables.
+        copied = jax.tree.map(jnp.array, variables)
+        state = initial(copied, make(hyper), procedure, shape=shape)
+    return state, make, hyper
 
 
 def descend(

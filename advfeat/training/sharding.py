@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from advfeat.training.steps import train_update
-
 AXIS = "data"
 
 
@@ -84,14 +82,20 @@ def local(tree: Any) -> Any:
 
 
 @cache
-def sharded_update(mesh: Mesh, make_optimiser: Any, augment: Any) -> Any:
-    """`train_update` for rows that are shared: state and metrics come out whole on every device.
+def sharded(update: Any, mesh: Mesh, **static: Any) -> Any:
+    """A compiled update of a state, for rows that are shared.
 
-    Cached, since a new function would be compiled anew.
+    State and metrics come out whole on every device. Cached, since a new function would be compiled
+    anew.
+
+    Args:
+      update: `(key, state, ...) -> (state, metrics)`, compiled for one device.
+      mesh: the devices.
+      **static: its static arguments.
     """
-    step: Any = inspect.unwrap(train_update)
+    step: Any = inspect.unwrap(update)
     return jax.jit(
-        partial(step, make_optimiser=make_optimiser, augment=augment),
+        partial(step, **static),
         donate_argnums=(1,),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from advfeat.training import sharding
-from advfeat.training.loop import Fit, _hyper, _optimiser_factory, descend
+from advfeat.training.loop import Fit, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
-from advfeat.training.steps import PLAIN, as_unit, batch_step, initial, scaled
+from advfeat.training.steps import PLAIN, as_unit, batch_step
 from advfeat.types import Array, Key, LossFn, Metrics
 
 
@@ -52,16 +51,6 @@ def stream_update(
     """`train_update` for a batch from outside, whose augmentation lies behind it."""
     batch = {**batch, "image": as_unit(batch["image"])}
     return batch_step(key, state, loss_fn, batch, hyper, procedure, make_optimiser)  # type: ignore[arg-type]
-
-
-@cache
-def _sharded(mesh: Mesh, make_optimiser: Any) -> Any:
-    step: Any = inspect.unwrap(stream_update)
-    return jax.jit(
-        partial(step, make_optimiser=make_optimiser),
-        donate_argnums=(1,),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-    )
 
 
 def fit_stream(
@@ -108,14 +97,8 @@ def fit_stream(
       NotFinite: if the loss stops being a number.
     """
     steps = batches.steps_per_epoch
-    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
-    hyper: Any = _hyper(how, how.epochs * steps)
-    procedure.check(loss_fn)
-    if how.eps_warmup:
-        scaled(loss_fn, 1.0)
-    if state is None:
-        shape = (batches.batch_size, *batches.input_shape)
-        state = initial(jax.tree.map(jnp.array, variables), make(hyper), procedure, shape=shape)
+    shape = (batches.batch_size, *batches.input_shape)
+    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
     done = int(state.step)
     if mesh is None:
         update = partial(stream_update, make_optimiser=make)
@@ -124,7 +107,8 @@ def fit_stream(
         sharding.check_divides(batches.batch_size, mesh)
         everywhere = sharding.replicate((state, key, loss_fn, hyper, procedure), mesh)
         state, key, loss_fn, hyper, procedure = everywhere
-        update, put = _sharded(mesh, make), partial(sharding.join_rows, mesh=mesh)
+        update = sharding.sharded(stream_update, mesh, make_optimiser=make)
+        put = partial(sharding.join_rows, mesh=mesh)
     read = batches.after(done)
 
     def inputs(epoch: int, begin: int) -> Iterator[Any]:
