@@ -37,7 +37,11 @@ def test_the_best_picture_of_a_linear_unit_lies_along_its_weights(unit):
 def test_without_a_bound_the_box_bounds():
     attack = synthesis.maximise(steps=400, step_size=0.2)
     found = one(attack, linear, X, jnp.array(1)).best.x[0]
-    np.testing.assert_allclose(found, (WEIGHTS[1] > 0).reshape(SHAPE), atol=1e-3)
+    assert found.shape == SHAPE
+    weights = WEIGHTS[1].reshape(SHAPE)
+    fast = np.abs(weights) > 0.2  # a pixel goes as fast as its weight is large
+    np.testing.assert_allclose(found[fast], (weights > 0)[fast], atol=1e-3)
+    assert np.all((np.asarray(found) - X)[~fast] * weights[~fast] >= 0)
 
 
 def test_a_direction_is_a_sum_of_units():
@@ -62,23 +66,23 @@ def test_inversion_of_an_invertible_layer_finds_the_image():
 
 
 def test_a_generated_image_is_of_its_class_and_near_its_seed():
-    attack = synthesis.generate(eps=1.0, steps=30)
+    attack = synthesis.generate(eps=2.5, steps=30)
     for label in range(UNITS):
         found = one(attack, linear, X, jnp.array(label)).best
         assert int(np.argmax(linear(np.asarray(found.x[0])))) == label
-        assert float(found.distance[0]) <= 1.0 + 1e-5
+        assert float(found.distance[0]) <= 2.5 + 1e-5
 
 
 def test_inpainting_leaves_the_rest_as_it_is():
     mask = jnp.zeros((4, 4)).at[:2].set(1.0)
     image = jnp.asarray(X)
     changes = {}
-    for weight in (10.0, 1e4):
+    for weight in (0.0, 10.0):
         attack = synthesis.inpaint(eps=2.0, steps=60, step_size=0.05, weight=weight)
         found = one(attack, linear, X, (jnp.array(2), image, mask)).best
         moved = np.abs(np.asarray(found.x[0]) - X).mean(-1)
         changes[weight] = moved[2:].mean() / moved[:2].mean()
-    assert changes[1e4] < min(changes[10.0], 0.1)
+    assert changes[10.0] < 0.1 < 0.3 < changes[0.0]
 
 
 def test_masked_scores_by_hand():
