@@ -36,7 +36,7 @@ def chroma420(image: Array) -> Array:
 
 
 @functools.cache
-def _cosines(size: int) -> np.ndarray:
+def cosine_matrix(size: int) -> np.ndarray:
     """The orthonormal DCT-II as a matrix, `[frequency, pixel]`."""
     return scipy.fft.dct(np.eye(size), axis=0, norm="ortho")
 
@@ -65,7 +65,7 @@ class SpectralFilter:
         weights = jnp.asarray(self.weights, gradient.dtype)
         height, width, channels = gradient.shape
         size = weights.shape[-1]
-        cosines = jnp.asarray(_cosines(size), gradient.dtype)
+        cosines = jnp.asarray(cosine_matrix(size), gradient.dtype)
         axes = jnp.asarray(_axes(channels), gradient.dtype)
         blocks = gradient.reshape(height // size, size, width // size, size, channels)
         spectrum = jnp.einsum("ah,xhywj,bw,cj->xaybc", cosines, blocks, cosines, axes)
@@ -95,7 +95,7 @@ def natural_spectrum(
     size = _block(height, width)
     if not 0 <= band <= 2 * size - 2:
         raise ValueError(f"band must lie in [0, {2 * size - 2}] for blocks of {size}, got {band}")
-    cosines, axes = _cosines(size), _axes(channels)
+    cosines, axes = cosine_matrix(size), _axes(channels)
     blocks = images.reshape(count, height // size, size, width // size, size, channels)
     spectrum = np.einsum(
         "ah,nxhywj,bw,cj->nxaybc", cosines, blocks, cosines, axes, optimize=True

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from advfeat.losses import cross_entropy
 from advfeat.norms import l2_length
-from advfeat.types import Array, Key, ModelFn
+from advfeat.types import Array, Key, ModelFn, Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +125,64 @@ class Painted:
         return self.share * value - self.weight * kept, active
 
 
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """`min(unit - level, 0)`: what has been added is added. Success is having got there.
+
+    Attributes:
+      level: of activation.
+    """
+
+    level: float = 1.0
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        value, _ = Unit()(model_fn, x, y, key)
+        return jnp.minimum(value - self.level, 0.0), value >= self.level
+
+
+@dataclasses.dataclass(frozen=True)
+class Departure:
+    """How far the activations go from the aim: `|r - r*|`, 0 at first; success is any distance."""
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success at `x`, from one forward pass."""
+        del key
+        apart = l2_length(model_fn(x) - y)
+        return apart, apart > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Diverse:
+    """An objective of several images at once that also asks them to differ.
+
+    `x` is `[n, H, W, C]`, one image per row; the aim is that of one image. Olah et al. (2017),
+    https://distill.pub/2017/feature-visualization, "Diversity": the Gram matrices of the
+    activations (which channels fire together) are to point in different directions.
+
+    Attributes:
+      objective: of each image; it calls the network once, with the image itself.
+      weight: of the mean cosine between two images' Gram matrices.
+    """
+
+    objective: Objective
+    weight: float = 1.0
+
+    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+        """Score and success (all of them) at `x`, from one forward pass of each image."""
+        activations = jax.vmap(model_fn)(x)
+        scores, successes = jax.vmap(
+            lambda found: self.objective(lambda _: found, x[0], y, key)
+        )(activations)
+        flat = activations.reshape(len(x), -1, activations.shape[-1])
+        gram = jnp.einsum("npi,npj->nij", flat, flat).reshape(len(x), -1)
+        length = jnp.sqrt(jnp.sum(gram**2, axis=1, keepdims=True) + 1e-12)
+        cosines = (gram / length) @ (gram / length).T
+        others = 1.0 - jnp.eye(len(x))
+        alike = jnp.sum(cosines * others) / jnp.maximum(jnp.sum(others), 1.0)
+        return jnp.mean(scores) - self.weight * alike, jnp.all(successes)
+
+
 def class_score(*, log_probability: bool = False) -> ClassScore:
     """The score of a class, which the decks' saliency differentiates.
 
@@ -148,6 +206,32 @@ def direction() -> Direction:
 def inversion(*, within: float = 0.05) -> Inversion:
     """How near the representation is to a given one."""
     return Inversion(within)
+
+
+def departure() -> Departure:
+    """How far a representation can be moved; the square root has no slope at the aim itself."""
+    return Departure()
+
+
+def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
+    """Several images of one unit that differ from each other; start them as `[n, H, W, C]`.
+
+    >>> two = diverse(unit(), weight=2.0)
+    >>> x = jnp.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]]])  # of unit 0, and of unit 1
+    >>> float(two(lambda image: image, x, 0, jax.random.key(0))[0])
+    0.5
+    """
+    return Diverse(objective, weight)
+
+
+def reach(*, level: float = 1.0) -> Reach:
+    """A unit made as active as `level`, and no more: feature addition.
+
+    >>> score, reached = reach(level=2.0)(lambda x: x, jnp.array([0.5, 3.0]), 0, jax.random.key(0))
+    >>> float(score), bool(reached)
+    (-1.5, False)
+    """
+    return Reach(level)
 
 
 def masked(*, weight: float = 10.0) -> Masked:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,45 @@ class Filtered:
 def filtered(rule: StepRule, filter: Callable[[Array], Array]) -> Filtered:
     """A step rule whose gradient passes a filter first; see `Filtered`."""
     return Filtered(rule, filter)
+
+
+class Space(Protocol):
+    """Linear coordinates of an image, such as `spaces.fourier`; hashable."""
+
+    def image(self, z: Array) -> Array:
+        """Coordinates -> image."""
+
+    def adjoint(self, gradient: Array) -> Array:
+        """Gradient with respect to the image -> with respect to the coordinates."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """A step rule that moves in other coordinates; its state (Adam's moments) is of those.
+
+    Attributes:
+      rule: what moves.
+      space: the coordinates; of the image's shape.
+    """
+
+    rule: StepRule
+    space: Space
+
+    def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        """Into the coordinates, the rule, and back."""
+        return optax.chain(
+            optax.stateless(lambda gradient, _: self.space.adjoint(gradient)),
+            self.rule(threat, step_size),
+            optax.stateless(lambda move, _: self.space.image(move)),
+        )
+
+
+def within(rule: StepRule, space: Space) -> Within:
+    """A step rule in other coordinates: `within(from_optax(optax.adam), spaces.fourier())`.
+
+    For steps of a fixed length in pixels, `filtered(steepest, spaces.fourier())`.
+    """
+    return Within(rule, space)
 
 
 def momentum(decay: float = 1.0) -> Momentum:

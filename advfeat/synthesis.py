@@ -20,7 +20,9 @@ from advfeat.ascent import by_recency, by_score
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.objectives import targeted, transformed
-from advfeat.scores import Unit, inversion, masked, unit
+from advfeat.scores import Unit, inversion, masked, painted, reach, unit
+from advfeat.spaces import Fourier
+from advfeat.steps import StepRule, filtered, steepest
 from advfeat.threat import l2
 from advfeat.transforms import Transform
 from advfeat.types import Array, Key, Objective
@@ -35,6 +37,7 @@ def _ascent(
     steps: int,
     step_size: float | Array,
     transform: Transform | None = None,
+    rule: StepRule = steepest,
     last: bool = False,
 ) -> GradientAttack:
     if transform is not None:
@@ -45,6 +48,7 @@ def _ascent(
         step_size=step_size,
         random_start=False,
         objective=objective,
+        rule=rule,
         prefer=by_recency if last else by_score,
     )
 
@@ -55,24 +59,62 @@ def maximise(
     steps: int = 200,
     step_size: float | Array = 0.5,
     transform: Transform | None = None,
+    space: Fourier | None = None,
     objective: Objective | None = None,
 ) -> GradientAttack:
     """What a unit, a channel or a direction looks for.
 
-    The network is `model_fn(..., layer=NAME)`, the aim the unit's number (or, with
+    The network is `model_fn(..., layer=NAME)`, of `models.pullable(model)` where a unit of the
+    representation may be off at the start; the aim is the unit's number (or, with
     `objective=scores.direction()`, a direction); the start an image, noise or a constant.
+    `scores.diverse` draws several pictures of a unit at once.
 
     Args:
       eps: how far from the start, L2.
       steps: of fixed length.
-      step_size: their length.
-      transform: seen through at random at every step: pictures that survive it are smoother.
+      step_size: their length, L2 in pixels.
+      transform: seen through at random at every step, as `transforms.looks()`: pictures that
+        survive it are smoother. The last picture is then the one kept: scores are noisy.
+      space: in which the steps are taken, as `spaces.fourier()`; None is pixels.
       objective: by default `scores.unit()`.
     """
     return _ascent(
         objective or unit(), eps=eps, steps=steps, step_size=step_size, transform=transform,
+        rule=steepest if space is None else filtered(steepest, space),
         last=transform is not None,
     )  # fmt: skip
+
+
+def add_feature(
+    *,
+    eps: float | Array = jnp.inf,
+    steps: int = 100,
+    step_size: float | Array = 0.1,
+    level: float = 1.0,
+) -> GradientAttack:
+    """An image with a feature added: a unit brought to a level, from the image.
+
+    Args:
+      eps: how far from the image, L2.
+      steps: of fixed length.
+      step_size: their length.
+      level: of activation, beyond which nothing is gained.
+    """
+    return _ascent(reach(level=level), eps=eps, steps=steps, step_size=step_size)
+
+
+def paint(
+    *,
+    eps: float | Array = 10.0,
+    steps: int = 140,
+    step_size: float | Array = 0.15,
+    share: float = 0.1,
+    weight: float = 90.0,
+) -> GradientAttack:
+    """A feature painted within a mask: the aim is `(unit, image, mask)`."""
+    return _ascent(
+        painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size
+    )
 
 
 def invert(

@@ -6,6 +6,7 @@ so that a perturbation survives them (input diversity, expectation over transfor
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -55,6 +56,62 @@ def flip_shift4(key: Key, image: Array) -> Array:
     """Mirror and a shift by up to four pixels: what CIFAR-10 is usually trained with."""
     key_flip, key_shift = jax.random.split(key)
     return shift(key_shift, flip(key_flip, image), pixels=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+    """A random rotation, scale and shift at once, bilinear, edges continued; see `looks`.
+
+    Attributes:
+      pixels: the largest shift in each direction.
+      degrees: the largest rotation.
+      scale: the largest factor, and the inverse of the smallest.
+    """
+
+    pixels: float
+    degrees: float
+    scale: float
+
+    def __call__(self, key: Key, image: Array) -> Array:
+        """The image as seen from nearby."""
+        height, width, _ = image.shape
+        draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+        angle = draws[0] * jnp.deg2rad(self.degrees)
+        factor = jnp.exp(draws[1] * jnp.log(self.scale))
+        rows = jnp.arange(height)[:, None] - (height - 1) / 2
+        columns = jnp.arange(width)[None, :] - (width - 1) / 2
+        cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
+        at = [
+            cosine * rows + sine * columns + (height - 1) / 2 + draws[2] * self.pixels,
+            cosine * columns - sine * rows + (width - 1) / 2 + draws[3] * self.pixels,
+        ]
+
+        def sample(channel: Array) -> Array:
+            return jax.scipy.ndimage.map_coordinates(channel, at, order=1, mode="nearest")
+
+        return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+
+
+def looks(*, pixels: float = 2.0, degrees: float = 5.0, scale: float = 1.1) -> Looks:
+    """The views that a picture of a unit should survive (transformation robustness).
+
+    Olah et al. (2017), https://distill.pub/2017/feature-visualization, whose numbers (16 pixels, 5
+    degrees, 1.1) are for images of 128 to 224 pixels.
+
+    Args:
+      pixels: the largest shift in each direction.
+      degrees: the largest rotation.
+      scale: the largest factor, at least 1.
+
+    Raises:
+      ValueError: for a negative shift or rotation, or a scale below 1.
+    """
+    if not pixels >= 0 or not degrees >= 0 or not 1 <= scale < float("inf"):
+        raise ValueError(
+            "pixels and degrees must be at least 0, scale at least 1: "
+            f"got {pixels!r}, {degrees!r}, {scale!r}"
+        )
+    return Looks(float(pixels), float(degrees), float(scale))
 
 
 TRANSFORMS: dict[str, Transform] = {

@@ -164,6 +164,8 @@ def frozen(model_fn: ModelFn, x: Array) -> ModelFn:
     stopped = jax.tree.map(stop, model_fn)
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model_fn)):
         return stopped
+    if dataclasses.is_dataclass(model_fn):
+        return stopped  # it may have methods that an objective calls
     # What a plain function closes over is found by tracing it once.
     explicit, weights = jax.closure_convert(stopped, x)
     weights = [jax.lax.stop_gradient(weight) for weight in weights]

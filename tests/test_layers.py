@@ -9,11 +9,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
-        "hyperplane", "relus"),
+        "hyperplane", "relus", "spaces"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble", "scores"),
     2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
         "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted",
-        "synthesis"),
+        "synthesis", "representations", "distortions", "quality", "counterfactuals"),
     3: ("models", "training"),
     4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
         "zoo", "locks", "training_checkpoints", "processes"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import synthesis
-from advfeat.scores import direction, masked, painted
+from advfeat import models, spaces, synthesis
+from advfeat.scores import direction, diverse, masked, painted, unit
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -143,3 +143,75 @@ def test_the_images_that_activate_a_unit_most():
     images = RNG.random((6, *SHAPE)).astype(np.float32)
     found = synthesis.activations(linear, jnp.asarray(images), jnp.array(2))
     np.testing.assert_allclose(found, images.reshape(6, -1) @ WEIGHTS[2], rtol=1e-4, atol=1e-4)
+
+
+def test_adding_a_feature_stops_at_its_level():
+    here = float(linear(X)[1])
+    attack = synthesis.add_feature(steps=200, step_size=0.02, level=here + 0.5)
+    best = one(attack, linear, X, jnp.array(1)).best
+    assert bool(best.success[0])
+    # the nearest image at that level is half a unit along the weights
+    assert float(best.distance[0]) < 0.5 / np.linalg.norm(WEIGHTS[1]) + 0.04
+
+
+def test_painting_stays_within_its_mask():
+    mask = jnp.zeros((4, 4)).at[1:3, 1:3].set(1.0)
+    attack = synthesis.paint(eps=1.0, steps=80, step_size=0.02)
+    best = one(attack, linear, X, (jnp.array(0), jnp.asarray(X), mask)).best.x[0]
+    inside = np.asarray(mask, bool)
+    assert np.abs(best - X)[inside].mean() > 10 * np.abs(best - X)[~inside].mean()
+    assert float(linear(best)[0]) > float(linear(X)[0])
+
+
+def test_pictures_of_a_dead_unit_need_the_remedy():
+    model = models.create("cnn", num_classes=3, width=2)
+    variables = models.init(KEY, model, (8, 8, 3))
+    dense, start = variables["params"]["dense"], jnp.full((8, 8, 3), 0.2)
+    dense["kernel"] = dense["kernel"].at[:, 0].set(jnp.abs(dense["kernel"][:, 0]))
+    representation = models.model_fn(model, variables, layer="representation")
+    # a unit that is just off at the start, and on for brighter images
+    dense["bias"] = dense["bias"].at[0].set(-0.1 - representation(start)[0])
+    ways = {}
+    for name, network in (("plain", model), ("remedy", models.pullable(model))):
+        fn = models.model_fn(network, variables, layer="representation")
+        attack = synthesis.maximise(steps=60, step_size=0.5)
+        ways[name] = attack(KEY, fn, start, jnp.array(0)).last
+    assert float(ways["plain"].distance) == 0.0
+    assert float(ways["remedy"].score) > 0.0
+    same = models.model_fn(models.pullable(model), variables)(start)
+    np.testing.assert_array_equal(same, models.model_fn(model, variables)(start))
+
+
+def test_a_fourier_picture_is_smoother_and_as_strong():
+    model = models.create("resnet9", num_classes=4, width=4)
+    variables = models.init(KEY, model, (16, 16, 3))
+    fn = models.model_fn(model, variables, layer="block2")
+    start = jnp.full((16, 16, 3), 0.5)
+
+    def roughness(space):
+        attack = synthesis.maximise(eps=4.0, steps=30, step_size=0.4, space=space)
+        best = attack(KEY, fn, start, jnp.array(2)).best
+        x = np.asarray(best.x)
+        return np.abs(np.diff(x, axis=0)).mean() / x.std(), float(best.score)
+
+    plain, smooth = roughness(None), roughness(spaces.fourier())
+    assert smooth[0] < 0.8 * plain[0]
+    assert smooth[1] > float(jnp.mean(fn(start)[..., 2]))
+
+
+def test_diverse_pictures_differ_more():
+    model = models.create("cnn", num_classes=4, width=4)
+    variables = models.init(KEY, model, (8, 8, 3))
+    fn = models.model_fn(model, variables, layer="block2")
+    start = 0.5 + 0.02 * jax.random.normal(KEY, (3, 8, 8, 3))
+    apart = {}
+    for weight in (0.0, 20.0):
+        attack = synthesis.maximise(
+            steps=40, step_size=0.5, objective=diverse(unit(), weight=weight)
+        )
+        best = attack(KEY, fn, start, jnp.array(1)).best.x
+        flat = np.asarray(jax.vmap(fn)(best)).reshape(3, -1, 8)
+        gram = np.einsum("npi,npj->nij", flat, flat).reshape(3, -1)
+        gram /= np.linalg.norm(gram, axis=1, keepdims=True)
+        apart[weight] = (gram @ gram.T)[np.triu_indices(3, 1)].mean()
+    assert apart[20.0] < apart[0.0] - 0.05

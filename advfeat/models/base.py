@@ -29,6 +29,7 @@ class Network(nn.Module):
       std: per channel, the pixels are divided by it; None is 1.
       dtype: of the computation; parameters and logits are float32.
       relu: the rectifier of all layers; see `advfeat.relus`.
+      last_relu: that of the representation; None is `relu`.
     """
 
     num_classes: int
@@ -37,6 +38,7 @@ class Network(nn.Module):
     std: tuple[float, ...] | None = None
     dtype: Any = jnp.float32
     relu: Callable[[Array], Array] = nn.relu
+    last_relu: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -57,6 +59,11 @@ class Network(nn.Module):
         # The classifier is cheap and its rounding is not, so it stays in float32.
         x = self.tap("representation", x.astype(jnp.float32))
         return self.tap("logits", nn.Dense(self.num_classes, name="classifier")(x))
+
+    @property
+    def rectify_last(self) -> Callable[[Array], Array]:
+        """The rectifier that makes the representation."""
+        return self.relu if self.last_relu is None else self.last_relu
 
     def check(self) -> None:
         """Raises a ValueError that names a field out of range; a subclass adds its own fields."""

@@ -71,6 +71,7 @@ class Block(nn.Module):
       zero_scale: starts the last normalisation of a post-activation block at scale zero.
       dtype: of the computation.
       relu: the rectifier.
+      last_relu: the one after the sum (post-activation blocks).
     """
 
     features: int
@@ -81,6 +82,7 @@ class Block(nn.Module):
     zero_scale: bool = False
     dtype: Any = jnp.float32
     relu: Callable[[Array], Array] = nn.relu
+    last_relu: Callable[[Array], Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -109,7 +111,7 @@ class Block(nn.Module):
             )(shortcut)
             if not self.preact:
                 shortcut = self._norm("project_norm")(shortcut, train=train)
-        return out + shortcut if self.preact else self.relu(out + shortcut)
+        return out + shortcut if self.preact else self.last_relu(out + shortcut)
 
     def _norm(self, name: str, *, zero: bool = False) -> Norm:
         return Norm(self.norm, dtype=self.dtype, zero=zero, name=name)
@@ -170,11 +172,14 @@ class ResNet(Network):
                     zero_scale=self.zero_scale,
                     dtype=self.dtype,
                     relu=self.relu,
+                    last_relu=self.rectify_last if index == sum(self.blocks) else self.relu,
                     name=f"stage{stage + 1}_{position + 1}",
                 )
                 x = self.tap(f"block{index}", block(x, train=train))
         if self.preact:
-            x = self.relu(Norm(self.norm, dtype=self.dtype, name="final_norm")(x, train=train))
+            x = self.rectify_last(
+                Norm(self.norm, dtype=self.dtype, name="final_norm")(x, train=train)
+            )
         return x.mean(axis=(1, 2))
 
     def _stem(self, x: Array, *, train: bool) -> Array:

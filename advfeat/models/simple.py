@@ -38,7 +38,8 @@ class MLP(Network):
         x = x.reshape(x.shape[0], -1)
         for index in range(1, self.depth + 1):
             dense = nn.Dense(self.width, dtype=self.dtype, kernel_init=_HE, name=f"dense{index}")
-            x = self.tap(f"hidden{index}", self.relu(dense(x)))
+            relu = self.rectify_last if index == self.depth else self.relu
+            x = self.tap(f"hidden{index}", relu(dense(x)))
         return x
 
 
@@ -62,7 +63,7 @@ class CNN(Network):
             x = self.tap(f"block{index + 1}", self.relu(layer(x)))
         x = x.reshape(x.shape[0], -1)
         dense = nn.Dense(8 * self.width, dtype=self.dtype, kernel_init=_HE, name="dense")
-        return self.relu(dense(x))
+        return self.rectify_last(dense(x))
 
     @property
     def downsampling(self) -> int:

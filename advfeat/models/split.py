@@ -11,7 +11,7 @@ from jax import Array
 
 from advfeat.models.base import DELTAS, TAPS, Network
 from advfeat.models.functions import Variables, layer_names
-from advfeat.relus import Relu, guided_relu
+from advfeat.relus import Relu, fake_relu, guided_relu
 
 
 @jax.tree_util.register_dataclass
@@ -38,6 +38,11 @@ class SplitFn:
         """ONE image -> the layer's activations."""
         _, state = self.model.apply(self.variables, x[None], train=False, mutable=[TAPS])
         return self._named(state.get(TAPS, {}))[0][0]
+
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """ONE image -> the layer's activations and the logits, from one forward pass."""
+        logits, state = self.model.apply(self.variables, x[None], train=False, mutable=[TAPS])
+        return self._named(state.get(TAPS, {}))[0][0], logits[0]
 
     def perturbed(self, x: Array, delta: Array) -> Array:
         """Logits where `delta` is added to the layer's activations."""
@@ -81,14 +86,30 @@ def with_relu(model: Network, relu: Relu) -> Network:
     Raises:
       ValueError: for a module that does not let its rectifier be chosen.
     """
+    return _ours(model).clone(relu=relu)
+
+
+def pullable(model: Network) -> Network:
+    """The network for pictures of its representation: a unit that is off can be pulled on.
+
+    Only the rectifier that makes the representation is `relus.fake_relu`, as the paper has it;
+    where all are, gradients no longer go anywhere in particular.
+
+    Raises:
+      ValueError: for a module that does not let its rectifier be chosen.
+    """
+    return _ours(model).clone(last_relu=fake_relu)
+
+
+def _ours(model: Network) -> Network:
     if not isinstance(model, Network):
         raise ValueError(
             f"{type(model).__name__} does not let its rectifier be chosen: only the networks of "
             "advfeat.models do"
         )
-    return model.clone(relu=relu)
+    return model
 
 
 def guided(model: Network) -> Network:
     """The network for guided backpropagation: its gradients pass `relus.guided_relu`."""
-    return with_relu(model, guided_relu)
+    return with_relu(model, guided_relu).clone(last_relu=None)

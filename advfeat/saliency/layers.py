@@ -24,6 +24,9 @@ class Split(Protocol):
     def activations(self, x: Array) -> Array:
         """ONE example -> the layer's activations."""
 
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """Activations and logits, from one forward pass."""
+
     def perturbed(self, x: Array, delta: Array) -> Array:
         """Logits where `delta` is added to the layer's activations."""
 
@@ -43,6 +46,11 @@ class Composed:
     def activations(self, x: Array) -> Array:
         """What is between the two."""
         return self.before(x)
+
+    def both(self, x: Array) -> tuple[Array, Array]:
+        """What is between the two, and the logits."""
+        between = self.before(x)
+        return between, self.after(between)
 
     def perturbed(self, x: Array, delta: Array) -> Array:
         """Logits where `delta` is added between the two."""

@@ -1,0 +1,117 @@
+"""How good a picture is, in numbers: against an original, or a set of them against real images."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+from skimage import metrics
+
+
+def psnr(image: np.ndarray, original: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in decibels; infinite for equal images.
+
+    Args:
+      image: `[H, W, C]` in [0, 1].
+      original: like it.
+
+    Raises:
+      ValueError: for another shape.
+
+    >>> round(psnr(np.full((2, 2, 1), 0.6), np.full((2, 2, 1), 0.5)), 3)
+    20.0
+    """
+    _check(image, original)
+    error = float(np.mean((np.asarray(image, np.float64) - np.asarray(original, np.float64)) ** 2))
+    return -10 * float(np.log10(error)) if error > 0 else float("inf")
+
+
+def ssim(image: np.ndarray, original: np.ndarray, *, data_range: float = 1.0) -> float:
+    """Structural similarity, 1 for equal images (scikit-image, its usual window where it fits).
+
+    Wang et al. (2004), https://doi.org/10.1109/TIP.2003.819861.
+
+    Args:
+      image: `[H, W, C]`.
+      original: like it.
+      data_range: the largest value less the smallest one that there can be.
+
+    Raises:
+      ValueError: for another shape, or a side below 3.
+    """
+    _check(image, original)
+    side = min(np.shape(image)[:2])
+    if side < 3:
+        raise ValueError(f"images must be at least 3 pixels wide, got {np.shape(image)}")
+    window = min(7, side - 1 + side % 2)
+    found = metrics.structural_similarity(
+        np.asarray(image, np.float64), np.asarray(original, np.float64), win_size=window,
+        data_range=data_range, channel_axis=-1,
+    )  # fmt: skip
+    return float(found)
+
+
+def _check(image: np.ndarray, original: np.ndarray) -> None:
+    if np.shape(image) != np.shape(original) or np.ndim(image) != 3:
+        raise ValueError(
+            "image and original must both be [H, W, C], of one shape, got "
+            f"{np.shape(image)} and {np.shape(original)}"
+        )
+
+
+def frechet_distance(features: np.ndarray, real: np.ndarray) -> float:
+    """Fréchet distance of two Gaussians fitted to features: 0 for equal ones.
+
+    Heusel et al. (2017), https://arxiv.org/abs/1706.08500, in whatever representation the features
+    are of. It grows as there are fewer examples: compare with real images of the same number only.
+
+    Args:
+      features: `[N, D]`, of generated images, N at least 2.
+      real: `[M, D]`.
+
+    Raises:
+      ValueError: for other shapes, or fewer than two examples.
+
+    >>> draws = np.random.default_rng(0).normal(size=(9, 2))
+    >>> round(frechet_distance(draws + 3.0, draws), 6)
+    18.0
+    """
+    first, second = np.asarray(features, np.float64), np.asarray(real, np.float64)
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"features must be [N, D] and [M, D], got {first.shape} and {second.shape}"
+        )
+    if min(len(first), len(second)) < 2:
+        raise ValueError("features must be of at least two examples each")
+    apart = float(np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2))
+    one, other = (np.atleast_2d(np.cov(part, rowvar=False)) for part in (first, second))
+    # tr (AB)^1/2 by the roots of a symmetric matrix: no complex numbers, no root of a near-singular
+    # product.
+    root = _root(one)
+    shared = np.sqrt(np.maximum(linalg.eigvalsh(root @ other @ root), 0.0)).sum()
+    return max(apart + float(np.trace(one) + np.trace(other)) - 2 * float(shared), 0.0)
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = linalg.eigh(matrix)
+    found: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return found
+
+
+def diversity(features: np.ndarray) -> float:
+    """Mean distance of two different examples' features.
+
+    Args:
+      features: `[N, D]`, N at least 2.
+
+    >>> diversity(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    5.0
+    """
+    array = np.asarray(features, np.float64)
+    if array.ndim != 2 or len(array) < 2:
+        raise ValueError(f"features must be [N, D] with N at least 2, got {array.shape}")
+    squares = np.sum(array**2, axis=1)
+    square = squares[:, None] + squares[None, :] - 2 * array @ array.T
+    # Rounding leaves some of the diagonal above zero, where distances are zero.
+    np.fill_diagonal(square, 0.0)
+    far = np.sqrt(np.maximum(square, 0.0))
+    return float(far.sum() / (len(array) * (len(array) - 1)))
