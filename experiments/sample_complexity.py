@@ -161,7 +161,8 @@ def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
 def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
     """Every network: (kind, size, seed) -> what to do. A seed's training sets are nested."""
     found = {}
-    recipes = {"standard": plan.standard, "adversarial": sweeps.robust(plan.standard, plan.threat)}
+    robust = sweeps.robust(config, plan.standard, plan.threat)
+    recipes = {"standard": plan.standard, "adversarial": robust}
     for size in plan.sizes:
         for seed in range(sweeps.seeds(config)):
             part = data.subset(plan.train, size, seed=sweeps.seed_of(config, seed))

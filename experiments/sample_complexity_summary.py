@@ -108,7 +108,8 @@ def summarise(
         "sizes": list(curves.sizes),
         "evaluation_examples": len(plan.test),
         "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps},
+                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps,
+                   "eps_warmup": config.eps_warmup},
         "by_size": [_at(curves, index) for index in range(len(curves.sizes))],
         "share_of_final_value": {
             **shares,

@@ -68,6 +68,10 @@ class SweepConfig(BaseConfig):
     learning_rate: float | None = flag(None, "The largest. " + _PRESET, kind="positive")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
     augment: str | None = flag(None, "Augmentation. " + _PRESET, choices=tuple(TRANSFORMS))
+    eps_warmup: float = flag(
+        0.4, "The share of adversarial training over which eps rises from 0: without it a network "
+        "may collapse at a large eps.", kind="fraction"
+    )  # fmt: skip
 
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
@@ -126,9 +130,12 @@ def recipe(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> Recipe
     )
 
 
-def robust(standard: Recipe, threat: ThreatModel) -> Recipe:
+def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
     """The same recipe, trained adversarially; at eps 0 it stays as it is."""
-    return dataclasses.replace(standard, threat=threat) if float(threat.eps) > 0 else standard
+    if float(threat.eps) == 0:
+        return standard
+    how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
+    return dataclasses.replace(standard, threat=threat, how=how)
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:

@@ -144,7 +144,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
                 name = "standard" if eps == 0 else f"{norm}_{eps:g}"
                 found[norm, eps, seed] = Job(
                     name=f"{name}_{seed}",
-                    recipe=sweeps.robust(plan.standard, threat_model(norm, eps)),
+                    recipe=sweeps.robust(config, plan.standard, threat_model(norm, eps)),
                     train=plan.train,
                     points={"test": plan.test},
                     threats=threats,

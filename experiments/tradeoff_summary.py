@@ -76,7 +76,8 @@ def summarise(
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
         "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps},
+                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps,
+                   "eps_warmup": config.eps_warmup},
         "norms": found,
         "claims": claims,
     }  # fmt: skip

@@ -73,7 +73,8 @@ def test_pgd_in_a_space_compiles_once():
         attack = pgd(l2(0.5), steps=3, rule=filtered(steepest, spaces.fourier()))
         run(attack, fn, jnp.full((4, 4, 3), 0.5))
     before = len(traced)
-    run(pgd(l2(0.1), steps=3, rule=filtered(steepest, spaces.fourier())), fn, jnp.full((4, 4, 3), 0.9))
+    other = pgd(l2(0.1), steps=3, rule=filtered(steepest, spaces.fourier()))
+    run(other, fn, jnp.full((4, 4, 3), 0.9))
     assert len(traced) == before
 
 

@@ -238,11 +238,12 @@ def frontier(
             label=name,
             zorder=3,
         )
-        for place, word in zip(middle, points, strict=True):
+        for place, word, row in zip(middle, points, _rows(middle[:, 0]), strict=True):
+            above = 6 + 11 * row if index % 2 == 0 else -14 - 11 * row
             axes.annotate(
                 word,
                 place,
-                xytext=(6, 6 if index % 2 == 0 else -14),
+                xytext=(6, above),
                 textcoords="offset points",
                 fontsize=style.SMALL,
                 color=colour,
@@ -255,6 +256,17 @@ def frontier(
     axes.margins(0.06)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
     return figure
+
+
+def _rows(across: np.ndarray) -> list[int]:
+    """For words beside points of [0, 1], the row of each: near ones do not share one."""
+    ends: list[float] = []
+    rows = [0] * len(across)
+    for index in np.argsort(across):
+        row = next((r for r, end in enumerate(ends) if across[index] > end), len(ends))
+        ends[row : row + 1] = [across[index] + 0.08]  # about what a word takes of the axis
+        rows[index] = row
+    return rows
 
 
 def matrix(
