@@ -21,7 +21,7 @@ def requirements() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-TEST = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"]
+TEST = ["hypothesis>=6.100", "lime>=0.2", "pytest>=8.0", "pytest-xdist>=3.5"]
 DEV = [*TEST, "build>=1.0", "mypy>=1.10", "pre-commit>=3.7", "ruff>=0.5"]
 
 setuptools.setup(
@@ -42,6 +42,7 @@ setuptools.setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "peers": ["foolbox>=3.3", "torch>=2.2", "torchattacks>=3.5"],
+        "lime": ["lime>=0.2"],
         "adapters": ["dm-haiku>=0.0.13", "equinox>=0.11"],
     },
     classifiers=[

@@ -28,7 +28,13 @@ from advfeat.attacks import (
     square,
     uniform_noise,
 )
-from advfeat.evaluation import accuracy, evaluate_epsilons, loss_by_step, predict
+from advfeat.evaluation import (
+    accuracy,
+    evaluate_epsilons,
+    loss_by_step,
+    numpy_predict,
+    predict,
+)
 from advfeat.losses import cross_entropy, dlr, label_smoothing, margin, smoothed_cross_entropy
 from advfeat.objectives import targeted, untargeted
 from advfeat.steps import from_optax, momentum, steepest
@@ -75,6 +81,7 @@ __all__ = [
     "loss_by_step",
     "margin",
     "momentum",
+    "numpy_predict",
     "pgd",
     "pgd_adam",
     "pgd_momentum",

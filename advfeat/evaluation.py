@@ -54,6 +54,39 @@ def predict(
     return np.concatenate(parts)
 
 
+def numpy_predict(
+    model_fn: ModelFn, *, batch_size: int = 100
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A network as other libraries want it: NumPy images in, NumPy probabilities out.
+
+    With it `lime.lime_image.LimeImageExplainer().explain_instance(image, predict, ...)` explains
+    a network of colour images. Values that left [0, 1] by rounding are clipped.
+
+    Args:
+      model_fn: the network, for ONE example.
+      batch_size: examples at a time; one shape, so that it compiles once.
+
+    Returns:
+      `[N, H, W, C]` floating point in [0, 1] -> `[N, K]` that sum to 1.
+
+    >>> predict_fn = numpy_predict(lambda x: x.ravel())
+    >>> predict_fn(np.zeros((3, 1, 2, 1))).tolist()
+    [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
+    """
+    check_positive(batch_size, name="batch_size")
+    model_fn = as_model_fn(model_fn)
+
+    def predict_fn(images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if np.issubdtype(images.dtype, np.floating):
+            near = np.clip(images, 0, 1)
+            images = np.where(np.abs(images - near) < 1e-3, near, images)
+        logits = predict(model_fn, images, batch_size=batch_size)
+        return np.asarray(jax.nn.softmax(logits.astype(np.float32), axis=-1))
+
+    return predict_fn
+
+
 def accuracy(
     model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
 ) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""Which pixels a network uses, by ten methods, standard network beside robust network.
+"""Which pixels a network uses, by ten methods: standard beside robust, and another architecture.
 
     python -m experiments.saliency --workdir=runs/saliency
 
-Maps of test images by every method and both networks; then numbers: is the robust network's
-gradient better aligned with the image, does SmoothGrad change the ranking of pixels or only the
-look, which methods pass the sanity checks of Adebayo et al. (2018,
-https://arxiv.org/abs/1810.03292), and how soon the class is lost and found along deletion and
-insertion curves.
+Maps of test images by every method and network; then numbers: is the robust network's gradient
+better aligned with the image, does SmoothGrad change the ranking of pixels or only the look, how
+much of a map belongs to the architecture, which methods pass the sanity checks of Adebayo et al.
+(2018, https://arxiv.org/abs/1810.03292), how soon the class is lost and found along deletion and
+insertion curves, how far a map moves when the image hardly does.
+
+`experiments.sanity` adds the test of permuted labels, `experiments.roar` retrains without the
+pixels that a map ranks first, `experiments.ground_truth` knows which feature is used.
 """
 
 from __future__ import annotations
@@ -20,41 +23,37 @@ from advfeat import data, measures, saliency
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.figures import DISPLAYS
 from advfeat.results import RunDirectory
-from experiments import runner, saliency_maps, saliency_report
-from experiments.config import Config as BaseConfig
+from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.config import flag
-from experiments.saliency_maps import EDGES, METHODS, Options
+from experiments.map_flags import MapConfig, options_of
+from experiments.saliency_maps import EDGES, EXTRA, Options
 
 NETWORKS = ("standard", "robust")
+MAP_DISPLAYS = tuple(name for name in DISPLAYS if name != "as_is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(MapConfig):
     """The flags of this experiment."""
 
     dataset: str = flag("cifar10", "What the images are of.")
     standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
     robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
-    methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS)
-    loss: bool = flag(False, "Differentiate the loss at the label, not the class's score.")
-    display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
+    others: tuple[str, ...] = flag(
+        ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
+        "Further networks whose maps stand beside: another architecture. `none` is none.",
+    )
+    display: str = flag("three_sigma", "How maps are shown.", choices=MAP_DISPLAYS)
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(100, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(20, "Images of the sanity checks.", kind="count")
-    samples: int = flag(50, "Noisy copies (SmoothGrad and its kind).", kind="count")
-    sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
-    steps: int = flag(32, "Gradients on the way of integrated gradients.", kind="count")
-    layer: str | None = flag(None, "Layer of Grad-CAM. Default: the last with positions.")
-
+    measured: int = flag(60, "Images of the numbers.", kind="count")
+    sanity_images: int = flag(8, "Images of the sanity checks.", kind="count")
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
         super().validate()
-        if len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"flag --methods={','.join(self.methods)}: names one twice")
         if "gradient" not in self.methods:
             raise ValueError("flag --methods: must hold gradient, which the others are compared to")
-        if self.samples < 2 and "vargrad" in self.methods:
-            raise ValueError(f"flag --samples={self.samples}: vargrad needs at least 2")
+        if len(set(self.others)) != len(self.others):
+            raise ValueError(f"flag --others={','.join(self.others)}: names one twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class Plan:
 
     Attributes:
       dataset: as loaded.
-      networks: by name.
+      networks: by name: "standard", "robust", and the others by theirs.
       images: `[N, H, W, C]` in [0, 1], of as many classes as there are, evenly.
       labels: `[N]`.
       options: of the methods.
@@ -76,12 +75,24 @@ class Plan:
     options: Options
 
 
+def references(config: Config) -> dict[str, str]:
+    """What the flags name, by the name that figures and files give it."""
+    found = {name: getattr(config, name) for name in NETWORKS}
+    for reference in config.others:
+        if reference == "none" and len(config.others) == 1:
+            continue
+        name = "".join(c if c.isalnum() else "_" for c in reference.removeprefix("zoo:")).strip("_")
+        if name in found:
+            raise ValueError(f"flag --others={reference}: there is a network {name} already")
+        found[name] = reference
+    return found
+
+
 def prepare(config: Config) -> Plan:
     """Reads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     networks = {}
-    for name in NETWORKS:
-        reference = getattr(config, name)
+    for name, reference in references(config).items():
         networks[name] = load_network(reference)
         check_fits(
             networks[name], reference=reference, class_names=tuple(dataset.class_names),
@@ -91,20 +102,12 @@ def prepare(config: Config) -> Plan:
             saliency_maps.cam_layer(networks[name], config.layer)
     count = 8 if config.dry_run else max(config.measured, config.shown, config.sanity_images)
     test = data.subset(dataset.test, count, seed=config.seed)
-    some = data.subset(dataset.train, 50, seed=config.seed)
     return Plan(
         dataset=dataset,
         networks=networks,
         images=data.unit(test.image),
         labels=test.label,
-        options=Options(
-            samples=2 if config.dry_run else config.samples,
-            sigma=config.sigma,
-            steps=2 if config.dry_run else config.steps,
-            layer=config.layer,
-            loss=config.loss,
-            baselines=data.unit(some.image),
-        ),
+        options=options_of(config, dataset.train),
     )
 
 
@@ -117,41 +120,46 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             seed=config.seed,
         )  # fmt: skip
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    few = 3 if config.dry_run else config.sanity_images
+    few = len(plan.images) if config.dry_run else config.sanity_images
+    checked = tuple(name for name in config.methods if name not in EXTRA)
     sanity = {
-        name: saliency_maps.randomised(
-            config.methods, network, plan.options, plan.images[:few], plan.labels[:few],
-            seed=config.seed,
-        )
-        for name, network in plan.networks.items()
+        name: {
+            how: saliency_checks.randomised(
+                how, checked, plan.networks[name], plan.options, plan.images[:few],
+                plan.labels[:few], seed=config.seed,
+            )
+            for how in saliency_checks.RANDOMISED
+        }
+        for name in NETWORKS
     }  # fmt: skip
-    summary = _summary(config, plan, found, sanity)
-    saliency_report.write(config, plan, run, found, summary)
+    summary = _summary(config, plan, found, sanity, few)
+    saliency_report.write(config, plan, run, found, sanity, summary)
     return summary
 
 
 def _summary(
-    config: Config, plan: Plan, found: dict[str, dict[str, np.ndarray]], sanity: dict[str, Any]
+    config: Config,
+    plan: Plan,
+    found: dict[str, dict[str, np.ndarray]],
+    sanity: dict[str, Any],
+    few: int,
 ) -> dict[str, Any]:
-    cosines = {
-        name: saliency_maps.alignments(network, plan.options, plan.images, plan.labels)
-        for name, network in plan.networks.items()
-    }
+    cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
     aligned = {name: measures.rate(values) for name, values in cosines.items()}
-    networks = {
-        name: {
-            "alignment": aligned[name],
-            "methods": _methods(config, plan, name, found[name]),
-            "randomised": {
-                "modules": list(sanity[name][0]),
-                "correlation": {
-                    method: [_mean(values) for values in correlations.T]
-                    for method, correlations in sanity[name][1].items()
-                },
-            },
-        }
+    networks: dict[str, Any] = {
+        name: {"alignment": aligned[name], "methods": _methods(config, plan, name, found[name])}
         for name in plan.networks
     }
+    for name in NETWORKS:
+        _add_checks(config, plan, name, networks[name]["methods"], few, found[name])
+        networks[name]["randomised"] = {
+            how: {
+                "modules": list(test.modules),
+                "rank_correlation": _each(test.rank),
+                "ssim": _each(test.ssim),
+            }
+            for how, test in sanity[name].items()
+        }
     claim = measures.claim(
         "The robust network's gradients are better aligned with the image than the standard one's.",
         aligned["robust"],
@@ -165,8 +173,23 @@ def _summary(
         "samples": plan.options.samples,
         "sigma": plan.options.sigma,
         "networks": networks,
+        "between": {
+            method: _between({name: maps[method] for name, maps in found.items()})
+            for method in config.methods
+        },
         "claims": [claim],
     }
+
+
+def _cosines(plan: Plan, gradients: np.ndarray) -> np.ndarray:
+    """`[N]`, the absolute cosine of image and gradient, both without their mean."""
+
+    def centred(array: np.ndarray) -> np.ndarray:
+        flat = array.reshape(len(array), -1).astype(np.float64)
+        flat = flat - flat.mean(axis=1, keepdims=True)
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
+
+    return np.abs(np.sum(centred(plan.images) * centred(gradients), axis=1))
 
 
 def _methods(
@@ -175,9 +198,8 @@ def _methods(
     """For each method: ranking against the gradient's and the edges', and its two areas."""
     fn = plan.networks[name].model_fn()
     outlines = np.array([saliency.edges(image) for image in plan.images])
-    areas = saliency_maps.areas({**found, EDGES: outlines}, fn, plan.images, plan.labels)
+    areas = saliency_checks.areas({**found, EDGES: outlines}, fn, plan.images, plan.labels)
     plain = _flat(found["gradient"])
-    shown = {**found, EDGES: outlines}
     return {
         method: {
             "like_gradient": _mean(_correlations(_flat(values), plain)),
@@ -185,7 +207,36 @@ def _methods(
             "deletion": _mean(areas[method][0]),
             "insertion": _mean(areas[method][1]),
         }
-        for method, values in shown.items()
+        for method, values in {**found, EDGES: outlines}.items()
+    }
+
+
+def _add_checks(
+    config: Config, plan: Plan, name: str, methods: dict[str, Any], few: int,
+    found: dict[str, np.ndarray],
+) -> None:  # fmt: skip
+    """Sensitivity and infidelity, of a few images: they cost many maps each."""
+    network, samples = plan.networks[name], 1 if config.dry_run else 3
+    moved = saliency_checks.sensitivities(
+        config.methods[-3:] if config.dry_run else config.methods, network, plan.options, plan.images[:few], plan.labels[:few], samples=samples
+    )
+    missed = saliency_checks.infidelities(
+        {method: maps[:few] for method, maps in found.items()}, network.model_fn(),
+        plan.images[:few], plan.labels[:few], samples=10 if config.dry_run else 100,
+    )  # fmt: skip
+    for method, values in moved.items():
+        methods[method]["sensitivity"] = _mean(values)
+    for method, values in missed.items():
+        methods[method]["infidelity"] = _mean(values)
+
+
+def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
+    """For every two networks, how alike their maps rank the pixels."""
+    names = list(maps)
+    return {
+        f"{one} and {other}": _mean(_correlations(_flat(maps[one]), _flat(maps[other])))
+        for index, one in enumerate(names)
+        for other in names[index + 1 :]
     }
 
 
@@ -197,6 +248,10 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.array([saliency.rank_correlation(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def _each(values: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+    return {method: [_mean(column) for column in array.T] for method, array in values.items()}
 
 
 def _mean(values: np.ndarray) -> dict[str, Any]:

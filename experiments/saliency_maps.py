@@ -9,16 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import advfeat
 from advfeat import models, saliency
 from advfeat.checkpoints import Network
-from advfeat.figures import magnitude
 from advfeat.keys import stream
 from advfeat.saliency import Saliency
 from advfeat.scores import class_score
 from advfeat.types import ModelFn
+from experiments.lime_maps import lime_maps
 
 METHODS = (
     "gradient",
@@ -32,6 +31,7 @@ METHODS = (
     "grad_cam",
     "occlusion",
 )
+EXTRA = ("lime",)  # slow, and not everybody has the library
 EDGES = "edges"  # the control: a map that no network made
 BATCH = 25
 
@@ -121,6 +121,10 @@ def maps(
     """Every method's maps `[N, H, W, C]` or `[N, H, W]`."""
     found = {}
     for name in names:
+        if name == "lime":
+            fn = models.model_fn(network.spec.build(), variables)
+            found[name] = lime_maps(fn, images, labels, samples=10 * options.samples, seed=seed)
+            continue
         made = advfeat.attack_dataset(
             method(name, options, images.shape[1]),
             stream(jax.random.key(seed), name),
@@ -143,66 +147,3 @@ def alignments(network: Network, options: Options, images: np.ndarray, labels: n
         return saliency.alignment(centred, g - jnp.mean(g)) / jnp.linalg.norm(centred.ravel())
 
     return np.asarray(jax.vmap(cosine)(jnp.asarray(images), jnp.asarray(found)))
-
-
-def randomised(
-    names: tuple[str, ...],
-    network: Network,
-    options: Options,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    seed: int,
-) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The cascading test: rank correlations with the maps of the trained network.
-
-    Returns:
-      The modules, in the order they are randomised, and by method `[N, modules]`.
-    """
-    model, shape = network.spec.build(), network.spec.input_shape
-    order = models.module_names(model, shape)
-    fresh = models.init(jax.random.key(seed), model, shape)["params"]
-    rest = {k: v for k, v in network.variables.items() if k != "params"}
-    start = maps(names, network, network.variables, options, images, labels, seed=seed)
-    correlations: dict[str, list[list[float]]] = {name: [] for name in names}
-    steps = list(saliency.cascading(network.variables["params"], fresh, order))
-    for _, params in tqdm(steps, desc="randomised", unit="module"):
-        variables = {"params": params, **rest}
-        now = maps(names, network, variables, options, images, labels, seed=seed)
-        for name in names:
-            pairs = zip(start[name], now[name], strict=True)
-            correlations[name].append([saliency.rank_correlation(a, b) for a, b in pairs])
-    return tuple(name for name, _ in steps), {
-        name: np.array(values).T for name, values in correlations.items()
-    }
-
-
-def areas(
-    found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
-) -> dict[str, np.ndarray]:
-    """By method `[2, N]`: areas under the deletion and the insertion curve."""
-    x, y = jnp.asarray(images), jnp.asarray(labels)
-    grey = jnp.broadcast_to(jnp.mean(x, axis=(1, 2), keepdims=True), x.shape)
-    blurred = jnp.asarray(_blurred(images))
-
-    @jax.jit
-    def both(fn: ModelFn, ranking: jax.Array) -> jax.Array:
-        def one(image: Any, flat: Any, soft: Any, rank: Any, label: Any) -> jax.Array:
-            gone = saliency.curve(fn, image, flat, rank, label, steps=16)
-            come = saliency.curve(fn, soft, image, rank, label, steps=16)
-            return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
-
-        return jax.vmap(one)(x, grey, blurred, ranking, y)
-
-    return {
-        name: np.asarray(both(fn, jnp.asarray(np.array([magnitude(m) for m in values])))).T
-        for name, values in found.items()
-    }
-
-
-def _blurred(images: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    sigma = images.shape[1] / 8
-    blurred = ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
-    return np.clip(blurred, 0, 1).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 from advfeat import figures
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
+from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
 
 if TYPE_CHECKING:
@@ -17,20 +18,35 @@ if TYPE_CHECKING:
 _GONE = 0.5
 """A map whose ranks still agree so well with the trained network's is called insensitive."""
 
+_DISPLAY = {
+    "three_sigma": "Each map is shifted and scaled by itself, channel by channel: grey is its "
+    "mean, black and white are 1.5 standard deviations away.",
+    "heat": "The sum of absolute values over channels; the 99th percentile is the brightest.",
+    "signed": "The sum over channels: red speaks for the class, blue against it.",
+}
+
 
 def write(
     config: Config,
     plan: Plan,
     run: RunDirectory,
     found: dict[str, dict[str, np.ndarray]],
+    sanity: dict[str, dict[str, Randomisation]],
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
     sections = [Section("Maps", _maps(config, plan, run, found))]
     sections += [
-        Section(f"{name.capitalize()} network", _numbers(run, name, part))
-        for name, part in summary["networks"].items()
-    ]
+        Section(f"{_title(name)} network", _numbers(part)) for name, part in
+        summary["networks"].items()
+    ]  # fmt: skip
+    sections += [
+        Section(f"Sanity checks of the {name} network", _sanity(config, plan, run, name, tests,
+                                                               summary["networks"][name]))
+        for name, tests in sanity.items()
+    ]  # fmt: skip
+    if len(plan.networks) > 1:
+        sections.append(Section("Between networks", [_between(summary)]))
     write_report(
         run.report,
         title=f"Which pixels a network uses: {config.dataset}",
@@ -49,6 +65,11 @@ def write(
     )
 
 
+def _title(name: str) -> str:
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def _maps(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
 ) -> list[Any]:
@@ -56,6 +77,7 @@ def _maps(
     shown = slice(0, min(config.shown, len(plan.images)))
     labels = [plan.dataset.class_names[label] for label in plan.labels[shown]]
     for name, maps in found.items():
+        spec = plan.networks[name].spec
         grid = figures.map_grid(
             list(plan.images[shown]),
             {method: list(values[shown]) for method, values in maps.items()},
@@ -66,79 +88,146 @@ def _maps(
             Picture(
                 path=figures.save(grid, run.figure(f"maps_{name}")),
                 alt=f"A row per image, a column per method: maps of the {name} network",
-                caption=f"{name.capitalize()} network. {_DISPLAY[config.display]}",
+                caption=f"{_title(name)} network ({spec.model}). {_DISPLAY[config.display]}",
             )
         )
     return blocks
 
 
-_DISPLAY = {
-    "three_sigma": "Each map is shifted and scaled by itself, channel by channel: grey is its "
-    "mean, black and white are 1.5 standard deviations away.",
-    "heat": "The sum of absolute values over channels; the 99th percentile is the brightest.",
-    "signed": "The sum over channels: red speaks for the class, blue against it.",
-}
-
-
-def _numbers(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Any]:
-    order = part["randomised"]["modules"]
-    chart = figures.curves(
-        list(range(1, len(order) + 1)),
-        {
-            method.replace("_", " "): values
-            for method, values in part["randomised"]["correlation"].items()
-        },
-        xlabel="modules with new weights, from the classifier down",
-        ylabel="rank correlation with the trained network's map",
-    )
-    rows = [
-        [method.replace("_", " "), values["like_gradient"], values["like_edges"],
-         values["deletion"], values["insertion"],
-         None if method == EDGES else part["randomised"]["correlation"][method][-1]]
-        for method, values in part["methods"].items()
-    ]  # fmt: skip
+def _numbers(part: dict[str, Any]) -> list[Any]:
+    columns = {
+        "like_gradient": "rank correlation with the gradient",
+        "like_edges": "with edges",
+        "deletion": "area under deletion (lower: better)",
+        "insertion": "insertion (higher: better)",
+        "sensitivity": "sensitivity (lower: steadier)",
+        "infidelity": "infidelity (0: foretells all)",
+    }
+    there = [key for key in columns if any(key in values for values in part["methods"].values())]
     return [
         Table(
             caption="Means with 95 % intervals over images",
-            columns=["method", "rank correlation with the gradient", "with edges",
-                     "area under deletion (lower: better)", "insertion (higher: better)",
-                     "rank correlation with an untrained network's map"],
-            rows=rows,
+            columns=["method", *(columns[key] for key in there)],
+            rows=[
+                [_title(method), *(_cell(values.get(key)) for key in there)]
+                for method, values in part["methods"].items()
+            ],
+        )
+    ]
+
+
+def _cell(value: dict[str, Any] | None) -> str | None:
+    """A number with its interval; these are no rates, so not in per cent."""
+    return None if value is None else _number(value)
+
+
+def _number(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _sanity(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    name: str,
+    tests: dict[str, Randomisation],
+    part: dict[str, Any],
+) -> list[Any]:
+    words = {
+        "cascading": (
+            "modules with new weights, from the classifier down",
+            "The cascading test: weights are drawn anew from the top down. A method whose line "
+            "stays up shows the image, not the network.",
         ),
+        "independent": (
+            "the one module with new weights, from the classifier down",
+            "The independent test: one module at a time has new weights.",
+        ),
+    }
+    blocks: list[Any] = []
+    for how, (xlabel, caption) in words.items():
+        numbers = part["randomised"][how]
+        places = list(range(1, len(numbers["modules"]) + 1))
+        for measure, ylabel in (
+            ("rank_correlation", "rank correlation with the trained network's map"),
+            ("ssim", "SSIM with the trained network's picture"),
+        ):
+            chart = figures.curves(
+                places,
+                {_title(method): values for method, values in numbers[measure].items()},
+                xlabel=xlabel,
+                ylabel=ylabel,
+                rates=False,
+            )
+            blocks.append(
+                Picture(
+                    path=figures.save(chart, run.figure(f"{how}_{measure}_{name}")),
+                    alt=f"{ylabel} against {xlabel}",
+                    caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}.",
+                )
+            )
+    test = tests["cascading"]
+    methods = list(test.first)
+    columns = ["trained", *test.modules]
+    grid = figures.map_grid(
+        [plan.images[0]] * len(methods),
+        {column: [test.first[method][place] for method in methods]
+         for place, column in enumerate(columns)},
+        display=config.display,
+        labels=[method.replace("_", "\n") for method in methods],
+    )  # fmt: skip
+    blocks.append(
         Picture(
-            path=figures.save(chart, run.figure(f"randomised_{name}")),
-            alt="Rank correlation against the number of modules with new weights",
-            caption="The cascading test: weights are drawn anew from the top down. A method whose "
-            "line stays up shows the image, not the network.",
-        ),
-    ]  # fmt: skip
+            path=figures.save(grid, run.figure(f"cascade_{name}")),
+            alt="A row per method, a column per module that was drawn anew",
+            caption="One image's maps along the cascade: each column has one module more with new "
+            "weights.",
+        )
+    )
+    return blocks
+
+
+def _between(summary: dict[str, Any]) -> Table:
+    pairs = list(next(iter(summary["between"].values())))
+    return Table(
+        caption="Rank correlation of two networks' maps of the same images: how much of a map "
+        "belongs to the architecture, and how much to the training",
+        columns=["method", *(pair.replace("_", " ") for pair in pairs)],
+        rows=[
+            [_title(method), *(_number(values[pair]) for pair in pairs)]
+            for method, values in summary["between"].items()
+        ],
+    )
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
     """What was found in this run, in plain words."""
     parts = summary["networks"]
-
-    def number(rate: dict[str, Any]) -> str:
-        return f"{rate['mean']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]"
-
     told = [
         "Cosine of image and gradient (absolute, both without their mean): "
-        + ", ".join(f"{name} network {number(part['alignment'])}" for name, part in parts.items())
+        + ", ".join(
+            f"{name.replace('_', ' ')} network {_number(part['alignment'])}"
+            for name, part in parts.items()
+        )
         + "."
     ]
-    for name, part in parts.items():
-        methods = part["methods"]
+    for name in ("standard", "robust"):
+        methods, tests = parts[name]["methods"], parts[name]["randomised"]
         if "smoothgrad" in methods:
             told.append(
-                f"{name.capitalize()} network: SmoothGrad ranks the pixels like the gradient with "
-                f"a correlation of {number(methods['smoothgrad']['like_gradient'])}."
+                f"{_title(name)} network: SmoothGrad ranks the pixels like the gradient with "
+                f"a correlation of {_number(methods['smoothgrad']['like_gradient'])}."
             )
-        last = {
-            method: values[-1] for method, values in part["randomised"]["correlation"].items()
-        }
-        stays = [method.replace("_", " ") for method, v in last.items() if v["low"] > _GONE]
+        best = min((m for m in methods if m != EDGES), key=lambda m: methods[m]["deletion"]["mean"])
         told.append(
-            f"{name.capitalize()} network, all weights drawn anew: "
+            f"{_title(name)} network: the class is lost soonest where {best.replace('_', ' ')} "
+            f"says which pixels go first (area {_number(methods[best]['deletion'])}, edges "
+            f"{_number(methods[EDGES]['deletion'])})."
+        )
+        ranks = tests["cascading"]["rank_correlation"]
+        stays = [m.replace("_", " ") for m, v in ranks.items() if v[-1]["low"] > _GONE]
+        told.append(
+            f"{_title(name)} network, all weights drawn anew: "
             + (
                 f"{', '.join(stays)} still make{'s' if len(stays) == 1 else ''} a map that ranks "
                 f"like the trained network's (correlation above {_GONE:g})."

@@ -10,7 +10,7 @@ import numpy as np
 
 from advfeat import measures
 from advfeat.report import format_rate
-from experiments.sweeps import SIGNS, Hits, attack_words
+from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.sample_complexity import Config, Plan
@@ -108,7 +108,7 @@ def summarise(
         "sizes": list(curves.sizes),
         "evaluation_examples": len(plan.test),
         "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps,
+                   **plan.standard.record(), "attack_steps": attack_steps(config),
                    "eps_warmup": config.eps_warmup},
         "by_size": [_at(curves, index) for index in range(len(curves.sizes))],
         "share_of_final_value": {

@@ -38,26 +38,16 @@ _PRESET = "Default: the data set's preset."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepConfig(BaseConfig):
-    """The flags of an experiment that sweeps over trainings."""
+class TrainingConfig(BaseConfig):
+    """The flags of an experiment that trains small networks."""
 
     seeds: int = flag(3, "Networks per setting.", kind="count")
     train_examples: int | None = flag(
         None, "Use at most so many training images; 0: all. " + _PRESET, kind="natural"
     )
-    attack: tuple[str, ...] = flag(
-        ("pgd",),
-        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
-        "--eval_steps and --restarts.",
-        choices=(*SUITES, *ATTACKS),
-    )
-    eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
-    restarts: int = flag(2, "Its restarts.", kind="count")
     eval_examples: int = flag(
         1000, "Images of the measurement, drawn by the seed; 0: all.", kind="natural"
     )
-    attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
-    attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
     model: str | None = flag(None, "Architecture. " + _PRESET)
     width: int | None = flag(None, "Its width. " + _PRESET, kind="count")
     bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
@@ -68,6 +58,22 @@ class SweepConfig(BaseConfig):
     learning_rate: float | None = flag(None, "The largest. " + _PRESET, kind="positive")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
     augment: str | None = flag(None, "Augmentation. " + _PRESET, choices=tuple(TRANSFORMS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainingConfig):
+    """The flags of an experiment that trains adversarially and measures robust accuracy."""
+
+    attack: tuple[str, ...] = flag(
+        ("pgd",),
+        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
+        "--eval_steps and --restarts.",
+        choices=(*SUITES, *ATTACKS),
+    )
+    eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
+    restarts: int = flag(2, "Its restarts.", kind="count")
+    attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
+    attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
     eps_warmup: float = flag(
         0.4, "The share of adversarial training over which eps rises from 0: without it a network "
         "may collapse at a large eps.", kind="fraction"
@@ -100,7 +106,7 @@ class Points:
         return len(self.label)
 
 
-def training_images(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
+def training_images(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
     """What there is to train on."""
     most = 120 if config.dry_run else chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
@@ -112,7 +118,7 @@ def training_images(config: SweepConfig, dataset: data.Dataset, preset: Preset) 
     return train
 
 
-def recipe(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> Recipe:
+def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Recipe:
     """How a standard network is made; `robust` makes it an adversarially trained one."""
     model = chosen(config, preset, "model")
     width = config.width or (preset.width if model == preset.model else None)
@@ -126,8 +132,12 @@ def recipe(config: SweepConfig, dataset: data.Dataset, preset: Preset) -> Recipe
             weight_decay=config.weight_decay,
             augment=chosen(config, preset, "augment"),
         ),
-        attack_steps=1 if config.dry_run else config.attack_steps,
     )
+
+
+def attack_steps(config: SweepConfig) -> int:
+    """PGD steps of adversarial training."""
+    return 1 if config.dry_run else config.attack_steps
 
 
 def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
@@ -135,7 +145,9 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
     if float(threat.eps) == 0:
         return standard
     how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
-    return dataclasses.replace(standard, threat=threat, how=how)
+    return dataclasses.replace(
+        standard, threat=threat, how=how, attack_steps=attack_steps(config)
+    )
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
@@ -156,12 +168,12 @@ def attack_words(config: SweepConfig) -> str:
     return names.replace("pgd", f"PGD with {steps} steps and {starts}")
 
 
-def seeds(config: SweepConfig) -> int:
+def seeds(config: TrainingConfig) -> int:
     """Networks per setting."""
     return min(2, config.seeds) if config.dry_run else config.seeds
 
 
-def seed_of(config: SweepConfig, seed: int) -> int:
+def seed_of(config: TrainingConfig, seed: int) -> int:
     """A whole number for the draws of one of the run's seeds, apart from those of other runs."""
     return int(np.random.SeedSequence([config.seed, seed]).generate_state(1)[0])
 
@@ -250,4 +262,30 @@ def measure(
     run.save_arrays(
         f"measured/{job.name}", hits, {**made, "threats": threats, "attack": attack_words(config)}
     )
+    return hits
+
+
+def clean_hits(
+    config: TrainingConfig,
+    run: RunDirectory,
+    name: str,
+    recipe: Recipe,
+    train: data.Split,
+    points: Points,
+    *,
+    advance: Callable[[int], Any],
+) -> np.ndarray:
+    """Trains a network that is not kept: `[N]` bool, which points it gets right.
+
+    The run holds the result; where it does already, nothing is trained.
+    """
+    path = run.arrays_path(f"measured/{name}")
+    if path.exists():
+        advance(recipe.how.epochs)
+        with np.load(path) as saved:
+            return np.asarray(saved["clean"])
+    key = stream(stream(jax.random.key(config.seed), name), "training")
+    network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
+    hits = advfeat.accuracy(network.model_fn(), points.image, points.label)
+    run.save_arrays(f"measured/{name}", {"clean": hits}, {"network": name, **recipe.record()})
     return hits

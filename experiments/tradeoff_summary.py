@@ -12,7 +12,7 @@ from advfeat import measures
 from advfeat.measures import HOLDS
 from advfeat.report import format_rate
 from experiments.config import format_eps
-from experiments.sweeps import SIGNS, Hits, attack_words
+from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.tradeoff import Config, Plan
@@ -76,7 +76,7 @@ def summarise(
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
         "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": plan.standard.attack_steps,
+                   **plan.standard.record(), "attack_steps": attack_steps(config),
                    "eps_warmup": config.eps_warmup},
         "norms": found,
         "claims": claims,

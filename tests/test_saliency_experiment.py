@@ -42,13 +42,16 @@ def given(tmp_path_factory):
     return {
         "standard": saved(place / "one", digits),
         "robust": saved(place / "two", digits, seed=1),
+        "other": saved(place / "other", digits, seed=2),
         "perceptron": saved(place / "three", digits, model="mlp"),
     }
 
 
 def config(path, given, **options):
     networks = {name: given[name] for name in ("standard", "robust")}
-    common = {"workdir": str(path), "dataset": "digits", "dry_run": True}
+    common = {
+        "workdir": str(path), "dataset": "digits", "dry_run": True, "others": (given["other"],),
+    }  # fmt: skip
     return experiment.Config(**{**common, **networks, **options})
 
 
@@ -61,7 +64,8 @@ def finished(given, tmp_path_factory):
 def test_every_method_of_both_networks_is_measured(finished):
     path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == summary
-    assert set(summary["networks"]) == {"standard", "robust"}
+    (other,) = set(summary["networks"]) - {"standard", "robust"}
+    assert other.endswith("other")
     for part in summary["networks"].values():
         assert set(part["methods"]) == {*saliency_maps.METHODS, saliency_maps.EDGES}
         for name, values in part["methods"].items():
@@ -69,10 +73,19 @@ def test_every_method_of_both_networks_is_measured(finished):
             assert 0 <= values["deletion"]["mean"] <= 1, name
         assert part["methods"]["gradient"]["like_gradient"]["mean"] == pytest.approx(1)
         assert part["methods"]["edges"]["like_edges"]["mean"] == pytest.approx(1)
-        modules = part["randomised"]["modules"]
-        assert modules == ["classifier", "dense", "conv3", "conv2", "conv1"]
-        for values in part["randomised"]["correlation"].values():
-            assert len(values) == len(modules)
+    for name in ("standard", "robust"):
+        part = summary["networks"][name]
+        for how in ("cascading", "independent"):
+            test = part["randomised"][how]
+            assert test["modules"] == ["classifier", "dense", "conv3", "conv2", "conv1"]
+            for measure in ("rank_correlation", "ssim"):
+                for values in test[measure].values():
+                    assert len(values) == len(test["modules"])
+                    assert all(-1 <= value["mean"] <= 1 for value in values)
+        assert part["methods"]["smoothgrad"]["infidelity"]["mean"] >= 0
+        assert "infidelity" not in part["methods"]["grad_cam"]
+        assert part["methods"]["occlusion"]["sensitivity"]["mean"] >= 0
+    assert len(summary["between"]["gradient"]) == 3
     assert len(summary["claims"]) == 1
     for name in ("standard", "robust"):
         with np.load(path / "maps" / f"{name}.npz") as maps:
@@ -84,9 +97,13 @@ def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
     assert "cascading test" in page
-    assert {figure.stem for figure in (path / "figures").glob("*.png")} == {
-        "maps_standard", "maps_robust", "randomised_standard", "randomised_robust",
-    }
+    drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
+    tests = {f"{how}_{measure}" for how in ("cascading", "independent")
+             for measure in ("rank_correlation", "ssim")}  # fmt: skip
+    for name in ("standard", "robust"):
+        wanted = {f"maps_{name}", f"cascade_{name}", *(f"{test}_{name}" for test in tests)}
+        assert wanted <= drawn
+    assert len(drawn) == 13
 
 
 def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
@@ -106,6 +123,7 @@ def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
         ({"dataset": "planted"}, "takes images of"),
         ({"robust": "perceptron"}, "has no layer with positions"),
         ({"robust": "zoo:unicorn"}, "unicorn"),
+        ({"others": ("zoo:digits_standard", "zoo:digits_standard")}, "names one twice"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, words, capsys):
@@ -117,7 +135,7 @@ def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, wor
 
 
 def test_negative_sigma_and_no_samples_are_refused(tmp_path, capsys):
-    for flag in ("--sigma=-1", "--samples=0", "--methods=gradient,lime2"):
+    for flag in ("--sigma=-1", "--samples=0", "--methods=gradient,limes"):
         with pytest.raises(SystemExit) as end:
             runner.main(experiment.run, experiment.Config, None,
                         [f"--workdir={tmp_path / 'run'}", flag])  # fmt: skip
@@ -149,3 +167,46 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
     found = [np.asarray(jax.vmap(pointing)(maps, where)[1]) for where in (region, other)]
     assert found[0].mean() > found[1].mean() + 0.15
     assert found[0].mean() > 0.7
+
+
+def test_lime_covers_patches_of_what_the_network_looks_at():
+    """A network that looks at one corner: the patch there has all the weight."""
+    from experiments.lime_maps import lime_maps
+
+    def corner(x):
+        bright = x[:4, :4].mean()
+        return jax.numpy.stack([8.0 * bright, 0.0 * bright])
+
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        images = (0.2 + 0.1 * rng.random((2, 16, 16, channels))).astype(np.float32)
+        images[:, :4, :4] += 0.6
+        found = lime_maps(corner, images, np.zeros(2, int), samples=200)
+        assert found.shape == (2, 16, 16)
+        for weights in found:
+            rest = np.abs(weights)[8:, 8:]
+            assert np.abs(weights[:4, :4]).max() > 5 * rest.max()
+
+
+def test_lime_is_a_method_too(given, tmp_path):
+    summary = experiment.run(
+        config(tmp_path, given, methods=("gradient", "lime"), others=("none",))
+    )
+    assert set(summary["networks"]) == {"standard", "robust"}
+    assert "lime" in summary["networks"]["robust"]["methods"]
+    assert "lime" not in summary["networks"]["robust"]["randomised"]["cascading"]["ssim"]
+
+
+def test_numpy_predict_is_the_softmax_and_tolerates_rounding():
+    from advfeat import numpy_predict
+
+    predict_fn = numpy_predict(lambda x: x.ravel() * 3, batch_size=4)
+    images = np.random.default_rng(0).random((7, 1, 3, 1))
+    logits = 3 * images.reshape(7, 3)
+    wanted = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(predict_fn(images), wanted, rtol=1e-5)
+    over = images.copy()
+    over[0, 0, 0, 0] = 1 + 1e-9
+    assert np.isfinite(predict_fn(over)).all()
+    with pytest.raises(ValueError, match="images must"):
+        predict_fn(255 * images)

@@ -59,10 +59,16 @@ def signed(values: Any) -> np.ndarray:
     return np.asarray(matplotlib.colormaps["RdBu_r"](0.5 + shown / 2))[..., :3]
 
 
+def as_is(values: Any) -> np.ndarray:
+    """``[H, W, C]``: what is an image already, in [0, 1]."""
+    return as_image(values)
+
+
 DISPLAYS: dict[str, Callable[[Any], np.ndarray]] = {
     "three_sigma": three_sigma,
     "heat": heat,
     "signed": signed,
+    "as_is": as_is,
 }
 
 

@@ -1,0 +1,295 @@
+"""Remove and retrain: does a network do worse without the pixels that a map ranks first?
+
+    python -m experiments.roar --workdir=runs/roar
+
+Every method's maps of a trained network say which share of the pixels of each image, training and
+test, is replaced by the mean of the training pixels; networks are trained anew on what is left. The
+sooner their accuracy falls, the better the map knew. Controls: pixels drawn at random, and edges
+(Hooker et al. 2019, https://arxiv.org/abs/1806.10758). A network for every method, share and seed:
+digits take minutes, MNIST an hour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import accuracy, data, figures, measures, saliency
+from advfeat.checkpoints import Network
+from advfeat.figures import magnitude
+from advfeat.keys import stream
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+from experiments import networks, runner, saliency_maps, sweeps
+from experiments.config import flag
+from experiments.map_flags import MapConfig, options_of
+from experiments.presets import preset_for
+from experiments.recipes import Recipe
+from experiments.saliency_maps import EDGES, Options
+from experiments.sweeps import Points, TrainingConfig
+
+RANDOM = "random"
+CONTROLS = (RANDOM, EDGES)
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(MapConfig, TrainingConfig):
+    """The flags of this experiment."""
+
+    shares: tuple[float, ...] = flag(SHARES, "Shares of the pixels removed.", kind="fraction")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if sorted(set(self.shares)) != list(self.shares) or self.shares[0] == 0:
+            shown = ",".join(f"{share:g}" for share in self.shares)
+            raise ValueError(f"flag --shares={shown}: must ascend, from above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images.
+      test: test images, as a split.
+      recipe: of every network.
+      options: of the methods.
+      shares: of the pixels.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    test: data.Split
+    recipe: Recipe
+    options: Options
+    shares: tuple[float, ...]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    recipe = sweeps.recipe(config, dataset, preset)
+    if "grad_cam" in config.methods:
+        blank = Network(recipe.spec, recipe.variables(jax.random.key(0)), {})
+        saliency_maps.cam_layer(blank, config.layer)
+    count = 50 if config.dry_run else config.eval_examples
+    return Plan(
+        dataset=dataset,
+        train=train,
+        test=data.subset(dataset.test, count, seed=config.seed),
+        recipe=recipe,
+        options=options_of(config, train),
+        shares=config.shares[-1:] if config.dry_run else config.shares,
+    )
+
+
+def mean_pixel(split: data.Split) -> np.ndarray:
+    """`[C]` uint8."""
+    return np.asarray(np.round(split.image.mean(axis=(0, 1, 2))), np.uint8)
+
+
+def removed(images: np.ndarray, rankings: np.ndarray, share: float, mean: np.ndarray) -> np.ndarray:
+    """Images whose highest-ranked pixels are the mean.
+
+    Args:
+      images: `[N, H, W, C]`, uint8.
+      rankings: `[N, H, W]`, the larger, the sooner.
+      share: of the pixels, rounded to a whole number of them.
+      mean: `[C]`, uint8.
+
+    Returns:
+      `[N, H, W, C]` uint8; of equal ranks the first comes first.
+    """
+    count = round(share * rankings[0].size)
+    order = np.argsort(-rankings.reshape(len(rankings), -1), axis=1, kind="stable")
+    gone = np.zeros((len(images), rankings[0].size), bool)
+    np.put_along_axis(gone, order[:, :count], True, axis=1)
+    return np.where(gone.reshape(rankings.shape)[..., None], mean, images).astype(images.dtype)
+
+
+def rankings_of(
+    config: Config, plan: Plan, network: Network, split: data.Split
+) -> dict[str, np.ndarray]:
+    """By method and control `[N, H, W]`."""
+    images = data.unit(split.image)
+    maps = saliency_maps.maps(
+        config.methods, network, network.variables, plan.options, images, split.label,
+        seed=config.seed,
+    )  # fmt: skip
+    found = {name: np.array([magnitude(m) for m in values]) for name, values in maps.items()}
+    rng = np.random.default_rng([config.seed, len(split)])
+    found[RANDOM] = rng.random(images.shape[:3])
+    found[EDGES] = np.array([magnitude(saliency.edges(image)) for image in images])
+    return found
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, maps, removes, trains again, draws and reports."""
+    root = jax.random.key(config.seed)
+    names = (*config.methods, *CONTROLS)
+    seeds = range(sweeps.seeds(config))
+    total = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        network = networks.train(
+            run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
+        )
+        before = [rankings_of(config, plan, network, part) for part in (plan.train, plan.test)]
+        mean = mean_pixel(plan.train)
+        hits = {
+            (name, share): np.array([
+                _retrained(config, plan, run, before, (name, share, seed), mean, bar)
+                for seed in seeds
+            ])
+            for name in names for share in plan.shares
+        }  # fmt: skip
+    whole = Points.of(plan.test, 0, config.seed)
+    clean = accuracy(network.model_fn(), whole.image, whole.label)
+    summary = summarise(config, plan, clean, hits)
+    _report(config, plan, run, summary, before[1])
+    return summary
+
+
+def _retrained(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    before: list[dict[str, np.ndarray]],
+    which: tuple[str, float, int],
+    mean: np.ndarray,
+    bar: Any,
+) -> np.ndarray:
+    """One network trained without pixels: which test images it gets right, without them too."""
+    name, share, seed = which
+    parts = [
+        dataclasses.replace(split, image=removed(split.image, rankings[name], share, mean))
+        for split, rankings in zip((plan.train, plan.test), before, strict=True)
+    ]
+    return sweeps.clean_hits(
+        config, run, f"{name}_{share:g}_{seed}", plan.recipe, parts[0],
+        Points(data.unit(parts[1].image), parts[1].label), advance=bar.update,
+    )  # fmt: skip
+
+
+def summarise(
+    config: Config, plan: Plan, clean: np.ndarray, hits: dict[tuple[str, float], np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy by method and share, the areas under the curves, and a claim for each method."""
+    names = (*config.methods, *CONTROLS)
+
+    def area(array: np.ndarray) -> float:
+        return float(array.mean())
+
+    stacked = {
+        name: np.stack([hits[name, share] for share in plan.shares], axis=1) for name in names
+    }
+    areas = {name: measures.computed(area, array) for name, array in stacked.items()}
+    claims = [
+        measures.claim(
+            f"Without the pixels that {name.replace('_', ' ')} ranks first, networks err more "
+            "often than without pixels drawn at random (mean error over the shares).",
+            _error(areas[name]), _error(areas[RANDOM]),
+            paired=measures.computed(
+                lambda both: float((~both[:, 0]).mean() - (~both[:, 1]).mean()),
+                np.stack([stacked[name], stacked[RANDOM]], axis=1).astype(bool),
+            ),
+        )
+        for name in config.methods
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "seeds": sweeps.seeds(config),
+        "train_examples": len(plan.train),
+        "evaluation_examples": len(plan.test),
+        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
+                   **plan.recipe.record()},
+        "shares": list(plan.shares),
+        "whole": measures.rate(clean),
+        "accuracy": {
+            name: [measures.rate(hits[name, share]) for share in plan.shares] for name in names
+        },
+        "mean_accuracy": areas,
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _error(rate: dict[str, Any]) -> dict[str, Any]:
+    swapped = {"mean": 1 - rate["mean"], "low": 1 - rate["high"], "high": 1 - rate["low"]}
+    return {**rate, **swapped}
+
+
+def _report(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    summary: dict[str, Any],
+    rankings: dict[str, np.ndarray],
+) -> None:
+    chart = figures.curves(
+        [0.0, *plan.shares],
+        {name.replace("_", " "): [summary["whole"], *values]
+         for name, values in summary["accuracy"].items()},
+        xlabel="share of the pixels removed, those ranked first",
+        ylabel="accuracy of networks trained without them",
+        chance=1 / plan.dataset.num_classes,
+    )  # fmt: skip
+    mean = mean_pixel(plan.train)
+    share = plan.shares[len(plan.shares) // 2]
+    some = slice(0, min(4, len(plan.test)))
+    strips = figures.map_grid(
+        list(plan.test.image[some]),
+        {name: list(removed(plan.test.image[some], values[some], share, mean) / 255)
+         for name, values in rankings.items()},
+        display="as_is",
+    )  # fmt: skip
+    ranked = sorted(summary["mean_accuracy"].items(), key=lambda item: item[1]["mean"])
+    write_report(
+        run.report,
+        title=f"Remove and retrain: {config.dataset}",
+        findings=[
+            "From the map that knew best to the one that knew least (mean accuracy over the "
+            "shares): " + ", ".join(
+                f"{name.replace('_', ' ')} {100 * rate['mean']:.1f} %" for name, rate in ranked
+            ) + "."
+        ],
+        introduction=(
+            f"{summary['seeds']} networks for every method and share, trained on "
+            f"{summary['train_examples']} images and measured on {summary['evaluation_examples']} "
+            "test images from which pixels were removed by the same map."
+        ),
+        sections=[
+            Section("Accuracy without the pixels", [
+                Picture(path=figures.save(chart, run.figure("roar")),
+                        alt="Accuracy against the share of pixels removed, a line per method",
+                        caption="The lower a line, the better the map knew what matters."),
+                Table(caption="Accuracy with 95 % intervals over test images and seeds",
+                      columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
+                      rows=[[name.replace("_", " "), *rates]
+                            for name, rates in summary["accuracy"].items()]),
+                Picture(path=figures.save(strips, run.figure("removed")),
+                        alt="Test images without the pixels that each method ranks first",
+                        caption=f"{100 * share:.0f} % of the pixels removed."),
+            ]),
+        ],
+        claims=summary["claims"],
+        command=config.command("experiments.roar"),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="roar")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

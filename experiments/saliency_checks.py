@@ -1,0 +1,181 @@
+"""What `experiments.saliency` asks of a method besides its look: the checks that keep it honest."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+from tqdm import tqdm
+
+import advfeat
+from advfeat import models, quality, saliency
+from advfeat.checkpoints import Network
+from advfeat.figures import magnitude
+from advfeat.types import Array, Key, ModelFn
+from experiments.saliency_maps import BATCH, Options, maps, method, subject
+
+RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
+LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
+"""Methods whose maps are logit per pixel, so that they foretell what a small change does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Randomisation:
+    """How maps change as weights are drawn anew.
+
+    Attributes:
+      modules: in the order they are randomised.
+      rank: by method `[N, M]`, rank correlation with the trained network's map.
+      ssim: by method `[N, M]`, likeness of the two maps' pictures.
+      first: by method `[M + 1]` maps of the first image, the trained network's before the others.
+    """
+
+    modules: tuple[str, ...]
+    rank: dict[str, np.ndarray]
+    ssim: dict[str, np.ndarray]
+    first: dict[str, list[np.ndarray]]
+
+
+def randomised(
+    how: str,
+    names: tuple[str, ...],
+    network: Network,
+    options: Options,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int,
+) -> Randomisation:
+    """The cascading or the independent test of Adebayo et al.
+
+    Args:
+      how: one of `RANDOMISED`.
+      names: of methods.
+      network: trained.
+      options: of the methods.
+      images: `[N, H, W, C]`.
+      labels: `[N]`.
+      seed: of the new weights and the methods' draws.
+    """
+    model, shape = network.spec.build(), network.spec.input_shape
+    order = models.module_names(model, shape)
+    fresh = models.init(jax.random.key(seed), model, shape)["params"]
+    rest = {k: v for k, v in network.variables.items() if k != "params"}
+    start = maps(names, network, network.variables, options, images, labels, seed=seed)
+    steps = list(RANDOMISED[how](network.variables["params"], fresh, order))
+    rank: dict[str, list[Any]] = {name: [] for name in names}
+    likeness: dict[str, list[Any]] = {name: [] for name in names}
+    first = {name: [start[name][0]] for name in names}
+    for _, params in tqdm(steps, desc=how, unit="module"):
+        variables = {"params": params, **rest}
+        now = maps(names, network, variables, options, images, labels, seed=seed)
+        for name in names:
+            pairs = list(zip(start[name], now[name], strict=True))
+            rank[name].append([saliency.rank_correlation(a, b) for a, b in pairs])
+            likeness[name].append([picture_likeness(a, b) for a, b in pairs])
+            first[name].append(now[name][0])
+    return Randomisation(
+        tuple(name for name, _ in steps),
+        {name: np.array(values).T for name, values in rank.items()},
+        {name: np.array(values).T for name, values in likeness.items()},
+        first,
+    )
+
+
+def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """SSIM of two maps as they are shown: absolute values, each in its own scale."""
+    return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
+
+
+def areas(
+    found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """By method `[2, N]`: areas under the deletion and the insertion curve."""
+    x, y = jnp.asarray(images), jnp.asarray(labels)
+    grey = jnp.broadcast_to(jnp.mean(x, axis=(1, 2), keepdims=True), x.shape)
+    blurred = jnp.asarray(_blurred(images))
+
+    @jax.jit
+    def both(fn: ModelFn, ranking: Array) -> Array:
+        def one(image: Any, flat: Any, soft: Any, rank: Any, label: Any) -> Array:
+            gone = saliency.curve(fn, image, flat, rank, label, steps=16)
+            come = saliency.curve(fn, soft, image, rank, label, steps=16)
+            return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
+
+        return jax.vmap(one)(x, grey, blurred, ranking, y)
+
+    return {
+        name: np.asarray(both(fn, jnp.asarray(np.array([magnitude(m) for m in values])))).T
+        for name, values in found.items()
+    }
+
+
+def _blurred(images: np.ndarray) -> np.ndarray:
+    sigma = images.shape[1] / 8
+    blurred = ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+    return np.clip(blurred, 0, 1).astype(np.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sensitivity:
+    """`saliency.max_sensitivity` as a function of ONE example that `attack_dataset` can run."""
+
+    method: Any
+    samples: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+        return saliency.max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)
+
+
+def sensitivities(
+    names: tuple[str, ...],
+    network: Network,
+    options: Options,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    samples: int,
+) -> dict[str, np.ndarray]:
+    """By method `[N]`: how far a map moves when the image hardly does."""
+    return {
+        name: np.asarray(
+            advfeat.attack_dataset(
+                _Sensitivity(method(name, options, images.shape[1]), samples),
+                jax.random.key(0), subject(name, network, network.variables, options),
+                images, labels, batch_size=BATCH,
+            )
+        )
+        for name in names
+        if name != "lime"
+    }  # fmt: skip
+
+
+def infidelities(
+    found: dict[str, np.ndarray],
+    fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    samples: int,
+) -> dict[str, np.ndarray]:
+    """By local method `[N]`: how badly its map foretells what noise does to the logit."""
+
+    @jax.jit
+    def measure(fn: ModelFn, values: Array) -> Array:
+        key = jax.random.key(0)
+
+        def one(value: Array, x: Array, y: Array) -> Array:
+            return saliency.infidelity(value, key, fn, x, y, sigma=0.05, samples=samples)
+
+        return jax.vmap(one)(values, jnp.asarray(images), jnp.asarray(labels))
+
+    return {
+        name: np.asarray(measure(fn, jnp.asarray(found[name]))) for name in LOCAL if name in found
+    }
+
+

@@ -1,0 +1,295 @@
+"""Do maps show what was learned? The same networks trained on labels that say nothing.
+
+    python -m experiments.sanity --workdir=runs/sanity
+
+The test of permuted labels (Adebayo et al. 2018, https://arxiv.org/abs/1810.03292, section 4):
+networks trained on true labels, and networks that learned the same images with permuted labels by
+heart. A method whose maps are alike for both shows the image, not what was learned. The control:
+two networks trained on true labels from different initial weights differ too, and edges, which no
+network made, never do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import accuracy, data, figures, measures, saliency
+from advfeat.checkpoints import Network
+from advfeat.keys import stream
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
+from experiments.config import flag
+from experiments.map_flags import MapConfig, options_of
+from experiments.presets import preset_for
+from experiments.recipes import Recipe
+from experiments.saliency_maps import EDGES, Options
+from experiments.sweeps import TrainingConfig
+
+KINDS = ("true", "again", "permuted")
+"""Trained on true labels, on true labels from other weights, on permuted labels."""
+MEASURES = ("rank_correlation", "ssim")
+Likeness = dict[str, dict[str, dict[str, np.ndarray]]]
+"""Measure, pair ("again" or "permuted" beside "true"), method -> `[seeds, N]`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(MapConfig, TrainingConfig):
+    """The flags of this experiment."""
+
+    epochs: int | None = flag(
+        60, "Passes over all training images: enough to learn permuted labels by heart.",
+        kind="count",
+    )  # fmt: skip
+    width: int | None = flag(32, "Width of the networks.", kind="count")
+    weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
+    measured: int = flag(50, "Images whose maps are compared.", kind="count")
+    shown: int = flag(3, "Images in the picture.", kind="count")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      recipe: of every network.
+      options: of the methods.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    images: np.ndarray
+    labels: np.ndarray
+    recipe: Recipe
+    options: Options
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    recipe = sweeps.recipe(config, dataset, preset)
+    if "grad_cam" in config.methods:
+        blank = Network(recipe.spec, recipe.variables(jax.random.key(0)), {})
+        saliency_maps.cam_layer(blank, config.layer)
+    count = 4 if config.dry_run else max(config.measured, config.shown)
+    test = data.subset(dataset.test, count, seed=config.seed)
+    return Plan(
+        dataset=dataset,
+        train=train,
+        images=data.unit(test.image),
+        labels=test.label,
+        recipe=recipe,
+        options=options_of(config, train),
+    )
+
+
+def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split:
+    """The training images, their labels as the kind wants them."""
+    if kind != "permuted":
+        return plan.train
+    rng = np.random.default_rng(sweeps.seed_of(config, seed))
+    return dataclasses.replace(plan.train, label=rng.permutation(plan.train.label))
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, maps, compares, draws and reports."""
+    seeds = range(sweeps.seeds(config))
+    root = jax.random.key(config.seed)
+    found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
+    learned: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    tested: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    total = len(KINDS) * len(seeds) * plan.recipe.how.epochs
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        for kind in KINDS:
+            for seed in seeds:
+                name = f"{kind}_{seed}"
+                train = training_set(config, plan, kind, seed)
+                network = networks.train(
+                    run, name, stream(root, name), plan.recipe, train, on_epoch=bar.update
+                )
+                fn = network.model_fn()
+                learned[kind].append(accuracy(fn, data.unit(train.image), train.label))
+                test = plan.dataset.test
+                tested[kind].append(accuracy(fn, data.unit(test.image), test.label))
+                found[kind].append(
+                    saliency_maps.maps(
+                        config.methods, network, network.variables, plan.options, plan.images,
+                        plan.labels, seed=config.seed,
+                    )
+                )  # fmt: skip
+    summary = summarise(config, plan, likeness(config, found), learned, tested)
+    _report(config, plan, run, summary, {kind: maps[0] for kind, maps in found.items()})
+    return summary
+
+
+def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> Likeness:
+    """How alike the maps of the two kinds and of the control are, image by image."""
+    compare = {
+        "rank_correlation": saliency.rank_correlation,
+        "ssim": saliency_checks.picture_likeness,
+    }
+    return {
+        measure: {
+            pair: {
+                method: np.array([
+                    [fn(a, b) for a, b in zip(one[method], other[method], strict=True)]
+                    for one, other in zip(found["true"], found[pair], strict=True)
+                ])
+                for method in config.methods
+            }
+            for pair in ("again", "permuted")
+        }
+        for measure, fn in compare.items()
+    }  # fmt: skip
+
+
+def summarise(
+    config: Config,
+    plan: Plan,
+    alike: Likeness,
+    learned: dict[str, list[np.ndarray]],
+    tested: dict[str, list[np.ndarray]],
+) -> dict[str, Any]:
+    """Means with intervals, and a claim for each method."""
+
+    def mean(values: np.ndarray) -> dict[str, Any]:
+        return measures.computed(lambda array: float(array.mean()), values)
+
+    ranks = alike["rank_correlation"]
+    claims = [
+        measures.claim(
+            f"{method.replace('_', ' ').capitalize()} maps of networks that learned other labels "
+            "are less alike than those of two networks that learned the same (rank correlation).",
+            mean(ranks["again"][method]), mean(ranks["permuted"][method]),
+            paired=measures.computed(
+                lambda both: float(both[:, 0].mean() - both[:, 1].mean()),
+                np.stack([ranks["again"][method], ranks["permuted"][method]], axis=1),
+            ),
+        )
+        for method in config.methods
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "seeds": sweeps.seeds(config),
+        "images": len(plan.images),
+        "train_examples": len(plan.train),
+        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
+                   **plan.recipe.record()},
+        "learned": {kind: measures.rate(np.array(hits)) for kind, hits in learned.items()},
+        "test_accuracy": {kind: measures.rate(np.array(hits)) for kind, hits in tested.items()},
+        "likeness": {
+            measure: {
+                pair: {method: mean(values) for method, values in methods.items()}
+                for pair, methods in pairs.items()
+            }
+            for measure, pairs in alike.items()
+        },
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _report(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    summary: dict[str, Any],
+    first: dict[str, dict[str, np.ndarray]],
+) -> None:
+    blocks: list[Any] = []
+    words = {"rank_correlation": "rank correlation of two maps", "ssim": "SSIM of two pictures"}
+    for measure in MEASURES:
+        pairs = summary["likeness"][measure]
+        chart = figures.bars(
+            {
+                method.replace("_", "\n"): {"same labels": pairs["again"][method],
+                                            "permuted labels": pairs["permuted"][method]}
+                for method in config.methods
+            },
+            ylabel=words[measure],
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(chart, run.figure(measure)),
+                alt=f"{words[measure]}, a pair of bars for each method",
+                caption="Maps of a network trained on true labels beside those of another one "
+                "trained on the same labels, and of one that learned permuted labels. Where the "
+                "second bar is as high, the map does not show what was learned.",
+            )
+        )
+
+    def number(value: dict[str, Any]) -> str:
+        return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+    blocks.append(
+        Table(
+            caption="Means with 95 % intervals over images and seeds",
+            columns=["method", "rank correlation, same labels", "permuted labels",
+                     "SSIM, same labels", "permuted labels"],
+            rows=[
+                [method.replace("_", " "),
+                 *(number(summary["likeness"][measure][pair][method])
+                   for measure in MEASURES for pair in ("again", "permuted"))]
+                for method in config.methods
+            ],
+        )
+    )  # fmt: skip
+    some = range(min(config.shown, len(plan.images)))
+    grid = figures.map_grid(
+        [plan.images[index] for index in some for _ in KINDS],
+        {
+            method: [first[kind][method][index] for index in some for kind in KINDS]
+            for method in config.methods
+        } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
+        display="heat",
+        labels=[kind for _ in some for kind in KINDS],
+    )  # fmt: skip
+    blocks.append(
+        Picture(
+            path=figures.save(grid, run.figure("maps")),
+            alt="A row per image and network, a column per method",
+            caption="Networks that learned true labels, true labels from other weights, and "
+            "permuted labels.",
+        )
+    )
+    write_report(
+        run.report,
+        title=f"Do maps show what was learned? {config.dataset}",
+        findings=[
+            f"Permuted labels were learned by heart: {_percent(summary['learned']['permuted'])} of "
+            f"the training images, {_percent(summary['test_accuracy']['permuted'])} of the test "
+            f"images (true labels: {_percent(summary['test_accuracy']['true'])})."
+        ],
+        introduction=(
+            f"{summary['seeds']} networks of each kind, {summary['train_examples']} training "
+            f"images, maps of {summary['images']} test images."
+        ),
+        sections=[Section("How alike maps are", blocks)],
+        claims=summary["claims"],
+        command=config.command("experiments.sanity"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _percent(rate: dict[str, Any]) -> str:
+    return f"{100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="sanity")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

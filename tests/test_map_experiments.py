@@ -1,0 +1,106 @@
+"""Experiments that train networks to judge maps: removal, permuted labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import roar, sanity
+
+FEW = ("gradient", "smoothgrad_squared")
+
+
+def common(path, **options):
+    return {"workdir": str(path), "dataset": "digits", "dry_run": True, "methods": FEW, **options}
+
+
+def test_removal_takes_the_first_ranked_and_no_more():
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    rankings = np.random.default_rng(0).random((2, 4, 4))
+    mean = np.array([200, 201, 202], np.uint8)
+    gone = roar.removed(images, rankings, 0.25, mean)
+    for image, before, ranking in zip(gone, images, rankings, strict=True):
+        where = (image == mean).all(-1)
+        assert where.sum() == 4
+        assert ranking[where].min() > ranking[~where].max()
+        np.testing.assert_array_equal(image[~where], before[~where])
+    np.testing.assert_array_equal(roar.removed(images, rankings, 0.0, mean), images)
+    assert (roar.removed(images, rankings, 1.0, mean) == mean).all()
+    assert gone.dtype == np.uint8
+
+
+@pytest.fixture(scope="module")
+def removal(tmp_path_factory):
+    path = tmp_path_factory.mktemp("roar") / "run"
+    return path, roar.run(roar.Config(**common(path)))
+
+
+def test_remove_and_retrain(removal):
+    path, summary = removal
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert summary["shares"] == [0.9]
+    assert set(summary["accuracy"]) == {*FEW, "random", "edges"}
+    assert len(summary["claims"]) == len(FEW)
+    for claim in summary["claims"]:
+        assert claim["control"]["mean"] == pytest.approx(
+            1 - summary["mean_accuracy"]["random"]["mean"]
+        )
+    assert {f.stem for f in (path / "figures").glob("*.png")} == {"roar", "removed"}
+
+
+def test_the_same_command_trains_nothing_again(removal, capsys):
+    path, summary = removal
+    assert roar.run(roar.Config(**common(path))) == summary
+
+
+def test_permuted_labels(tmp_path):
+    path = tmp_path / "run"
+    summary = sanity.run(sanity.Config(**common(path)))
+    assert set(summary["likeness"]) == {"rank_correlation", "ssim"}
+    assert set(summary["learned"]) == {"true", "again", "permuted"}
+    assert len(summary["claims"]) == len(FEW)
+    drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert drawn == {"rank_correlation", "ssim", "maps"}
+
+
+def test_permuted_labels_are_a_permutation(tmp_path):
+    config = sanity.Config(**common(tmp_path))
+    plan = sanity.prepare(config)
+    found = [sanity.training_set(config, plan, "permuted", seed).label for seed in (0, 1)]
+    for labels in found:
+        np.testing.assert_array_equal(np.sort(labels), np.sort(plan.train.label))
+        assert (labels != plan.train.label).mean() > 0.5
+    assert (found[0] != found[1]).any()
+    assert sanity.training_set(config, plan, "again", 0) is plan.train
+
+
+def test_equal_maps_are_alike_and_others_less(tmp_path):
+    rng = np.random.default_rng(0)
+    maps = [{name: rng.normal(size=(5, 8, 8, 1)) for name in FEW} for _ in range(2)]
+    others = [{name: rng.normal(size=(5, 8, 8, 1)) for name in FEW} for _ in range(2)]
+    config = sanity.Config(**common(tmp_path))
+    found = sanity.likeness(config, {"true": maps, "again": maps, "permuted": others})
+    for measure in sanity.MEASURES:
+        for name in FEW:
+            np.testing.assert_allclose(found[measure]["again"][name], np.ones((2, 5)), atol=1e-6)
+            assert np.all(found[measure]["permuted"][name] < 0.9)
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "words"),
+    [
+        (roar, {"shares": (0.5, 0.1)}, "--shares=0.5,0.1: must ascend"),
+        (roar, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
+        (roar, {"methods": ("gradient", "gradient")}, "names one twice"),
+        (sanity, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
+        (sanity, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
+    ],
+)
+def test_bad_input(which, options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        which.run(which.Config(**common(tmp_path / "run", **options)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rates_stay_rates():
+    assert roar._error({"mean": 0.2, "low": 0.1, "high": 0.4, "n": 3})["low"] == pytest.approx(0.6)
