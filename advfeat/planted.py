@@ -70,7 +70,7 @@ class Planted:
         agrees = jax.random.uniform(key_agree, (3,)) < self.agreements
         others = jax.random.randint(key_other, (3,), 0, self.num_classes)
         classes = jnp.where(agrees, label, others).astype(jnp.int32)
-        shape, mark = self._shape(key_place, classes[0]), self._mark(classes[2])
+        shape, mark = self._shape(key_place, classes[0]), self.mark(classes[2])
         channels = self.textures.shape[-1]
         # The colour is nobody's feature.
         colour = jax.random.uniform(key_colour, (channels,), minval=0.6, maxval=1.0)
@@ -101,7 +101,8 @@ class Planted:
         )
         return found[which]
 
-    def _mark(self, which: Array) -> Array:
+    def mark(self, which: Array) -> Array:
+        """`[H, W]` bool, where the mark of a class is."""
         near = jnp.arange(self.size) < self.mark_size
         far = near[::-1]
         rows = jnp.where(which < 2, near, far)

@@ -20,25 +20,22 @@ from typing import Any
 import numpy as np
 
 from advfeat import data, measures, saliency
-from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.checkpoints import Network
 from advfeat.figures import DISPLAYS
 from advfeat.results import RunDirectory
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.config import flag
 from experiments.map_flags import MapConfig, options_of
+from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
 from experiments.saliency_maps import EDGES, EXTRA, Options
 
-NETWORKS = ("standard", "robust")
 MAP_DISPLAYS = tuple(name for name in DISPLAYS if name != "as_is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(MapConfig):
+class Config(MapConfig, PairConfig):
     """The flags of this experiment."""
 
-    dataset: str = flag("cifar10", "What the images are of.")
-    standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
-    robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
     others: tuple[str, ...] = flag(
         ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
         "Further networks whose maps stand beside: another architecture. `none` is none.",
@@ -52,8 +49,6 @@ class Config(MapConfig):
         super().validate()
         if "gradient" not in self.methods:
             raise ValueError("flag --methods: must hold gradient, which the others are compared to")
-        if len(set(self.others)) != len(self.others):
-            raise ValueError(f"flag --others={','.join(self.others)}: names one twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,31 +70,15 @@ class Plan:
     options: Options
 
 
-def references(config: Config) -> dict[str, str]:
-    """What the flags name, by the name that figures and files give it."""
-    found = {name: getattr(config, name) for name in NETWORKS}
-    for reference in config.others:
-        if reference == "none" and len(config.others) == 1:
-            continue
-        name = "".join(c if c.isalnum() else "_" for c in reference.removeprefix("zoo:")).strip("_")
-        if name in found:
-            raise ValueError(f"flag --others={reference}: there is a network {name} already")
-        found[name] = reference
-    return found
-
-
 def prepare(config: Config) -> Plan:
     """Reads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
-    networks = {}
-    for name, reference in references(config).items():
-        networks[name] = load_network(reference)
-        check_fits(
-            networks[name], reference=reference, class_names=tuple(dataset.class_names),
-            input_shape=dataset.input_shape,
-        )  # fmt: skip
-        if "grad_cam" in config.methods:
-            saliency_maps.cam_layer(networks[name], config.layer)
+    networks = load_pair(config, dataset)
+    for name, reference in further(config.others, "others").items():
+        networks[name] = load_fitting(reference, dataset)
+    if "grad_cam" in config.methods:
+        for network in networks.values():
+            saliency_maps.cam_layer(network, config.layer)
     count = 8 if config.dry_run else max(config.measured, config.shown, config.sanity_images)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(
@@ -130,7 +109,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             )
             for how in saliency_checks.RANDOMISED
         }
-        for name in NETWORKS
+        for name in PAIR
     }  # fmt: skip
     summary = _summary(config, plan, found, sanity, few)
     saliency_report.write(config, plan, run, found, sanity, summary)
@@ -150,7 +129,7 @@ def _summary(
         name: {"alignment": aligned[name], "methods": _methods(config, plan, name, found[name])}
         for name in plan.networks
     }
-    for name in NETWORKS:
+    for name in PAIR:
         _add_checks(config, plan, name, networks[name]["methods"], few, found[name])
         networks[name]["randomised"] = {
             how: {
@@ -217,8 +196,9 @@ def _add_checks(
 ) -> None:  # fmt: skip
     """Sensitivity and infidelity, of a few images: they cost many maps each."""
     network, samples = plan.networks[name], 1 if config.dry_run else 3
+    some = config.methods[-3:] if config.dry_run else config.methods
     moved = saliency_checks.sensitivities(
-        config.methods[-3:] if config.dry_run else config.methods, network, plan.options, plan.images[:few], plan.labels[:few], samples=samples
+        some, network, plan.options, plan.images[:few], plan.labels[:few], samples=samples
     )
     missed = saliency_checks.infidelities(
         {method: maps[:few] for method, maps in found.items()}, network.model_fn(),

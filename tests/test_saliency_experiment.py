@@ -123,7 +123,7 @@ def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
         ({"dataset": "planted"}, "takes images of"),
         ({"robust": "perceptron"}, "has no layer with positions"),
         ({"robust": "zoo:unicorn"}, "unicorn"),
-        ({"others": ("zoo:digits_standard", "zoo:digits_standard")}, "names one twice"),
+        ({"others": ("zoo:digits_standard", "zoo:digits_standard")}, "already"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, words, capsys):

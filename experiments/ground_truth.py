@@ -1,0 +1,335 @@
+"""Do maps, pictures and counterfactuals show the feature that a network provably uses?
+
+    python -m experiments.ground_truth --workdir=runs/ground_truth
+
+Drawn images with three planted features (`advfeat.planted`): a shape (robust), a faint texture
+(non-robust) and a corner mark (spurious). Networks that could only have learned one of them, and a
+standard and a robust one that could have learned all; what each uses is found by showing it images
+in which a single feature tells the class. Then every method is scored: does its map point at the
+feature, does a picture of the class hold it, does a counterfactual change it? With
+`--methods=gradient,lime` the husky-and-wolf explanation: the network of the mark is explained by a
+corner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat import data, measures, planted, saliency, synthesis
+from advfeat.checkpoints import Network
+from advfeat.data import planted_images
+from advfeat.figures import magnitude
+from advfeat.keys import stream
+from advfeat.planted import FEATURES, Drawing, Planted
+from advfeat.results import RunDirectory
+from advfeat.scores import class_score
+from advfeat.threat import linf
+from advfeat.training import Fit
+from advfeat.types import ModelFn
+from experiments import ground_truth_report, networks, runner, saliency_maps
+from experiments.config import flag
+from experiments.map_flags import MapConfig, options_of
+from experiments.networks import spec_for
+from experiments.recipes import Recipe
+from experiments.saliency_maps import EDGES, Options
+
+NETWORKS = {
+    "shape": "planted:shape", "texture": "planted:texture", "mark": "planted:mark",
+    "standard": "planted", "robust": "planted",
+}  # fmt: skip
+"""Name of a network -> what it is trained on."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(MapConfig):
+    """The flags of this experiment."""
+
+    dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
+    model: str = flag("cnn", "Architecture.")
+    width: int = flag(16, "Its width.", kind="count")
+    epochs: int = flag(5, "Passes over the 4,000 training images.", kind="count")
+    eps: float = flag(8 / 255, "L-infinity eps of the robust network's training.", kind="eps")
+    measured: int = flag(60, "Images that are scored.", kind="count")
+    sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      sets: data set by name.
+      recipes: of each network.
+      options: of the methods.
+      world: of `planted`; its textures and marks are those of all.
+      drawings: of the images that are scored, by data set: with their masks.
+      labels: `[N]` of them.
+    """
+
+    sets: dict[str, data.Dataset]
+    recipes: dict[str, Recipe]
+    options: Options
+    world: Planted
+    drawings: dict[str, Drawing]
+    labels: np.ndarray
+
+
+def prepare(config: Config) -> Plan:
+    """Draws the images and makes the recipes; writes nothing."""
+    sets = {name: data.load(name) for name in sorted(set(NETWORKS.values()))}
+    spec = spec_for(sets["planted"], config.model, width=config.width)
+    how = Fit(
+        epochs=1 if config.dry_run else config.epochs, batch_size=64, learning_rate=0.02,
+        eps_warmup=0.0,
+    )  # fmt: skip
+    standard = Recipe(spec=spec, how=how)
+    robust = dataclasses.replace(
+        standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 5,
+        how=dataclasses.replace(how, eps_warmup=0.4),
+    )  # fmt: skip
+    if "grad_cam" in config.methods:
+        blank = Network(spec, standard.variables(jax.random.key(0)), {})
+        saliency_maps.cam_layer(blank, config.layer)
+    first = len(sets["planted"].train)
+    count = 8 if config.dry_run else config.measured
+    rows = slice(first, first + count)
+    drawings = {
+        name: jax.tree.map(
+            lambda leaf: leaf[rows], planted_images.drawn(planted_images.world(name), rows.stop)
+        )
+        for name in sets
+    }
+    return Plan(
+        sets=sets,
+        recipes={name: robust if name == "robust" else standard for name in NETWORKS},
+        options=options_of(config, sets["planted"].train),
+        world=planted_images.world("planted"),
+        drawings=drawings,
+        labels=np.arange(first, first + count) % len(planted.SHAPES),
+    )
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, asks, scores, draws and reports."""
+    root = jax.random.key(config.seed)
+    found: dict[str, Network] = {}
+    total = sum(recipe.how.epochs for recipe in plan.recipes.values())
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        for name, recipe in plan.recipes.items():
+            train = plan.sets[NETWORKS[name]].train
+            if config.dry_run:
+                train = data.subset(train, 200, seed=config.seed)
+            found[name] = networks.train(
+                run, name, stream(root, name), recipe, train, on_epoch=bar.update
+            )
+    maps = {name: _maps(config, plan, name, network) for name, network in found.items()}
+    changes = {name: _changes(config, plan, name, network) for name, network in found.items()}
+    summary = _summary(config, plan, found, maps, changes)
+    ground_truth_report.write(config, plan, run, maps, changes, summary)
+    return summary
+
+
+def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
+    """By feature, which test images a network gets right when it alone tells the class."""
+    return {
+        feature: advfeat.accuracy(
+            fn, data.unit(test.image), test.label
+        )
+        for feature in FEATURES
+        for test in [plan.sets[f"planted:{feature}"].test]
+    }
+
+
+def images_of(plan: Plan, name: str) -> np.ndarray:
+    """The images that a network is scored on: drawn as those it was trained on."""
+    return np.asarray(plan.drawings[NETWORKS[name]].image)
+
+
+def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
+    images = images_of(plan, name)
+    found = saliency_maps.maps(
+        config.methods, network, network.variables, plan.options, images, plan.labels,
+        seed=config.seed,
+    )  # fmt: skip
+    return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What ascent changed.
+
+    Attributes:
+      picture: `[K, H, W, C]`, pictures of every class, from grey.
+      start: the grey.
+      image: `[N, H, W, C]`, images turned into the next class.
+      success: `[N]`, whether the network then says so.
+    """
+
+    picture: np.ndarray
+    start: float
+    image: np.ndarray
+    success: np.ndarray
+
+
+def target_of(plan: Plan) -> np.ndarray:
+    """`[N]`, the class that a counterfactual is to be of."""
+    return (plan.labels + 1) % len(planted.SHAPES)
+
+
+def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes:
+    steps = 3 if config.dry_run else 60
+    fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
+    classes = np.arange(len(planted.SHAPES))
+    shape = (len(classes), *network.spec.input_shape)
+    picture = advfeat.attack_dataset(
+        synthesis.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
+        key, fn, np.full(shape, grey, np.float32), classes,
+    )  # fmt: skip
+    turned = advfeat.attack_dataset(
+        advfeat.ddn(advfeat.l2(np.inf), steps=steps, objective=advfeat.targeted()),
+        key, fn, images_of(plan, name), target_of(plan),
+    )  # fmt: skip
+    return Changes(
+        np.asarray(picture.best.x), grey, np.asarray(turned.best.x),
+        np.asarray(turned.best.success),
+    )  # fmt: skip
+
+
+def _summary(
+    config: Config,
+    plan: Plan,
+    found: dict[str, Network],
+    maps: dict[str, dict[str, np.ndarray]],
+    changes: dict[str, Changes],
+) -> dict[str, Any]:
+    used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
+    pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
+    claims = []
+    for feature, other in (("shape", "mark"), ("mark", "shape")):
+        for method in config.methods:
+            scores = pointed[feature][method]
+            claims.append(
+                measures.claim(
+                    f"The network of the {feature}: {method.replace('_', ' ')} points at the "
+                    f"{feature} rather than at the {other}.",
+                    _mean(scores[feature]), _mean(scores[other]),
+                    paired=measures.difference(scores[feature], scores[other]),
+                )
+            )  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "images": len(plan.labels),
+        "recipe": {"model": config.model, "width": config.width,
+                   **plan.recipes["robust"].record()},
+        "networks": {
+            name: {
+                "trained_on": NETWORKS[name],
+                "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
+                "pointing": {
+                    method: {where: _mean(values) for where, values in scores.items()}
+                    for method, scores in pointed[name].items()
+                },
+                "texture": {
+                    method: _mean(values) for method, values in
+                    _textured(plan, name, maps[name]).items()
+                },
+                "picture": _of_pictures(plan, changes[name]),
+                "counterfactual": _of_counterfactuals(plan, name, changes[name]),
+            }
+            for name in found
+        },
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _pointed(
+    plan: Plan, name: str, maps: dict[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """By method and region `[N]`: the area under the ROC curve of telling the region's pixels."""
+    drawing = plan.drawings[NETWORKS[name]]
+    return {
+        method: {
+            where: np.asarray(_auc(np.array([magnitude(m) for m in values]), region))
+            for where, region in (("shape", drawing.shape), ("mark", drawing.mark))
+        }
+        for method, values in maps.items()
+    }
+
+
+@jax.jit
+def _auc(rankings: jax.Array, regions: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda pair: planted.pointing(*pair)[1], (rankings, regions))
+
+
+def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
+    """`[N, H, W, C]`, what sets a class's texture apart from the mean of all."""
+    textures = np.asarray(plan.world.textures)
+    return (textures - textures.mean(axis=0))[labels]
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`[N]`, of flattened examples; 0 where one of them is zero."""
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
+
+
+def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By method with signs and channels `[N]`: the map's cosine with its class's texture."""
+    wanted = contrast(plan, plan.labels)
+    signed = ("gradient", "smoothgrad", "guided_backpropagation")
+    return {method: cosines(maps[method], wanted) for method in signed if method in maps}
+
+
+def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
+    classes = np.arange(len(planted.SHAPES))
+    delta = change.picture - change.start
+    corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
+    return {
+        "texture": _mean(cosines(delta, contrast(plan, classes))),
+        "mark": _mean(_share(delta, corners)),
+        "mark_area": float(corners.mean()),
+    }
+
+
+def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any]:
+    drawing, target = plan.drawings[NETWORKS[name]], target_of(plan)
+    delta = change.image - images_of(plan, name)
+    corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
+    corners = corners | np.asarray(drawing.mark)
+    return {
+        "success": measures.rate(change.success),
+        "distance": _mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)),
+        "texture": _mean(cosines(delta, contrast(plan, target) - contrast(plan, plan.labels))),
+        "mark": _mean(_share(delta, corners)),
+        "mark_area": float(corners.mean()),
+        "shape": _mean(_share(delta, np.asarray(drawing.shape))),
+        "shape_area": float(drawing.shape.mean()),
+    }
+
+
+def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """`[N]`, of the squared change that lies in a region."""
+    square = (delta.astype(np.float64) ** 2).sum(axis=-1)
+    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
+    return np.asarray((square * region).sum(axis=(1, 2)) / total)
+
+
+def _mean(values: np.ndarray) -> dict[str, Any]:
+    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="ground_truth")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

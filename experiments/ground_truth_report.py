@@ -1,0 +1,179 @@
+"""The figures and the report of `experiments.ground_truth`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import figures, planted
+from advfeat.planted import FEATURES
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+
+if TYPE_CHECKING:
+    from experiments.ground_truth import Changes, Config, Plan
+
+_SHOWN = 4
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    maps: dict[str, dict[str, np.ndarray]],
+    changes: dict[str, Changes],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    write_report(
+        run.report,
+        title="Do maps, pictures and counterfactuals show what a network provably uses?",
+        findings=findings(summary),
+        introduction=(
+            "Drawn images: the shape is the robust feature, a texture of signs, 6/255 strong, the "
+            "non-robust one, a mark in a corner the spurious cue. Networks: of the shape, of the "
+            "texture, of the mark (nothing else told the class), and a standard and a robust one "
+            f"that could use all three. {summary['images']} test images are scored."
+        ),
+        sections=[
+            Section("What each network uses", [_uses(summary)]),
+            Section("Maps", [*_maps(plan, run, maps), _pointing(summary)]),
+            Section("Pictures and counterfactuals", _changed(plan, run, changes, summary)),
+        ],
+        claims=summary["claims"],
+        command=config.command("experiments.ground_truth"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _number(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _uses(summary: dict[str, Any]) -> Table:
+    return Table(
+        caption="Accuracy where one feature alone tells the class (chance: 25 %)",
+        columns=["network", "trained on", *FEATURES],
+        rows=[
+            [name, part["trained_on"], *(part["uses"][feature] for feature in FEATURES)]
+            for name, part in summary["networks"].items()
+        ],
+    )
+
+
+def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
+    from experiments.ground_truth import images_of
+
+    blocks = []
+    for name, found in maps.items():
+        some = slice(0, min(_SHOWN, len(plan.labels)))
+        grid = figures.map_grid(
+            list(images_of(plan, name)[some]),
+            {method: list(values[some]) for method, values in found.items()},
+            display="heat",
+            labels=[planted.SHAPES[label] for label in plan.labels[some]],
+        )
+        blocks.append(
+            Picture(
+                path=figures.save(grid, run.figure(f"maps_{name}")),
+                alt=f"Maps of the network {name}, a row per image, a column per method",
+                caption=f"Network: {name}. Bright pixels matter most, says the method.",
+            )
+        )
+    return blocks
+
+
+def _pointing(summary: dict[str, Any]) -> Table:
+    rows = []
+    for name, part in summary["networks"].items():
+        for method, scores in part["pointing"].items():
+            texture = part["texture"].get(method)
+            rows.append(
+                [f"{name}: {method.replace('_', ' ')}", _number(scores["shape"]),
+                 _number(scores["mark"]), None if texture is None else _number(texture)]
+            )  # fmt: skip
+    return Table(
+        caption="How well a map tells the pixels of the shape and of the mark from the others "
+        "(area under the ROC curve, 0.5 is chance), and its cosine with the texture of its class",
+        columns=["network: method", "shape", "mark", "texture"],
+        rows=rows,
+    )
+
+
+def _changed(
+    plan: Plan, run: RunDirectory, changes: dict[str, Changes], summary: dict[str, Any]
+) -> list[Any]:
+    from experiments.ground_truth import images_of, target_of
+
+    pictures = figures.image_grid(
+        [image for change in changes.values() for image in change.picture],
+        [f"{name}: {shape}" for name in changes for shape in planted.SHAPES],
+        columns=len(planted.SHAPES),
+    )
+    some = range(min(_SHOWN, len(plan.labels)))
+    turned = figures.map_grid(
+        [images_of(plan, "standard")[index] for index in some],
+        {name: [change.image[index] for index in some] for name, change in changes.items()
+         if name in ("standard", "robust")},
+        display="as_is",
+        labels=[f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[target_of(plan)[i]]}"
+                for i in some],
+    )  # fmt: skip
+    rows = [
+        [name, _number(part["picture"]["texture"]), _number(part["picture"]["mark"]),
+         part["counterfactual"]["success"], _number(part["counterfactual"]["distance"]),
+         _number(part["counterfactual"]["texture"]), _number(part["counterfactual"]["mark"]),
+         _number(part["counterfactual"]["shape"])]
+        for name, part in summary["networks"].items()
+    ]  # fmt: skip
+    areas = summary["networks"]["standard"]["counterfactual"]
+    return [
+        Picture(
+            path=figures.save(pictures, run.figure("pictures")),
+            alt="Pictures of every class by every network",
+            caption="Pictures of the classes, from grey, within an L2 ball of 4.",
+        ),
+        Picture(
+            path=figures.save(turned, run.figure("counterfactuals")),
+            alt="Images and the nearest ones of the next class, standard and robust network",
+            caption="The nearest image (L2) that the network takes for the next class.",
+        ),
+        Table(
+            caption="What is in pictures of a class, and what a counterfactual changes: cosine "
+            "with the texture, share of the squared change in the corners of the marks "
+            f"({100 * areas['mark_area']:.1f} % of the image) and on the shape "
+            f"({100 * areas['shape_area']:.1f} %)",
+            columns=["network", "picture: texture", "picture: mark", "turned", "L2 distance",
+                     "counterfactual: texture", "mark", "shape"],
+            rows=rows,
+        ),
+    ]  # fmt: skip
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    told = []
+    for name, part in summary["networks"].items():
+        shares = ", ".join(f"{f} {100 * part['uses'][f]['mean']:.0f} %" for f in FEATURES)
+        told.append(f"The network {name!r} is right by one feature alone: {shares}.")
+    for feature in ("shape", "mark"):
+        scores = summary["networks"][feature]["pointing"]
+        best = max(scores, key=lambda method: scores[method][feature]["mean"])
+        worst = min(scores, key=lambda method: scores[method][feature]["mean"])
+        told.append(
+            f"The network of the {feature}: {best.replace('_', ' ')} points at it best (area "
+            f"{scores[best][feature]['mean']:.2f}), {worst.replace('_', ' ')} worst "
+            f"({scores[worst][feature]['mean']:.2f}; 0.5 is chance)."
+        )
+    parts = summary["networks"]
+    told.append(
+        "Cosine of a counterfactual's change with the difference of the two textures: "
+        + ", ".join(
+            f"{name} {_number(parts[name]['counterfactual']['texture'])}"
+            for name in ("texture", "standard", "robust")
+        )
+        + "."
+    )
+    return told

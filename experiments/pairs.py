@@ -1,0 +1,60 @@
+"""What experiments share that show a standard network beside a robust one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat import data
+from advfeat.checkpoints import Network, check_fits, load_network
+from experiments.config import Config as BaseConfig
+from experiments.config import flag
+
+PAIR = ("standard", "robust")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairConfig(BaseConfig):
+    """A data set and two networks."""
+
+    dataset: str = flag("cifar10", "What the images are of.")
+    standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
+    robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
+
+
+def load_fitting(reference: str, dataset: data.Dataset) -> Network:
+    """A network for the data set's images and classes.
+
+    Raises:
+      ValueError: for one that cannot be read, or was made for others.
+    """
+    network = load_network(reference)
+    check_fits(
+        network, reference=reference, class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+    )  # fmt: skip
+    return network
+
+
+def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
+    """Both networks, by name."""
+    return {name: load_fitting(getattr(config, name), dataset) for name in PAIR}
+
+
+def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
+    """References by the names that figures and files give them; `none` alone is none.
+
+    Raises:
+      ValueError: for two of one name.
+
+    >>> further(("zoo:mnist_standard", "runs/a:model"), "others")
+    {'mnist_standard': 'zoo:mnist_standard', 'runs_a_model': 'runs/a:model'}
+    """
+    if references == ("none",):
+        return {}
+    found: dict[str, str] = {}
+    for reference in references:
+        name = "".join(c if c.isalnum() else "_" for c in reference.removeprefix("zoo:")).strip("_")
+        if name in found or name in PAIR:
+            raise ValueError(f"flag --{flag_name}={reference}: there is a network {name} already")
+        found[name] = reference
+    return found
