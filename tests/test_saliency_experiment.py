@@ -5,18 +5,17 @@ import json
 import jax
 import numpy as np
 import pytest
+import small_networks
 
 from advfeat import (
     accuracy,
     attack_dataset,
-    checkpoints,
     cross_entropy,
     data,
     models,
     saliency,
     training,
 )
-from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import planted_images
 from advfeat.planted import pointing
 from experiments import runner, saliency_maps
@@ -25,26 +24,9 @@ from experiments import saliency as experiment
 KEY = jax.random.key(0)
 
 
-def saved(place, dataset, model="cnn", width=4, seed=0, **options):
-    spec = NetworkSpec(
-        model=model, class_names=dataset.class_names, input_shape=dataset.input_shape, width=width,
-        options=options,
-    )  # fmt: skip
-    variables = models.init(jax.random.key(seed), spec.build(), spec.input_shape)
-    checkpoints.save_network(place / "networks" / "model", Network(spec, variables, {}))
-    return str(place)
-
-
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    place = tmp_path_factory.mktemp("networks")
-    digits = data.load("digits")
-    return {
-        "standard": saved(place / "one", digits),
-        "robust": saved(place / "two", digits, seed=1),
-        "other": saved(place / "other", digits, seed=2),
-        "perceptron": saved(place / "three", digits, model="mlp"),
-    }
+    return small_networks.pair(tmp_path_factory, data.load("digits"))
 
 
 def config(path, given, **options):

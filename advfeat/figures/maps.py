@@ -79,6 +79,7 @@ def map_grid(
     display: str = "three_sigma",
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    first: str = "image",
 ) -> Figure:
     """A row per image, a column per method.
 
@@ -88,6 +89,7 @@ def map_grid(
         display: One of `DISPLAYS`, for all of them.
         labels: ``[N]``, beside the images.
         title: Above the grid.
+        first: Above the column of the images.
 
     Returns:
         The figure.
@@ -103,7 +105,7 @@ def map_grid(
     for name, found in maps.items():
         if len(found) != count:
             raise ValueError(f"maps: {name} has {len(found)} for {count} images")
-    columns = ["image", *maps]
+    columns = [first, *maps]
     figure = style.new_figure(1.35 * len(columns) + 0.7, 1.35 * count + 0.6)
     grid = figure.subplots(count, len(columns), squeeze=False)
     for row in range(count):

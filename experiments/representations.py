@@ -1,0 +1,271 @@
+"""What a representation holds: standard network beside robust network, in pictures and numbers.
+
+    python -m experiments.representations --workdir=runs/representations
+
+Images that activate a unit most and least beside what the unit looks for; images made from a
+representation alone (inversion); the way from one image to another through representation space
+beside pixel space; a feature added, and painted within a mask. Then numbers: how often does the
+representation order distortions by their strength, are there metamers (images with one
+representation that look different), how far does an attack move each layer (Engstrom et al. 2019,
+https://arxiv.org/abs/1906.00945; https://distill.pub/2019/advex-bugs-discussion/response-4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import data, distortions, measures, models, quality, representations
+from advfeat.checkpoints import Network
+from advfeat.keys import stream
+from advfeat.results import RunDirectory
+from advfeat.threat import ThreatModel, l2
+from advfeat.types import ModelFn, as_model_fn
+from experiments import representations_pictures as pictures
+from experiments import representations_report, runner
+from experiments.config import flag
+from experiments.pairs import PAIR, PairConfig, load_pair
+
+PIXELS = "pixels"  # the control: distances of the images themselves
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+NEAR, UNLIKE = 0.1, 0.5
+"""Relative distance below which two images have one representation, and SSIM below which they look
+different."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(PairConfig):
+    """The flags of this experiment."""
+
+    layer: str = flag("representation", "The layer that is looked into.")
+    units: tuple[int, ...] | None = flag(
+        None, "Units to picture. Default: three that vary much, of each network.", kind="natural"
+    )
+    shown: int = flag(4, "Images in the pictures.", kind="count")
+    inverted: int = flag(24, "Images that are inverted for the numbers.", kind="count")
+    measured: int = flag(100, "Images of the other numbers.", kind="count")
+    searched: int = flag(2000, "Test images searched for those that activate a unit.",
+                         kind="count")  # fmt: skip
+    steps: int = flag(400, "Steps of an inversion; other pictures take half of them.", kind="count")
+    step_size: float = flag(0.1, "Their L2 length.", kind="positive")
+    eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      units: of each network.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      searched: `[M, H, W, C]` in [0, 1].
+      steps: of an inversion.
+      threat: of the attack on layers.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    units: dict[str, tuple[int, ...]]
+    images: np.ndarray
+    labels: np.ndarray
+    searched: np.ndarray
+    steps: int
+    threat: ThreatModel
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    networks = load_pair(config, dataset)
+    count = 6 if config.dry_run else max(config.measured, config.inverted, 2 * config.shown)
+    test = data.subset(dataset.test, count, seed=config.seed)
+    searched = data.unit(
+        data.subset(dataset.test, 50 if config.dry_run else config.searched, seed=1).image
+    )
+    return Plan(
+        dataset=dataset,
+        networks=networks,
+        units={name: _units(config, network, searched) for name, network in networks.items()},
+        images=data.unit(test.image),
+        labels=test.label,
+        searched=searched,
+        steps=4 if config.dry_run else config.steps,
+        threat=l2(config.eps),
+    )
+
+
+def _units(config: Config, network: Network, searched: np.ndarray) -> tuple[int, ...]:
+    """The units that were asked for, or three of those that vary most."""
+    known = models.layer_names(network.spec.build(), network.spec.input_shape)
+    if config.layer not in known:
+        raise ValueError(f"flag --layer={config.layer}: must be one of {', '.join(known)}")
+    values = pictures.unit_values(network.model_fn(config.layer), searched[:500])
+    count = values.shape[1]
+    for unit in config.units or ():
+        if unit >= count:
+            raise ValueError(f"flag --units={unit}: the layer {config.layer} has {count} units")
+    if config.units is not None:
+        return config.units
+    return tuple(int(unit) for unit in np.argsort(-values.std(axis=0))[:3])
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Makes the pictures, measures and reports."""
+    drawn = pictures.all_pictures(config, plan)
+    inverted = {
+        name: pictures.inverted(config, plan, name, _few(config, plan.images, config.inverted))
+        for name in PAIR
+    }
+    numbers = {
+        name: _numbers(config, plan, network, inverted[name])
+        for name, network in plan.networks.items()
+    }
+    summary = _summary(config, plan, numbers, inverted)
+    run.save_arrays("inverted", {
+        f"{name}_{start}": values for name, found in inverted.items()
+        for start, values in found.items()
+    }, {})  # fmt: skip
+    representations_report.write(config, plan, run, drawn, summary)
+    return summary
+
+
+def _few(config: Config, images: np.ndarray, count: int) -> np.ndarray:
+    return images[:4] if config.dry_run else images[:count]
+
+
+def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
+    """`[N]`, how often the layer orders a distortion by its strength."""
+    graded = distortions.graded(name, images, STRENGTHS, seed=seed)
+    return np.asarray(_ordered(as_model_fn(fn), images, graded))
+
+
+@jax.jit
+def _ordered(fn: ModelFn, images: jax.Array, graded: jax.Array) -> jax.Array:
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return representations.ordered(fn, *pair)
+
+    return jax.lax.map(one, (images, graded), batch_size=10)
+
+
+def as_pixels(x: jax.Array) -> jax.Array:
+    """The representation that is the image itself."""
+    return x
+
+
+@jax.jit
+def distances(fn: ModelFn, images: jax.Array, others: jax.Array) -> jax.Array:
+    """`[N]`, relative distances in a layer."""
+    return jax.vmap(representations.relative_distance, (None, 0, 0))(fn, images, others)
+
+
+def _numbers(
+    config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    fn = network.model_fn(config.layer)
+    images = _few(config, plan.images, config.measured)
+    root = jax.random.key(config.seed)
+    layers = models.layer_names(network.spec.build(), network.spec.input_shape)
+    sensitivity = {}
+    for layer in tqdm(layers, desc="layers", unit="layer"):
+        sensitivity[layer] = representations.layer_sensitivity(
+            stream(root, layer), network.model_fn(layer), images, plan.threat,
+            steps=2 if config.dry_run else 20,
+        )  # fmt: skip
+    originals = plan.images[: len(inverted["from_noise"])]
+    return {
+        "ordered": {
+            name: ordered(fn, images, name, seed=config.seed) for name in distortions.DISTORTIONS
+        },
+        "sensitivity": sensitivity,
+        "inverted": {
+            start: {
+                "distance": np.asarray(distances(as_model_fn(fn), originals, found)),
+                "ssim": np.array([quality.ssim(a, b)
+                                  for a, b in zip(found, originals, strict=True)]),
+            }
+            for start, found in inverted.items()
+        },
+    }  # fmt: skip
+
+
+def _summary(
+    config: Config, plan: Plan, numbers: dict[str, Any], inverted: dict[str, dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    images = _few(config, plan.images, config.measured)
+    orders = {name: part["ordered"] for name, part in numbers.items()}
+    orders[PIXELS] = {
+        name: ordered(as_pixels, images, name, seed=config.seed) for name in distortions.DISTORTIONS
+    }
+    means = {name: np.mean(list(found.values()), axis=0) for name, found in orders.items()}
+    likeness = {name: part["inverted"]["from_noise"]["ssim"] for name, part in numbers.items()}
+    claims = [
+        measures.claim(
+            "The robust network's representation orders distortions by their strength more often "
+            "than the standard one's.",
+            measures.rate(means["robust"]), measures.rate(means["standard"]),
+            paired=measures.difference(means["robust"], means["standard"]),
+        ),
+        measures.claim(
+            "An image made from its representation alone is more like the original (SSIM) for the "
+            "robust network.",
+            _mean(likeness["robust"]), _mean(likeness["standard"]),
+            paired=measures.difference(likeness["robust"], likeness["standard"]),
+        ),
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "layer": config.layer,
+        "images": len(images),
+        "inverted": len(next(iter(inverted["standard"].values()))),
+        "eps": config.eps,
+        "units": {name: list(units) for name, units in plan.units.items()},
+        "ordered": {
+            name: {"all": _mean(means[name]),
+                   **{which: _mean(values) for which, values in found.items()}}
+            for name, found in orders.items()
+        },
+        "sensitivity": {
+            name: {
+                layer: measures.computed(
+                    lambda both: float(both[:, 0].mean() / max(both[:, 1].mean(), 1e-12)),
+                    np.stack([found.moved, found.apart])[None],
+                )
+                for layer, found in part["sensitivity"].items()
+            }
+            for name, part in numbers.items()
+        },
+        "inversion": {
+            name: {
+                start: {
+                    "distance": _mean(found["distance"]),
+                    "ssim": _mean(found["ssim"]),
+                    "metamers": measures.rate(
+                        (found["distance"] < NEAR) & (found["ssim"] < UNLIKE)
+                    ),
+                }
+                for start, found in part["inverted"].items()
+            }
+            for name, part in numbers.items()
+        },
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> dict[str, Any]:
+    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="representations")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

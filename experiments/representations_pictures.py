@@ -1,0 +1,183 @@
+"""The pictures of `experiments.representations`: each an ascent of another objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advfeat
+from advfeat import models, representations, spaces, synthesis, transforms
+from advfeat.checkpoints import Network
+from advfeat.evaluation import predict
+from advfeat.keys import stream
+from advfeat.types import ModelFn
+from experiments.pairs import PAIR
+
+if TYPE_CHECKING:
+    from experiments.representations import Config, Plan
+
+STARTS = ("from_noise", "from_another")
+BLENDS = 7  # images of an interpolation, both ends included
+EXTREMES = 3  # most and least activating images of a unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What the report shows of one network.
+
+    Attributes:
+      units: by unit, by column, an image.
+      inverted: by start `[S, H, W, C]`.
+      blended: `[S, BLENDS, H, W, C]`, through representation space.
+      added: `[S, H, W, C]`, with the first unit made stronger.
+      painted: `[S, H, W, C]`, with it painted into the lower right quarter.
+    """
+
+    units: dict[int, dict[str, np.ndarray]]
+    inverted: dict[str, np.ndarray]
+    blended: np.ndarray
+    added: np.ndarray
+    painted: np.ndarray
+
+
+def unit_values(fn: ModelFn, images: np.ndarray) -> np.ndarray:
+    """`[N, D]`, each unit's activation, or the mean of its channel."""
+    found = predict(fn, images)
+    return found.reshape(len(found), -1, found.shape[-1]).mean(axis=1)
+
+
+def pullable_fn(network: Network, layer: str) -> ModelFn:
+    """The network at a layer, with the remedy for units that are off."""
+    return models.model_fn(models.pullable(network.spec.build()), network.variables, layer=layer)
+
+
+def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
+    """Grey with a little noise, as the paper's inversions begin."""
+    rng = np.random.default_rng(config.seed)
+    return np.clip(0.5 + rng.standard_normal(shape) / 20, 0, 1).astype(np.float32)
+
+
+def _ascend(attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: Any) -> np.ndarray:
+    key = stream(jax.random.key(config.seed), "pictures")
+    result = advfeat.attack_batch(
+        attack, key, jnp.arange(len(starts)), fn, jnp.asarray(starts), aims
+    )
+    return np.asarray(result.best.x)
+
+
+def _half(plan: Plan) -> int:
+    return max(1, plan.steps // 2)
+
+
+def inverted(
+    config: Config, plan: Plan, name: str, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Images made from the representations of others alone: from noise, from another image."""
+    network = plan.networks[name]
+    fn = pullable_fn(network, config.layer)
+    aims = jnp.asarray(predict(network.model_fn(config.layer), images))
+    attack = synthesis.invert(steps=plan.steps, step_size=config.step_size)
+    starts = {
+        "from_noise": noise(config, images.shape),
+        "from_another": np.roll(images, 1, axis=0),
+    }
+    return {start: _ascend(attack, config, fn, values, aims) for start, values in starts.items()}
+
+
+def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
+    """For each unit: the images that activate it most and least, and what it looks for."""
+    network = plan.networks[name]
+    fn = pullable_fn(network, config.layer)
+    values = unit_values(network.model_fn(config.layer), plan.searched)
+    shape = network.spec.input_shape
+    steps = _half(plan)
+    plain = synthesis.maximise(steps=steps, step_size=2 * config.step_size)
+    looks = transforms.looks(pixels=max(1, shape[0] // 16))
+    smooth = synthesis.maximise(
+        steps=steps, step_size=2 * config.step_size, space=spaces.fourier(), transform=looks
+    )
+    starts = np.stack([plan.images[0], noise(config, shape), np.full(shape, 0.5, np.float32)])
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for unit in plan.units[name]:
+        aims = jnp.full(len(starts), unit)
+        made = _ascend(plain, config, fn, starts, aims)
+        robust_to_looks = _ascend(smooth, config, fn, starts[2:], aims[2:])[0]
+        most, least = representations.extremes(values[:, unit], EXTREMES)
+        found[unit] = {
+            **{f"most {i + 1}": plan.searched[place] for i, place in enumerate(most)},
+            **{f"least {i + 1}": plan.searched[place] for i, place in enumerate(least)},
+            "from an image": made[0],
+            "from noise": made[1],
+            "from grey": made[2],
+            "smooth": robust_to_looks,
+        }
+    return found
+
+
+def blends(config: Config, plan: Plan) -> np.ndarray:
+    """`[S, BLENDS, H, W, C]`, pixel by pixel: from each shown image to the one after."""
+    first, second = ends(config, plan)
+    both = jax.vmap(representations.interpolate, (0, 0, None))(
+        jnp.asarray(first), jnp.asarray(second), BLENDS
+    )
+    return np.asarray(both)
+
+
+def ends(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Where interpolations begin and end: pairs of test images."""
+    count = min(config.shown, len(plan.images) // 2)
+    return plan.images[:count], plan.images[count : 2 * count]
+
+
+def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
+    """`[S, BLENDS, H, W, C]`: images whose representations lie on the line between two."""
+    network = plan.networks[name]
+    fn = pullable_fn(network, config.layer)
+    first, second = (
+        jnp.asarray(predict(network.model_fn(config.layer), part)) for part in ends(config, plan)
+    )
+    aims = jax.vmap(representations.interpolate, (0, 0, None))(first, second, BLENDS)
+    starts = blends(config, plan)
+    attack = synthesis.invert(steps=plan.steps, step_size=config.step_size)
+    flat = starts.reshape(-1, *starts.shape[2:])
+    found = _ascend(attack, config, fn, flat, aims.reshape(len(flat), *aims.shape[2:]))
+    return found.reshape(starts.shape)
+
+
+def mask_of(shape: tuple[int, ...]) -> np.ndarray:
+    """`[H, W]`, 1 in the lower right quarter."""
+    mask = np.zeros(shape[:2], np.float32)
+    mask[shape[0] // 2 :, shape[1] // 2 :] = 1.0
+    return mask
+
+
+def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
+    """Everything that the report shows, of both networks."""
+    found = {}
+    for name in PAIR:
+        network = plan.networks[name]
+        fn = pullable_fn(network, config.layer)
+        images = plan.images[: config.shown]
+        values = unit_values(network.model_fn(config.layer), plan.searched[:500])
+        unit = plan.units[name][0]
+        aims = jnp.full(len(images), unit)
+        # as active as it is for one image in a hundred
+        level = float(np.quantile(values[:, unit], 0.99))
+        add = synthesis.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
+        paint = synthesis.paint(
+            eps=0.3 * float(np.sqrt(images[0].size)), steps=_half(plan),
+            step_size=config.step_size,
+        )  # fmt: skip
+        mask = jnp.broadcast_to(jnp.asarray(mask_of(images.shape[1:])), images.shape[:3])
+        found[name] = Drawn(
+            units=units(config, plan, name),
+            inverted=inverted(config, plan, name, images),
+            blended=blended(config, plan, name),
+            added=_ascend(add, config, fn, images, aims),
+            painted=_ascend(paint, config, fn, images, (aims, jnp.asarray(images), mask)),
+        )
+    return found

@@ -1,0 +1,220 @@
+"""The figures and the report of `experiments.representations`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import distortions, figures
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+from experiments import representations_pictures as pictures
+from experiments.pairs import PAIR
+
+if TYPE_CHECKING:
+    from experiments.representations import Config, Plan
+    from experiments.representations_pictures import Drawn
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    drawn: dict[str, Drawn],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    write_report(
+        run.report,
+        title=f"What a representation holds: {config.dataset}",
+        findings=findings(summary),
+        introduction=(
+            f"Layer {summary['layer']!r} of a standard and a robust network. Numbers are of "
+            f"{summary['images']} test images, those of inversion of {summary['inverted']}."
+        ),
+        sections=[
+            Section("What units look for", _units(run, drawn)),
+            Section("Images from representations", _inversion(config, plan, run, drawn, summary)),
+            Section("From one image to another", _blends(config, plan, run, drawn)),
+            Section("A feature added", _added(config, plan, run, drawn)),
+            Section("Distances", [_ordered(summary), _sensitivity(run, summary)]),
+        ],
+        claims=summary["claims"],
+        command=config.command("experiments.representations"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _number(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
+    return Picture(path=figures.save(figure, run.figure(name)), alt=alt, caption=caption)
+
+
+def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> list[Picture]:
+    blocks = []
+    for name, part in drawn.items():
+        rows = list(part.units.values())
+        columns = list(rows[0])
+        grid = figures.map_grid(
+            [row[columns[0]] for row in rows],
+            {column: [row[column] for row in rows] for column in columns[1:]},
+            display="as_is",
+            labels=[f"unit {unit}" for unit in part.units],
+            first=columns[0],
+        )
+        blocks.append(
+            _picture(
+                run, f"units_{name}", grid,
+                f"Units of the {name} network: images that activate them, and what they look for",
+                f"{name.capitalize()} network, a row per unit: the test images that activate it "
+                "most and least; then its activation made as large as it goes, from an image, from "
+                "noise, from grey, and from grey in frequencies and through small turns and shifts "
+                "(smooth).",
+            )
+        )  # fmt: skip
+    return blocks
+
+
+def _inversion(
+    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn], summary: dict[str, Any]
+) -> list[Any]:
+    images = plan.images[: config.shown]
+    grid = figures.map_grid(
+        list(images),
+        {
+            f"{name}, {start.replace('_', ' ')}": list(drawn[name].inverted[start])
+            for name in PAIR for start in pictures.STARTS
+        },
+        display="as_is",
+        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+    )  # fmt: skip
+    rows = [
+        [f"{name}, {start.replace('_', ' ')}", _number(found["distance"]), _number(found["ssim"]),
+         found["metamers"]]
+        for name, starts in summary["inversion"].items() for start, found in starts.items()
+    ]  # fmt: skip
+    return [
+        _picture(
+            run, "inversion", grid, "Images and what was made from their representations",
+            "Each is ascent to the representation of the image on the left, from noise or from "
+            "another image. What a representation does not hold, an inversion cannot show.",
+        ),
+        Table(
+            caption="Relative distance in representation to the original, likeness in pixels, and "
+            "metamers: within 0.1 of the original's representation, with an SSIM below 0.5",
+            columns=["network, start", "distance", "SSIM", "metamers"],
+            rows=rows,
+        ),
+    ]  # fmt: skip
+
+
+def _blends(
+    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]
+) -> list[Picture]:
+    ways = {"pixels": pictures.blends(config, plan)} | {
+        name: drawn[name].blended for name in PAIR
+    }
+    rows: list[np.ndarray] = []
+    labels: list[str] = []
+    for index in range(min(2, len(ways["pixels"]))):
+        for way, found in ways.items():
+            rows.append(found[index])
+            labels.append(way)
+    shares = np.linspace(0, 1, pictures.BLENDS)
+    grid = figures.map_grid(
+        [row[0] for row in rows],
+        {f"{100 * share:.0f} %": [row[place] for row in rows]
+         for place, share in enumerate(shares) if place},
+        display="as_is",
+        labels=labels,
+        first="0 %",
+    )  # fmt: skip
+    return [
+        _picture(
+            run, "interpolation", grid, "Ways from one image to another",
+            "Blended pixel by pixel, and images whose representations lie on the line between the "
+            "two ends, for each network. The ends are inversions too.",
+        )
+    ]  # fmt: skip
+
+
+def _added(
+    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]
+) -> list[Picture]:
+    columns = {}
+    for name in PAIR:
+        unit = plan.units[name][0]
+        columns[f"{name}, unit {unit}"] = list(drawn[name].added)
+        columns[f"{name}, painted"] = list(drawn[name].painted)
+    grid = figures.map_grid(
+        list(plan.images[: config.shown]),
+        columns,
+        display="as_is",
+        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+    )
+    return [
+        _picture(
+            run, "added", grid, "Images with a feature added, and painted into a quarter",
+            "A unit brought to the activation that one test image in a hundred has, and painted "
+            "into the lower right quarter while the rest stays as it is.",
+        )
+    ]  # fmt: skip
+
+
+def _ordered(summary: dict[str, Any]) -> Table:
+    names = ["all", *distortions.DISTORTIONS]
+    return Table(
+        caption="How often, of two strengths of a distortion, the stronger is farther away "
+        "(chance: 0.5)",
+        columns=["distance in", *names],
+        rows=[
+            [way, *(_number(found[name]) for name in names)]
+            for way, found in summary["ordered"].items()
+        ],
+    )
+
+
+def _sensitivity(run: RunDirectory, summary: dict[str, Any]) -> Picture:
+    parts = summary["sensitivity"]
+    layers = list(dict.fromkeys(layer for part in parts.values() for layer in part))
+    chart = figures.curves(
+        list(range(1, len(layers) + 1)),
+        {name: [part.get(layer) for layer in layers] for name, part in parts.items()},
+        xlabel="layer, from the first: " + ", ".join(layers),
+        ylabel="R(f): moved by an attack, over apart",
+        rates=False,
+    )
+    return _picture(
+        run, "sensitivity", chart, "How far an attack moves each layer, both networks",
+        f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, over that "
+        "of two different test images: at 1 the attack reaches as far as another image is.",
+    )  # fmt: skip
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    ordered, inversion = summary["ordered"], summary["inversion"]
+    last = {name: list(part.items())[-1] for name, part in summary["sensitivity"].items()}
+    return [
+        "Of two strengths of a distortion, the stronger is farther away: "
+        + ", ".join(f"{way} {_number(found['all'])}" for way, found in ordered.items())
+        + ".",
+        "Images made from a representation, from noise, are like the original (SSIM): "
+        + ", ".join(f"{name} {_number(inversion[name]['from_noise']['ssim'])}" for name in PAIR)
+        + ".",
+        "Made from another image, they have its original's representation and look different "
+        "(metamers): "
+        + ", ".join(
+            f"{name} {100 * inversion[name]['from_another']['metamers']['mean']:.0f} %"
+            for name in PAIR
+        )
+        + ".",
+        f"An attack of L2 {summary['eps']:g} moves the layer {last['standard'][0]!r} "
+        + ", ".join(f"{_number(value)} ({name})" for name, (_, value) in last.items())
+        + " times as far as another image is.",
+    ]

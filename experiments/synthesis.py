@@ -1,0 +1,258 @@
+"""What one classifier can draw: generation, translation, inpainting, super-resolution, sketches.
+
+    python -m experiments.synthesis --workdir=runs/synthesis
+
+One ascent, six tasks, standard network beside robust network (Santurkar et al. 2019,
+https://arxiv.org/abs/1906.09453), and large-eps attacks side by side. Quality in numbers: do
+independent networks, a standard and a robust one of another architecture, read the class that was
+drawn; Fréchet distance and diversity in the representation of the independent robust one, beside
+real images and seeds; PSNR and SSIM against bicubic and the mean where there is an original.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+import advfeat
+from advfeat import data, measures, quality
+from advfeat.checkpoints import Network
+from advfeat.evaluation import predict
+from advfeat.results import RunDirectory
+from experiments import runner, synthesis_report
+from experiments import synthesis_tasks as tasks
+from experiments.config import flag
+from experiments.pairs import PairConfig, further, load_fitting, load_pair
+from experiments.synthesis_tasks import Task
+
+RESTORED = ("inpainting", "superresolution")
+"""Tasks with an original to be compared with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(PairConfig):
+    """The flags of this experiment."""
+
+    judges: tuple[str, ...] = flag(
+        ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
+        "Independent networks that read what was drawn; Fréchet distances are in the "
+        "representation of the last. `none` is none.",
+    )
+    tasks: tuple[str, ...] = flag(tasks.TASKS, "Which tasks.", choices=tasks.TASKS)
+    measured: int = flag(200, "Images of every task.", kind="count")
+    shown: int = flag(10, "Images in the pictures.", kind="count")
+    steps: int = flag(60, "Steps of every ascent.", kind="count")
+    strength: float = flag(1.0, "Factor on the eps of every task.", kind="positive")
+    eps_grid: tuple[float, ...] = flag(
+        (0.5, 2.0, 5.0), "L2 eps of the attacks side by side.", kind="eps_list"
+    )
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"flag --tasks={','.join(self.tasks)}: names one twice")
+        if not all(0 < eps < np.inf for eps in self.eps_grid):
+            shown = ",".join(f"{eps:g}" for eps in self.eps_grid)
+            raise ValueError(f"flag --eps_grid={shown}: must be above 0 and finite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      judges: by name.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      others: as many other test images, which the drawn ones are compared with.
+      tasks: by name, what is drawn from what.
+      steps: of every ascent.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    judges: dict[str, Network]
+    images: np.ndarray
+    labels: np.ndarray
+    others: np.ndarray
+    tasks: dict[str, Task]
+    steps: int
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    judges = {
+        name: load_fitting(reference, dataset)
+        for name, reference in further(config.judges, "judges").items()
+    }
+    networks = load_pair(config, dataset)
+    count = 2 * dataset.num_classes if config.dry_run else max(config.measured, config.shown)
+    count = min(count, len(dataset.test) // 2)
+    both = data.subset(dataset.test, 2 * count, seed=config.seed)
+    # Of every class as many in both halves: they come class by class.
+    order = np.argsort(both.label, kind="stable")
+    images, labels = data.unit(both.image)[order], both.label[order]
+    rng = np.random.default_rng(config.seed)
+    first = rng.permutation(np.arange(0, 2 * count, 2))
+    return Plan(
+        dataset=dataset,
+        networks=networks,
+        judges=judges,
+        images=images[first],
+        labels=labels[first],
+        others=images[1::2],
+        tasks=tasks.plan_tasks(
+            config.tasks, dataset, images[first], labels[first], strength=config.strength,
+            seed=config.seed,
+        ),
+        steps=3 if config.dry_run else config.steps,
+    )
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Draws, measures and reports."""
+    drawn = {
+        task: {
+            name: tasks.draw(plan.tasks[task], network, steps=plan.steps, seed=config.seed)
+            for name, network in plan.networks.items()
+        }
+        for task in plan.tasks
+    }
+    for task, found in drawn.items():
+        run.save_arrays(f"drawn/{task}", found, {"aims": plan.tasks[task].labels.tolist()})
+    side_by_side = {
+        name: tasks.attacked(
+            network, plan.images[: config.shown], plan.labels[: config.shown], config.eps_grid,
+            num_classes=plan.dataset.num_classes, steps=plan.steps, seed=config.seed,
+        )
+        for name, network in plan.networks.items()
+    }  # fmt: skip
+    summary = _summary(config, plan, drawn)
+    synthesis_report.write(config, plan, run, drawn, side_by_side, summary)
+    return summary
+
+
+def _summary(
+    config: Config, plan: Plan, drawn: dict[str, dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    read = {
+        judge: {
+            task: {
+                name: advfeat.accuracy(network.model_fn(), images, plan.tasks[task].labels)
+                for name, images in {**found, "start": plan.tasks[task].starts}.items()
+            }
+            for task, found in drawn.items()
+        }
+        for judge, network in plan.judges.items()
+    }
+    own = {
+        task: {
+            name: advfeat.accuracy(
+                plan.networks[name].model_fn(), images, plan.tasks[task].labels
+            )
+            for name, images in found.items()
+        }
+        for task, found in drawn.items()
+    }
+    claims = []
+    for judge, found in read.items():
+        for task, hits in found.items():
+            claims.append(
+                measures.claim(
+                    f"{task.capitalize()}: {judge.replace('_', ' ')} reads the class in the robust "
+                    "network's pictures more often than in the standard network's.",
+                    measures.rate(hits["robust"]), measures.rate(hits["standard"]),
+                    paired=measures.difference(hits["robust"], hits["standard"]),
+                )
+            )  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "images": len(plan.images),
+        "steps": plan.steps,
+        "tasks": {
+            task: {"eps": plan.tasks[task].eps, "step_size": plan.tasks[task].step_size}
+            for task in plan.tasks
+        },
+        "own": _rates(own),
+        "read": {judge: _rates(found) for judge, found in read.items()},
+        "judges_on_real": {
+            judge: measures.rate(advfeat.accuracy(network.model_fn(), plan.images, plan.labels))
+            for judge, network in plan.judges.items()
+        },
+        "spread": _spread(plan, drawn),
+        "restored": {
+            task: _restored(plan.tasks[task], found)
+            for task, found in drawn.items()
+            if task in RESTORED
+        },
+        "claims": claims,
+    }
+
+
+def _rates(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    return {
+        task: {name: measures.rate(hits) for name, hits in parts.items()}
+        for task, parts in found.items()
+    }
+
+
+def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Fréchet distance to other real images, and diversity, in the last judge's representation."""
+    if not plan.judges or "generation" not in drawn:
+        return {}
+    name, judge = list(plan.judges.items())[-1]
+    fn = judge.model_fn("representation")
+    real = predict(fn, plan.others)
+    sets = {
+        **drawn["generation"], "seeds": plan.tasks["generation"].starts, "real": plan.images
+    }  # fmt: skip
+    found: dict[str, Any] = {"judge": name}
+    for which, images in sets.items():
+        features = predict(fn, images)
+        found[which] = {
+            "frechet": _drawn_again(lambda part: quality.frechet_distance(part, real), features),
+            "diversity": _drawn_again(quality.diversity, features),
+        }
+    return found
+
+
+def _drawn_again(compute: Any, features: np.ndarray) -> dict[str, Any]:
+    """A number of a whole set with an interval over sets of two thirds of it, rescaled."""
+    rng, count = np.random.default_rng(0), len(features)
+    part = max(2, 2 * count // 3)
+    values = [compute(features[rng.choice(count, part, replace=False)]) for _ in range(30)]
+    # Without replacement: parts vary by (1 - part/count) of what sets of their size do.
+    error = float(np.std(values, ddof=1)) * float(np.sqrt(part / max(count - part, 1)))
+    mean = float(compute(features))
+    return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error, "n": count}
+
+
+def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """PSNR and SSIM against the originals, of the networks' images and of the controls."""
+    sets = {**found, **task.controls}
+    measured = {}
+    for name, images in sets.items():
+        values = np.array([
+            (quality.psnr(a, b), quality.ssim(a, b))
+            for a, b in zip(images, task.originals, strict=True)
+        ])  # fmt: skip
+        measured[name] = {
+            which: measures.computed(lambda array: float(array.mean()), column[None])
+            for which, column in zip(("psnr", "ssim"), values.T, strict=True)
+        }
+    return measured
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="synthesis")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

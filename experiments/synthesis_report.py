@@ -1,0 +1,182 @@
+"""The figures and the report of `experiments.synthesis`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import figures
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+from experiments.pairs import PAIR
+from experiments.synthesis_tasks import Task
+
+if TYPE_CHECKING:
+    from experiments.synthesis import Config, Plan
+
+_CAPTIONS = {
+    "generation": "From a seed, drawn from a Gaussian of the class's training images.",
+    "translation": "Every image to the class named on the left, which it is not.",
+    "inpainting": "A hole filled; the pixels around it are as they were.",
+    "superresolution": "From an image of a quarter of the side.",
+    "sketch": "From the strongest edges of a test image.",
+}
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    drawn: dict[str, dict[str, np.ndarray]],
+    side_by_side: dict[str, dict[float, np.ndarray]],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    sections = [
+        Section(task.capitalize(), _task(config, plan, run, plan.tasks[task], found, summary))
+        for task, found in drawn.items()
+    ]
+    sections.insert(0, Section("Attacks, small and large",
+                               [_attacks(config, plan, run, side_by_side)]))  # fmt: skip
+    if summary["read"]:
+        sections.append(Section("What independent networks read", [_read(summary)]))
+    write_report(
+        run.report,
+        title=f"What one classifier can draw: {config.dataset}",
+        findings=findings(summary),
+        introduction=(
+            f"{summary['images']} images for every task, {summary['steps']} steps of ascent of the "
+            "class within an L2 ball around the start."
+        ),
+        sections=sections,
+        claims=summary["claims"],
+        command=config.command("experiments.synthesis"),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _number(value: dict[str, Any], digits: int = 2) -> str:
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _attacks(
+    config: Config, plan: Plan, run: RunDirectory, side_by_side: dict[str, dict[float, np.ndarray]]
+) -> Picture:
+    names, count = plan.dataset.class_names, min(config.shown, len(plan.images))
+    grid = figures.map_grid(
+        list(plan.images[:count]),
+        {f"{name}, {eps:g}": list(images)
+         for name in PAIR for eps, images in side_by_side[name].items()},
+        display="as_is",
+        labels=[f"{names[label]} to\n{names[(label + 1) % len(names)]}"
+                for label in plan.labels[:count]],
+    )  # fmt: skip
+    return Picture(
+        path=figures.save(grid, run.figure("attacks")),
+        alt="Images attacked towards the next class, at growing eps, by both networks",
+        caption="Targeted attacks of growing L2 eps. What fools a standard network cannot be seen; "
+        "what fools a robust one shows the class.",
+    )
+
+
+def _task(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    task: Task,
+    found: dict[str, np.ndarray],
+    summary: dict[str, Any],
+) -> list[Any]:
+    count = min(config.shown, len(task.labels))
+    columns = {"standard": found["standard"], "robust": found["robust"]}
+    if task.controls:
+        columns = {**task.controls, **columns, "original": task.originals}
+    elif task.name == "sketch":
+        columns = {**columns, "original": task.originals}
+    shown = {name: list(images[:count]) for name, images in columns.items()}
+    grid = figures.map_grid(
+        list(task.starts[:count]), shown, display="as_is",
+        labels=[plan.dataset.class_names[label] for label in task.labels[:count]], first="start",
+    )  # fmt: skip
+    about = summary["tasks"][task.name]
+    blocks: list[Any] = [
+        Picture(
+            path=figures.save(grid, run.figure(task.name)),
+            alt=f"{task.name}: what both networks made of the same starts",
+            caption=f"{_CAPTIONS[task.name]} L2 eps {about['eps']:g}.",
+        )
+    ]
+    if task.name in summary["restored"]:
+        blocks.append(
+            Table(
+                caption="Against the originals, means with 95 % intervals over images",
+                columns=["made by", "PSNR in dB", "SSIM"],
+                rows=[
+                    [name, _number(values["psnr"], 1), _number(values["ssim"])]
+                    for name, values in summary["restored"][task.name].items()
+                ],
+            )
+        )
+    if task.name == "generation" and summary["spread"]:
+        spread = dict(summary["spread"])
+        judge = spread.pop("judge")
+        blocks.append(
+            Table(
+                caption=f"Against other real images, in the representation of {judge}: Fréchet "
+                "distance (lower: nearer; real images of the same number are the floor) and mean "
+                "distance of two pictures",
+                columns=["pictures", "Fréchet distance", "diversity"],
+                rows=[
+                    [name, _number(values["frechet"]), _number(values["diversity"])]
+                    for name, values in spread.items()
+                ],
+            )
+        )
+    return blocks
+
+
+def _read(summary: dict[str, Any]) -> Table:
+    rows = []
+    for judge, found in summary["read"].items():
+        for task, rates in found.items():
+            rows.append(
+                [f"{judge.replace('_', ' ')}: {task}", rates["start"], rates["standard"],
+                 rates["robust"]]
+            )  # fmt: skip
+        rows.append(
+            [f"{judge.replace('_', ' ')}: real images", summary["judges_on_real"][judge],
+             None, None]
+        )  # fmt: skip
+    return Table(
+        caption="How often a network that had no part in it reads the class that was to be drawn",
+        columns=["who reads: what", "in the start", "standard network's", "robust network's"],
+        rows=rows,
+    )
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    told = []
+    for judge, found in summary["read"].items():
+        parts = [
+            f"{task} {100 * rates['standard']['mean']:.0f} and "
+            f"{100 * rates['robust']['mean']:.0f} %"
+            for task, rates in found.items()
+        ]
+        told.append(
+            f"{judge.replace('_', ' ').capitalize()} reads the class in the pictures of the "
+            f"standard and of the robust network: {', '.join(parts)}."
+        )
+    for task, found in summary["restored"].items():
+        parts = [f"{name} {_number(values['psnr'], 1)}" for name, values in found.items()]
+        told.append(f"{task.capitalize()}, PSNR in dB: {', '.join(parts)}.")
+    if summary["spread"]:
+        spread = {k: v for k, v in summary["spread"].items() if k != "judge"}
+        told.append(
+            "Fréchet distance to real images: "
+            + ", ".join(f"{name} {_number(v['frechet'])}" for name, v in spread.items())
+            + "."
+        )
+    return told

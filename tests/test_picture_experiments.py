@@ -1,0 +1,161 @@
+"""Experiments that draw: representations and synthesis, at their smallest, and their parts."""
+
+import json
+
+import numpy as np
+import pytest
+import small_networks
+
+from advfeat import data
+from experiments import representations, synthesis, synthesis_tasks
+
+DIGITS = data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    return small_networks.pair(tmp_path_factory, DIGITS)
+
+
+def common(path, given, **options):
+    networks = {name: given[name] for name in ("standard", "robust")}
+    return {"workdir": str(path), "dataset": "digits", "dry_run": True, **networks, **options}
+
+
+@pytest.fixture(scope="module")
+def looked_into(given, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return path, representations.run(representations.Config(**common(path, given)))
+
+
+def test_representations(looked_into):
+    path, summary = looked_into
+    assert json.loads((path / "summary.json").read_text()) == summary
+    drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert drawn == {
+        "units_standard", "units_robust", "inversion", "interpolation", "added", "sensitivity",
+    }  # fmt: skip
+    assert set(summary["ordered"]) == {"standard", "robust", "pixels"}
+    layers = ["block1", "block2", "block3", "representation", "logits"]
+    assert list(summary["sensitivity"]["robust"]) == layers
+    assert summary["inversion"]["standard"]["from_noise"]["distance"]["mean"] >= 0
+    assert len(summary["claims"]) == 2
+
+
+def test_pixels_order_noise_by_its_strength():
+    images = data.unit(DIGITS.test.image[:10])
+    found = representations.ordered(representations.as_pixels, images, "noise", seed=0)
+    assert found.mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "blok"}, "--layer=blok: must be one of block1, block2"),
+        ({"units": (40,)}, "--units=40: the layer representation has 32 units"),
+        ({"standard": "nowhere"}, "nowhere"),
+    ],
+)
+def test_bad_input_of_representations(given, tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        representations.run(
+            representations.Config(**common(tmp_path / "run", given, **options))
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def drawn(given, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    config = synthesis.Config(**common(path, given, judges=(given["other"],)))
+    return path, synthesis.run(config)
+
+
+def test_synthesis(drawn):
+    path, summary = drawn
+    assert json.loads((path / "summary.json").read_text()) == summary
+    figures = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert figures == {"attacks", *synthesis_tasks.TASKS}
+    (judge,) = summary["read"]
+    assert set(summary["read"][judge]) == set(synthesis_tasks.TASKS)
+    assert set(summary["restored"]) == {"inpainting", "superresolution"}
+    assert set(summary["spread"]) == {"judge", "standard", "robust", "seeds", "real"}
+    assert len(summary["claims"]) == len(synthesis_tasks.TASKS)
+    with np.load(path / "drawn" / "inpainting.npz") as found:
+        assert found["robust"].shape == (20, 8, 8, 1)
+
+
+def test_no_judges_and_one_task(given, tmp_path):
+    config = synthesis.Config(
+        **common(tmp_path / "run", given, judges=("none",), tasks=("sketch",))
+    )
+    summary = synthesis.run(config)
+    assert summary["read"] == summary["spread"] == summary["restored"] == {}
+
+
+def made(name, images, labels, **options):
+    return synthesis_tasks.plan_tasks((name,), DIGITS, images, labels, strength=1.0, seed=0)[name]
+
+
+IMAGES, LABELS = data.unit(DIGITS.test.image[:12]), DIGITS.test.label[:12]
+
+
+def test_a_hole_is_all_that_changes():
+    task = made("inpainting", IMAGES, LABELS)
+    changed = (task.starts != task.originals).any(-1)
+    assert (task.masks.sum((1, 2)) == 9).all()
+    assert not changed[task.masks == 0].any()
+    inside = task.starts[task.masks > 0]
+    np.testing.assert_allclose(inside, np.broadcast_to(DIGITS.mean, inside.shape), rtol=1e-5)
+    np.testing.assert_array_equal(task.controls["mean of all"], task.starts)
+
+
+def test_small_images_are_block_means_and_bicubic_is_smoother():
+    task = made("superresolution", IMAGES, LABELS)
+    small = task.starts[:, ::4, ::4]
+    np.testing.assert_allclose(small, IMAGES.reshape(12, 2, 4, 2, 4, 1).mean((2, 4)), rtol=1e-5)
+    smooth = task.controls["bicubic"]
+    assert np.abs(np.diff(smooth, axis=1)).max() < np.abs(np.diff(task.starts, axis=1)).max()
+    flat = synthesis_tasks.bicubic(np.full((2, 2, 3), 0.3), (8, 8))
+    np.testing.assert_allclose(flat, 0.3, rtol=1e-6)
+
+
+def test_seeds_are_of_their_class():
+    task = made("generation", IMAGES, LABELS)
+    means = np.stack([data.unit(DIGITS.train.image[DIGITS.train.label == k]).mean(0)
+                      for k in range(10)])  # fmt: skip
+    near = ((task.starts[:, None] - means[None]) ** 2).sum((2, 3, 4)).argmin(1)
+    assert (near == LABELS).mean() > 0.7
+
+
+def test_a_sketch_is_dark_lines_on_white():
+    sketch = synthesis_tasks.sketch_of(IMAGES[0])
+    assert set(np.unique(sketch).tolist()) == {np.float32(0.1), 1.0}
+    assert 0.05 < (sketch < 0.5).mean() <= 0.21
+
+
+def test_translation_aims_at_the_next_class():
+    task = made("translation", IMAGES, LABELS)
+    np.testing.assert_array_equal(task.labels, (LABELS + 1) % 10)
+
+
+def test_inpainting_leaves_the_rest_exactly(drawn):
+    path, _ = drawn
+    with np.load(path / "drawn" / "inpainting.npz") as found:
+        # what is outside the hole is the same for both networks, as it is the original's
+        same = (found["robust"] == found["standard"]).mean()
+    assert same > 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tasks": ("sketch", "sketch")}, "names one twice"),
+        ({"eps_grid": (0.0, 1.0)}, "--eps_grid=0,1: must be above 0"),
+        ({"judges": ("zoo:digits_standard", "zoo:digits_standard")}, "already"),
+    ],
+)
+def test_bad_input_of_synthesis(given, tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        synthesis.run(synthesis.Config(**common(tmp_path / "run", given, **options)))
+    assert not (tmp_path / "run").exists()
