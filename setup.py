@@ -21,8 +21,11 @@ def requirements() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-TEST = ["hypothesis>=6.100", "lime>=0.2", "pytest>=8.0", "pytest-xdist>=3.5"]
+NOTEBOOK = ["ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.9"]
+TEST = [*NOTEBOOK, "hypothesis>=6.100", "lime>=0.2", "pytest>=8.0", "pytest-xdist>=3.5"]
 DEV = [*TEST, "build>=1.0", "mypy>=1.10", "pre-commit>=3.7", "ruff>=0.5"]
+
+DATA = ["*.html", "py.typed", "**/*.html", "zoo/*.json", "zoo/*.npz", "data/*.npz"]
 
 setuptools.setup(
     name="advfeat",
@@ -34,7 +37,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["advfeat*", "experiments*"]),
-    package_data={"advfeat": ["*.html", "py.typed", "**/*.html", "zoo/*.json", "zoo/*.npz"]},
+    package_data={"advfeat": DATA},
     install_requires=requirements(),
     extras_require={
         "test": TEST,
@@ -43,6 +46,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "peers": ["foolbox>=3.3", "torch>=2.2", "torchattacks>=3.5"],
         "lime": ["lime>=0.2"],
+        "notebook": NOTEBOOK,
         "adapters": ["dm-haiku>=0.0.13", "equinox>=0.11"],
     },
     classifiers=[

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import roar, sanity
+from experiments import roar, sanity, sweeps, transfer_learning
 
 FEW = ("gradient", "smoothgrad_squared")
 
@@ -104,3 +104,82 @@ def test_bad_input(which, options, words, tmp_path):
 
 def test_rates_stay_rates():
     assert roar._error({"mean": 0.2, "low": 0.1, "high": 0.4, "n": 3})["low"] == pytest.approx(0.6)
+
+
+@pytest.fixture(scope="module")
+def transferred(tmp_path_factory):
+    path = tmp_path_factory.mktemp("transfer") / "run"
+    options = {"workdir": str(path), "dry_run": True, "target_examples": 20}
+    return path, transfer_learning.run(transfer_learning.Config(**options)), options
+
+
+def test_transfer_between_halves_of_the_classes(transferred):
+    path, summary, _ = transferred
+    assert summary["source"]["classes"] == list("01234")
+    assert summary["target"]["classes"] == list("56789")
+    assert summary["eps"] == [0.0, 1.0]
+    for way in transfer_learning.WAYS:
+        assert set(summary["target_accuracy"][way]) == {"none", "0", "1"}
+    assert summary["best_eps"]["frozen"] == 1.0
+    assert (path / "figures" / "transfer.png").exists()
+
+
+def test_transfer_again_trains_nothing(transferred):
+    path, summary, options = transferred
+    (path / "summary.json").unlink()
+    again = transfer_learning.run(transfer_learning.Config(**options))
+    assert again["target_accuracy"] == summary["target_accuracy"]
+
+
+def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from advfeat import data, models
+    from advfeat.checkpoints import Network, NetworkSpec
+
+    digits = data.load("digits")
+    spec = NetworkSpec(model="linear", class_names=digits.class_names, input_shape=(8, 8, 1))
+    import jax
+
+    network = Network(spec, models.init(jax.random.key(0), spec.build(), (8, 8, 1)), {})
+    shots = data.subset(digits.train, 200, seed=0)
+    test = sweeps.Points(data.unit(digits.test.image), digits.test.label)
+    hits = transfer_learning.frozen_hits(network, shots, test)
+    plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
+    plain.fit(data.unit(shots.image).reshape(200, -1), shots.label)
+    np.testing.assert_array_equal(
+        hits, plain.predict(test.image.reshape(len(test), -1)) == test.label
+    )
+    assert hits.mean() > 0.85
+
+
+def test_resized_images_keep_their_mean():
+    from advfeat import data
+
+    digits = data.load("digits")
+    large = transfer_learning.resized(digits, (28, 28, 1), most=50)
+    assert large.train.image.shape == (50, 28, 28, 1)
+    assert large.train.image.dtype == np.uint8
+    assert abs(large.train.image.mean() - digits.train.image.mean()) < 10
+    assert transfer_learning.resized(digits, (8, 8, 1), most=5) is digits
+    with pytest.raises(ValueError, match="has 1 channels, the source 3"):
+        transfer_learning.resized(digits, (32, 32, 3), most=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"classes": ("0", "1")}, "give both --classes and --target_classes"),
+        ({"target_examples": 5}, "--target_examples=5: must be at least 10"),
+        ({"eps": (0.0,)}, "--eps=0: must be different and finite, one above 0"),
+        ({"target": "planted"}, "has 3 channels, the source 1"),
+    ],
+)
+def test_bad_input_of_transfer(options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        transfer_learning.run(
+            transfer_learning.Config(workdir=str(tmp_path / "run"), dry_run=True, **options)
+        )
+    assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ import pytest
 import small_networks
 
 from advfeat import data
-from experiments import representations, synthesis, synthesis_tasks
+from experiments import counterfactual, representations, synthesis, synthesis_tasks
 
 DIGITS = data.load("digits")
 
@@ -158,4 +158,32 @@ def test_inpainting_leaves_the_rest_exactly(drawn):
 def test_bad_input_of_synthesis(given, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         synthesis.run(synthesis.Config(**common(tmp_path / "run", given, **options)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_counterfactual(given, tmp_path):
+    config = counterfactual.Config(**common(tmp_path / "run", given))
+    summary = counterfactual.run(config)
+    assert set(summary["networks"]) == {"standard", "robust"}
+    drawn = {figure.stem for figure in (tmp_path / "run" / "figures").glob("*.png")}
+    assert drawn == {"enhanced_standard", "enhanced_robust"}
+    for part in summary["networks"].values():
+        assert part["wrong"] == 6
+        assert set(part["turned"]) == {"top", "random"}
+    with np.load(tmp_path / "run" / "changed" / "robust.npz") as found:
+        assert found["units_top"].shape == (6, 2)
+        assert np.all(np.diff(found["gains"], axis=1) <= 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layer": "blok"}, "--layer=blok: must be one of"),
+        ({"features": 33}, "--features=33: the layer representation has 32 units"),
+        ({"eps": 0.0}, "--eps=0: must be above 0"),
+    ],
+)
+def test_bad_input_of_counterfactual(given, tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        counterfactual.run(counterfactual.Config(**common(tmp_path / "run", given, **options)))
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ from advfeat.data import (
     restricted_imagenet,
     tfds_images,
 )
+from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
 
@@ -26,11 +27,14 @@ __all__ = [
     "Batch",
     "DataError",
     "Dataset",
+    "Samples",
     "Split",
     "Stream",
     "held_out",
     "load",
     "names",
+    "sample_names",
+    "samples",
     "stream",
     "subset",
     "unit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +65,7 @@ def triple(value: Any) -> tuple[float, float, float] | None:
     return float(mean), float(low), float(high)
 
 
-def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
     """Write a figure as PNG; the same figure gives the same bytes.
 
     Args:
@@ -74,6 +75,7 @@ def save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     Returns:
         `path`.
     """
+    path = pathlib.Path(path)
     buffer = io.BytesIO()
     # "tight" so that no label is cut; no Software entry, which would name matplotlib's version.
     figure.savefig(

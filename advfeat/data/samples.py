@@ -1,0 +1,56 @@
+"""A few images that come with the package, so that pictures need no download.
+
+`cifar10`: ten test images of each class, as JPEG decodes them. Krizhevsky (2009),
+https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+from typing import NamedTuple
+
+import numpy as np
+
+from advfeat.data.types import DataError
+
+
+class Samples(NamedTuple):
+    """Images with their labels.
+
+    Attributes:
+      image: `[N, H, W, C]` uint8.
+      label: `[N]` int64.
+      class_names: of the labels.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def sample_names() -> tuple[str, ...]:
+    """The data sets of which there are samples."""
+    files = (entry.name for entry in importlib.resources.files(__package__).iterdir())
+    end = "_samples.npz"
+    return tuple(sorted(name.removesuffix(end) for name in files if name.endswith(end)))
+
+
+def samples(name: str) -> Samples:
+    """Test images of a data set, the classes evenly.
+
+    Args:
+      name: one of `sample_names()`.
+
+    Raises:
+      DataError: for an unknown name.
+
+    >>> samples("cifar10").image.shape
+    (100, 32, 32, 3)
+    """
+    if name not in sample_names():
+        raise DataError(f"there are samples of {', '.join(sample_names())}; not of {name!r}")
+    found = importlib.resources.files(__package__).joinpath(f"{name}_samples.npz").read_bytes()
+    with np.load(io.BytesIO(found)) as arrays:
+        names = tuple(str(each) for each in arrays["class_names"])
+        return Samples(arrays["image"], arrays["label"].astype(np.int64), names)

@@ -1,0 +1,341 @@
+"""Enhance the top two features: what would have turned a wrong prediction into the right label?
+
+    python -m experiments.counterfactual --workdir=runs/counterfactual
+
+Test images that a network gets wrong; the two features of its representation that, made stronger,
+speak most for the label against what was predicted, named by the test images that activate them
+most; and the nearest image on their way that the network gets right, before and after. Standard
+network beside robust network: for one the change is noise, for the other it can be seen. Control:
+two features drawn at random.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advfeat
+from advfeat import counterfactuals, data, figures, measures, models, representations
+from advfeat.checkpoints import Network
+from advfeat.evaluation import predict
+from advfeat.keys import stream
+from advfeat.report import Picture, Section, Table, write_report
+from advfeat.results import RunDirectory
+from experiments import runner
+from experiments.config import flag
+from experiments.pairs import PAIR, PairConfig, load_pair
+from experiments.representations_pictures import unit_values
+
+WAYS = ("top", "random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(PairConfig):
+    """The flags of this experiment."""
+
+    layer: str = flag("representation", "The layer whose units are the features.")
+    features: int = flag(2, "How many are enhanced.", kind="count")
+    searched: int = flag(2000, "Test images searched for wrong predictions.", kind="count")
+    measured: int = flag(100, "Wrong predictions, at most, of each network.", kind="count")
+    shown: int = flag(6, "Images in the pictures.", kind="count")
+    eps: float = flag(4.0, "How far an image may be changed, L2.", kind="eps")
+    steps: int = flag(100, "Steps of the ascent.", kind="count")
+    step_size: float = flag(0.05, "Their L2 length.", kind="positive")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if not 0 < self.eps < np.inf:
+            raise ValueError(f"flag --eps={self.eps:g}: must be above 0 and finite")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      images: `[M, H, W, C]` in [0, 1], those searched.
+      labels: `[M]`.
+      wrong: of each network, the places of those it gets wrong.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    images: np.ndarray
+    labels: np.ndarray
+    wrong: dict[str, np.ndarray]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and finds wrong predictions; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    networks = load_pair(config, dataset)
+    found = data.subset(
+        dataset.test, 60 if config.dry_run else config.searched, seed=config.seed
+    )
+    images, wrong = data.unit(found.image), {}
+    for name, network in networks.items():
+        _check_layer(config, network)
+        right = advfeat.accuracy(network.model_fn(), images, found.label)
+        wrong[name] = np.flatnonzero(~right)[: 6 if config.dry_run else config.measured]
+        if len(wrong[name]) == 0:
+            raise ValueError(
+                f"flag --searched={len(images)}: the {name} network gets all of them right"
+            )
+    return Plan(
+        dataset=dataset, networks=networks, images=images, labels=found.label, wrong=wrong
+    )
+
+
+def _check_layer(config: Config, network: Network) -> None:
+    known = models.layer_names(network.spec.build(), network.spec.input_shape)
+    if config.layer not in known:
+        raise ValueError(f"flag --layer={config.layer}: must be one of {', '.join(known)}")
+    shape = jax.ShapeDtypeStruct(network.spec.input_shape, jnp.float32)
+    units = jax.eval_shape(network.model_fn(config.layer), shape).shape[-1]
+    if config.features > units:
+        raise ValueError(
+            f"flag --features={config.features}: the layer {config.layer} has {units} units"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found for one network; N wrong predictions.
+
+    Attributes:
+      predicted: `[N]`.
+      units: by way `[N, n]`.
+      gains: `[N, n]` of the top ones.
+      changed: by way `[N, H, W, C]`.
+      turned: by way `[N]`, whether the label is predicted then.
+      distance: by way `[N]`, L2.
+      nearest: `[N]`, L2 distance of the nearest image of the label by any change.
+      values: `[M, D]`, every unit for every searched image.
+    """
+
+    predicted: np.ndarray
+    units: dict[str, np.ndarray]
+    gains: np.ndarray
+    changed: dict[str, np.ndarray]
+    turned: dict[str, np.ndarray]
+    distance: dict[str, np.ndarray]
+    nearest: np.ndarray
+    values: np.ndarray
+
+
+def search(config: Config, plan: Plan, name: str) -> Found:
+    """The features, the images, and the controls of one network."""
+    network, places = plan.networks[name], plan.wrong[name]
+    model, key = network.spec.build(), stream(jax.random.key(config.seed), name)
+    split = models.split_fn(model, network.variables, layer=config.layer)
+    images, labels = jnp.asarray(plan.images[places]), jnp.asarray(plan.labels[places])
+    predicted = jnp.argmax(predict(network.model_fn(), plan.images[places]), axis=1)
+    values = unit_values(network.model_fn(config.layer), plan.images)
+    scale = jnp.asarray(np.maximum(values.std(axis=0), 1e-6))
+    top = _supporting(split, images, labels, predicted, scale, config.features)
+    random = _drawn(key, scale, len(places), config.features)
+    attack = counterfactuals.enhance(
+        eps=config.eps, steps=3 if config.dry_run else config.steps, step_size=config.step_size
+    )
+    units = {"top": np.asarray(top.units), "random": np.asarray(random.units)}
+    best = {
+        way: advfeat.attack_batch(
+            attack, key, jnp.arange(len(places)), split, images, (weights, labels)
+        ).best
+        for way, weights in (("top", top.weights), ("random", random.weights))
+    }
+    nearest = advfeat.attack_dataset(
+        advfeat.ddn(advfeat.l2(np.inf), steps=3 if config.dry_run else 50,
+                    objective=advfeat.targeted()),
+        key, network.model_fn(), plan.images[places], plan.labels[places],
+    ).best  # fmt: skip
+    return Found(
+        predicted=np.asarray(predicted),
+        units=units,
+        gains=np.asarray(top.gains),
+        changed={way: np.asarray(found.x) for way, found in best.items()},
+        turned={way: np.asarray(found.success) for way, found in best.items()},
+        distance={way: np.asarray(found.distance) for way, found in best.items()},
+        nearest=np.where(nearest.success, nearest.distance, np.nan),
+        values=values,
+    )
+
+
+def _supporting(
+    split: Any, images: Any, labels: Any, predicted: Any, scale: Any, count: int
+) -> counterfactuals.Features:
+    @jax.jit
+    def each(split: Any, images: Any, labels: Any, predicted: Any) -> counterfactuals.Features:
+        return jax.vmap(
+            lambda x, label, said: counterfactuals.supporting(
+                split, x, label, said, scale, count=count
+            )
+        )(images, labels, predicted)
+
+    found: counterfactuals.Features = each(split, images, labels, predicted)
+    return found
+
+
+def _drawn(key: Any, scale: Any, images: int, count: int) -> counterfactuals.Features:
+    """Features drawn at random for every image, each as strong as the top ones would be."""
+    units = len(scale)
+
+    def one(key: Any) -> counterfactuals.Features:
+        chosen = jax.random.choice(key, units, (count,), replace=False)
+        weights = jnp.zeros(units).at[chosen].set(1.0 / scale[chosen])
+        return counterfactuals.Features(chosen.astype(jnp.int32), jnp.zeros(count), weights)
+
+    return jax.vmap(one)(jax.random.split(stream(key, "random"), images))
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Searches, measures, draws and reports."""
+    found = {name: search(config, plan, name) for name in PAIR}
+    for name, part in found.items():
+        run.save_arrays(
+            f"changed/{name}",
+            {"places": plan.wrong[name], "predicted": part.predicted, "gains": part.gains,
+             **{f"units_{way}": part.units[way] for way in WAYS},
+             **{f"image_{way}": part.changed[way] for way in WAYS}},
+            {},
+        )  # fmt: skip
+    summary = _summary(config, found)
+    _report(config, plan, run, found, summary)
+    return summary
+
+
+def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
+    claims = [
+        measures.claim(
+            f"{name.capitalize()} network: its top {config.features} features, enhanced, turn the "
+            "wrong prediction into the label more often than as many drawn at random.",
+            measures.rate(part.turned["top"]), measures.rate(part.turned["random"]),
+            paired=measures.difference(part.turned["top"], part.turned["random"]),
+        )
+        for name, part in found.items()
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "layer": config.layer,
+        "features": config.features,
+        "eps": config.eps,
+        "networks": {
+            name: {
+                "wrong": len(part.predicted),
+                "turned": {way: measures.rate(part.turned[way]) for way in WAYS},
+                "distance": {
+                    way: _mean(part.distance[way][part.turned[way]]) for way in WAYS
+                },
+                "nearest": _mean(part.nearest[~np.isnan(part.nearest)]),
+            }
+            for name, part in found.items()
+        },
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> dict[str, Any] | None:
+    if len(values) == 0:
+        return None
+    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
+
+
+def _number(value: dict[str, Any] | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _report(
+    config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found], summary: dict[str, Any]
+) -> None:
+    rows = [
+        [f"{name}, {way} {config.features}", part["turned"][way], _number(part["distance"][way]),
+         _number(part["nearest"])]
+        for name, part in summary["networks"].items() for way in WAYS
+    ]  # fmt: skip
+    write_report(
+        run.report,
+        title=f"Enhance the top {config.features} features: {config.dataset}",
+        findings=[
+            f"{name.capitalize()} network: enhancing the top {config.features} features turns "
+            f"{100 * part['turned']['top']['mean']:.0f} % of {part['wrong']} wrong predictions "
+            f"into the label (as many at random: {100 * part['turned']['random']['mean']:.0f} %), "
+            f"by a change of {_number(part['distance']['top']) or 'no'} in L2."
+            for name, part in summary["networks"].items()
+        ],
+        introduction=(
+            f"Features are units of the layer {config.layer!r}. Enhanced are those that speak most "
+            f"for the label against the prediction, within an L2 distance of {config.eps:g}."
+        ),
+        sections=[
+            Section("Before and after", [_picture(config, plan, run, name, part)
+                                         for name, part in found.items()]),
+            Section("How often", [
+                Table(
+                    caption="Wrong predictions turned into the label; the distance of those that "
+                    "were, beside that of the nearest image of the label by any change",
+                    columns=["network, features", "turned", "L2 distance", "nearest of all"],
+                    rows=rows,
+                )
+            ]),
+        ],
+        claims=summary["claims"],
+        command=config.command("experiments.counterfactual"),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip
+
+
+def _picture(
+    config: Config, plan: Plan, run: RunDirectory, name: str, part: Found
+) -> Picture:
+    """Rows of before, after, what changed, and what the features look like elsewhere."""
+    names = plan.dataset.class_names
+    order = np.argsort(~part.turned["top"], kind="stable")[: config.shown]
+    places = plan.wrong[name][order]
+    before, after = plan.images[places], part.changed["top"][order]
+    factor = figures.magnification(after - before)
+    columns: dict[str, list[Any]] = {
+        "after": list(after),
+        f"change × {factor}": list(np.clip(0.5 + factor * (after - before), 0, 1)),
+    }
+    for rank in range(min(config.features, 2)):
+        units = part.units["top"][order, rank]
+        for example in range(2):
+            columns[f"feature {rank + 1}, {'abcd'[example]}"] = [
+                plan.images[representations.extremes(part.values[:, unit], 2)[0][example]]
+                for unit in units
+            ]
+    labels = [
+        f"{names[plan.labels[place]]}, said\n{names[said]}; units\n"
+        + ", ".join(str(unit) for unit in part.units["top"][row, :2])
+        for row, place, said in zip(order, places, part.predicted[order], strict=True)
+    ]
+    grid = figures.map_grid(
+        list(before), columns, display="as_is", labels=labels, first="before"
+    )
+    turned = int(part.turned["top"][order].sum())
+    return Picture(
+        path=figures.save(grid, run.figure(f"enhanced_{name}")),
+        alt=f"{name} network: wrongly predicted images before and after enhancing two features",
+        caption=f"{name.capitalize()} network. On the left the label, what was said of the image, "
+        f"and the units enhanced; {turned} of these {len(order)} are predicted as the label "
+        "after. On the right, the two test images that activate each feature most.",
+    )
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="counterfactual")
+
+
+if __name__ == "__main__":
+    runner.main(run, Config, __doc__)

@@ -1,0 +1,210 @@
+"""SmoothGrad, integrated gradients and feature visualisation beside captum and torch-lucent.
+
+    pip install -e ".[peers]" captum torch-lucent
+    python tests/bench_pictures.py --checkpoint=zoo:cifar10_standard [--images=64]
+
+The same weights, images and cores, one after the other in one process, compilation apart; prints
+one JSON object per line: images per second of each, their ratio, how well the maps agree (cosine;
+SmoothGrad's noise is drawn anew, so that it cannot be 1), and the bytes that XLA sets aside for
+growing N. `--size=224` makes networks with an ImageNet stem at that size (untrained): speed and
+memory there. Not a test: nothing is asserted.
+"""
+
+import argparse
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+
+import advfeat
+from advfeat import data, models, saliency, scores, spaces, synthesis
+from advfeat.checkpoints import Network, NetworkSpec, load_network
+from advfeat.steps import from_optax, within
+
+KEY = jax.random.key(0)
+
+
+def timed(run, repeats):
+    """Seconds of the fastest of some runs, after one that compiles, and the last result."""
+    result, best = run(), np.inf
+    for _ in range(repeats):
+        began = time.perf_counter()
+        result = run()
+        best = min(best, time.perf_counter() - began)
+    return best, result
+
+
+def cosine(one, other):
+    one, other = (np.asarray(a).reshape(len(a), -1).astype(np.float64) for a in (one, other))
+    size = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(np.mean(np.sum(one * other, axis=1) / np.maximum(size, 1e-30)))
+
+
+def say(**facts):
+    print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}),
+          flush=True)
+
+
+def beside_captum(network, images, labels, *, samples, steps, repeats):
+    from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
+    from torch_mirror import Mirror, from_torch, to_torch
+
+    mirror, fn = Mirror(network).eval(), network.model_fn()
+    x, y = to_torch(images), torch.from_numpy(labels.astype(np.int64))
+    tunnel, plain = NoiseTunnel(Saliency(mirror)), Saliency(mirror)
+    paths = IntegratedGradients(mirror)
+
+    def theirs(what):
+        def run():
+            found = []
+            for i in range(0, len(x), 16):
+                part, label = x[i : i + 16].clone().requires_grad_(), y[i : i + 16]
+                if what == "gradient":
+                    found.append(plain.attribute(part, target=label, abs=False))
+                elif what == "smoothgrad":
+                    found.append(tunnel.attribute(
+                        part, nt_type="smoothgrad", nt_samples=samples, stdevs=0.1, target=label,
+                        abs=False, nt_samples_batch_size=10))
+                else:
+                    found.append(paths.attribute(part, target=label, n_steps=steps,
+                                                 internal_batch_size=160))
+            return from_torch(torch.cat(found).detach())
+        return run
+
+    methods = {
+        "gradient": saliency.gradient(),
+        "smoothgrad": saliency.smoothgrad(samples=samples, sigma=0.1),
+        "integrated_gradients": saliency.integrated_gradients(steps=steps),
+    }
+    for name, method in methods.items():
+        def ours(method=method):
+            return advfeat.attack_dataset(method, KEY, fn, images, labels, batch_size=16)
+
+        mine, found = timed(ours, repeats)
+        other, wanted = timed(theirs(name), repeats)
+        say(what=name, samples=samples, steps=steps, ours=len(images) / mine,
+            captum=len(images) / other, faster=other / mine, cosine=cosine(found, wanted))
+
+
+def beside_lucent(network, *, units, steps, repeats):
+    from lucent.optvis import param, render
+    from torch_mirror import Mirror
+
+    size = network.spec.input_shape[0]
+    fn = network.model_fn()
+    attack = advfeat.pgd(
+        advfeat.l2(jnp.inf), steps=steps, step_size=0.05, random_start=False,
+        objective=scores.class_score(), rule=within(from_optax(optax.adam), spaces.fourier()),
+        prefer=advfeat.ascent.by_recency, score_last=False,
+    )
+    start = jnp.full((len(units), *network.spec.input_shape), 0.5)
+
+    def ours():
+        found = advfeat.attack_batch(attack, KEY, jnp.arange(len(units)), fn, start,
+                                     jnp.asarray(units))
+        return jax.block_until_ready(found.last.x)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Mirror(network)
+
+        def forward(self, x):
+            return self.net(x)
+
+    model = Logits().eval()
+
+    def theirs():
+        # lucent draws one objective for a batch; as many images of one unit are as much work
+        return render.render_vis(
+            model, "net:0", param_f=lambda: param.image(size, batch=len(units)), transforms=[],
+            preprocess=False, thresholds=(steps,), progress=False, show_image=False,
+            fixed_image_size=size)[0]
+
+    mine, found = timed(ours, repeats)
+    other, drawn = timed(theirs, repeats)
+    logit = np.asarray(jax.vmap(fn)(found))[np.arange(len(units)), units].mean()
+    theirs_logit = np.asarray(jax.vmap(fn)(jnp.asarray(drawn, jnp.float32)))[:, 0].mean()
+    say(what="visualisation", steps=steps, ours=len(units) / mine, lucent=len(units) / other,
+        faster=other / mine, logit_ours=float(logit), logit_lucent=float(theirs_logit))
+
+
+def memory(network, images, labels):
+    """Bytes of temporaries that XLA sets aside for one batch, for growing N."""
+    fn, x, y = network.model_fn(), jnp.asarray(images[:16]), jnp.asarray(labels[:16])
+    for name, make in (
+        ("smoothgrad", lambda n: saliency.smoothgrad(samples=n)),
+        ("integrated_gradients", lambda n: saliency.integrated_gradients(steps=n)),
+    ):
+        for n in (10, 100, 1000):
+            run = jax.jit(lambda m, fn, x, y: jax.vmap(
+                lambda a, b: m(KEY, fn, a, b))(x, y))
+            plan = run.lower(make(n), fn, x, y).compile().memory_analysis()
+            say(what=f"memory of {name}", n=n, mebibytes=plan.temp_size_in_bytes / 2**20)
+
+
+def at_size(size, *, images=4):
+    """Every picture at a photograph's size, with a network that has the stem for it."""
+    spec = NetworkSpec(model="resnet18", class_names=tuple("0123456789"),
+                       input_shape=(size, size, 3), options={"stem": "imagenet"})
+    network = Network(spec, models.init(KEY, spec.build(), spec.input_shape), {})
+    rng = np.random.default_rng(0)
+    x, y = rng.random((images, size, size, 3)).astype(np.float32), np.arange(images)
+    fn = network.model_fn()
+    mask = np.zeros((images, size, size), np.float32)
+    mask[:, : size // 3, : size // 3] = 1
+    tasks = {
+        "generation": (synthesis.generate(eps=40.0, steps=10), y),
+        "inpainting": (synthesis.inpaint(eps=21.0, steps=10), (y, x, mask)),
+        "inversion": (synthesis.invert(steps=10, step_size=1.0), None),
+        "visualisation": (synthesis.maximise(steps=10, step_size=1.0, space=spaces.fourier(),
+                                             objective=scores.class_score()), y),
+    }
+    for name, (attack, aim) in tasks.items():
+        layer = network.model_fn("representation") if aim is None else fn
+        aim = jax.vmap(layer)(jnp.asarray(x)) if aim is None else jax.tree.map(jnp.asarray, aim)
+
+        def run(attack=attack, aim=aim, layer=layer):
+            found = advfeat.attack_batch(attack, KEY, jnp.arange(images), layer, jnp.asarray(x),
+                                         aim)
+            return jax.block_until_ready(found.best.x)
+
+        seconds, _ = timed(run, 1)
+        say(what=f"{name} at {size}", image_steps_per_second=images * 10 / seconds)
+    for name, method in (("smoothgrad", saliency.smoothgrad(samples=10)),):
+        seconds, _ = timed(lambda m=method: advfeat.attack_dataset(
+            m, KEY, fn, x, y, batch_size=images), 1)
+        say(what=f"{name} at {size}, 10 samples", images_per_second=images / seconds)
+    run = jax.jit(lambda a, x, y: jax.vmap(lambda u, v: a(KEY, fn, u, v).best.x)(x, y))
+    plan = run.lower(tasks["generation"][0], jnp.asarray(x), jnp.asarray(y)).compile()
+    say(what=f"memory of generation at {size}",
+        mebibytes_per_image=plan.memory_analysis().temp_size_in_bytes / images / 2**20)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default="zoo:cifar10_standard")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--size", type=int)
+    given = parser.parse_args()
+    if given.size:
+        at_size(given.size)
+        return
+    network = load_network(given.checkpoint)
+    samples = data.samples("cifar10")
+    images, labels = data.unit(samples.image[: given.images]), samples.label[: given.images]
+    memory(network, images, labels)
+    beside_captum(network, images, labels, samples=given.samples, steps=given.steps,
+                  repeats=given.repeats)
+    beside_lucent(network, units=np.arange(8), steps=128, repeats=given.repeats)
+
+
+if __name__ == "__main__":
+    main()
