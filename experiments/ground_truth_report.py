@@ -33,8 +33,9 @@ def write(
         introduction=(
             "Drawn images: the shape is the robust feature, a texture of signs, 6/255 strong, the "
             "non-robust one, a mark in a corner the spurious cue. Networks: of the shape, of the "
-            "texture, of the mark (nothing else told the class), and a standard and a robust one "
-            f"that could use all three. {summary['images']} test images are scored."
+            "texture, of the mark (nothing else told the class); a standard and a robust one that "
+            "could use shape or texture; and a robust one that could use the mark too. "
+            f"{summary['images']} test images are scored."
         ),
         sections=[
             Section("What each network uses", [_uses(summary)]),
@@ -77,9 +78,10 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
         )
         blocks.append(
             Picture(
-                path=figures.save(grid, run.figure(f"maps_{name}")),
+                path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
                 alt=f"Maps of the network {name}, a row per image, a column per method",
-                caption=f"Network: {name}. Bright pixels matter most, says the method.",
+                caption=f"Network: {name}. Bright pixels matter most, says the method. On the left "
+                "the label, which features that did not tell it in training do not follow.",
             )
         )
     return blocks
@@ -172,7 +174,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
         "Cosine of a counterfactual's change with the difference of the two textures: "
         + ", ".join(
             f"{name} {_number(parts[name]['counterfactual']['texture'])}"
-            for name in ("texture", "standard", "robust")
+            for name in ("texture", "standard", "robust", "robust with marks")
         )
         + "."
     )

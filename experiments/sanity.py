@@ -207,7 +207,10 @@ def _report(
     first: dict[str, dict[str, np.ndarray]],
 ) -> None:
     blocks: list[Any] = []
-    words = {"rank_correlation": "rank correlation of two maps", "ssim": "SSIM of two pictures"}
+    words = {
+        "rank_correlation": "rank correlation of two maps (100 %: the same)",
+        "ssim": "SSIM of two pictures (100 %: the same)",
+    }
     for measure in MEASURES:
         pairs = summary["likeness"][measure]
         chart = figures.bars(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -115,8 +116,9 @@ def map_grid(
         for column, name in enumerate(maps, start=1):
             show(grid[row][column], DISPLAYS[display](maps[name][row]))
     for axes, name in zip(grid[0], columns, strict=True):
-        axes.set_title(name.replace("_", " ").replace(", ", "\n"), fontsize=style.SMALL,
-                       color=style.INK, pad=4)  # fmt: skip
+        words = textwrap.fill(name.replace("_", " ").replace(", ", ",\n"), 15, break_long_words=False,
+                              replace_whitespace=False)  # fmt: skip
+        axes.set_title(words, fontsize=style.SMALL, color=style.INK, pad=4)
     if title:
         figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
     return figure
