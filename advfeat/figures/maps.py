@@ -116,8 +116,7 @@ def map_grid(
         for column, name in enumerate(maps, start=1):
             show(grid[row][column], DISPLAYS[display](maps[name][row]))
     for axes, name in zip(grid[0], columns, strict=True):
-        words = textwrap.fill(name.replace("_", " ").replace(", ", ",\n"), 15, break_long_words=False,
-                              replace_whitespace=False)  # fmt: skip
+        words = textwrap.fill(name.replace("_", " "), 15, break_long_words=False)
         axes.set_title(words, fontsize=style.SMALL, color=style.INK, pad=4)
     if title:
         figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
