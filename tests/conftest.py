@@ -5,4 +5,4 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that need PyTorch and hold no tests: doctest would import them.
-collect_ignore = ["bench_autoattack.py", "torch_mirror.py"]
+collect_ignore = ["bench_autoattack.py", "bench_pictures.py", "torch_mirror.py"]
