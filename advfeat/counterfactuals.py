@@ -41,7 +41,8 @@ def supporting(
     """The features that would help the label most.
 
     Args:
-      network: from `models.split_fn` or `saliency.split`, at a layer of D units; for maps
+      network: from `models.split_fn` or `saliency.split`, at a layer of D units (of
+        `models.pullable(model)`, or a unit that is off cannot be enhanced afterwards); for maps
         `[H, W, D]` a feature is a channel everywhere.
       x: ONE image.
       label: `[]`, what it is.
@@ -53,6 +54,7 @@ def supporting(
       ValueError: for a scale of another shape, or more features than units.
     """
     check_positive(count, name="count")
+    _check_split(network)
     activations = network.activations(x)
     units = activations.shape[-1]
     if scale.shape != (units,):
@@ -70,6 +72,14 @@ def supporting(
     return Features(found.astype(jnp.int32), gains, weights)
 
 
+def _check_split(network: Any) -> None:
+    if not hasattr(network, "both"):
+        raise ValueError(
+            "features of a layer need a network that lets it be reached: models.split_fn(model, "
+            "variables, layer=NAME) or saliency.split(before, after)"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Enhanced:
     """Activations along given weights; success is that the label is predicted.
@@ -82,6 +92,7 @@ class Enhanced:
         """Score and success at `x`, from one forward pass."""
         del key
         weights, label = y
+        _check_split(model_fn)
         activations, logits = model_fn.both(x)
         mean = jnp.mean(activations.reshape(-1, activations.shape[-1]), axis=0)
         return jnp.sum(mean * weights), jnp.argmax(logits) == label

@@ -77,7 +77,7 @@ class Planted:
         image = 0.4 + self.noise * jax.random.normal(key_noise, self.textures.shape[1:])
         image += self.strengths[0] * shape[:, :, None] * colour[None, None, :]
         image += self.strengths[1] * self.textures[classes[1]]
-        image = jnp.where(mark[:, :, None], 0.4 + self.strengths[2], image)
+        image += self.strengths[2] * mark[:, :, None]
         return Drawing(jnp.clip(image, 0.0, 1.0), shape, mark, classes)
 
     def _shape(self, key: Key, which: Array) -> Array:

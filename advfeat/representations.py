@@ -55,7 +55,7 @@ def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
     far = jax.vmap(lambda other: relative_distance(layer_fn, x, other))(graded)
     weaker, stronger = np.triu_indices(graded.shape[0], 1)
     right = (far[weaker] < far[stronger]) + 0.5 * (far[weaker] == far[stronger])
-    return jnp.mean(right)
+    return jnp.where(jnp.isnan(far).any(), jnp.nan, jnp.mean(right))
 
 
 def depart(threat: ThreatModel, *, steps: int = 20) -> GradientAttack:

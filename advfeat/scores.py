@@ -77,7 +77,7 @@ class Inversion:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success at `x`, from one forward pass."""
         del key
-        apart = l2_length(model_fn(x) - y) / jnp.maximum(l2_length(y), 1e-12)
+        apart = _apart(model_fn(x), y) / jnp.maximum(l2_length(y), 1e-12)
         return -apart, apart <= self.within
 
 
@@ -98,6 +98,7 @@ class Masked:
         """Score and success at `x`, from one forward pass."""
         del key
         label, image, mask = y
+        _check_mask(x, image, mask)
         logits = model_fn(x)
         kept = jnp.mean(((x - image) * (1.0 - mask)[:, :, None]) ** 2)
         return -cross_entropy(logits, label) - self.weight * kept, jnp.argmax(logits) == label
@@ -120,6 +121,7 @@ class Painted:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success (the unit is active) at `x`, from one forward pass."""
         which, image, mask = y
+        _check_mask(x, image, mask)
         value, active = Unit()(model_fn, x, which, key)
         kept = jnp.mean(((x - image) * (1.0 - mask)[:, :, None]) ** 2)
         return self.share * value - self.weight * kept, active
@@ -148,7 +150,7 @@ class Departure:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success at `x`, from one forward pass."""
         del key
-        apart = l2_length(model_fn(x) - y)
+        apart = _apart(model_fn(x), y)
         return apart, apart > 0
 
 
@@ -181,6 +183,22 @@ class Diverse:
         others = 1.0 - jnp.eye(len(x))
         alike = jnp.sum(cosines * others) / jnp.maximum(jnp.sum(others), 1.0)
         return jnp.mean(scores) - self.weight * alike, jnp.all(successes)
+
+
+def _check_mask(x: Array, image: Array, mask: Array) -> None:
+    """Raises for shapes that would broadcast to something else."""
+    if mask.shape != x.shape[:2]:
+        raise ValueError(f"mask must have shape {x.shape[:2]}, got {mask.shape}")
+    if image.shape != x.shape:
+        raise ValueError(f"image must have shape {x.shape}, got {image.shape}")
+
+
+def _apart(activations: Array, aim: Array) -> Array:
+    if activations.shape != jnp.shape(aim):
+        raise ValueError(
+            f"the aim must have the activations' shape {activations.shape}, got {jnp.shape(aim)}"
+        )
+    return l2_length(activations - aim)
 
 
 def class_score(*, log_probability: bool = False) -> ClassScore:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,11 +35,15 @@ class Fourier:
     colours: tuple[float, float, float] = (1.0, 0.4, 0.3)
 
     def image(self, z: Array) -> Array:
-        """Coefficients `[H, W, C]` -> image, linear."""
+        """Coefficients `[H, W, C]` (or `[n, H, W, C]`, several images at once) -> image, linear."""
+        if z.ndim > 3:
+            return jax.vmap(self.image)(z)
         return self._back(z * self._scale(z.shape, z.dtype))
 
     def adjoint(self, gradient: Array) -> Array:
         """Gradient with respect to the image -> that with respect to the coefficients."""
+        if gradient.ndim > 3:
+            return jax.vmap(self.adjoint)(gradient)
         return self._forth(gradient) * self._scale(gradient.shape, gradient.dtype)
 
     def __call__(self, gradient: Array) -> Array:

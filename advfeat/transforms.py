@@ -73,7 +73,9 @@ class Looks:
     scale: float
 
     def __call__(self, key: Key, image: Array) -> Array:
-        """The image as seen from nearby."""
+        """The image as seen from nearby; of several `[n, H, W, C]`, each in its own way."""
+        if image.ndim > 3:
+            return jax.vmap(self)(jax.random.split(key, len(image)), image)
         height, width, _ = image.shape
         draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
         angle = draws[0] * jnp.deg2rad(self.degrees)

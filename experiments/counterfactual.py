@@ -118,6 +118,7 @@ class Found:
       distance: by way `[N]`, L2.
       nearest: `[N]`, L2 distance of the nearest image of the label by any change.
       values: `[M, D]`, every unit for every searched image.
+      off: by way `[N, n]`, which features were off before.
     """
 
     predicted: np.ndarray
@@ -128,12 +129,15 @@ class Found:
     distance: dict[str, np.ndarray]
     nearest: np.ndarray
     values: np.ndarray
+    off: dict[str, np.ndarray]
 
 
 def search(config: Config, plan: Plan, name: str) -> Found:
     """The features, the images, and the controls of one network."""
     network, places = plan.networks[name], plan.wrong[name]
-    model, key = network.spec.build(), stream(jax.random.key(config.seed), name)
+    key = stream(jax.random.key(config.seed), name)
+    # Features that speak for the label are often off: without the remedy nothing pulls on them.
+    model = models.pullable(network.spec.build())
     split = models.split_fn(model, network.variables, layer=config.layer)
     images, labels = jnp.asarray(plan.images[places]), jnp.asarray(plan.labels[places])
     predicted = jnp.argmax(predict(network.model_fn(), plan.images[places]), axis=1)
@@ -165,6 +169,10 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         distance={way: np.asarray(found.distance) for way, found in best.items()},
         nearest=np.where(nearest.success, nearest.distance, np.nan),
         values=values,
+        off={
+            way: np.take_along_axis(values[places], chosen, axis=1) <= 0
+            for way, chosen in units.items()
+        },
     )
 
 
@@ -233,6 +241,7 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
                 "distance": {
                     way: _mean(part.distance[way][part.turned[way]]) for way in WAYS
                 },
+                "off": {way: float(part.off[way].mean()) for way in WAYS},
                 "nearest": _mean(part.nearest[~np.isnan(part.nearest)]),
             }
             for name, part in found.items()
@@ -258,7 +267,7 @@ def _report(
 ) -> None:
     rows = [
         [f"{name}, {way} {config.features}", part["turned"][way], _number(part["distance"][way]),
-         _number(part["nearest"])]
+         _number(part["nearest"]), f"{100 * part['off'][way]:.0f} %"]
         for name, part in summary["networks"].items() for way in WAYS
     ]  # fmt: skip
     write_report(
@@ -282,7 +291,8 @@ def _report(
                 Table(
                     caption="Wrong predictions turned into the label; the distance of those that "
                     "were, beside that of the nearest image of the label by any change",
-                    columns=["network, features", "turned", "L2 distance", "nearest of all"],
+                    columns=["network, features", "turned", "L2 distance", "nearest of all",
+                             "features that were off"],
                     rows=rows,
                 )
             ]),

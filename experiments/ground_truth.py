@@ -25,7 +25,6 @@ import advfeat
 from advfeat import data, measures, planted, saliency, synthesis
 from advfeat.checkpoints import Network
 from advfeat.data import planted_images
-from advfeat.figures import magnitude
 from advfeat.keys import stream
 from advfeat.planted import FEATURES, Drawing, Planted
 from advfeat.results import RunDirectory
@@ -38,7 +37,7 @@ from experiments.config import flag
 from experiments.map_flags import MapConfig, options_of
 from experiments.networks import spec_for
 from experiments.recipes import Recipe
-from experiments.saliency_maps import EDGES, Options
+from experiments.saliency_maps import EDGES, Options, total
 
 NETWORKS = {
     "shape": "planted:shape", "texture": "planted:texture", "mark": "planted:mark",
@@ -214,15 +213,15 @@ def _summary(
     used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
     pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
     claims = []
-    for feature, other in (("shape", "mark"), ("mark", "shape")):
+    for feature in ("shape", "mark"):
+        edges = pointed[feature][EDGES][feature]
         for method in config.methods:
-            scores = pointed[feature][method]
+            scores = pointed[feature][method][feature]
             claims.append(
                 measures.claim(
                     f"The network of the {feature}: {method.replace('_', ' ')} points at the "
-                    f"{feature} rather than at the {other}.",
-                    _mean(scores[feature]), _mean(scores[other]),
-                    paired=measures.difference(scores[feature], scores[other]),
+                    f"{feature} better than the edges of the image do.",
+                    _mean(scores), _mean(edges), paired=measures.difference(scores, edges),
                 )
             )  # fmt: skip
     return {
@@ -258,7 +257,7 @@ def _pointed(
     drawing = plan.drawings[NETWORKS[name]]
     return {
         method: {
-            where: np.asarray(_auc(np.array([magnitude(m) for m in values]), region))
+            where: np.asarray(_auc(total(values), region))
             for where, region in (("shape", drawing.shape), ("mark", drawing.mark))
         }
         for method, values in maps.items()
@@ -306,14 +305,20 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
     delta = change.image - images_of(plan, name)
     corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
     corners = corners | np.asarray(drawing.mark)
-    return {
+    found: dict[str, Any] = {
         "success": measures.rate(change.success),
-        "distance": _mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)),
-        "texture": _mean(cosines(delta, contrast(plan, target) - contrast(plan, plan.labels))),
-        "mark": _mean(_share(delta, corners)),
         "mark_area": float(corners.mean()),
-        "shape": _mean(_share(delta, np.asarray(drawing.shape))),
         "shape_area": float(drawing.shape.mean()),
+    }
+    done = np.asarray(change.success)
+    if not done.any():
+        return found
+    textures = contrast(plan, target) - contrast(plan, plan.labels)
+    return found | {
+        "distance": _mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
+        "texture": _mean(cosines(delta, textures)[done]),
+        "mark": _mean(_share(delta, corners)[done]),
+        "shape": _mean(_share(delta, np.asarray(drawing.shape))[done]),
     }
 
 

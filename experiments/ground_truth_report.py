@@ -49,7 +49,9 @@ def write(
     )
 
 
-def _number(value: dict[str, Any]) -> str:
+def _number(value: dict[str, Any] | None) -> str | None:
+    if value is None:
+        return None
     return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
@@ -125,11 +127,12 @@ def _changed(
     )  # fmt: skip
     rows = [
         [name, _number(part["picture"]["texture"]), _number(part["picture"]["mark"]),
-         part["counterfactual"]["success"], _number(part["counterfactual"]["distance"]),
-         _number(part["counterfactual"]["texture"]), _number(part["counterfactual"]["mark"]),
-         _number(part["counterfactual"]["shape"])]
+         part["counterfactual"]["success"],
+         *(_number(part["counterfactual"].get(key))
+           for key in ("distance", "texture", "mark", "shape"))]
         for name, part in summary["networks"].items()
     ]  # fmt: skip
+    one = summary["networks"]["standard"]["picture"]["mark_area"]
     areas = summary["networks"]["standard"]["counterfactual"]
     return [
         Picture(
@@ -144,9 +147,10 @@ def _changed(
         ),
         Table(
             caption="What is in pictures of a class, and what a counterfactual changes: cosine "
-            "with the texture, share of the squared change in the corners of the marks "
-            f"({100 * areas['mark_area']:.1f} % of the image) and on the shape "
-            f"({100 * areas['shape_area']:.1f} %)",
+            "with the texture, and share of the squared change in the corner of the class's mark "
+            f"(pictures: {100 * one:.1f} % of the image; counterfactuals, both classes' corners: "
+            f"{100 * areas['mark_area']:.1f} %) and on the shape ({100 * areas['shape_area']:.1f} "
+            "%). Counterfactuals: of those that were turned",
             columns=["network", "picture: texture", "picture: mark", "turned", "L2 distance",
                      "counterfactual: texture", "mark", "shape"],
             rows=rows,
@@ -173,7 +177,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told.append(
         "Cosine of a counterfactual's change with the difference of the two textures: "
         + ", ".join(
-            f"{name} {_number(parts[name]['counterfactual']['texture'])}"
+            f"{name} {_number(parts[name]['counterfactual'].get('texture'))}"
             for name in ("texture", "standard", "robust", "robust with marks")
         )
         + "."

@@ -16,7 +16,7 @@ class MapConfig(BaseConfig):
     """Which methods, and what they are given."""
 
     methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
-    loss: bool = flag(False, "Differentiate the loss at the label, not the class's score.")
+    loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
     samples: int = flag(50, "Noisy copies (SmoothGrad and its kind).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
     steps: int = flag(32, "Gradients on the way of integrated gradients.", kind="count")

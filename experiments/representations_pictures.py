@@ -11,6 +11,7 @@ import numpy as np
 
 import advfeat
 from advfeat import models, representations, spaces, synthesis, transforms
+from advfeat.batching import padded_rows
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STARTS = ("from_noise", "from_another")
 BLENDS = 7  # images of an interpolation, both ends included
+_BATCH = 50
 EXTREMES = 3  # most and least activating images of a unit
 
 
@@ -51,7 +53,7 @@ def unit_values(fn: ModelFn, images: np.ndarray) -> np.ndarray:
 
 
 def pullable_fn(network: Network, layer: str) -> ModelFn:
-    """The network at a layer, with the remedy for units that are off."""
+    """The network at a layer; units of the representation can be pulled on when they are off."""
     return models.model_fn(models.pullable(network.spec.build()), network.variables, layer=layer)
 
 
@@ -62,11 +64,14 @@ def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ascend(attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: Any) -> np.ndarray:
-    key = stream(jax.random.key(config.seed), "pictures")
-    result = advfeat.attack_batch(
-        attack, key, jnp.arange(len(starts)), fn, jnp.asarray(starts), aims
-    )
-    return np.asarray(result.best.x)
+    key, parts = stream(jax.random.key(config.seed), "pictures"), []
+    for rows, real in padded_rows(len(starts), _BATCH):
+        result = advfeat.attack_batch(
+            attack, key, jnp.asarray(rows), fn, jnp.asarray(starts[rows]),
+            jax.tree.map(lambda aim, r=rows: aim[r], aims),
+        )  # fmt: skip
+        parts.append(np.asarray(result.best.x)[:real])
+    return np.concatenate(parts)
 
 
 def _half(plan: Plan) -> int:

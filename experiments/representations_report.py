@@ -137,8 +137,9 @@ def _blends(
     return [
         _picture(
             run, "interpolation", grid, "Ways from one image to another",
-            "Blended pixel by pixel, and images whose representations lie on the line between the "
-            "two ends, for each network. The ends are inversions too.",
+            "Blended pixel by pixel, and images whose representations lie on the line between "
+            "those of the two ends, for each network, found from the blend (as the paper does); "
+            "the ends are the images themselves.",
         )
     ]  # fmt: skip
 
@@ -161,7 +162,7 @@ def _added(
         _picture(
             run, "added", grid, "Images with a feature added, and painted into a quarter",
             "A unit brought to the activation that one test image in a hundred has, and painted "
-            "into the lower right quarter while the rest stays as it is.",
+            "into the lower right quarter, a change of the rest being held back by a penalty.",
         )
     ]  # fmt: skip
 

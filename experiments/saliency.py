@@ -27,7 +27,7 @@ from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.config import flag
 from experiments.map_flags import MapConfig, options_of
 from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
-from experiments.saliency_maps import EDGES, EXTRA, Options
+from experiments.saliency_maps import EDGES, EXTRA, Options, total
 
 MAP_DISPLAYS = tuple(name for name in DISPLAYS if name != "as_is")
 
@@ -178,11 +178,11 @@ def _methods(
     fn = plan.networks[name].model_fn()
     outlines = np.array([saliency.edges(image) for image in plan.images])
     areas = saliency_checks.areas({**found, EDGES: outlines}, fn, plan.images, plan.labels)
-    plain = _flat(found["gradient"])
+    plain = total(found["gradient"])
     return {
         method: {
-            "like_gradient": _mean(_correlations(_flat(values), plain)),
-            "like_edges": _mean(_correlations(_flat(values), _flat(outlines))),
+            "like_gradient": _mean(_correlations(total(values), plain)),
+            "like_edges": _mean(_correlations(total(values), total(outlines))),
             "deletion": _mean(areas[method][0]),
             "insertion": _mean(areas[method][1]),
         }
@@ -205,7 +205,8 @@ def _add_checks(
         plan.images[:few], plan.labels[:few], samples=10 if config.dry_run else 100,
     )  # fmt: skip
     for method, values in moved.items():
-        methods[method]["sensitivity"] = _mean(values)
+        if not np.isnan(values).all():  # every map is zero
+            methods[method]["sensitivity"] = _mean(values)
     for method, values in missed.items():
         methods[method]["infidelity"] = _mean(values)
 
@@ -214,16 +215,10 @@ def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
     """For every two networks, how alike their maps rank the pixels."""
     names = list(maps)
     return {
-        f"{one} and {other}": _mean(_correlations(_flat(maps[one]), _flat(maps[other])))
+        f"{one} and {other}": _mean(_correlations(total(maps[one]), total(maps[other])))
         for index, one in enumerate(names)
         for other in names[index + 1 :]
     }
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """`[N, H, W]`, absolute values summed over channels."""
-    size = np.abs(values)
-    return size.sum(axis=-1) if size.ndim == 4 else size
 
 
 def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -235,8 +230,9 @@ def _each(values: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _mean(values: np.ndarray) -> dict[str, Any]:
-    """A mean over images with its interval."""
-    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
+    """A mean over images with its interval; images for which there is no value are left out."""
+    known = np.asarray(values)[~np.isnan(values)]
+    return measures.computed(lambda array: float(array.mean()), known[None])
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,10 +15,11 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import models, quality, saliency
+from advfeat.batching import padded_rows
 from advfeat.checkpoints import Network
 from advfeat.figures import magnitude
-from advfeat.types import Array, Key, ModelFn
-from experiments.saliency_maps import BATCH, Options, maps, method, subject
+from advfeat.types import Array, Key, ModelFn, as_model_fn
+from experiments.saliency_maps import BATCH, Options, maps, method, ranking, subject
 
 RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
 LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
@@ -63,15 +66,15 @@ def randomised(
     """
     model, shape = network.spec.build(), network.spec.input_shape
     order = models.module_names(model, shape)
-    fresh = models.init(jax.random.key(seed), model, shape)["params"]
-    rest = {k: v for k, v in network.variables.items() if k != "params"}
+    trained = _by_module(network.variables)
+    fresh = _by_module(models.init(jax.random.key(seed), model, shape))
     start = maps(names, network, network.variables, options, images, labels, seed=seed)
-    steps = list(RANDOMISED[how](network.variables["params"], fresh, order))
+    steps = list(RANDOMISED[how](trained, fresh, order))
     rank: dict[str, list[Any]] = {name: [] for name in names}
     likeness: dict[str, list[Any]] = {name: [] for name in names}
     first = {name: [start[name][0]] for name in names}
-    for _, params in tqdm(steps, desc=how, unit="module"):
-        variables = {"params": params, **rest}
+    for _, modules in tqdm(steps, desc=how, unit="module"):
+        variables = _by_collection(modules)
         now = maps(names, network, variables, options, images, labels, seed=seed)
         for name in names:
             pairs = list(zip(start[name], now[name], strict=True))
@@ -86,6 +89,23 @@ def randomised(
     )
 
 
+def _by_module(variables: Any) -> dict[str, dict[str, Any]]:
+    """Module -> collection -> leaves: a module's statistics are drawn anew with its weights."""
+    found: dict[str, dict[str, Any]] = {}
+    for collection, modules in dict(variables).items():
+        for module, leaves in dict(modules).items():
+            found.setdefault(module, {})[collection] = leaves
+    return found
+
+
+def _by_collection(modules: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for module, collections in modules.items():
+        for collection, leaves in collections.items():
+            found.setdefault(collection, {})[module] = leaves
+    return found
+
+
 def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
     """SSIM of two maps as they are shown: absolute values, each in its own scale."""
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
@@ -94,24 +114,41 @@ def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
 def areas(
     found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """By method `[2, N]`: areas under the deletion and the insertion curve."""
-    x, y = jnp.asarray(images), jnp.asarray(labels)
-    grey = jnp.broadcast_to(jnp.mean(x, axis=(1, 2), keepdims=True), x.shape)
-    blurred = jnp.asarray(_blurred(images))
+    """By method `[2, N]`: areas under the deletion and the insertion curve.
 
-    @jax.jit
-    def both(fn: ModelFn, ranking: Array) -> Array:
-        def one(image: Any, flat: Any, soft: Any, rank: Any, label: Any) -> Array:
-            gone = saliency.curve(fn, image, flat, rank, label, steps=16)
-            come = saliency.curve(fn, soft, image, rank, label, steps=16)
-            return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
-
-        return jax.vmap(one)(x, grey, blurred, ranking, y)
-
+    Args:
+      found: by method, maps.
+      fn: the network, for ONE example.
+      images: `[N, H, W, C]`.
+      labels: `[N]`, whose probability the curves are of.
+    """
+    grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
+    blurred = _blurred(images)
     return {
-        name: np.asarray(both(fn, jnp.asarray(np.array([magnitude(m) for m in values])))).T
+        name: in_batches(
+            _areas, fn, images, grey, blurred, ranking(name, values).astype(np.float32), labels
+        ).T
         for name, values in found.items()
     }
+
+
+@jax.jit
+def _areas(fn: ModelFn, x: Array, flat: Array, soft: Array, ranks: Array, y: Array) -> Array:
+    def one(image: Any, grey: Any, blurred: Any, rank: Any, label: Any) -> Array:
+        gone = saliency.curve(fn, image, grey, rank, label, steps=16)
+        come = saliency.curve(fn, blurred, image, rank, label, steps=16)
+        return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
+
+    return jax.vmap(one)(x, flat, soft, ranks, y)
+
+
+def in_batches(compiled: Callable[..., Any], fn: ModelFn, *arrays: np.ndarray) -> np.ndarray:
+    """A compiled function of a network and arrays of N rows, some rows at a time."""
+    parts = []
+    for rows, real in padded_rows(len(arrays[0]), BATCH):
+        found = compiled(as_model_fn(fn), *(jnp.asarray(array[rows]) for array in arrays))
+        parts.append(np.asarray(found)[:real])
+    return np.concatenate(parts)
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
@@ -165,17 +202,24 @@ def infidelities(
 ) -> dict[str, np.ndarray]:
     """By local method `[N]`: how badly its map foretells what noise does to the logit."""
 
-    @jax.jit
-    def measure(fn: ModelFn, values: Array) -> Array:
-        key = jax.random.key(0)
-
-        def one(value: Array, x: Array, y: Array) -> Array:
-            return saliency.infidelity(value, key, fn, x, y, sigma=0.05, samples=samples)
-
-        return jax.vmap(one)(values, jnp.asarray(images), jnp.asarray(labels))
-
     return {
-        name: np.asarray(measure(fn, jnp.asarray(found[name]))) for name in LOCAL if name in found
+        name: in_batches(_infidelity(samples), fn, found[name], images, labels)
+        for name in LOCAL
+        if name in found
     }
+
+
+@functools.cache
+def _infidelity(samples: int) -> Callable[..., Any]:
+    @jax.jit
+    def measure(fn: ModelFn, values: Array, images: Array, labels: Array) -> Array:
+        def one(value: Array, x: Array, y: Array) -> Array:
+            return saliency.infidelity(
+                value, jax.random.key(0), fn, x, y, sigma=0.05, samples=samples
+            )
+
+        return jax.vmap(one)(values, images, labels)
+
+    return measure
 
 

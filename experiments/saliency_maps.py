@@ -31,6 +31,10 @@ METHODS = (
     "grad_cam",
     "occlusion",
 )
+ATTRIBUTIONS = ("gradient_times_input", "integrated_gradients", "expected_gradients", "occlusion",
+                "grad_cam", "lime")  # fmt: skip
+"""Methods whose maps are shares of the score, so that a sign says for or against the class; the
+others say how much depends on a pixel."""
 EXTRA = ("lime",)  # slow, and not everybody has the library
 EDGES = "edges"  # the control: a map that no network made
 BATCH = 25
@@ -45,7 +49,7 @@ class Options:
       sigma: of the noise.
       steps: of integrated gradients.
       layer: of Grad-CAM; None is the last that has positions.
-      loss: differentiate the loss at the label instead of its class score.
+      loss: differentiate the loss at the label, negated, instead of its class score.
       baselines: training images.
     """
 
@@ -65,15 +69,15 @@ def cam_layer(network: Network, given: str | None = None) -> str:
     """
     model, shape = network.spec.build(), network.spec.input_shape
     known = models.layer_names(model, shape)
-    if given is not None:
-        if given not in known:
-            raise ValueError(f"flag --layer={given}: must be one of {', '.join(known)}")
-        return given
+    if given is not None and given not in known:
+        raise ValueError(f"flag --layer={given}: must be one of {', '.join(known)}")
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name in reversed(known):
+    for name in reversed(known) if given is None else [given]:
         found = jax.eval_shape(models.model_fn(model, network.variables, layer=name), image)
         if len(found.shape) == 3:
             return name
+    if given is not None:
+        raise ValueError(f"flag --layer={given}: has no positions, which Grad-CAM needs")
     raise ValueError(f"{network.spec.model} has no layer with positions: Grad-CAM needs one")
 
 
@@ -87,7 +91,8 @@ def subject(name: str, network: Network, variables: Any, options: Options) -> Mo
 
 def method(name: str, options: Options, size: int) -> Saliency:
     """A method by name, as the experiment uses it on images of a size."""
-    score = advfeat.untargeted() if options.loss else class_score()
+    # Less loss is more of the class: so signs mean the same either way.
+    score = advfeat.targeted() if options.loss else class_score()
     plain = saliency.gradient(score)
     noisy: dict[str, Any] = {"samples": options.samples, "sigma": options.sigma}
     patch = max(2, size // 8)
@@ -147,3 +152,22 @@ def alignments(network: Network, options: Options, images: np.ndarray, labels: n
         return saliency.alignment(centred, g - jnp.mean(g)) / jnp.linalg.norm(centred.ravel())
 
     return np.asarray(jax.vmap(cosine)(jnp.asarray(images), jnp.asarray(found)))
+
+
+def total(values: np.ndarray) -> np.ndarray:
+    """`[N, H, W]`: how much depends on each pixel, absolute values summed over channels."""
+    size = np.abs(np.asarray(values, np.float64))
+    return size.sum(axis=-1) if size.ndim == 4 else size
+
+
+def ranking(name: str, values: np.ndarray) -> np.ndarray:
+    """`[N, H, W]`, the larger, the more a pixel speaks for the class, as far as the method says.
+
+    Args:
+      name: of the method: signs of attributions count, those of gradients do not.
+      values: its maps `[N, H, W, C]` or `[N, H, W]`.
+    """
+    if name not in ATTRIBUTIONS:
+        return total(values)
+    array = np.asarray(values, np.float64)
+    return array.sum(axis=-1) if array.ndim == 4 else array

@@ -19,7 +19,7 @@ _CAPTIONS = {
     "generation": "From a seed, drawn from a Gaussian of the class's training images.",
     "translation": "Every image to the class named on the left, which it is not.",
     "inpainting": "A hole filled; the pixels around it are as they were.",
-    "superresolution": "From an image of a quarter of the side.",
+    "superresolution": "From block means, a quarter of the side where 4 divides it.",
     "sketch": "From the strongest edges of a test image.",
 }
 

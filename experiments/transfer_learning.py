@@ -236,14 +236,17 @@ def _summary(
     for way in WAYS:
         found = {name: np.array(rows) for name, rows in hits[way].items()}
         robust = [name for name in found if name not in ("none", "0")]
-        top = max(robust, key=lambda name: found[name].mean())
+        # Chosen on every other test image and compared on the rest: the best of several looks
+        # better than it is where it was chosen.
+        top = max(robust, key=lambda name: found[name][:, ::2].mean())
         best[way] = float(top)
+        mine, plain = found[top][:, 1::2], found["0"][:, 1::2]
         claims.append(
             measures.claim(
                 f"{way.capitalize()}: the best of the robust sources (eps {top}, chosen on the "
-                "same test images) transfers better than the standard one.",
-                measures.rate(found[top]), measures.rate(found["0"]),
-                paired=measures.difference(found[top], found["0"]),
+                "other half of the test images) transfers better than the standard one.",
+                measures.rate(mine), measures.rate(plain),
+                paired=measures.difference(mine, plain),
             )
         )  # fmt: skip
     return {

@@ -2,10 +2,20 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import roar, sanity, sweeps, transfer_learning
+from experiments import (
+    ground_truth,
+    networks,
+    roar,
+    saliency_checks,
+    saliency_maps,
+    sanity,
+    sweeps,
+    transfer_learning,
+)
 
 FEW = ("gradient", "smoothgrad_squared")
 
@@ -48,9 +58,19 @@ def test_remove_and_retrain(removal):
     assert {f.stem for f in (path / "figures").glob("*.png")} == {"roar", "removed"}
 
 
-def test_the_same_command_trains_nothing_again(removal, capsys):
+def forbid_training(monkeypatch):
+    def never(*args):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(networks, "_fit", never)
+
+
+def test_a_run_without_its_summary_trains_nothing_again(removal, monkeypatch):
     path, summary = removal
-    assert roar.run(roar.Config(**common(path))) == summary
+    (path / "summary.json").unlink()
+    forbid_training(monkeypatch)
+    again = roar.run(roar.Config(**common(path)))
+    assert again["accuracy"] == summary["accuracy"]
 
 
 def test_permuted_labels(tmp_path):
@@ -84,6 +104,7 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
         for name in FEW:
             np.testing.assert_allclose(found[measure]["again"][name], np.ones((2, 5)), atol=1e-6)
             assert np.all(found[measure]["permuted"][name] < 0.9)
+            assert np.all(found[measure]["unrelated"][name] < 0.9)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +115,7 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
         (roar, {"methods": ("gradient", "gradient")}, "names one twice"),
         (sanity, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
         (sanity, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
+        (sanity, {"layer": "logits", "methods": ("grad_cam",)}, "--layer=logits: has no positions"),
     ],
 )
 def test_bad_input(which, options, words, tmp_path):
@@ -124,9 +146,10 @@ def test_transfer_between_halves_of_the_classes(transferred):
     assert (path / "figures" / "transfer.png").exists()
 
 
-def test_transfer_again_trains_nothing(transferred):
+def test_transfer_again_trains_nothing(transferred, monkeypatch):
     path, summary, options = transferred
     (path / "summary.json").unlink()
+    forbid_training(monkeypatch)
     again = transfer_learning.run(transfer_learning.Config(**options))
     assert again["target_accuracy"] == summary["target_accuracy"]
 
@@ -141,8 +164,6 @@ def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
 
     digits = data.load("digits")
     spec = NetworkSpec(model="linear", class_names=digits.class_names, input_shape=(8, 8, 1))
-    import jax
-
     network = Network(spec, models.init(jax.random.key(0), spec.build(), (8, 8, 1)), {})
     shots = data.subset(digits.train, 200, seed=0)
     test = sweeps.Points(data.unit(digits.test.image), digits.test.label)
@@ -183,3 +204,66 @@ def test_bad_input_of_transfer(options, words, tmp_path):
             transfer_learning.Config(workdir=str(tmp_path / "run"), dry_run=True, **options)
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def grounded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ground") / "run"
+    options = {"workdir": str(path), "dry_run": True, "methods": ("gradient",), "width": 4}
+    return path, ground_truth.run(ground_truth.Config(**options))
+
+
+def test_ground_truth(grounded):
+    path, summary = grounded
+    assert set(summary["networks"]) == set(ground_truth.NETWORKS)
+    for part in summary["networks"].values():
+        assert set(part["uses"]) == {"shape", "texture", "mark"}
+        assert set(part["pointing"]) == {"gradient", "edges"}
+        assert part["picture"]["mark_area"] == pytest.approx(9 / 1024)
+    # the control of a claim is what no network made
+    control = summary["networks"]["shape"]["pointing"]["edges"]["shape"]
+    assert summary["claims"][0]["control"] == control
+    drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
+    assert {"pictures", "counterfactuals", "maps_robust_with_marks"} <= drawn
+
+
+def test_shares_and_cosines_by_hand():
+    delta = np.zeros((1, 4, 4, 3))
+    delta[0, 0, 0] = 1.0
+    delta[0, 3, 3] = 2.0
+    region = np.zeros((1, 4, 4), bool)
+    region[0, 3, 3] = True
+    np.testing.assert_allclose(ground_truth._share(delta, region), [4 / 5])
+    np.testing.assert_allclose(ground_truth.cosines(delta, 3 * delta), [1.0])
+    np.testing.assert_allclose(ground_truth.cosines(delta, 0 * delta), [0.0])
+
+
+def test_areas_of_a_network_that_counts_one_pixel():
+    """Its own pixel ranked first is lost at once; ranked last, at the end."""
+    images = np.full((2, 8, 8, 1), 0.5, np.float32)
+    images[:, 3, 3] = 1.0
+    right = np.zeros((2, 8, 8), np.float32)
+    right[:, 3, 3] = 1.0
+
+    def fn(x):
+        return jax.numpy.stack([50.0 * (x[3, 3, 0] - 0.75), jax.numpy.zeros(())])
+
+    found = saliency_checks.areas(
+        {"right": right, "wrong": 1 - right}, fn, images, np.zeros(2, int)
+    )
+    assert found["right"][0].max() < 0.06
+    assert found["wrong"][0].min() > 0.94
+    assert found["right"][1].min() > 0.94  # a blurred pixel is below 0.75
+
+
+def test_signs_count_for_attributions_only():
+    values = np.array([[[[-3.0], [1.0]]]])
+    assert saliency_maps.ranking("integrated_gradients", values).tolist() == [[[-3.0, 1.0]]]
+    assert saliency_maps.ranking("gradient", values).tolist() == [[[3.0, 1.0]]]
+
+
+def test_the_cascade_draws_statistics_anew_too():
+    variables = {"params": {"a": {"w": 1}, "b": {"w": 2}}, "batch_stats": {"a": {"m": 3}}}
+    modules = saliency_checks._by_module(variables)
+    assert modules["a"] == {"params": {"w": 1}, "batch_stats": {"m": 3}}
+    assert saliency_checks._by_collection(modules) == variables

@@ -32,10 +32,16 @@ def test_features_have_the_strengths_that_were_asked_for():
     textures = np.asarray(world.textures)[labels]
     wanted = 0.4 + 0.02 * textures
     np.testing.assert_allclose(found.image[background], wanted[background], atol=1e-6)
-    np.testing.assert_allclose(found.image[found.mark], 0.9, atol=1e-6)
+    np.testing.assert_allclose(found.image[found.mark], wanted[found.mark] + 0.5, atol=1e-6)
     inside = (found.image - wanted)[found.shape]
     assert (inside > 0.6 * 0.3 - 1e-6).all()
     assert (inside < 0.3 + 1e-6).all()
+
+
+def test_a_feature_without_strength_is_not_there():
+    plain = drawn(planted(strengths=(0.0, 0.0, 0.0)), 40)[1].image
+    spread = np.abs(plain - 0.4)
+    assert abs(spread[:, :3, :3].mean() - spread[:, 10:20, 10:20].mean()) < 0.003
 
 
 def test_shapes_differ_and_stay_clear_of_marks():

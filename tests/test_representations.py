@@ -182,5 +182,7 @@ def test_enhancing_in_a_network_of_ours():
     )
     with pytest.raises(ValueError, match=r"scale must have shape \(16,\)"):
         counterfactuals.supporting(network, x, 0, 1, jnp.ones(3))
+    with pytest.raises(ValueError, match="features of a layer need a network"):
+        counterfactuals.supporting(lambda x: x, x, 0, 1, scale)
     with pytest.raises(ValueError, match="count must be at most 16"):
         counterfactuals.supporting(network, x, 0, 1, scale, count=17)

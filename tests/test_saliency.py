@@ -401,3 +401,53 @@ def test_rank_correlation_and_edges():
     step = np.zeros((6, 6, 1))
     step[:, 3:] = 1
     assert set(np.flatnonzero(saliency.edges(step).sum((0, 2)))) == {2, 3}
+
+
+def test_smoothgrad_takes_methods_whose_maps_have_no_channels():
+    x, weights = jnp.asarray(RNG.random((4, 4, 3)), jnp.float32), RNG.normal(size=(2, 48))
+    network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.asarray(weights, jnp.float32))
+    inner = saliency.occlusion(size=2, stride=2)
+    for how in ("mean", "squared", "variance"):
+        method = saliency.smoothgrad(inner, samples=5, sigma=0.1, how=how, chunk=2)
+        found = method(KEY, network, x, 0)
+        assert found.shape == (4, 4)
+        maps = []
+        for index in range(5):
+            noise, other = jax.random.split(jax.random.fold_in(KEY, jnp.uint32(index)))
+            noisy = x + 0.1 * jax.random.normal(noise, x.shape)
+            maps.append(inner(other, network, noisy, 0))
+        maps = np.array(maps)
+        wanted = {"mean": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0, ddof=1)}
+        np.testing.assert_allclose(found, wanted[how], rtol=1e-3, atol=1e-5)
+
+
+def test_integrated_gradients_never_look_at_the_baseline():
+    """A norm has no gradient at 0, and quadrature has no node there, whatever the chunks."""
+    found = [
+        saliency.integrated_gradients(
+            class_score(), steps=3, chunk=chunk
+        )(KEY, lambda x: jnp.sqrt(jnp.sum(x**2))[None], jnp.full((1, 2, 1), 0.5), 0)
+        for chunk in (1, 2, 3)
+    ]
+    for values in found:
+        np.testing.assert_allclose(values, found[-1], rtol=1e-5)
+        assert np.isfinite(values).all()
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    x, network = jnp.zeros((4, 4, 3)), lambda x: x.ravel()[:2]
+    with pytest.raises(ValueError, match=r"baselines must be images of shape \(4, 4, 3\)"):
+        saliency.expected_gradients(jnp.zeros((5, 4, 4, 1)))(KEY, network, x, 0)
+    with pytest.raises(ValueError, match=r"attribution must have shape \(4, 4, 3\)"):
+        saliency.infidelity(jnp.zeros((4, 4)), KEY, network, x, 0)
+    with pytest.raises(ValueError, match="sigma must be above 0"):
+        saliency.infidelity(x, KEY, network, x, 0, sigma=0.0)
+    with pytest.raises(ValueError, match="radius must be above 0"):
+        saliency.max_sensitivity(saliency.gradient(), KEY, network, x, 0, radius=-1.0)
+
+
+def test_a_map_of_zeros_has_no_sensitivity():
+    found = saliency.max_sensitivity(
+        saliency.gradient(), KEY, lambda x: x.ravel()[:2] * 0, jnp.zeros((2, 2, 1)), 0
+    )
+    assert np.isnan(found)

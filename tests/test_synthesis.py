@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import models, spaces, synthesis
-from advfeat.scores import direction, diverse, masked, painted, unit
+from advfeat import models, spaces, synthesis, transforms
+from advfeat.scores import direction, diverse, inversion, masked, painted, unit
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -215,3 +215,37 @@ def test_diverse_pictures_differ_more():
         gram /= np.linalg.norm(gram, axis=1, keepdims=True)
         apart[weight] = (gram @ gram.T)[np.triu_indices(3, 1)].mean()
     assert apart[20.0] < apart[0.0] - 0.05
+
+
+def test_several_pictures_in_frequencies_and_through_views():
+    attack = synthesis.maximise(
+        eps=1.0, steps=4, step_size=0.2, space=spaces.fourier(), transform=transforms.looks(),
+        objective=diverse(unit(), weight=0.5),
+    )  # fmt: skip
+    start = jnp.full((2, 4, 4, 3), 0.5)
+    best = attack(KEY, linear, start, jnp.array(1)).best
+    assert best.x.shape == (2, 4, 4, 3)
+    assert float(jax.vmap(linear)(best.x)[:, 1].mean()) > float(linear(start[0])[1])
+
+
+@pytest.mark.parametrize("objective", [masked(), painted()])
+def test_masks_and_images_of_another_shape_are_refused(objective):
+    x = jnp.asarray(X)
+    with pytest.raises(ValueError, match=r"mask must have shape \(4, 4\), got \(4, 4, 1\)"):
+        objective(linear, x, (jnp.array(0), x, jnp.zeros((4, 4, 1))), KEY)
+    with pytest.raises(ValueError, match=r"image must have shape \(4, 4, 3\)"):
+        objective(linear, x, (jnp.array(0), x[:, :, :1], jnp.zeros((4, 4))), KEY)
+
+
+def test_a_representation_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"the aim must have the activations' shape \(5,\)"):
+        inversion()(linear, jnp.asarray(X), jnp.zeros((1, 5)), KEY)
+
+
+def test_a_unit_that_does_not_exist_is_refused():
+    images = np.stack([X, X])
+    for layer in (linear, lambda x: x):
+        with pytest.raises(ValueError, match="labels must"):
+            advfeat.attack_dataset(
+                synthesis.maximise(steps=2), KEY, layer, images, np.array([0, 99])
+            )

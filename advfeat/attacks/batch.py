@@ -110,8 +110,9 @@ def check_batch(
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
     logits = output_of(model_fn, images.shape[1:])
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim == 1:
-        check_labels(labels, num_classes=logits.shape[0])
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim in (1, 3):
+        # Classes, or units and channels of a layer: what is out of range would be clamped.
+        check_labels(labels, num_classes=logits.shape[-1])
     return images, labels, ids.astype(np.int32)
 
 

@@ -90,6 +90,10 @@ def infidelity(
       1 nothing.
     """
     check_positive(samples, name="samples")
+    if not sigma > 0:
+        raise ValueError(f"sigma must be above 0, got {sigma!r}")
+    if attribution.shape != x.shape:
+        raise ValueError(f"attribution must have shape {x.shape}, got {attribution.shape}")
     here = model_fn(x)[y]
 
     def at(index: Array) -> tuple[Array, Array]:
@@ -123,9 +127,12 @@ def max_sensitivity(
       samples: draws, of which the worst counts.
 
     Returns:
-      `[]`, the largest `|map(x + noise) - map(x)| / |map(x)|`.
+      `[]`, the largest `|map(x + noise) - map(x)| / |map(x)|`; NaN for a map of zeros, which has
+      no length to compare with.
     """
     check_positive(samples, name="samples")
+    if not radius > 0:
+        raise ValueError(f"radius must be above 0, got {radius!r}")
     key_method, key_noise = jax.random.split(key)
     here = method(key_method, model_fn, x, y)
 
@@ -135,4 +142,5 @@ def max_sensitivity(
         return jnp.sqrt(jnp.sum((method(key_method, model_fn, x + noise, y) - here) ** 2))
 
     moved = jax.lax.map(at, jnp.arange(samples, dtype=jnp.uint32))
-    return jnp.max(moved) / jnp.maximum(jnp.sqrt(jnp.sum(here**2)), 1e-30)
+    length = jnp.sqrt(jnp.sum(here**2))
+    return jnp.where(length > 0, jnp.max(moved) / jnp.where(length > 0, length, 1.0), jnp.nan)

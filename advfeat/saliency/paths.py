@@ -41,8 +41,9 @@ class IntegratedGradients:
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         padding = -self.steps % self.chunk
-        # A weight of 0 counts nothing, whatever the gradient there.
-        shares = np.pad((nodes + 1) / 2, (0, padding)).reshape(-1, self.chunk)
+        # Padded by the last node, which is inside the line: at its ends there may be no gradient,
+        # and 0 times NaN is NaN.
+        shares = np.pad((nodes + 1) / 2, (0, padding), mode="edge").reshape(-1, self.chunk)
         parts = np.pad(weights / 2, (0, padding)).reshape(-1, self.chunk)
 
         def at(share: Array) -> Array:
@@ -77,6 +78,10 @@ class ExpectedGradients:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """The attribution of ONE example."""
+        if self.baselines.shape[1:] != x.shape:
+            raise ValueError(
+                f"baselines must be images of shape {x.shape}, got {self.baselines.shape[1:]}"
+            )
 
         def at(index: Array) -> Array:
             key_row, key_share = jax.random.split(jax.random.fold_in(key, index))

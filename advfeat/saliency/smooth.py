@@ -49,12 +49,14 @@ class Smooth:
             return self.method(key_method, model_fn, x + noise, y)
 
         # Variances from sums of squares lose their digits; shifted by a first map they keep them.
-        centre = at(jnp.uint32(0)) if self.how == "variance" else jnp.zeros_like(x)
+        shape = jax.eval_shape(at, jnp.uint32(0)).shape  # of a map: not always that of the image
+        plain = jnp.zeros_like(x, shape=shape)
+        centre = at(jnp.uint32(0)) if self.how == "variance" else plain
 
         def add(sums: tuple[Array, Array], first: Array) -> tuple[tuple[Array, Array], None]:
             index = first + jnp.arange(self.chunk, dtype=jnp.uint32)
             maps = jax.vmap(at)(index) - centre[None]
-            counts = (index < self.samples).reshape(-1, *[1] * x.ndim)
+            counts = (index < self.samples).reshape(-1, *[1] * len(shape))
             maps = jnp.where(counts, maps, 0.0)
             return (sums[0] + jnp.sum(maps, 0), sums[1] + jnp.sum(maps**2, 0)), None
 
