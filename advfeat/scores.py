@@ -234,6 +234,8 @@ def departure() -> Departure:
 def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
     """Several images of one unit that differ from each other; start them as `[n, H, W, C]`.
 
+    The network must be a pytree over its weights, as `models.model_fn` makes it.
+
     >>> two = diverse(unit(), weight=2.0)
     >>> x = jnp.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]]])  # of unit 0, and of unit 1
     >>> float(two(lambda image: image, x, 0, jax.random.key(0))[0])

@@ -417,7 +417,9 @@ def test_smoothgrad_takes_methods_whose_maps_have_no_channels():
             noisy = x + 0.1 * jax.random.normal(noise, x.shape)
             maps.append(inner(other, network, noisy, 0))
         maps = np.array(maps)
-        wanted = {"mean": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0, ddof=1)}
+        wanted = {
+            "mean": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0, ddof=1),
+        }  # fmt: skip
         np.testing.assert_allclose(found, wanted[how], rtol=1e-3, atol=1e-5)
 
 

@@ -223,7 +223,8 @@ def test_several_pictures_in_frequencies_and_through_views():
         objective=diverse(unit(), weight=0.5),
     )  # fmt: skip
     start = jnp.full((2, 4, 4, 3), 0.5)
-    best = attack(KEY, linear, start, jnp.array(1)).best
+    network = jax.tree_util.Partial(lambda weights, x: weights @ x.ravel(), jnp.asarray(WEIGHTS))
+    best = attack(KEY, network, start, jnp.array(1)).best
     assert best.x.shape == (2, 4, 4, 3)
     assert float(jax.vmap(linear)(best.x)[:, 1].mean()) > float(linear(start[0])[1])
 
