@@ -17,9 +17,9 @@ class MapConfig(BaseConfig):
 
     methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
-    samples: int = flag(50, "Noisy copies (SmoothGrad and its kind).", kind="count")
+    samples: int = flag(25, "Noisy copies (SmoothGrad and its kind).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
-    steps: int = flag(32, "Gradients on the way of integrated gradients.", kind="count")
+    steps: int = flag(20, "Gradients on the way of integrated gradients.", kind="count")
     layer: str | None = flag(None, "Layer of Grad-CAM. Default: the last with positions.")
 
     def validate(self) -> None:

@@ -33,7 +33,7 @@ MAP_DISPLAYS = tuple(name for name in DISPLAYS if name != "as_is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(MapConfig, PairConfig):
+class Config(PairConfig, MapConfig):
     """The flags of this experiment."""
 
     others: tuple[str, ...] = flag(
@@ -42,8 +42,8 @@ class Config(MapConfig, PairConfig):
     )
     display: str = flag("three_sigma", "How maps are shown.", choices=MAP_DISPLAYS)
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(60, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(8, "Images of the sanity checks.", kind="count")
+    measured: int = flag(40, "Images of the numbers.", kind="count")
+    sanity_images: int = flag(4, "Images of the sanity checks.", kind="count")
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
         super().validate()

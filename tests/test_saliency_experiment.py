@@ -192,3 +192,9 @@ def test_numpy_predict_is_the_softmax_and_tolerates_rounding():
     assert np.isfinite(predict_fn(over)).all()
     with pytest.raises(ValueError, match="images must"):
         predict_fn(255 * images)
+
+
+def test_the_default_is_cifar10_in_colour():
+    config = experiment.Config(workdir="runs/a")
+    assert config.dataset == "cifar10"
+    assert config.standard == "zoo:cifar10_standard"
