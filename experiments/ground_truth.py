@@ -57,7 +57,7 @@ class Config(MapConfig):
     width: int = flag(16, "Its width.", kind="count")
     epochs: int = flag(4, "Passes over the 4,000 training images.", kind="count")
     eps: float = flag(8 / 255, "L-infinity eps of the robust network's training.", kind="eps")
-    measured: int = flag(40, "Images that are scored.", kind="count")
+    measured: int = flag(32, "Images that are scored.", kind="count")
     sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
 
 
@@ -185,7 +185,7 @@ def target_of(plan: Plan) -> np.ndarray:
 
 
 def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes:
-    steps = 3 if config.dry_run else 60
+    steps = 3 if config.dry_run else 40
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)

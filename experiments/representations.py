@@ -50,7 +50,7 @@ class Config(PairConfig):
     measured: int = flag(100, "Images of the other numbers.", kind="count")
     searched: int = flag(2000, "Test images searched for those that activate a unit.",
                          kind="count")  # fmt: skip
-    steps: int = flag(400, "Steps of an inversion; other pictures take half of them.", kind="count")
+    steps: int = flag(300, "Steps of an inversion; other pictures take half of them.", kind="count")
     step_size: float = flag(0.1, "Their L2 length.", kind="positive")
     eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
 

@@ -41,7 +41,7 @@ class Config(PairConfig):
         "representation of the last. `none` is none.",
     )
     tasks: tuple[str, ...] = flag(tasks.TASKS, "Which tasks.", choices=tasks.TASKS)
-    measured: int = flag(200, "Images of every task.", kind="count")
+    measured: int = flag(120, "Images of every task.", kind="count")
     shown: int = flag(10, "Images in the pictures.", kind="count")
     steps: int = flag(60, "Steps of every ascent.", kind="count")
     strength: float = flag(1.0, "Factor on the eps of every task.", kind="positive")
