@@ -29,7 +29,6 @@ from experiments.map_flags import MapConfig, options_of
 from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
 from experiments.saliency_maps import EDGES, EXTRA, Options, total
 
-MAP_DISPLAYS = tuple(name for name in DISPLAYS if name != "as_is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Config(PairConfig, MapConfig):
         ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
         "Further networks whose maps stand beside: another architecture. `none` is none.",
     )
-    display: str = flag("three_sigma", "How maps are shown.", choices=MAP_DISPLAYS)
+    display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
     shown: int = flag(6, "Images in the pictures.", kind="count")
     measured: int = flag(40, "Images of the numbers.", kind="count")
     sanity_images: int = flag(5, "Images of the sanity checks.", kind="count")

@@ -213,6 +213,7 @@ def grounded(tmp_path_factory):
     return path, ground_truth.run(ground_truth.Config(**options))
 
 
+@pytest.mark.slow
 def test_ground_truth(grounded):
     path, summary = grounded
     assert set(summary["networks"]) == set(ground_truth.NETWORKS)

@@ -28,6 +28,7 @@ def looked_into(given, tmp_path_factory):
     return path, representations.run(representations.Config(**common(path, given)))
 
 
+@pytest.mark.slow
 def test_representations(looked_into):
     path, summary = looked_into
     assert json.loads((path / "summary.json").read_text()) == summary

@@ -22,6 +22,7 @@ from experiments import runner, saliency_maps
 from experiments import saliency as experiment
 
 KEY = jax.random.key(0)
+FEW = ("gradient", "smoothgrad", "grad_cam", "occlusion")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def config(path, given, **options):
 @pytest.fixture(scope="module")
 def finished(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    return path, experiment.run(config(path, given))
+    return path, experiment.run(config(path, given, methods=FEW))
 
 
 def test_every_method_of_both_networks_is_measured(finished):
@@ -49,7 +50,7 @@ def test_every_method_of_both_networks_is_measured(finished):
     (other,) = set(summary["networks"]) - {"standard", "robust"}
     assert other.endswith("other")
     for part in summary["networks"].values():
-        assert set(part["methods"]) == {*saliency_maps.METHODS, saliency_maps.EDGES}
+        assert set(part["methods"]) == {*FEW, saliency_maps.EDGES}
         for name, values in part["methods"].items():
             assert -1 <= values["like_gradient"]["mean"] <= 1
             assert 0 <= values["deletion"]["mean"] <= 1, name
@@ -75,6 +76,12 @@ def test_every_method_of_both_networks_is_measured(finished):
             assert maps["grad_cam"].shape == (8, 8, 8)
 
 
+@pytest.mark.slow
+def test_all_methods(given, tmp_path):
+    summary = experiment.run(config(tmp_path / "run", given))
+    assert set(summary["networks"]["robust"]["methods"]) == {*saliency_maps.METHODS, "edges"}
+
+
 def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
@@ -90,7 +97,7 @@ def test_report_and_figures_are_there(finished):
 
 def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
     path, summary = finished
-    assert experiment.run(config(path, given)) == summary
+    assert experiment.run(config(path, given, methods=FEW)) == summary
     assert "finished" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ def three_sigma(values: Any) -> np.ndarray:
         ``[H, W, C]`` in [0, 1]; grey where a channel is constant.
 
     Example:
-        >>> three_sigma(np.zeros((2, 2, 3))).max()
+        >>> float(three_sigma(np.zeros((2, 2, 3))).max())
         0.5
     """
     array = _map(values)
@@ -61,16 +61,17 @@ def signed(values: Any) -> np.ndarray:
 
 
 def as_is(values: Any) -> np.ndarray:
-    """``[H, W, C]``: what is an image already, in [0, 1]."""
-    return as_image(values)
+    """``[H, W, C]``: what is an image already, in [0, 1] (``[H, W]`` is grey)."""
+    array = np.asarray(values)
+    return as_image(array[..., None] if array.ndim == 2 else array)
 
 
 DISPLAYS: dict[str, Callable[[Any], np.ndarray]] = {
     "three_sigma": three_sigma,
     "heat": heat,
     "signed": signed,
-    "as_is": as_is,
 }
+_SHOWN = {**DISPLAYS, "as_is": as_is}
 
 
 def map_grid(
@@ -87,7 +88,7 @@ def map_grid(
     Args:
         images: ``[N]`` of ``[H, W, C]``, uint8 or in [0, 1].
         maps: Method name to ``[N]`` maps ``[H, W, C]`` or ``[H, W]``.
-        display: One of `DISPLAYS`, for all of them.
+        display: One of `DISPLAYS`, for all of them, or "as_is" where they are images.
         labels: ``[N]``, beside the images.
         title: Above the grid.
         first: Above the column of the images.
@@ -98,8 +99,8 @@ def map_grid(
     Raises:
         ValueError: An unknown display, no image, or another number of maps.
     """
-    if display not in DISPLAYS:
-        raise ValueError(f"display: must be one of {', '.join(DISPLAYS)}, not {display!r}")
+    if display not in _SHOWN:
+        raise ValueError(f"display: must be one of {', '.join(_SHOWN)}, not {display!r}")
     count = len(images)
     if count == 0 or not maps:
         raise ValueError("images, maps: must be at least one each")
@@ -114,7 +115,7 @@ def map_grid(
         if labels is not None:
             grid[row][0].set_ylabel(labels[row], fontsize=style.SMALL, color=style.INK)
         for column, name in enumerate(maps, start=1):
-            show(grid[row][column], DISPLAYS[display](maps[name][row]))
+            show(grid[row][column], _SHOWN[display](maps[name][row]))
     for axes, name in zip(grid[0], columns, strict=True):
         words = textwrap.fill(name.replace("_", " "), 15, break_long_words=False)
         axes.set_title(words, fontsize=style.SMALL, color=style.INK, pad=4)
