@@ -55,9 +55,9 @@ class Config(MapConfig):
     dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
     model: str = flag("cnn", "Architecture.")
     width: int = flag(16, "Its width.", kind="count")
-    epochs: int = flag(4, "Passes over the 4,000 training images.", kind="count")
+    epochs: int = flag(6, "Passes over the 4,000 training images.", kind="count")
     eps: float = flag(8 / 255, "L-infinity eps of the robust network's training.", kind="eps")
-    measured: int = flag(32, "Images that are scored.", kind="count")
+    measured: int = flag(24, "Images that are scored.", kind="count")
     sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
 
 

@@ -30,7 +30,6 @@ from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
 from experiments.saliency_maps import EDGES, EXTRA, Options, total
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(PairConfig, MapConfig):
     """The flags of this experiment."""
