@@ -10,6 +10,8 @@ fine-tuned. Controls: representations of networks that were never trained, and t
 scratch. Source and target of one name are two halves of its classes; images of another size are
 resized to the source's. The claim is that a network of some eps above 0 transfers best (Salman et
 al. 2020, https://arxiv.org/abs/2007.08489), and that the best eps is not the same everywhere.
+
+Two CPU cores: a minute for the default. Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations
