@@ -342,7 +342,7 @@ def chains():
     rng = random.Random(0)
     yield "operations", [{"nth": rng.randint(1, 60)} for _ in range(8)]
     yield "later", [{"nth": rng.randint(40, 140)} for _ in range(6)]
-    yield "delays", [{"delay": rng.uniform(1, 15)} for _ in range(6)]
+    yield "delays", [{"delay": rng.uniform(0.3, 3)} for _ in range(6)]
     yield "moments", [
         {"event": "os.rename", "path": "checkpoints/model"},
         {"event": "os.rmdir", "path": "checkpoints/model", "nth": 3},
@@ -358,14 +358,14 @@ def chains():
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment_changes_nothing(tmp_path):
-    cache, whole, kills = tmp_path / "cache", tmp_path / "whole", 0
+    cache, whole = tmp_path / "cache", tmp_path / "whole"
     assert chain(whole, [], cache) == [0]
     for name, wanted in chains():
         path = tmp_path / name
         *ends, last = chain(path, wanted, cache)
         assert last == 0, pathlib.Path(f"{path}.log").read_text()
         assert set(ends) <= {-signal.SIGKILL, 0}
-        kills += ends.count(-signal.SIGKILL)
+        # A quick machine ends the run before the last of them: those kills never come.
+        assert ends.count(-signal.SIGKILL) >= 3, (name, ends)
         same_end(path, whole)
         assert not list((path / "checkpoints").iterdir())
-    assert kills >= 20
