@@ -40,7 +40,7 @@ class Config(PairConfig, MapConfig):
     )
     display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(40, "Images of the numbers.", kind="count")
+    measured: int = flag(25, "Images of the numbers.", kind="count")
     sanity_images: int = flag(5, "Images of the sanity checks.", kind="count")
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
