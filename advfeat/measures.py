@@ -173,6 +173,18 @@ def computed(
     return {"mean": value, "low": low, "high": high, "n": points, "seeds": seeds}
 
 
+def mean(values: Any) -> dict[str, Any]:
+    """A mean with its interval, of values that are no rates.
+
+    Args:
+      values: `[N]` or `[seeds, N]`.
+
+    >>> mean([1.0, 3.0])["mean"]
+    2.0
+    """
+    return computed(lambda array: float(array.mean()), np.atleast_2d(np.asarray(values)))
+
+
 def claim(
     text: str,
     effect: dict[str, Any],

@@ -58,6 +58,20 @@ def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
     return jnp.where(jnp.isnan(far).any(), jnp.nan, jnp.mean(right))
 
 
+def unit_values(layer_fn: ModelFn, images: np.ndarray) -> np.ndarray:
+    """`[N, D]`, the activation of each unit, or the mean of each channel, for each image.
+
+    Args:
+      layer_fn: ONE image -> activations `[D]` or `[h, w, D]`.
+      images: `[N, H, W, C]` in [0, 1].
+
+    Raises:
+      ValueError: for bad images.
+    """
+    found = predict(layer_fn, images)
+    return found.reshape(len(found), -1, found.shape[-1]).mean(axis=1)
+
+
 def depart(threat: ThreatModel, *, steps: int = 20) -> GradientAttack:
     """An attack on a representation: as far from the clean one, the aim, as the threat allows."""
     return pgd(threat, steps=steps, objective=departure())

@@ -10,7 +10,7 @@ https://arxiv.org/abs/1906.09453.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,12 @@ from advfeat.ascent import by_recency, by_score
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.objectives import targeted, transformed
-from advfeat.scores import Unit, inversion, masked, painted, reach, unit
+from advfeat.scores import inversion, masked, painted, reach, unit
 from advfeat.spaces import Fourier
 from advfeat.steps import StepRule, filtered, steepest
 from advfeat.threat import l2
 from advfeat.transforms import Transform
 from advfeat.types import Array, Key, Objective
-
-PAPER_SIDE = 224  # of the images that the papers' eps and steps are for
 
 
 def _ascent(
@@ -206,17 +204,3 @@ def fit_seeds(images: np.ndarray, labels: np.ndarray, *, num_classes: int, side:
         jnp.asarray(np.array(factors), jnp.float32),
         (side, side, channels),
     )
-
-
-def paper_eps(eps: float, side: int) -> float:
-    """A paper's L2 eps for images of 224 pixels, for another side: as much per pixel.
-
-    >>> paper_eps(40.0, 56)
-    10.0
-    """
-    return eps * side / PAPER_SIDE
-
-
-def activations(fn: Any, images: Array, which: Array) -> Array:
-    """`[N]`, the aim's unit of each image: for the images that activate it most and least."""
-    return jax.vmap(lambda x: Unit()(fn, x, which, jax.random.key(0))[0])(images)

@@ -25,14 +25,15 @@ from advfeat import counterfactuals, data, figures, measures, models, representa
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
+from advfeat.types import Array, Key
 from experiments import runner
 from experiments.config import flag
-from experiments.pairs import PAIR, PairConfig, load_pair
-from experiments.representations_pictures import unit_values
+from experiments.pairs import PAIR, PairConfig, check_layer, load_pair
 
 WAYS = ("top", "random")
+_BATCH = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,11 @@ def prepare(config: Config) -> Plan:
     )
     images, wrong = data.unit(found.image), {}
     for name, network in networks.items():
-        _check_layer(config, network)
+        units = check_layer(config.layer, network)
+        if config.features > units:
+            raise ValueError(
+                f"flag --features={config.features}: the layer {config.layer} has {units} units"
+            )
         right = advfeat.accuracy(network.model_fn(), images, found.label)
         wrong[name] = np.flatnonzero(~right)[: 6 if config.dry_run else config.measured]
         if len(wrong[name]) == 0:
@@ -93,18 +98,6 @@ def prepare(config: Config) -> Plan:
     return Plan(
         dataset=dataset, networks=networks, images=images, labels=found.label, wrong=wrong
     )
-
-
-def _check_layer(config: Config, network: Network) -> None:
-    known = models.layer_names(network.spec.build(), network.spec.input_shape)
-    if config.layer not in known:
-        raise ValueError(f"flag --layer={config.layer}: must be one of {', '.join(known)}")
-    shape = jax.ShapeDtypeStruct(network.spec.input_shape, jnp.float32)
-    units = jax.eval_shape(network.model_fn(config.layer), shape).shape[-1]
-    if config.features > units:
-        raise ValueError(
-            f"flag --features={config.features}: the layer {config.layer} has {units} units"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,29 +134,31 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     # Features that speak for the label are often off: without the remedy nothing pulls on them.
     model = models.pullable(network.spec.build())
     split = models.split_fn(model, network.variables, layer=config.layer)
-    images, labels = jnp.asarray(plan.images[places]), jnp.asarray(plan.labels[places])
-    predicted = jnp.argmax(predict(network.model_fn(), plan.images[places]), axis=1)
-    values = unit_values(network.model_fn(config.layer), plan.images)
+    images, labels = plan.images[places], plan.labels[places]
+    predicted = np.argmax(predict(network.model_fn(), images), axis=1)
+    values = representations.unit_values(network.model_fn(config.layer), plan.images)
     scale = jnp.asarray(np.maximum(values.std(axis=0), 1e-6))
-    top = _supporting(split, images, labels, predicted, scale, config.features)
+    top = advfeat.attack_dataset(
+        _Supporting(scale, config.features), key, split, images, (labels, predicted)
+    )
     random = _drawn(key, scale, len(places), config.features)
     attack = counterfactuals.enhance(
         eps=config.eps, steps=3 if config.dry_run else config.steps, step_size=config.step_size
     )
     units = {"top": np.asarray(top.units), "random": np.asarray(random.units)}
     best = {
-        way: advfeat.attack_batch(
-            attack, key, jnp.arange(len(places)), split, images, (weights, labels)
+        way: advfeat.attack_dataset(
+            attack, key, split, images, (np.asarray(weights), labels), batch_size=_BATCH
         ).best
         for way, weights in (("top", top.weights), ("random", random.weights))
     }
     nearest = advfeat.attack_dataset(
         advfeat.ddn(advfeat.l2(np.inf), steps=3 if config.dry_run else 50,
                     objective=advfeat.targeted()),
-        key, network.model_fn(), plan.images[places], plan.labels[places],
+        key, network.model_fn(), images, labels, batch_size=_BATCH,
     ).best  # fmt: skip
     return Found(
-        predicted=np.asarray(predicted),
+        predicted=predicted,
         units=units,
         gains=np.asarray(top.gains),
         changed={way: np.asarray(found.x) for way, found in best.items()},
@@ -178,19 +173,18 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     )
 
 
-def _supporting(
-    split: Any, images: Any, labels: Any, predicted: Any, scale: Any, count: int
-) -> counterfactuals.Features:
-    @jax.jit
-    def each(split: Any, images: Any, labels: Any, predicted: Any) -> counterfactuals.Features:
-        return jax.vmap(
-            lambda x, label, said: counterfactuals.supporting(
-                split, x, label, said, scale, count=count
-            )
-        )(images, labels, predicted)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Supporting:
+    """`counterfactuals.supporting` as a function of ONE example; its aim: label, prediction."""
 
-    found: counterfactuals.Features = each(split, images, labels, predicted)
-    return found
+    scale: Array
+    count: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, split: Any, x: Array, y: Any) -> counterfactuals.Features:
+        del key
+        label, said = y
+        return counterfactuals.supporting(split, x, label, said, self.scale, count=self.count)
 
 
 def _drawn(key: Any, scale: Any, images: int, count: int) -> counterfactuals.Features:
@@ -253,23 +247,16 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
 
 
 def _mean(values: np.ndarray) -> dict[str, Any] | None:
-    if len(values) == 0:
-        return None
-    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
-
-
-def _number(value: dict[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return measures.mean(values) if len(values) else None
 
 
 def _report(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found], summary: dict[str, Any]
 ) -> None:
     rows = [
-        [f"{name}, {way} {config.features}", part["turned"][way], _number(part["distance"][way]),
-         _number(part["nearest"]), f"{100 * part['off'][way]:.0f} %"]
+        [f"{name}, {way} {config.features}", part["turned"][way],
+         format_number(part["distance"][way]), format_number(part["nearest"]),
+         f"{100 * part['off'][way]:.0f} %"]
         for name, part in summary["networks"].items() for way in WAYS
     ]  # fmt: skip
     write_report(
@@ -279,7 +266,7 @@ def _report(
             f"{name.capitalize()} network: enhancing the top {config.features} features turns "
             f"{100 * part['turned']['top']['mean']:.0f} % of {part['wrong']} wrong predictions "
             f"into the label (as many at random: {100 * part['turned']['random']['mean']:.0f} %), "
-            f"by a change of {_number(part['distance']['top']) or 'no'} in L2."
+            f"by a change of {format_number(part['distance']['top']) or 'no'} in L2."
             for name, part in summary["networks"].items()
         ],
         introduction=(

@@ -36,7 +36,7 @@ from advfeat.training import Fit
 from advfeat.types import ModelFn
 from experiments import ground_truth_report, networks, runner, saliency_maps
 from experiments.config import flag
-from experiments.map_flags import MapConfig, options_of
+from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.networks import spec_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options, total
@@ -83,6 +83,15 @@ class Plan:
     drawings: dict[str, Drawing]
     labels: np.ndarray
 
+    @property
+    def target(self) -> np.ndarray:
+        """`[N]`, the class that a counterfactual is to be of."""
+        return (self.labels + 1) % len(planted.SHAPES)
+
+    def images(self, name: str) -> np.ndarray:
+        """The images that a network is scored on: drawn as those it was trained on."""
+        return np.asarray(self.drawings[NETWORKS[name]].image)
+
 
 def prepare(config: Config) -> Plan:
     """Draws the images and makes the recipes; writes nothing."""
@@ -97,9 +106,7 @@ def prepare(config: Config) -> Plan:
         standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 5,
         how=dataclasses.replace(how, eps_warmup=0.4),
     )  # fmt: skip
-    if "grad_cam" in config.methods:
-        blank = Network(spec, standard.variables(jax.random.key(0)), {})
-        saliency_maps.cam_layer(blank, config.layer)
+    check_recipe(config, standard)
     first = len(sets["planted"].train)
     count = 8 if config.dry_run else config.measured
     rows = slice(first, first + count)
@@ -150,13 +157,8 @@ def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
     }
 
 
-def images_of(plan: Plan, name: str) -> np.ndarray:
-    """The images that a network is scored on: drawn as those it was trained on."""
-    return np.asarray(plan.drawings[NETWORKS[name]].image)
-
-
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
-    images = images_of(plan, name)
+    images = plan.images(name)
     found = saliency_maps.maps(
         config.methods, network, network.variables, plan.options, images, plan.labels,
         seed=config.seed,
@@ -181,11 +183,6 @@ class Changes:
     success: np.ndarray
 
 
-def target_of(plan: Plan) -> np.ndarray:
-    """`[N]`, the class that a counterfactual is to be of."""
-    return (plan.labels + 1) % len(planted.SHAPES)
-
-
 def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes:
     steps = 3 if config.dry_run else 40
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
@@ -197,7 +194,7 @@ def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes
     )  # fmt: skip
     turned = advfeat.attack_dataset(
         advfeat.ddn(advfeat.l2(np.inf), steps=steps, objective=advfeat.targeted()),
-        key, fn, images_of(plan, name), target_of(plan),
+        key, fn, plan.images(name), plan.target,
     )  # fmt: skip
     return Changes(
         np.asarray(picture.best.x), grey, np.asarray(turned.best.x),
@@ -223,7 +220,8 @@ def _summary(
                 measures.claim(
                     f"The network of the {feature}: {method.replace('_', ' ')} points at the "
                     f"{feature} better than the edges of the image do.",
-                    _mean(scores), _mean(edges), paired=measures.difference(scores, edges),
+                    measures.mean(scores), measures.mean(edges),
+                    paired=measures.difference(scores, edges),
                 )
             )  # fmt: skip
     return {
@@ -236,11 +234,11 @@ def _summary(
                 "trained_on": NETWORKS[name],
                 "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
                 "pointing": {
-                    method: {where: _mean(values) for where, values in scores.items()}
+                    method: {where: measures.mean(values) for where, values in scores.items()}
                     for method, scores in pointed[name].items()
                 },
                 "texture": {
-                    method: _mean(values) for method, values in
+                    method: measures.mean(values) for method, values in
                     _textured(plan, name, maps[name]).items()
                 },
                 "picture": _of_pictures(plan, changes[name]),
@@ -296,15 +294,15 @@ def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     delta = change.picture - change.start
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
-        "texture": _mean(cosines(delta, contrast(plan, classes))),
-        "mark": _mean(_share(delta, corners)),
+        "texture": measures.mean(cosines(delta, contrast(plan, classes))),
+        "mark": measures.mean(_share(delta, corners)),
         "mark_area": float(corners.mean()),
     }
 
 
 def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any]:
-    drawing, target = plan.drawings[NETWORKS[name]], target_of(plan)
-    delta = change.image - images_of(plan, name)
+    drawing, target = plan.drawings[NETWORKS[name]], plan.target
+    delta = change.image - plan.images(name)
     corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
     corners = corners | np.asarray(drawing.mark)
     found: dict[str, Any] = {
@@ -317,10 +315,10 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
         return found
     textures = contrast(plan, target) - contrast(plan, plan.labels)
     return found | {
-        "distance": _mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
-        "texture": _mean(cosines(delta, textures)[done]),
-        "mark": _mean(_share(delta, corners)[done]),
-        "shape": _mean(_share(delta, np.asarray(drawing.shape))[done]),
+        "distance": measures.mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
+        "texture": measures.mean(cosines(delta, textures)[done]),
+        "mark": measures.mean(_share(delta, corners)[done]),
+        "shape": measures.mean(_share(delta, np.asarray(drawing.shape))[done]),
     }
 
 
@@ -329,10 +327,6 @@ def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
     square = (delta.astype(np.float64) ** 2).sum(axis=-1)
     total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
     return np.asarray((square * region).sum(axis=(1, 2)) / total)
-
-
-def _mean(values: np.ndarray) -> dict[str, Any]:
-    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
 
 
 def run(config: Config) -> dict[str, Any]:

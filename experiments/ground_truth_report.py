@@ -8,7 +8,7 @@ import numpy as np
 
 from advfeat import figures, planted
 from advfeat.planted import FEATURES
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 
 if TYPE_CHECKING:
@@ -49,12 +49,6 @@ def write(
     )
 
 
-def _number(value: dict[str, Any] | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-
-
 def _uses(summary: dict[str, Any]) -> Table:
     return Table(
         caption="Accuracy where one feature alone tells the class (chance: 25 %)",
@@ -67,13 +61,11 @@ def _uses(summary: dict[str, Any]) -> Table:
 
 
 def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
-    from experiments.ground_truth import images_of
-
     blocks = []
     for name, found in maps.items():
         some = slice(0, min(_SHOWN, len(plan.labels)))
         grid = figures.map_grid(
-            list(images_of(plan, name)[some]),
+            list(plan.images(name)[some]),
             {method: list(values[some]) for method, values in found.items()},
             display="heat",
             labels=[planted.SHAPES[label] for label in plan.labels[some]],
@@ -95,8 +87,8 @@ def _pointing(summary: dict[str, Any]) -> Table:
         for method, scores in part["pointing"].items():
             texture = part["texture"].get(method)
             rows.append(
-                [f"{name}: {method.replace('_', ' ')}", _number(scores["shape"]),
-                 _number(scores["mark"]), None if texture is None else _number(texture)]
+                [f"{name}: {method.replace('_', ' ')}", format_number(scores["shape"]),
+                 format_number(scores["mark"]), None if texture is None else format_number(texture)]
             )  # fmt: skip
     return Table(
         caption="How well a map tells the pixels of the shape and of the mark from the others "
@@ -109,8 +101,6 @@ def _pointing(summary: dict[str, Any]) -> Table:
 def _changed(
     plan: Plan, run: RunDirectory, changes: dict[str, Changes], summary: dict[str, Any]
 ) -> list[Any]:
-    from experiments.ground_truth import images_of, target_of
-
     pictures = figures.image_grid(
         [image for change in changes.values() for image in change.picture],
         [f"{name}: {shape}" for name in changes for shape in planted.SHAPES],
@@ -118,17 +108,17 @@ def _changed(
     )
     some = range(min(_SHOWN, len(plan.labels)))
     turned = figures.map_grid(
-        [images_of(plan, "standard")[index] for index in some],
+        [plan.images("standard")[index] for index in some],
         {name: [change.image[index] for index in some] for name, change in changes.items()
          if name in ("standard", "robust")},
         display="as_is",
-        labels=[f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[target_of(plan)[i]]}"
+        labels=[f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[plan.target[i]]}"
                 for i in some],
     )  # fmt: skip
     rows = [
-        [name, _number(part["picture"]["texture"]), _number(part["picture"]["mark"]),
+        [name, format_number(part["picture"]["texture"]), format_number(part["picture"]["mark"]),
          part["counterfactual"]["success"],
-         *(_number(part["counterfactual"].get(key))
+         *(format_number(part["counterfactual"].get(key))
            for key in ("distance", "texture", "mark", "shape"))]
         for name, part in summary["networks"].items()
     ]  # fmt: skip
@@ -177,7 +167,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told.append(
         "Cosine of a counterfactual's change with the difference of the two textures: "
         + ", ".join(
-            f"{name} {_number(parts[name]['counterfactual'].get('texture'))}"
+            f"{name} {format_number(parts[name]['counterfactual'].get('texture'))}"
             for name in ("texture", "standard", "robust", "robust with marks")
         )
         + "."

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+
 from advfeat import data
+from advfeat.checkpoints import Network
 from experiments import lime_maps
 from experiments.config import Config as BaseConfig
 from experiments.config import flag
-from experiments.saliency_maps import EXTRA, METHODS, Options
+from experiments.recipes import Recipe
+from experiments.saliency_maps import EXTRA, METHODS, Options, cam_layer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,3 +48,13 @@ def options_of(config: MapConfig, train: data.Split) -> Options:
         loss=config.loss,
         baselines=data.unit(some.image),
     )
+
+
+def check_recipe(config: MapConfig, recipe: Recipe) -> None:
+    """Finds out before a network is trained whether Grad-CAM, if asked for, will have its layer.
+
+    Raises:
+      ValueError: as `cam_layer`.
+    """
+    if "grad_cam" in config.methods:
+        cam_layer(Network(recipe.spec, recipe.variables(jax.random.key(0)), {}), config.layer)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from advfeat import data
+import jax
+import jax.numpy as jnp
+
+from advfeat import data, models
 from advfeat.checkpoints import Network, check_fits, load_network
 from experiments.config import Config as BaseConfig
 from experiments.config import flag
@@ -38,6 +41,19 @@ def load_fitting(reference: str, dataset: data.Dataset) -> Network:
 def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
     """Both networks, by name."""
     return {name: load_fitting(getattr(config, name), dataset) for name in PAIR}
+
+
+def check_layer(layer: str, network: Network) -> int:
+    """How many units, or channels, the layer that was asked for has.
+
+    Raises:
+      ValueError: for a layer that the network lacks.
+    """
+    known = models.layer_names(network.spec.build(), network.spec.input_shape)
+    if layer not in known:
+        raise ValueError(f"flag --layer={layer}: must be one of {', '.join(known)}")
+    image = jax.ShapeDtypeStruct(network.spec.input_shape, jnp.float32)
+    return int(jax.eval_shape(network.model_fn(layer), image).shape[-1])
 
 
 def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:

@@ -21,16 +21,17 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+import advfeat
 from advfeat import data, distortions, measures, models, quality, representations
 from advfeat.checkpoints import Network
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, l2
-from advfeat.types import ModelFn, as_model_fn
+from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner
 from experiments.config import flag
-from experiments.pairs import PAIR, PairConfig, load_pair
+from experiments.pairs import PAIR, PairConfig, check_layer, load_pair
 
 PIXELS = "pixels"  # the control: distances of the images themselves
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -105,16 +106,13 @@ def prepare(config: Config) -> Plan:
 
 def _units(config: Config, network: Network, searched: np.ndarray) -> tuple[int, ...]:
     """The units that were asked for, or three of those that vary most."""
-    known = models.layer_names(network.spec.build(), network.spec.input_shape)
-    if config.layer not in known:
-        raise ValueError(f"flag --layer={config.layer}: must be one of {', '.join(known)}")
-    values = pictures.unit_values(network.model_fn(config.layer), searched[:500])
-    count = values.shape[1]
+    count = check_layer(config.layer, network)
     for unit in config.units or ():
         if unit >= count:
             raise ValueError(f"flag --units={unit}: the layer {config.layer} has {count} units")
     if config.units is not None:
         return config.units
+    values = representations.unit_values(network.model_fn(config.layer), searched[:500])
     return tuple(int(unit) for unit in np.argsort(-values.std(axis=0))[:3])
 
 
@@ -145,15 +143,14 @@ def _few(config: Config, images: np.ndarray, count: int) -> np.ndarray:
 def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
     """`[N]`, how often the layer orders a distortion by its strength."""
     graded = distortions.graded(name, images, STRENGTHS, seed=seed)
-    return np.asarray(_ordered(as_model_fn(fn), images, graded))
+    return np.asarray(
+        advfeat.attack_dataset(_ordered, jax.random.key(0), fn, images, graded, batch_size=50)
+    )
 
 
-@jax.jit
-def _ordered(fn: ModelFn, images: jax.Array, graded: jax.Array) -> jax.Array:
-    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return representations.ordered(fn, *pair)
-
-    return jax.lax.map(one, (images, graded), batch_size=10)
+def _ordered(key: Key, fn: ModelFn, x: Array, graded: Array) -> Array:
+    del key
+    return representations.ordered(fn, x, graded)
 
 
 def as_pixels(x: jax.Array) -> jax.Array:
@@ -161,10 +158,16 @@ def as_pixels(x: jax.Array) -> jax.Array:
     return x
 
 
-@jax.jit
-def distances(fn: ModelFn, images: jax.Array, others: jax.Array) -> jax.Array:
+def distances(fn: ModelFn, images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """`[N]`, relative distances in a layer."""
-    return jax.vmap(representations.relative_distance, (None, 0, 0))(fn, images, others)
+    return np.asarray(
+        advfeat.attack_dataset(_distance, jax.random.key(0), fn, images, others, batch_size=50)
+    )
+
+
+def _distance(key: Key, fn: ModelFn, x: Array, other: Array) -> Array:
+    del key
+    return representations.relative_distance(fn, x, other)
 
 
 def _numbers(
@@ -188,7 +191,7 @@ def _numbers(
         "sensitivity": sensitivity,
         "inverted": {
             start: {
-                "distance": np.asarray(distances(as_model_fn(fn), originals, found)),
+                "distance": distances(fn, originals, found),
                 "ssim": np.array([quality.ssim(a, b)
                                   for a, b in zip(found, originals, strict=True)]),
             }
@@ -217,7 +220,7 @@ def _summary(
         measures.claim(
             "An image made from its representation alone is more like the original (SSIM) for the "
             "robust network.",
-            _mean(likeness["robust"]), _mean(likeness["standard"]),
+            measures.mean(likeness["robust"]), measures.mean(likeness["standard"]),
             paired=measures.difference(likeness["robust"], likeness["standard"]),
         ),
     ]  # fmt: skip
@@ -229,8 +232,8 @@ def _summary(
         "eps": config.eps,
         "units": {name: list(units) for name, units in plan.units.items()},
         "ordered": {
-            name: {"all": _mean(means[name]),
-                   **{which: _mean(values) for which, values in found.items()}}
+            name: {"all": measures.mean(means[name]),
+                   **{which: measures.mean(values) for which, values in found.items()}}
             for name, found in orders.items()
         },
         "sensitivity": {
@@ -246,8 +249,8 @@ def _summary(
         "inversion": {
             name: {
                 start: {
-                    "distance": _mean(found["distance"]),
-                    "ssim": _mean(found["ssim"]),
+                    "distance": measures.mean(found["distance"]),
+                    "ssim": measures.mean(found["ssim"]),
                     "metamers": measures.rate(
                         (found["distance"] < NEAR) & (found["ssim"] < UNLIKE)
                     ),
@@ -258,10 +261,6 @@ def _summary(
         },
         "claims": claims,
     }  # fmt: skip
-
-
-def _mean(values: np.ndarray) -> dict[str, Any]:
-    return measures.computed(lambda array: float(array.mean()), np.asarray(values)[None])
 
 
 def run(config: Config) -> dict[str, Any]:

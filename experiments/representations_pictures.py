@@ -11,7 +11,6 @@ import numpy as np
 
 import advfeat
 from advfeat import models, representations, spaces, synthesis, transforms
-from advfeat.batching import padded_rows
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
@@ -46,12 +45,6 @@ class Drawn:
     painted: np.ndarray
 
 
-def unit_values(fn: ModelFn, images: np.ndarray) -> np.ndarray:
-    """`[N, D]`, each unit's activation, or the mean of its channel."""
-    found = predict(fn, images)
-    return found.reshape(len(found), -1, found.shape[-1]).mean(axis=1)
-
-
 def pullable_fn(network: Network, layer: str) -> ModelFn:
     """The network at a layer; units of the representation can be pulled on when they are off."""
     return models.model_fn(models.pullable(network.spec.build()), network.variables, layer=layer)
@@ -64,14 +57,9 @@ def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ascend(attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: Any) -> np.ndarray:
-    key, parts = stream(jax.random.key(config.seed), "pictures"), []
-    for rows, real in padded_rows(len(starts), _BATCH):
-        result = advfeat.attack_batch(
-            attack, key, jnp.asarray(rows), fn, jnp.asarray(starts[rows]),
-            jax.tree.map(lambda aim, r=rows: aim[r], aims),
-        )  # fmt: skip
-        parts.append(np.asarray(result.best.x)[:real])
-    return np.concatenate(parts)
+    key = stream(jax.random.key(config.seed), "pictures")
+    result = advfeat.attack_dataset(attack, key, fn, starts, aims, batch_size=_BATCH)
+    return np.asarray(result.best.x)
 
 
 def _half(plan: Plan) -> int:
@@ -97,7 +85,7 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     """For each unit: the images that activate it most and least, and what it looks for."""
     network = plan.networks[name]
     fn = pullable_fn(network, config.layer)
-    values = unit_values(network.model_fn(config.layer), plan.searched)
+    values = representations.unit_values(network.model_fn(config.layer), plan.searched)
     shape = network.spec.input_shape
     steps = _half(plan)
     plain = synthesis.maximise(steps=steps, step_size=2 * config.step_size)
@@ -167,7 +155,8 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
         network = plan.networks[name]
         fn = pullable_fn(network, config.layer)
         images = plan.images[: config.shown]
-        values = unit_values(network.model_fn(config.layer), plan.searched[:500])
+        fn_there = network.model_fn(config.layer)
+        values = representations.unit_values(fn_there, plan.searched[:500])
         unit = plan.units[name][0]
         aims = jnp.full(len(images), unit)
         # as active as it is for one image in a hundred

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import distortions, figures
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR
@@ -45,10 +45,6 @@ def write(
         record=run.record(),
         cost=run.cost(),
     )
-
-
-def _number(value: dict[str, Any]) -> str:
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
@@ -94,8 +90,8 @@ def _inversion(
         labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
     )  # fmt: skip
     rows = [
-        [f"{name}, {start.replace('_', ' ')}", _number(found["distance"]), _number(found["ssim"]),
-         found["metamers"]]
+        [f"{name}, {start.replace('_', ' ')}", format_number(found["distance"]),
+         format_number(found["ssim"]), found["metamers"]]
         for name, starts in summary["inversion"].items() for start, found in starts.items()
     ]  # fmt: skip
     return [
@@ -174,7 +170,7 @@ def _ordered(summary: dict[str, Any]) -> Table:
         "(chance: 0.5)",
         columns=["distance in", *names],
         rows=[
-            [way, *(_number(found[name]) for name in names)]
+            [way, *(format_number(found[name]) for name in names)]
             for way, found in summary["ordered"].items()
         ],
     )
@@ -203,10 +199,12 @@ def findings(summary: dict[str, Any]) -> list[str]:
     last = {name: list(part.items())[-1] for name, part in summary["sensitivity"].items()}
     return [
         "Of two strengths of a distortion, the stronger is farther away: "
-        + ", ".join(f"{way} {_number(found['all'])}" for way, found in ordered.items())
+        + ", ".join(f"{way} {format_number(found['all'])}" for way, found in ordered.items())
         + ".",
         "Images made from a representation, from noise, are like the original (SSIM): "
-        + ", ".join(f"{name} {_number(inversion[name]['from_noise']['ssim'])}" for name in PAIR)
+        + ", ".join(
+            f"{name} {format_number(inversion[name]['from_noise']['ssim'])}" for name in PAIR
+        )
         + ".",
         "Made from another image, they have its original's representation and look different "
         "(metamers): "
@@ -216,6 +214,6 @@ def findings(summary: dict[str, Any]) -> list[str]:
         )
         + ".",
         f"An attack of L2 {summary['eps']:g} moves the layer {last['standard'][0]!r} "
-        + ", ".join(f"{_number(value)} ({name})" for name, (_, value) in last.items())
+        + ", ".join(f"{format_number(value)} ({name})" for name, (_, value) in last.items())
         + " times as far as another image is.",
     ]

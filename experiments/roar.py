@@ -28,7 +28,7 @@ from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_maps, sweeps
 from experiments.config import flag
-from experiments.map_flags import MapConfig, options_of
+from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options, total
@@ -81,9 +81,7 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
-    if "grad_cam" in config.methods:
-        blank = Network(recipe.spec, recipe.variables(jax.random.key(0)), {})
-        saliency_maps.cam_layer(blank, config.layer)
+    check_recipe(config, recipe)
     count = 50 if config.dry_run else config.eval_examples
     return Plan(
         dataset=dataset,

@@ -229,8 +229,7 @@ def _each(values: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
 
 def _mean(values: np.ndarray) -> dict[str, Any]:
     """A mean over images with its interval; images for which there is no value are left out."""
-    known = np.asarray(values)[~np.isnan(values)]
-    return measures.computed(lambda array: float(array.mean()), known[None])
+    return measures.mean(np.asarray(values)[~np.isnan(values)])
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,10 +13,9 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import models, quality, saliency
-from advfeat.batching import padded_rows
 from advfeat.checkpoints import Network
 from advfeat.figures import magnitude
-from advfeat.types import Array, Key, ModelFn, as_model_fn
+from advfeat.types import Array, Key, ModelFn
 from experiments.saliency_maps import BATCH, Options, maps, method, ranking, subject
 
 RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
@@ -125,30 +122,23 @@ def areas(
     grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     blurred = _blurred(images)
     return {
-        name: in_batches(
-            _areas, fn, images, grey, blurred, ranking(name, values).astype(np.float32), labels
+        name: np.asarray(
+            advfeat.attack_dataset(
+                _areas, jax.random.key(0), fn, images,
+                (grey, blurred, ranking(name, values).astype(np.float32), labels),
+                batch_size=BATCH,
+            )
         ).T
         for name, values in found.items()
-    }
+    }  # fmt: skip
 
 
-@jax.jit
-def _areas(fn: ModelFn, x: Array, flat: Array, soft: Array, ranks: Array, y: Array) -> Array:
-    def one(image: Any, grey: Any, blurred: Any, rank: Any, label: Any) -> Array:
-        gone = saliency.curve(fn, image, grey, rank, label, steps=16)
-        come = saliency.curve(fn, blurred, image, rank, label, steps=16)
-        return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
-
-    return jax.vmap(one)(x, flat, soft, ranks, y)
-
-
-def in_batches(compiled: Callable[..., Any], fn: ModelFn, *arrays: np.ndarray) -> np.ndarray:
-    """A compiled function of a network and arrays of N rows, some rows at a time."""
-    parts = []
-    for rows, real in padded_rows(len(arrays[0]), BATCH):
-        found = compiled(as_model_fn(fn), *(jnp.asarray(array[rows]) for array in arrays))
-        parts.append(np.asarray(found)[:real])
-    return np.concatenate(parts)
+def _areas(key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]) -> Array:
+    del key
+    flat, soft, ranks, label = aim
+    gone = saliency.curve(fn, x, flat, ranks, label, steps=16)
+    come = saliency.curve(fn, soft, x, ranks, label, steps=16)
+    return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
@@ -201,25 +191,27 @@ def infidelities(
     samples: int,
 ) -> dict[str, np.ndarray]:
     """By local method `[N]`: how badly its map foretells what noise does to the logit."""
-
     return {
-        name: in_batches(_infidelity(samples), fn, found[name], images, labels)
+        name: np.asarray(
+            advfeat.attack_dataset(
+                _Infidelity(samples), jax.random.key(0), fn, images, (found[name], labels),
+                batch_size=BATCH,
+            )
+        )
         for name in LOCAL
         if name in found
-    }
+    }  # fmt: skip
 
 
-@functools.cache
-def _infidelity(samples: int) -> Callable[..., Any]:
-    @jax.jit
-    def measure(fn: ModelFn, values: Array, images: Array, labels: Array) -> Array:
-        def one(value: Array, x: Array, y: Array) -> Array:
-            return saliency.infidelity(
-                value, jax.random.key(0), fn, x, y, sigma=0.05, samples=samples
-            )
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Infidelity:
+    """`saliency.infidelity` as a function of ONE example; its aim: map, label."""
 
-        return jax.vmap(one)(values, images, labels)
+    samples: int
 
-    return measure
+    def __call__(self, key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array]) -> Array:
+        values, label = aim
+        return saliency.infidelity(values, key, fn, x, label, sigma=0.05, samples=self.samples)
 
 

@@ -18,6 +18,7 @@ from advfeat.saliency import Saliency
 from advfeat.scores import class_score
 from advfeat.types import ModelFn
 from experiments.lime_maps import lime_maps
+from experiments.pairs import check_layer
 
 METHODS = (
     "gradient",
@@ -68,11 +69,10 @@ def cam_layer(network: Network, given: str | None = None) -> str:
       ValueError: for an unknown layer, or a network none of whose layers has positions.
     """
     model, shape = network.spec.build(), network.spec.input_shape
-    known = models.layer_names(model, shape)
-    if given is not None and given not in known:
-        raise ValueError(f"flag --layer={given}: must be one of {', '.join(known)}")
+    if given is not None:
+        check_layer(given, network)
     image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name in reversed(known) if given is None else [given]:
+    for name in reversed(models.layer_names(model, shape)) if given is None else [given]:
         found = jax.eval_shape(models.model_fn(model, network.variables, layer=name), image)
         if len(found.shape) == 3:
             return name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
@@ -109,20 +109,11 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
             caption="Means with 95 % intervals over images",
             columns=["method", *(columns[key] for key in there)],
             rows=[
-                [_title(method), *(_cell(values.get(key)) for key in there)]
+                [_title(method), *(format_number(values.get(key)) for key in there)]
                 for method, values in part["methods"].items()
             ],
         )
     ]
-
-
-def _cell(value: dict[str, Any] | None) -> str | None:
-    """A number with its interval; these are no rates, so not in per cent."""
-    return None if value is None else _number(value)
-
-
-def _number(value: dict[str, Any]) -> str:
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _sanity(
@@ -194,7 +185,7 @@ def _between(summary: dict[str, Any]) -> Table:
         "belongs to the architecture, and how much to the training",
         columns=["method", *(pair.replace("_", " ") for pair in pairs)],
         rows=[
-            [_title(method), *(_number(values[pair]) for pair in pairs)]
+            [_title(method), *(format_number(values[pair]) for pair in pairs)]
             for method, values in summary["between"].items()
         ],
     )
@@ -206,7 +197,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told = [
         "Cosine of image and gradient (absolute, both without their mean): "
         + ", ".join(
-            f"{name.replace('_', ' ')} network {_number(part['alignment'])}"
+            f"{name.replace('_', ' ')} network {format_number(part['alignment'])}"
             for name, part in parts.items()
         )
         + "."
@@ -216,13 +207,13 @@ def findings(summary: dict[str, Any]) -> list[str]:
         if "smoothgrad" in methods:
             told.append(
                 f"{_title(name)} network: SmoothGrad ranks the pixels like the gradient with "
-                f"a correlation of {_number(methods['smoothgrad']['like_gradient'])}."
+                f"a correlation of {format_number(methods['smoothgrad']['like_gradient'])}."
             )
         best = min((m for m in methods if m != EDGES), key=lambda m: methods[m]["deletion"]["mean"])
         told.append(
             f"{_title(name)} network: the class is lost soonest where {best.replace('_', ' ')} "
-            f"says which pixels go first (area {_number(methods[best]['deletion'])}, edges "
-            f"{_number(methods[EDGES]['deletion'])})."
+            f"says which pixels go first (area {format_number(methods[best]['deletion'])}, edges "
+            f"{format_number(methods[EDGES]['deletion'])})."
         )
         ranks = tests["cascading"]["rank_correlation"]
         stays = [m.replace("_", " ") for m, v in ranks.items() if v[-1]["low"] > _GONE]

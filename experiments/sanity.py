@@ -22,13 +22,19 @@ import numpy as np
 from tqdm import tqdm
 
 from advfeat import accuracy, data, figures, measures, saliency
-from advfeat.checkpoints import Network
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import (
+    Picture,
+    Section,
+    Table,
+    format_number,
+    format_rate,
+    write_report,
+)
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
 from experiments.config import flag
-from experiments.map_flags import MapConfig, options_of
+from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options
@@ -84,9 +90,7 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
-    if "grad_cam" in config.methods:
-        blank = Network(recipe.spec, recipe.variables(jax.random.key(0)), {})
-        saliency_maps.cam_layer(blank, config.layer)
+    check_recipe(config, recipe)
     count = 4 if config.dry_run else max(config.measured, config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(
@@ -175,15 +179,12 @@ def summarise(
 ) -> dict[str, Any]:
     """Means with intervals, and a claim for each method."""
 
-    def mean(values: np.ndarray) -> dict[str, Any]:
-        return measures.computed(lambda array: float(array.mean()), values)
-
     ranks = alike["rank_correlation"]
     claims = [
         measures.claim(
             f"{method.replace('_', ' ').capitalize()} maps of networks that learned other labels "
             "are less alike than those of two networks that learned the same (rank correlation).",
-            mean(ranks["again"][method]), mean(ranks["permuted"][method]),
+            measures.mean(ranks["again"][method]), measures.mean(ranks["permuted"][method]),
             paired=measures.computed(
                 lambda both: float(both[:, 0].mean() - both[:, 1].mean()),
                 np.stack([ranks["again"][method], ranks["permuted"][method]], axis=1),
@@ -202,7 +203,7 @@ def summarise(
         "test_accuracy": {kind: measures.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
             measure: {
-                pair: {method: mean(values) for method, values in methods.items()}
+                pair: {method: measures.mean(values) for method, values in methods.items()}
                 for pair, methods in pairs.items()
             }
             for measure, pairs in alike.items()
@@ -245,9 +246,6 @@ def _report(
             )
         )
 
-    def number(value: dict[str, Any]) -> str:
-        return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-
     blocks.append(
         Table(
             caption="Means with 95 % intervals over images and seeds",
@@ -255,7 +253,7 @@ def _report(
                      "another image", "SSIM, same labels", "permuted labels", "another image"],
             rows=[
                 [method.replace("_", " "),
-                 *(number(summary["likeness"][measure][pair][method])
+                 *(format_number(summary["likeness"][measure][pair][method])
                    for measure in MEASURES for pair in PAIRS)]
                 for method in config.methods
             ],
@@ -283,11 +281,12 @@ def _report(
         run.report,
         title=f"Do maps show what was learned? {config.dataset}",
         findings=[
-            f"Of permuted labels {_percent(summary['learned']['permuted'])} were learned"
+            f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
             + (" (by heart)" if summary["learned"]["permuted"]["mean"] > 0.95 else
                " (too few for this test: train longer)")
-            + f"; those networks are right on {_percent(summary['test_accuracy']['permuted'])} of "
-            f"the test images (true labels: {_percent(summary['test_accuracy']['true'])})."
+            + "; those networks are right on "
+            f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
+            f"(true labels: {format_rate(summary['test_accuracy']['true'])})."
         ],
         introduction=(
             f"{summary['seeds']} networks of each kind, {summary['train_examples']} training "
@@ -299,10 +298,6 @@ def _report(
         record=run.record(),
         cost=run.cost(),
     )
-
-
-def _percent(rate: dict[str, Any]) -> str:
-    return f"{100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.pairs import PAIR
 from experiments.synthesis_tasks import Task
@@ -55,10 +55,6 @@ def write(
         record=run.record(),
         cost=run.cost(),
     )
-
-
-def _number(value: dict[str, Any], digits: int = 2) -> str:
-    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 
 def _attacks(
@@ -114,7 +110,7 @@ def _task(
                 caption="Against the originals, means with 95 % intervals over images",
                 columns=["made by", "PSNR in dB", "SSIM"],
                 rows=[
-                    [name, _number(values["psnr"], 1), _number(values["ssim"])]
+                    [name, format_number(values["psnr"], 1), format_number(values["ssim"])]
                     for name, values in summary["restored"][task.name].items()
                 ],
             )
@@ -129,7 +125,7 @@ def _task(
                 "distance of two pictures",
                 columns=["pictures", "Fréchet distance", "diversity"],
                 rows=[
-                    [name, _number(values["frechet"]), _number(values["diversity"])]
+                    [name, format_number(values["frechet"]), format_number(values["diversity"])]
                     for name, values in spread.items()
                 ],
             )
@@ -170,13 +166,13 @@ def findings(summary: dict[str, Any]) -> list[str]:
             f"standard and of the robust network: {', '.join(parts)}."
         )
     for task, found in summary["restored"].items():
-        parts = [f"{name} {_number(values['psnr'], 1)}" for name, values in found.items()]
+        parts = [f"{name} {format_number(values['psnr'], 1)}" for name, values in found.items()]
         told.append(f"{task.capitalize()}, PSNR in dB: {', '.join(parts)}.")
     if summary["spread"]:
         spread = {k: v for k, v in summary["spread"].items() if k != "judge"}
         told.append(
             "Fréchet distance to real images: "
-            + ", ".join(f"{name} {_number(v['frechet'])}" for name, v in spread.items())
+            + ", ".join(f"{name} {format_number(v['frechet'])}" for name, v in spread.items())
             + "."
         )
     return told

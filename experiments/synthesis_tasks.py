@@ -174,25 +174,15 @@ def draw(task: Task, network: Network, *, steps: int, seed: int) -> np.ndarray:
     """`[N, H, W, C]`: what a network makes of a task's starts."""
     key, size = stream(jax.random.key(seed), task.name), task.step_size * 60 / steps
     aims: Any = task.labels
-    if task.masks is not None:
-        attack = synthesis.inpaint(eps=task.eps, steps=steps, step_size=size, weight=10.0)
-        # The weight is on a mean over all pixels: few of them have to stay, in a small image.
-        aims = (jnp.asarray(task.labels), jnp.asarray(task.starts), jnp.asarray(task.masks))
-        parts = []
-        for first in range(0, len(task.starts), 100):
-            rows = slice(first, first + 100)
-            result = advfeat.attack_batch(
-                attack, key, jnp.arange(len(task.starts))[rows], network.model_fn(),
-                jnp.asarray(task.starts[rows]), jax.tree.map(lambda a, r=rows: a[r], aims),
-            )  # fmt: skip
-            parts.append(np.asarray(result.best.x))
-        found = np.concatenate(parts)
-        return np.where(task.masks[..., None] > 0, found, task.starts)
     attack = synthesis.generate(eps=task.eps, steps=steps, step_size=size)
+    if task.masks is not None:
+        attack = synthesis.inpaint(eps=task.eps, steps=steps, step_size=size)
+        aims = (task.labels, task.starts, task.masks)
     result = advfeat.attack_dataset(
         attack, key, network.model_fn(), task.starts, aims, batch_size=100
     )
-    return np.asarray(result.best.x)
+    found = np.asarray(result.best.x)
+    return found if task.masks is None else np.where(task.masks[..., None] > 0, found, task.starts)
 
 
 def attacked(

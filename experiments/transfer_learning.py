@@ -32,7 +32,7 @@ from advfeat import data, figures, measures
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.threat import threat_model
 from experiments import networks, runner, sweeps
@@ -288,8 +288,8 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         title=f"Do robust representations transfer better? {config.dataset} to {config.target}",
         findings=[
             f"{way.capitalize()}: best at eps {summary['best_eps'][way]:g}, "
-            f"{_percent(found[way][format(summary['best_eps'][way], 'g')])}; standard source "
-            f"{_percent(found[way]['0'])}; without a source {_percent(found[way]['none'])}."
+            f"{format_rate(found[way][format(summary['best_eps'][way], 'g')])}; standard source "
+            f"{format_rate(found[way]['0'])}; without a source {format_rate(found[way]['none'])}."
             for way in WAYS
         ],
         introduction=(
@@ -317,10 +317,6 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         record=run.record(),
         cost=run.cost(),
     )  # fmt: skip
-
-
-def _percent(rate: dict[str, Any]) -> str:
-    return f"{100 * rate['mean']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
 
 
 def run(config: Config) -> dict[str, Any]:

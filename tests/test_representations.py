@@ -186,3 +186,32 @@ def test_enhancing_in_a_network_of_ours():
         counterfactuals.supporting(lambda x: x, x, 0, 1, scale)
     with pytest.raises(ValueError, match="count must be at most 16"):
         counterfactuals.supporting(network, x, 0, 1, scale, count=17)
+
+
+def test_units_of_a_layer_and_channels_by_their_means():
+    units = representations.unit_values(linear, IMAGES)
+    np.testing.assert_allclose(units, IMAGES.reshape(12, -1) @ WEIGHTS.T, rtol=1e-4, atol=1e-4)
+    channels = representations.unit_values(lambda x: 2 * x, IMAGES)
+    np.testing.assert_allclose(channels, 2 * IMAGES.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def _inner(key, model_fn, x, y):
+    del key
+    label, other = y
+    return model_fn(x)[label] + jnp.sum(x * other)
+
+
+@pytest.mark.parametrize("batch_size", [5, 12])
+def test_aims_of_several_arrays_go_batch_by_batch(batch_size):
+    labels, others = np.arange(12) % 6, RNG.normal(size=IMAGES.shape).astype(np.float32)
+    found = advfeat.attack_dataset(
+        _inner, KEY, linear, IMAGES, (labels, others), batch_size=batch_size
+    )
+    expected = (IMAGES.reshape(12, -1) @ WEIGHTS.T)[np.arange(12), labels]
+    expected += (IMAGES * others).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_aims_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"labels must hold 12 entries.*\(11, 3\)"):
+        advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (np.arange(12) % 6, np.ones((11, 3))))

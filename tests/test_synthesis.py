@@ -139,12 +139,6 @@ def test_bad_seeds(options, words):
         synthesis.fit_seeds(images, labels, **given)
 
 
-def test_the_images_that_activate_a_unit_most():
-    images = RNG.random((6, *SHAPE)).astype(np.float32)
-    found = synthesis.activations(linear, jnp.asarray(images), jnp.array(2))
-    np.testing.assert_allclose(found, images.reshape(6, -1) @ WEIGHTS[2], rtol=1e-4, atol=1e-4)
-
-
 def test_adding_a_feature_stops_at_its_level():
     here = float(linear(X)[1])
     attack = synthesis.add_feature(steps=200, step_size=0.02, level=here + 0.5)

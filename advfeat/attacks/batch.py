@@ -51,7 +51,7 @@ def attack_dataset(
     root: Key,
     model_fn: ModelFn,
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: Any,
     *,
     ids: np.ndarray | None = None,
     batch_size: int = 250,
@@ -64,7 +64,8 @@ def attack_dataset(
       root: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
-      labels: `[N]` labels or targets.
+      labels: `[N]` labels or targets, or a tuple of arrays with a leading axis N, where the
+        objective's aim is one.
       ids: `[N]`, by default 0 … N-1.
       batch_size: examples at a time: what bounds the memory on the device.
       advance: called with the number of examples after each batch (a progress bar's `update`).
@@ -83,7 +84,8 @@ def attack_dataset(
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     parts = []
     for rows, real in padded_rows(count, batch_size):
-        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
+        x = jnp.asarray(images[rows], jnp.float32)
+        y = jax.tree.map(lambda leaf, these=rows: jnp.asarray(leaf[these]), labels)
         result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
         parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
         if advance is not None:
@@ -92,25 +94,29 @@ def attack_dataset(
 
 
 def check_batch(
-    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, ids: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    model_fn: ModelFn, images: np.ndarray, labels: Any, ids: np.ndarray | None
+) -> tuple[np.ndarray, Any, np.ndarray]:
     """Images, labels and ids of an attack on a data set, checked and on the host.
 
     Raises:
       ValueError: as `attack_dataset`.
     """
     check_images(images)
-    images, labels = np.asarray(images), np.asarray(labels)
-    count = len(images)
-    if np.shape(labels)[:1] != (count,):
-        raise ValueError(f"labels must hold {count} entries, one per image, got {np.shape(labels)}")
+    images, count = np.asarray(images), len(images)
+    several = isinstance(labels, tuple) and any(np.ndim(leaf) for leaf in labels)
+    labels = jax.tree.map(np.asarray, labels) if several else np.asarray(labels)
+    for leaf in jax.tree.leaves(labels):
+        if leaf.shape[:1] != (count,):
+            raise ValueError(f"labels must hold {count} entries, one per image, got {leaf.shape}")
     ids = np.arange(count) if ids is None else np.asarray(ids)
     if ids.shape != (count,):
         raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
     logits = output_of(model_fn, images.shape[1:])
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and logits.ndim in (1, 3):
+    if several or logits.ndim not in (1, 3):
+        return images, labels, ids.astype(np.int32)
+    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         # Classes, or units and channels of a layer: what is out of range would be clamped.
         check_labels(labels, num_classes=logits.shape[-1])
     return images, labels, ids.astype(np.int32)
