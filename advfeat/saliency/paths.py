@@ -106,7 +106,7 @@ def integrated_gradients(
     *,
     baseline: float | Array = 0.0,
     steps: int = 32,
-    chunk: int = 8,
+    chunk: int = 4,
 ) -> IntegratedGradients:
     """Integrated gradients along the straight line, by Gauss-Legendre quadrature.
 
@@ -141,7 +141,7 @@ def expected_gradients(
     objective: Objective | None = None,
     *,
     samples: int = 100,
-    chunk: int = 10,
+    chunk: int = 4,
 ) -> ExpectedGradients:
     """Expected gradients: integrated gradients whose baseline is a data set.
 
