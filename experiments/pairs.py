@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from advfeat import data, models
+from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network, check_fits, load_network
 from experiments.config import Config as BaseConfig
 from experiments.config import flag
@@ -52,8 +50,7 @@ def check_layer(layer: str, network: Network) -> int:
     known = models.layer_names(network.spec.build(), network.spec.input_shape)
     if layer not in known:
         raise ValueError(f"flag --layer={layer}: must be one of {', '.join(known)}")
-    image = jax.ShapeDtypeStruct(network.spec.input_shape, jnp.float32)
-    return int(jax.eval_shape(network.model_fn(layer), image).shape[-1])
+    return int(output_of(network.model_fn(layer), network.spec.input_shape).shape[-1])
 
 
 def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:

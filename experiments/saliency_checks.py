@@ -16,7 +16,7 @@ from advfeat import models, quality, saliency
 from advfeat.checkpoints import Network
 from advfeat.figures import magnitude
 from advfeat.types import Array, Key, ModelFn
-from experiments.saliency_maps import BATCH, Options, maps, method, ranking, subject
+from experiments.saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, subject
 
 RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
 LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
@@ -169,17 +169,17 @@ def sensitivities(
     samples: int,
 ) -> dict[str, np.ndarray]:
     """By method `[N]`: how far a map moves when the image hardly does."""
-    return {
-        name: np.asarray(
+
+    def measure(name: str) -> np.ndarray:
+        checked = _Sensitivity(method(name, options, images.shape[1]), samples)
+        seen = subject(name, network, network.variables, options)
+        return np.asarray(
             advfeat.attack_dataset(
-                _Sensitivity(method(name, options, images.shape[1]), samples),
-                jax.random.key(0), subject(name, network, network.variables, options),
-                images, labels, batch_size=BATCH,
+                checked, jax.random.key(0), seen, images, labels, batch_size=BATCH
             )
         )
-        for name in names
-        if name != "lime"
-    }  # fmt: skip
+
+    return side_by_side(measure, [name for name in names if name != "lime"])
 
 
 def infidelities(

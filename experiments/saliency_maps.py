@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 
 import advfeat
 from advfeat import models, saliency
+from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network
 from advfeat.keys import stream
 from advfeat.saliency import Saliency
@@ -19,6 +21,8 @@ from advfeat.scores import class_score
 from advfeat.types import ModelFn
 from experiments.lime_maps import lime_maps
 from experiments.pairs import check_layer
+
+T = TypeVar("T")
 
 METHODS = (
     "gradient",
@@ -71,9 +75,8 @@ def cam_layer(network: Network, given: str | None = None) -> str:
     model, shape = network.spec.build(), network.spec.input_shape
     if given is not None:
         check_layer(given, network)
-    image = jax.ShapeDtypeStruct(shape, jnp.float32)
     for name in reversed(models.layer_names(model, shape)) if given is None else [given]:
-        found = jax.eval_shape(models.model_fn(model, network.variables, layer=name), image)
+        found = output_of(models.model_fn(model, network.variables, layer=name), shape)
         if len(found.shape) == 3:
             return name
     if given is not None:
@@ -124,22 +127,30 @@ def maps(
     seed: int,
 ) -> dict[str, np.ndarray]:
     """Every method's maps `[N, H, W, C]` or `[N, H, W]`."""
-    found = {}
-    for name in names:
+
+    def draw(name: str) -> np.ndarray:
         if name == "lime":
             fn = models.model_fn(network.spec.build(), variables)
-            found[name] = lime_maps(fn, images, labels, samples=10 * options.samples, seed=seed)
-            continue
-        made = advfeat.attack_dataset(
-            method(name, options, images.shape[1]),
-            stream(jax.random.key(seed), name),
-            subject(name, network, variables, options),
-            images,
-            labels,
-            batch_size=BATCH,
+            return lime_maps(fn, images, labels, samples=10 * options.samples, seed=seed)
+        return np.asarray(
+            advfeat.attack_dataset(
+                method(name, options, images.shape[1]),
+                stream(jax.random.key(seed), name),
+                subject(name, network, variables, options),
+                images,
+                labels,
+                batch_size=BATCH,
+            )
         )
-        found[name] = np.asarray(made)
-    return found
+
+    return side_by_side(draw, names)
+
+
+def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]:
+    """What a function finds for each name; two at a time, since compiling takes one core only."""
+    names = tuple(names)
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(names, pool.map(work, names), strict=True))
 
 
 def alignments(network: Network, options: Options, images: np.ndarray, labels: np.ndarray) -> Any:

@@ -132,7 +132,8 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
     if not callable(model_fn):
         raise ValueError(f"model_fn must be a function, got {model_fn!r}")
     try:
-        output = jax.eval_shape(model_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
+        image = jax.ShapeDtypeStruct(shape, jnp.float32)
+        output = jax.eval_shape(_apply, as_model_fn(model_fn), image)
     except Exception as error:  # whatever somebody else's code may raise
         line = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
@@ -144,3 +145,8 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
             f"model_fn must return one array of logits [K], got a {type(output).__name__}"
         )
     return output
+
+
+def _apply(model_fn: ModelFn, x: Array) -> Array:
+    # One function, so that JAX remembers what a network it has seen returns.
+    return model_fn(x)
