@@ -70,6 +70,9 @@ def rate(hits: Any, *, level: float = 0.95) -> dict[str, Any]:
 def difference(effect: Any, control: Any, *, level: float = 0.95) -> dict[str, Any]:
     """The difference of two rates measured on the same points, paired point by point.
 
+    Of values that are no rates, take the `mean` of the differences: the points added here are for
+    hits, and make of small differences, however sure, a wide interval.
+
     Two points are added for the interval, one for each side (Bonett and Price, 2012): without them
     it has no width where every point says the same.
 
@@ -179,10 +182,14 @@ def mean(values: Any) -> dict[str, Any]:
     Args:
       values: `[N]` or `[seeds, N]`.
 
+    Returns:
+      As `computed`, and `"unit": "number"`: tables show it as it is, not in per cent.
+
     >>> mean([1.0, 3.0])["mean"]
     2.0
     """
-    return computed(lambda array: float(array.mean()), np.atleast_2d(np.asarray(values)))
+    found = computed(lambda array: float(array.mean()), np.atleast_2d(np.asarray(values)))
+    return {**found, "unit": "number"}
 
 
 def claim(
@@ -195,9 +202,9 @@ def claim(
 
     Args:
       text: the claim, a sentence.
-      effect: a rate.
-      *controls: rates of the same thing without the effect.
-      paired: the `difference` of effect and control where both are of the same points; it decides
+      effect: a rate, or a mean.
+      *controls: the same without the effect.
+      paired: the difference of effect and control where both are of the same points; it decides
         then. Otherwise the two intervals do.
 
     Returns:

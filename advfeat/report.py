@@ -134,15 +134,15 @@ def format_rate(rate: Mapping[str, Any]) -> str:
     return shown if low is None or high is None else f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def format_number(value: Mapping[str, Any] | None, digits: int = 2) -> str | None:
-    r"""A number with its interval, as it is; None where there is none.
+def format_number(value: Mapping[str, Any] | None, digits: int = 2) -> str:
+    r"""A number with its interval, as it is; a dash where there is none.
 
     Example:
         >>> format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
         '0.88 [0.86, 0.89]'
     """
     if value is None:
-        return None
+        return "–"
     shown = [f"{value[key]:.{digits}f}" for key in ("mean", "low", "high")]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
@@ -176,7 +176,7 @@ def format_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return format_rate(value)
+        return format_number(value, 3) if value.get("unit") == "number" else format_rate(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(format_cell(item) for item in value)
     number = float(value)

@@ -266,7 +266,7 @@ def _report(
             f"{name.capitalize()} network: enhancing the top {config.features} features turns "
             f"{100 * part['turned']['top']['mean']:.0f} % of {part['wrong']} wrong predictions "
             f"into the label (as many at random: {100 * part['turned']['random']['mean']:.0f} %), "
-            f"by a change of {format_number(part['distance']['top']) or 'no'} in L2."
+            f"by a change of {format_number(part['distance']['top'])} in L2."
             for name, part in summary["networks"].items()
         ],
         introduction=(

@@ -221,7 +221,7 @@ def _summary(
                     f"The network of the {feature}: {method.replace('_', ' ')} points at the "
                     f"{feature} better than the edges of the image do.",
                     measures.mean(scores), measures.mean(edges),
-                    paired=measures.difference(scores, edges),
+                    paired=measures.mean(scores - edges),
                 )
             )  # fmt: skip
     return {

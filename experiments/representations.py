@@ -214,14 +214,14 @@ def _summary(
         measures.claim(
             "The robust network's representation orders distortions by their strength more often "
             "than the standard one's.",
-            measures.rate(means["robust"]), measures.rate(means["standard"]),
-            paired=measures.difference(means["robust"], means["standard"]),
+            measures.mean(means["robust"]), measures.mean(means["standard"]),
+            paired=measures.mean(means["robust"] - means["standard"]),
         ),
         measures.claim(
             "An image made from its representation alone is more like the original (SSIM) for the "
             "robust network.",
             measures.mean(likeness["robust"]), measures.mean(likeness["standard"]),
-            paired=measures.difference(likeness["robust"], likeness["standard"]),
+            paired=measures.mean(likeness["robust"] - likeness["standard"]),
         ),
     ]  # fmt: skip
     return {

@@ -94,21 +94,22 @@ def prepare(config: Config) -> Plan:
 
 
 def mean_pixel(split: data.Split) -> np.ndarray:
-    """`[C]` uint8."""
-    return np.asarray(np.round(split.image.mean(axis=(0, 1, 2))), np.uint8)
+    """`[C]`, of the images' dtype."""
+    mean = split.image.mean(axis=(0, 1, 2))
+    return (np.round(mean) if split.image.dtype == np.uint8 else mean).astype(split.image.dtype)
 
 
 def removed(images: np.ndarray, rankings: np.ndarray, share: float, mean: np.ndarray) -> np.ndarray:
     """Images whose highest-ranked pixels are the mean.
 
     Args:
-      images: `[N, H, W, C]`, uint8.
+      images: `[N, H, W, C]`, uint8 or in [0, 1].
       rankings: `[N, H, W]`, the larger, the sooner.
       share: of the pixels, rounded to a whole number of them.
-      mean: `[C]`, uint8.
+      mean: `[C]`, likewise.
 
     Returns:
-      `[N, H, W, C]` uint8; of equal ranks the first comes first.
+      `[N, H, W, C]`, likewise; of equal ranks the first comes first.
     """
     count = round(share * rankings[0].size)
     order = np.argsort(-rankings.reshape(len(rankings), -1), axis=1, kind="stable")
@@ -256,7 +257,7 @@ def _report(
     some = slice(0, _SHOWN)
     strips = figures.map_grid(
         list(plan.test.image[some]),
-        {name: list(removed(plan.test.image[some], values, share, mean) / 255)
+        {name: list(data.unit(removed(plan.test.image[some], values, share, mean)))
          for name, values in rankings.items()},
         display="as_is",
     )  # fmt: skip

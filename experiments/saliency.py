@@ -122,7 +122,7 @@ def _summary(
     few: int,
 ) -> dict[str, Any]:
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
-    aligned = {name: measures.rate(values) for name, values in cosines.items()}
+    aligned = {name: measures.mean(values) for name, values in cosines.items()}
     networks: dict[str, Any] = {
         name: {"alignment": aligned[name], "methods": _methods(config, plan, name, found[name])}
         for name in plan.networks
@@ -141,7 +141,7 @@ def _summary(
         "The robust network's gradients are better aligned with the image than the standard one's.",
         aligned["robust"],
         aligned["standard"],
-        paired=measures.difference(cosines["robust"], cosines["standard"]),
+        paired=measures.mean(cosines["robust"] - cosines["standard"]),
     )
     return {
         "dataset": config.dataset,

@@ -197,7 +197,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told = [
         "Cosine of image and gradient (absolute, both without their mean): "
         + ", ".join(
-            f"{name.replace('_', ' ')} network {format_number(part['alignment'])}"
+            f"{name.replace('_', ' ')} network {format_number(part['alignment'], 3)}"
             for name, part in parts.items()
         )
         + "."

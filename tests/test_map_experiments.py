@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from advfeat import data
 from experiments import (
     ground_truth,
     networks,
@@ -37,6 +38,15 @@ def test_removal_takes_the_first_ranked_and_no_more():
     np.testing.assert_array_equal(roar.removed(images, rankings, 0.0, mean), images)
     assert (roar.removed(images, rankings, 1.0, mean) == mean).all()
     assert gone.dtype == np.uint8
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
+    top = 255 if dtype == np.uint8 else 1
+    images = (np.array([0.2, 0.4])[:, None, None, None] * np.full((2, 4, 4, 3), top)).astype(dtype)
+    mean = roar.mean_pixel(data.Split(images, np.array([0, 1])))
+    assert mean.dtype == dtype
+    np.testing.assert_allclose(mean, 0.3 * top, atol=1 if dtype == np.uint8 else 1e-6)
 
 
 @pytest.fixture(scope="module")

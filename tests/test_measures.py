@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from advfeat import measures
+from advfeat import measures, report
 from advfeat.measures import FAILS, HOLDS, OPEN
 
 
@@ -217,3 +217,17 @@ def test_which_class_was_turned_into_which():
     found = measures.turned_into(sources, targets, np.array([1, 0, 1, 0, 1], bool), 3)
     nan = np.nan
     np.testing.assert_array_equal(found, [[nan, 0.5, 1.0], [nan, 1.0, nan], [0.0, nan, nan]])
+
+
+def test_means_are_shown_as_they_are_and_rates_in_per_cent():
+    values = np.linspace(0.0, 0.1, 41)
+    assert report.format_cell(measures.mean(values)).startswith("0.050 [0.0")
+    assert report.format_cell(measures.rate(values)).startswith("5.0\N{NO-BREAK SPACE}% [")
+
+
+def test_a_small_difference_of_means_is_decided_where_that_of_rates_is_not():
+    rng = np.random.default_rng(0)
+    low = 0.015 + 0.01 * rng.random(25)
+    high = low + 0.07 + 0.02 * rng.random(25)
+    assert measures.mean(high - low)["low"] > 0.07
+    assert measures.difference(high, low)["low"] < 0  # the points added are for hits

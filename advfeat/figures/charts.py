@@ -11,6 +11,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from advfeat.figures import style
+from advfeat.figures.words import words_beside
 
 _LETTER = 0.1  # inches that a letter of a group's name takes, about
 _MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
@@ -220,6 +221,7 @@ def frontier(
         raise ValueError("series: must have at least one line, and each at least one point")
     figure = style.new_figure(6.6, 4.8)
     axes = figure.add_subplot()
+    words: list[tuple[str, tuple[float, float], str]] = []
     for index, (name, points) in enumerate(series.items()):
         colour = style.PALETTE[index % len(style.PALETTE)]
         found = np.array([[style.triple(rate) for rate in pair] for pair in points.values()])
@@ -238,35 +240,14 @@ def frontier(
             label=name,
             zorder=3,
         )
-        for place, word, row in zip(middle, points, _rows(middle[:, 0]), strict=True):
-            above = 6 + 11 * row if index % 2 == 0 else -14 - 11 * row
-            axes.annotate(
-                word,
-                place,
-                xytext=(6, above),
-                textcoords="offset points",
-                fontsize=style.SMALL,
-                color=colour,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-                zorder=4,
-            )
+        words += [(word, (x, y), colour) for word, (x, y) in zip(points, middle, strict=True)]
     style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
     axes.margins(0.06)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
+    words_beside(figure, axes, words)
     return figure
-
-
-def _rows(across: np.ndarray) -> list[int]:
-    """For words beside points of [0, 1], the row of each: near ones do not share one."""
-    ends: list[float] = []
-    rows = [0] * len(across)
-    for index in np.argsort(across):
-        row = next((r for r, end in enumerate(ends) if across[index] > end), len(ends))
-        ends[row : row + 1] = [across[index] + 0.08]  # about what a word takes of the axis
-        rows[index] = row
-    return rows
 
 
 def matrix(
