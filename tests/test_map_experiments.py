@@ -44,7 +44,7 @@ def test_removal_takes_the_first_ranked_and_no_more():
 def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
     top = 255 if dtype == np.uint8 else 1
     images = (np.array([0.2, 0.4])[:, None, None, None] * np.full((2, 4, 4, 3), top)).astype(dtype)
-    mean = roar.mean_pixel(data.Split(images, np.array([0, 1])))
+    mean = roar.mean_pixel(data.Split(images, np.arange(2), np.arange(2)))
     assert mean.dtype == dtype
     np.testing.assert_allclose(mean, 0.3 * top, atol=1 if dtype == np.uint8 else 1e-6)
 
