@@ -9,7 +9,7 @@ representation order distortions by their strength, are there metamers (images w
 representation that look different), how far does an attack move each layer (Engstrom et al. 2019,
 https://arxiv.org/abs/1906.00945; https://distill.pub/2019/advex-bugs-discussion/response-4).
 
-Two busy CPU cores: 3 minutes 20 with 400 steps. Numbers: BUILD_NOTES.md, "Maps and pictures".
+Two CPU cores: 2 minutes 50. Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations

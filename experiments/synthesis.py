@@ -8,7 +8,7 @@ independent networks, a standard and a robust one of another architecture, read 
 drawn; Fréchet distance and diversity in the representation of the independent robust one, beside
 real images and seeds; PSNR and SSIM against bicubic and the mean where there is an original.
 
-Two CPU cores: 3 minutes 20 for 200 images. Numbers: BUILD_NOTES.md, "Maps and pictures".
+Two CPU cores: 2 minutes 20. Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations
