@@ -165,6 +165,7 @@ def planted(
     )
 
 
+@jax.jit
 def drawings(world: Planted, root: Key, labels: Array) -> Drawing:
     """Images of many labels, each with a key of its own; every leaf has a leading axis."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(len(labels)))

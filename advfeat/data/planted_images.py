@@ -74,10 +74,5 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 def drawn(scene: planted.Planted, count: int) -> planted.Drawing:
     """The first images of a world, on the host, with their masks and the features' classes."""
     labels = jnp.arange(count) % scene.num_classes
-    found = _compiled(scene, jax.random.key(0), labels)
+    found = planted.drawings(scene, jax.random.key(0), labels)
     return jax.tree.map(np.asarray, found)
-
-
-@jax.jit
-def _compiled(scene: planted.Planted, key: jax.Array, labels: jax.Array) -> planted.Drawing:
-    return planted.drawings(scene, key, labels)
