@@ -179,17 +179,35 @@ def computed(
 def mean(values: Any) -> dict[str, Any]:
     """A mean with its interval, of values that are no rates.
 
+    Student's interval over points; over seeds as well, where there are several, as `computed`.
+
     Args:
       values: `[N]` or `[seeds, N]`.
 
     Returns:
-      As `computed`, and `"unit": "number"`: tables show it as it is, not in per cent.
+      As `computed`, and `"unit": "number"`: tables show it as it is, not in per cent. One value
+      has no interval: its ends are None.
 
-    >>> mean([1.0, 3.0])["mean"]
-    2.0
+    Raises:
+      ValueError: for no value.
+
+    >>> {k: v for k, v in mean([1.0, 3.0]).items() if k != "unit"}
+    {'mean': 2.0, 'low': -10.7062..., 'high': 14.7062..., 'n': 2, 'seeds': 1}
     """
-    found = computed(lambda array: float(array.mean()), np.atleast_2d(np.asarray(values)))
-    return {**found, "unit": "number"}
+    array = np.atleast_2d(np.asarray(values, np.float64))
+    if len(array) > 1:
+        found = computed(lambda part: float(part.mean()), array)
+        return {**found, "unit": "number"}
+    points = array.shape[1]
+    if points == 0:
+        raise ValueError("values must hold at least one")
+    middle = float(array.mean())
+    ends: tuple[float | None, float | None] = (None, None)
+    if points > 1:
+        half = stats.t.ppf(0.975, points - 1) * array.std(ddof=1) / np.sqrt(points)
+        ends = (middle - float(half), middle + float(half))
+    return {"mean": middle, "low": ends[0], "high": ends[1], "n": points, "seeds": 1,
+            "unit": "number"}  # fmt: skip
 
 
 def claim(
@@ -210,20 +228,24 @@ def claim(
     Returns:
       `{"claim", "effect", "control", "verdict"}`. "holds" if the effect's low lies above every
       control's high (or the paired difference above 0); "does not hold here" if the effect can be
-      at most `RELEVANT` above the control of the highest mean; else "not decidable at this size".
+      at most `RELEVANT` above the control of the highest mean (means have units of their own: not
+      above it at all); else, or without an interval, "not decidable at this size".
 
     >>> low, high = rate([0] * 90 + [1] * 10), rate([1] * 90 + [0] * 10)
     >>> claim("It works.", high, low)["verdict"]
     'holds'
     """
     strongest = max(controls, key=lambda control: control["mean"])
+    relevant = 0.0 if effect.get("unit") == "number" else RELEVANT
+    if any(rate["low"] is None for rate in ([effect, *controls] if paired is None else [paired])):
+        return {"claim": text, "effect": effect, "control": strongest, "verdict": OPEN}
     if paired is None:
         holds = effect["low"] > max(control["high"] for control in controls)
         up, down = effect["high"] - effect["mean"], strongest["mean"] - strongest["low"]
         most = effect["mean"] - strongest["mean"] + float(np.hypot(up, down))
     else:
         holds, most = paired["low"] > 0, paired["high"]
-    verdict = HOLDS if holds else FAILS if most < RELEVANT else OPEN
+    verdict = HOLDS if holds else FAILS if most < relevant else OPEN
     return {"claim": text, "effect": effect, "control": strongest, "verdict": verdict}
 
 

@@ -141,10 +141,11 @@ def format_number(value: Mapping[str, Any] | None, digits: int = 2) -> str:
         >>> format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
         '0.88 [0.86, 0.89]'
     """
-    if value is None:
+    mean, low, high = (_known((value or {}).get(key)) for key in ("mean", "low", "high"))
+    if mean is None:
         return "–"
-    shown = [f"{value[key]:.{digits}f}" for key in ("mean", "low", "high")]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f}{ends}"
 
 
 def format_seconds(seconds: float) -> str:

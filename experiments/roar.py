@@ -95,7 +95,7 @@ def prepare(config: Config) -> Plan:
 
 def mean_pixel(split: data.Split) -> np.ndarray:
     """`[C]`, of the images' dtype."""
-    mean = split.image.mean(axis=(0, 1, 2))
+    mean = split.image.mean(axis=(0, 1, 2), dtype=np.float64)  # float32 stops growing at 2^24
     return (np.round(mean) if split.image.dtype == np.uint8 else mean).astype(split.image.dtype)
 
 

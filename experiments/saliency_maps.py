@@ -143,7 +143,9 @@ def maps(
             )
         )
 
-    return side_by_side(draw, names)
+    # LIME silences stderr, which all threads have in common.
+    found = side_by_side(draw, [name for name in names if name != "lime"])
+    return {name: draw(name) if name == "lime" else found[name] for name in names}
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]:

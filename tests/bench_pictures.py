@@ -5,7 +5,9 @@
 
 The same weights, images and cores, in turns in one process, compilation apart; prints one JSON
 object per line: images per second of each at its best number of copies at a time (of `--chunks`),
-growing N. `--size=224` makes networks with an ImageNet stem at that size (untrained): speed and
+the ratio of the medians and that of every turn, how well the maps agree (cosine; SmoothGrad's noise
+is drawn anew, so that it cannot be 1), and the bytes that XLA sets aside for growing N.
+`--size=224` makes networks with an ImageNet stem at that size (untrained): speed and
 memory there. Not a test: nothing is asserted.
 """
 

@@ -1,7 +1,7 @@
 """Strictness for every test: rank promotion raises, so a missing axis cannot pass unseen.
 
-Most of a run goes into compiling. So all processes of it share what they have compiled, in a folder
-that goes away with it, and XLA optimises a little less; who sets these variables keeps them.
+Most of a run goes into compiling. So its workers share what they have compiled, in a folder that
+goes away with it, and XLA optimises a little less; who sets these variables keeps them.
 """
 
 import atexit

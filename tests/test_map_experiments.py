@@ -49,6 +49,13 @@ def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
     np.testing.assert_allclose(mean, 0.3 * top, atol=1 if dtype == np.uint8 else 1e-6)
 
 
+def test_the_mean_pixel_of_many_float_images():
+    count = 50_000
+    images = np.broadcast_to(np.float32(0.47), (count, 32, 32, 3))  # float32 sums end at 2^24
+    mean = roar.mean_pixel(data.Split(images, np.zeros(count, int), np.arange(count)))
+    np.testing.assert_allclose(mean, 0.47, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def removal(tmp_path_factory):
     path = tmp_path_factory.mktemp("roar") / "run"

@@ -231,3 +231,32 @@ def test_a_small_difference_of_means_is_decided_where_that_of_rates_is_not():
     high = low + 0.07 + 0.02 * rng.random(25)
     assert measures.mean(high - low)["low"] > 0.07
     assert measures.difference(high, low)["low"] < 0  # the points added are for hits
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 25])
+def test_the_interval_of_a_mean_is_students(count):
+    values = np.random.default_rng(count).normal(size=count)
+    found = measures.mean(values)
+    wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_one_value_decides_nothing():
+    one = measures.mean([0.1])
+    assert (one["low"], one["high"]) == (None, None)
+    assert report.format_cell(one) == "0.100"
+    claim = measures.claim("x", measures.mean([0.5]), measures.mean([0.4]), paired=one)
+    assert claim["verdict"] == OPEN
+
+
+def test_means_have_no_difference_that_is_too_small_to_matter():
+    small = np.linspace(-0.001, 0.003, 25)
+    effect, control = measures.mean(small), measures.mean(small * 0)
+    for paired, verdict in ((small - 0.0006, OPEN), (small - 0.005, FAILS)):
+        found = measures.claim("x", effect, control, paired=measures.mean(paired))
+        assert found["verdict"] == verdict
+
+
+def test_a_number_that_is_none_is_a_dash():
+    unknown = {**measures.mean([1.0, 2.0]), "mean": float("nan")}
+    assert report.format_number(None) == report.format_cell(unknown)

@@ -215,3 +215,9 @@ def test_aims_of_several_arrays_go_batch_by_batch(batch_size):
 def test_aims_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"labels must hold 12 entries.*\(11, 3\)"):
         advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (np.arange(12) % 6, np.ones((11, 3))))
+
+
+def test_classes_in_an_aim_of_several_arrays_are_checked():
+    labels = np.r_[np.arange(11) % 6, 99]
+    with pytest.raises(ValueError, match="99"):
+        advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (labels, IMAGES))

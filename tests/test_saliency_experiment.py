@@ -206,3 +206,10 @@ def test_the_default_is_cifar10_in_colour():
     config = experiment.Config(workdir="runs/a")
     assert config.dataset == "cifar10"
     assert config.standard == "zoo:cifar10_standard"
+
+
+def test_side_by_side_keeps_names_and_failures():
+    found = saliency_maps.side_by_side(lambda name: name * 2, ["b", "a", "c"])
+    assert list(found.items()) == [("b", "bb"), ("a", "aa"), ("c", "cc")]
+    with pytest.raises(ZeroDivisionError):
+        saliency_maps.side_by_side(lambda name: 1 // 0, ["a", "b"])

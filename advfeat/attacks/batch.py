@@ -64,8 +64,8 @@ def attack_dataset(
       root: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
-      labels: `[N]` labels or targets, or a tuple of arrays with a leading axis N, where the
-        objective's aim is one.
+      labels: `[N]` labels or targets, or, where the objective's aim is a tuple, a tuple of arrays
+        with a leading axis N.
       ids: `[N]`, by default 0 … N-1.
       batch_size: examples at a time: what bounds the memory on the device.
       advance: called with the number of examples after each batch (a progress bar's `update`).
@@ -114,11 +114,10 @@ def check_batch(
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
     logits = output_of(model_fn, images.shape[1:])
-    if several or logits.ndim not in (1, 3):
-        return images, labels, ids.astype(np.int32)
-    if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        # Classes, or units and channels of a layer: what is out of range would be clamped.
-        check_labels(labels, num_classes=logits.shape[-1])
+    for leaf in jax.tree.leaves(labels) if logits.ndim in (1, 3) else ():
+        if leaf.ndim == 1 and np.issubdtype(leaf.dtype, np.integer):
+            # Classes, or units and channels of a layer: what is out of range would be clamped.
+            check_labels(leaf, num_classes=logits.shape[-1])
     return images, labels, ids.astype(np.int32)
 
 
