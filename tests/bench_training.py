@@ -100,7 +100,7 @@ class Case:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="resnet9")
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--shape", type=int, nargs=3, default=(32, 32, 3))
     parser.add_argument("--attack_steps", type=int, nargs="+", default=(1, 7))
