@@ -204,8 +204,8 @@ def mean(values: Any) -> dict[str, Any]:
     middle = float(array.mean())
     ends: tuple[float | None, float | None] = (None, None)
     if points > 1:
-        half = stats.t.ppf(0.975, points - 1) * array.std(ddof=1) / np.sqrt(points)
-        ends = (middle - float(half), middle + float(half))
+        half = float(stats.t.ppf(0.975, points - 1) * stats.sem(array[0]))
+        ends = (middle - half, middle + half)
     return {"mean": middle, "low": ends[0], "high": ends[1], "n": points, "seeds": 1,
             "unit": "number"}  # fmt: skip
 

@@ -213,3 +213,11 @@ def test_side_by_side_keeps_names_and_failures():
     assert list(found.items()) == [("b", "bb"), ("a", "aa"), ("c", "cc")]
     with pytest.raises(ZeroDivisionError):
         saliency_maps.side_by_side(lambda name: 1 // 0, ["a", "b"])
+
+
+def test_one_image_has_no_interval_and_a_report(given, tmp_path):
+    options = {"methods": ("gradient",), "dry_run": False, "measured": 1, "sanity_images": 1}
+    summary = experiment.run(config(tmp_path / "run", given, shown=1, **options))
+    assert summary["networks"]["robust"]["alignment"]["low"] is None
+    assert summary["claims"][0]["verdict"] == "not decidable at this size"
+    assert (tmp_path / "run" / "report.html").exists()

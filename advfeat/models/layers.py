@@ -131,8 +131,7 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
 
     count = x.shape[0]
     area = math.prod(
-        (size + sum(pad) - length) // stride + 1
-        for size, pad, length in zip(x.shape[1:3], pads, (rows, columns), strict=True)
+        _extent(x.shape[1 + axis], kernel_dot.shape[axis], stride, pads[axis]) for axis in (0, 1)
     )
     fitting = max(1, CHUNK // max(1, area * kernel_dot[..., 0].size))
     chunk = next(n for n in range(min(fitting, count), 0, -1) if count % n == 0)
@@ -172,8 +171,8 @@ def _views(x: Array, axis: int, length: int, stride: int, pad: tuple[int, int]) 
 
     Phases are split off rather than sliced with a stride, since the transpose of that is slow.
     """
-    low, high = pad
-    out = max(0, (x.shape[axis] + low + high - length) // stride + 1)
+    low, _ = pad
+    out = _extent(x.shape[axis], length, stride, pad)
     blocks = out + (length - 1) // stride
     around = [(0, 0, 0)] * x.ndim
     around[axis] = (low, blocks * stride - low - x.shape[axis], 0)
@@ -186,6 +185,11 @@ def _views(x: Array, axis: int, length: int, stride: int, pad: tuple[int, int]) 
         lax.slice_in_dim(phases[place % stride], place // stride, place // stride + out, axis=axis)
         for place in range(length)
     ]
+
+
+def _extent(size: int, length: int, stride: int, pad: tuple[int, int]) -> int:
+    """Places that a kernel of this length has along an axis."""
+    return max(0, (size + sum(pad) - length) // stride + 1)
 
 
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
