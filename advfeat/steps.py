@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advfeat.checks import check_positive
 from advfeat.threat import ThreatModel
 from advfeat.types import Array
 
@@ -103,6 +104,34 @@ class Filtered:
 def filtered(rule: StepRule, filter: Callable[[Array], Array]) -> Filtered:
     """A step rule whose gradient passes a filter first; see `Filtered`."""
     return Filtered(rule, filter)
+
+
+@dataclasses.dataclass(frozen=True)
+class Annealed:
+    """A step rule whose moves shrink to nothing over the ascent, on a cosine.
+
+    Attributes:
+      rule: what moves.
+      steps: of the whole ascent.
+    """
+
+    rule: StepRule
+    steps: int
+
+    def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
+        """The rule, then the schedule."""
+        shrink = optax.cosine_decay_schedule(1.0, self.steps)
+        return optax.chain(self.rule(threat, step_size), optax.scale_by_schedule(shrink))
+
+
+def annealed(rule: StepRule, steps: int) -> Annealed:
+    """A step rule that comes to rest: steps of one length circle around what they seek.
+
+    Raises:
+      ValueError: for a number of steps below 1.
+    """
+    check_positive(steps, name="steps")
+    return Annealed(rule, steps)
 
 
 class Space(Protocol):

@@ -11,6 +11,7 @@ from experiments.config import Config as BaseConfig
 from experiments.config import flag
 
 PAIR = ("standard", "robust")
+JUDGES = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,18 @@ class PairConfig(BaseConfig):
     dataset: str = flag("cifar10", "What the images are of.")
     standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
     robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgedConfig(PairConfig):
+    """Two networks, and others that had no part in what those make."""
+
+    judges: tuple[str, ...] | None = flag(
+        None,
+        "Independent networks that read what was made; Fréchet distances are in the "
+        "representation of the last. `none` is none. Default: the zoo's smaller ones for "
+        "cifar10, none for others.",
+    )
 
 
 def load_fitting(reference: str, dataset: data.Dataset) -> Network:
@@ -39,6 +52,17 @@ def load_fitting(reference: str, dataset: data.Dataset) -> Network:
 def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
     """Both networks, by name."""
     return {name: load_fitting(getattr(config, name), dataset) for name in PAIR}
+
+
+def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Network]:
+    """The independent networks, by name."""
+    references = config.judges
+    if references is None:
+        references = JUDGES if (config.dataset, config.classes) == ("cifar10", None) else ("none",)
+    return {
+        name: load_fitting(reference, dataset)
+        for name, reference in further(references, "judges").items()
+    }
 
 
 def check_layer(layer: str, network: Network) -> int:

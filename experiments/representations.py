@@ -6,8 +6,9 @@ Images that activate a unit most and least beside what the unit looks for; image
 representation alone (inversion); the way from one image to another through representation space
 beside pixel space; a feature added, and painted within a mask. Then numbers: how often does the
 representation order distortions by their strength, are there metamers (images with one
-representation that look different), how far does an attack move each layer (Engstrom et al. 2019,
-https://arxiv.org/abs/1906.00945; https://distill.pub/2019/advex-bugs-discussion/response-4).
+representation in which an independent network sees something else), how far does an attack move
+each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.00945;
+https://distill.pub/2019/advex-bugs-discussion/response-4).
 
 Two CPU cores: 2 minutes 50. Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
@@ -24,6 +25,7 @@ from tqdm import tqdm
 import advfeat
 from advfeat import data, distortions, measures, models, quality, representations
 from advfeat.checkpoints import Network
+from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, l2
@@ -31,17 +33,16 @@ from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner
 from experiments.config import flag
-from experiments.pairs import PAIR, PairConfig, check_layer, load_pair
+from experiments.pairs import PAIR, JudgedConfig, check_layer, load_judges, load_pair
 
 PIXELS = "pixels"  # the control: distances of the images themselves
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
-NEAR, UNLIKE = 0.1, 0.5
-"""Relative distance below which two images have one representation, and SSIM below which they look
-different."""
+NEAR = 0.1
+"""Relative distance below which two images have one representation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(PairConfig):
+class Config(JudgedConfig):
     """The flags of this experiment."""
 
     layer: str = flag("representation", "The layer that is looked into.")
@@ -54,7 +55,11 @@ class Config(PairConfig):
     searched: int = flag(2000, "Test images searched for those that activate a unit.",
                          kind="count")  # fmt: skip
     steps: int = flag(300, "Steps of an inversion; other pictures take half of them.", kind="count")
-    step_size: float = flag(0.1, "Their L2 length.", kind="positive")
+    step_size: float = flag(
+        0.1, "Their L2 length. Units take twice it; inversions begin at twice it and "
+        "interpolations at it, and come to rest.",
+        kind="positive",
+    )  # fmt: skip
     eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
 
 
@@ -65,6 +70,7 @@ class Plan:
     Attributes:
       dataset: as loaded.
       networks: "standard" and "robust".
+      judges: by name.
       units: of each network.
       images: `[N, H, W, C]` in [0, 1], of the test set.
       labels: `[N]`.
@@ -75,6 +81,7 @@ class Plan:
 
     dataset: data.Dataset
     networks: dict[str, Network]
+    judges: dict[str, Network]
     units: dict[str, tuple[int, ...]]
     images: np.ndarray
     labels: np.ndarray
@@ -95,6 +102,7 @@ def prepare(config: Config) -> Plan:
     return Plan(
         dataset=dataset,
         networks=networks,
+        judges=load_judges(config, dataset),
         units={name: _units(config, network, searched) for name, network in networks.items()},
         images=data.unit(test.image),
         labels=test.label,
@@ -170,6 +178,11 @@ def _distance(key: Key, fn: ModelFn, x: Array, other: Array) -> Array:
     return representations.relative_distance(fn, x, other)
 
 
+def classes(network: Network, images: np.ndarray) -> np.ndarray:
+    """`[N]`, what a network reads."""
+    return np.asarray(predict(network.model_fn(), images).argmax(-1))
+
+
 def _numbers(
     config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -194,6 +207,8 @@ def _numbers(
                 "distance": distances(fn, originals, found),
                 "ssim": np.array([quality.ssim(a, b)
                                   for a, b in zip(found, originals, strict=True)]),
+                "other": {judge: classes(reader, found) != classes(reader, originals)
+                          for judge, reader in plan.judges.items()},
             }
             for start, found in inverted.items()
         },
@@ -223,10 +238,12 @@ def _summary(
             measures.mean(likeness["robust"]), measures.mean(likeness["standard"]),
             paired=measures.mean(likeness["robust"] - likeness["standard"]),
         ),
+        *metamer_claims(numbers),
     ]  # fmt: skip
     return {
         "dataset": config.dataset,
         "layer": config.layer,
+        "judges": list(plan.judges),
         "images": len(images),
         "inverted": len(next(iter(inverted["standard"].values()))),
         "eps": config.eps,
@@ -251,9 +268,12 @@ def _summary(
                 start: {
                     "distance": measures.mean(found["distance"]),
                     "ssim": measures.mean(found["ssim"]),
-                    "metamers": measures.rate(
-                        (found["distance"] < NEAR) & (found["ssim"] < UNLIKE)
-                    ),
+                    "arrived": measures.rate(found["distance"] < NEAR),
+                    "metamers": {
+                        judge: measures.rate(other[found["distance"] < NEAR])
+                        if (found["distance"] < NEAR).any() else None
+                        for judge, other in found["other"].items()
+                    },
                 }
                 for start, found in part["inverted"].items()
             }
@@ -261,6 +281,23 @@ def _summary(
         },
         "claims": claims,
     }  # fmt: skip
+
+
+def metamer_claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of equals: on the images where the ascent arrived in both networks."""
+    found = {name: part["inverted"]["from_another"] for name, part in numbers.items()}
+    both = np.all([part["distance"] < NEAR for part in found.values()], axis=0)
+    if not both.any():
+        return []
+    return [
+        measures.claim(
+            f"Of images made from another to one representation, {judge.replace('_', ' ')} reads "
+            "another class in the standard network's more often than in the robust network's.",
+            measures.rate(standard[both]), measures.rate(found["robust"]["other"][judge][both]),
+            paired=measures.difference(standard[both], found["robust"]["other"][judge][both]),
+        )
+        for judge, standard in found["standard"]["other"].items()
+    ]  # fmt: skip
 
 
 def run(config: Config) -> dict[str, Any]:

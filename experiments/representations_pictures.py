@@ -73,7 +73,7 @@ def inverted(
     network = plan.networks[name]
     fn = pullable_fn(network, config.layer)
     aims = jnp.asarray(predict(network.model_fn(config.layer), images))
-    attack = synthesis.invert(steps=plan.steps, step_size=config.step_size)
+    attack = synthesis.invert(steps=plan.steps, step_size=2 * config.step_size)
     starts = {
         "from_noise": noise(config, images.shape),
         "from_another": np.roll(images, 1, axis=0),

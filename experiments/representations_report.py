@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import distortions, figures
-from advfeat.report import Picture, Section, Table, format_number, write_report
+from advfeat.report import Picture, Section, Table, format_number, format_rate, write_report
 from advfeat.results import RunDirectory
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR
@@ -91,7 +91,7 @@ def _inversion(
     )  # fmt: skip
     rows = [
         [f"{name}, {start.replace('_', ' ')}", format_number(found["distance"]),
-         format_number(found["ssim"]), found["metamers"]]
+         format_number(found["ssim"]), found["arrived"], *found["metamers"].values()]
         for name, starts in summary["inversion"].items() for start, found in starts.items()
     ]  # fmt: skip
     return [
@@ -102,8 +102,10 @@ def _inversion(
         ),
         Table(
             caption="Relative distance in representation to the original, likeness in pixels, and "
-            "metamers: within 0.1 of the original's representation, with an SSIM below 0.5",
-            columns=["network, start", "distance", "SSIM", "metamers"],
+            "how many are within 0.1 of the original's representation; how many of those are "
+            "metamers: an independent network reads another class in them than in the original",
+            columns=["network, start", "distance", "SSIM", "within 0.1",
+                     *(f"metamers by {judge.replace('_', ' ')}" for judge in summary["judges"])],
             rows=rows,
         ),
     ]  # fmt: skip
@@ -206,13 +208,17 @@ def findings(summary: dict[str, Any]) -> list[str]:
             f"{name} {format_number(inversion[name]['from_noise']['ssim'])}" for name in PAIR
         )
         + ".",
-        "Made from another image, they have its original's representation and look different "
-        "(metamers): "
-        + ", ".join(
-            f"{name} {100 * inversion[name]['from_another']['metamers']['mean']:.0f} %"
-            for name in PAIR
-        )
-        + ".",
+        *(
+            f"Of those made from another image that arrive, {judge.replace('_', ' ')} reads "
+            "another class than in the original (metamers): "
+            + ", ".join(
+                f"{name} {format_rate(found) if found else 'none arrive'}"
+                for name in PAIR
+                for found in [inversion[name]["from_another"]["metamers"][judge]]
+            )
+            + "."
+            for judge in summary["judges"]
+        ),
         f"An attack of L2 {summary['eps']:g} moves the layer {last['standard'][0]!r} "
         + ", ".join(f"{format_number(value)} ({name})" for name, (_, value) in last.items())
         + " times as far as another image is.",

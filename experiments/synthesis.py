@@ -26,7 +26,7 @@ from advfeat.results import RunDirectory
 from experiments import runner, synthesis_report
 from experiments import synthesis_tasks as tasks
 from experiments.config import flag
-from experiments.pairs import PairConfig, further, load_fitting, load_pair
+from experiments.pairs import JudgedConfig, load_judges, load_pair
 from experiments.synthesis_tasks import Task
 
 RESTORED = ("inpainting", "superresolution")
@@ -34,14 +34,9 @@ RESTORED = ("inpainting", "superresolution")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(PairConfig):
+class Config(JudgedConfig):
     """The flags of this experiment."""
 
-    judges: tuple[str, ...] = flag(
-        ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
-        "Independent networks that read what was drawn; Fréchet distances are in the "
-        "representation of the last. `none` is none.",
-    )
     tasks: tuple[str, ...] = flag(tasks.TASKS, "Which tasks.", choices=tasks.TASKS)
     measured: int = flag(120, "Images of every task.", kind="count")
     shown: int = flag(10, "Images in the pictures.", kind="count")
@@ -89,11 +84,7 @@ class Plan:
 def prepare(config: Config) -> Plan:
     """Reads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
-    judges = {
-        name: load_fitting(reference, dataset)
-        for name, reference in further(config.judges, "judges").items()
-    }
-    networks = load_pair(config, dataset)
+    judges, networks = load_judges(config, dataset), load_pair(config, dataset)
     count = 2 * dataset.num_classes if config.dry_run else max(config.measured, config.shown)
     count = min(count, len(dataset.test) // 2)
     both = data.subset(dataset.test, 2 * count, seed=config.seed)

@@ -84,6 +84,17 @@ class Momentum(Steepest):
         return super().__call__(x, self.memory)
 
 
+class Annealed(Steepest):
+    """PGD's step, shorter from step to step as (1 + cos) / 2 of the share done."""
+
+    count, steps = 0, 6
+
+    def __call__(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        share = (1 + np.cos(np.pi * self.count / self.steps)) / 2
+        self.count += 1
+        return share * super().__call__(x, gradient)
+
+
 class Adam(Steepest):
     """Adam, algorithm 1, ascending."""
 

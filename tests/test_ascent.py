@@ -20,6 +20,7 @@ STEPS = 6
 RULES = {
     "steepest": (advfeat.steepest, oracle.Steepest),
     "momentum": (advfeat.momentum(oracle.Momentum.decay), oracle.Momentum),
+    "annealed": (steps.annealed(advfeat.steepest, oracle.Annealed.steps), oracle.Annealed),
     "adam": (advfeat.from_optax(optax.adam), oracle.Adam),
 }
 NET = oracle.TanhNet(0, SHAPE)
@@ -39,7 +40,7 @@ EPS = {"linf": 0.15, "l2": 0.4, "l1": 0.8}
 @pytest.mark.parametrize(
     ("norm", "rule"),
     [*((norm, "steepest") for norm in oracle.NORMS),
-     ("linf", "momentum"), ("l2", "momentum"), ("l2", "adam")],
+     ("linf", "momentum"), ("l2", "momentum"), ("l2", "annealed"), ("l2", "adam")],
 )
 def test_every_iterate_is_that_of_numpy(norm, rule):
     eps, step_size = EPS[norm], EPS[norm] / 4
@@ -246,3 +247,5 @@ def test_initial_state_is_that_of_the_rule():
 def test_equal_rules_are_equal():
     assert advfeat.from_optax(optax.adam) == advfeat.from_optax(optax.adam)
     assert advfeat.momentum(0.5) == advfeat.momentum(0.5) != advfeat.momentum(0.6)
+    once = steps.annealed(advfeat.steepest, 5)
+    assert once == steps.annealed(advfeat.steepest, 5) != steps.annealed(advfeat.steepest, 6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checks, constructed, measures, training
+from advfeat import checks, constructed, measures, steps, training
 
 IMAGES = np.full((4, 2, 3, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 2, 0], np.int32)
@@ -153,6 +153,7 @@ def test_counts(bad):
         ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, score_last=False)),
         ("decay", lambda: advfeat.momentum(-0.1)),
         ("decay", lambda: advfeat.momentum(np.nan)),
+        ("steps", lambda: steps.annealed(advfeat.steepest, 0)),
         ("epsilons", lambda: advfeat.evaluate_epsilons(KEY, None, linear, IMAGES, LABELS, [])),
         ("ids", lambda: advfeat.attack_dataset(
             advfeat.fgsm(advfeat.l2(1.0)), KEY, linear, IMAGES, LABELS, ids=np.arange(3))),

@@ -61,22 +61,23 @@ FRONTIER = {
 }
 
 
-def some_figures():
-    return {
-        "bars": figures.bars(GROUPS, chance=0.1, title="Bars"),
-        "curves": figures.curves([0, 1], {"a": [rate(0.9), rate(0.1)]}, xlabel="eps"),
-        "log": figures.curves([40, 80, 2000], {"a": [rate(0.9)] * 3}, xlabel="images", log=True),
-        "frontier": figures.frontier(FRONTIER, title="Frontier"),
-        "matrix": figures.matrix(np.eye(10), NAMES, NAMES),
-        "many": figures.matrix(np.eye(40), NAMES * 4, NAMES * 4),
-        "strip": figures.example_strip([example()] * 6, title="Strip"),
-        "grid": figures.image_grid(np.zeros((5, 4, 4, 3)), NAMES[:5], columns=3),
-    }
+FIGURES = {
+    "bars": lambda: figures.bars(GROUPS, chance=0.1, title="Bars"),
+    "curves": lambda: figures.curves([0, 1], {"a": [rate(0.9), rate(0.1)]}, xlabel="eps"),
+    "log": lambda: figures.curves(
+        [40, 80, 2000], {"a": [rate(0.9)] * 3}, xlabel="images", log=True
+    ),
+    "frontier": lambda: figures.frontier(FRONTIER, title="Frontier"),
+    "matrix": lambda: figures.matrix(np.eye(10), NAMES, NAMES),
+    "many": lambda: figures.matrix(np.eye(40), NAMES * 4, NAMES * 4),
+    "strip": lambda: figures.example_strip([example()] * 6, title="Strip"),
+    "grid": lambda: figures.image_grid(np.zeros((5, 4, 4, 3)), NAMES[:5], columns=3),
+}
 
 
-@pytest.mark.parametrize("name", some_figures())
+@pytest.mark.parametrize("name", FIGURES)
 def test_files_are_pictures_of_the_same_bytes_each_time(tmp_path, name):
-    paths = [figures.save(some_figures()[name], tmp_path / f"{i}.png") for i in range(2)]
+    paths = [figures.save(FIGURES[name](), tmp_path / f"{i}.png") for i in range(2)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with Image.open(paths[0]) as image:
         assert image.format == "PNG"
@@ -91,9 +92,9 @@ def test_files_are_pictures_of_the_same_bytes_each_time(tmp_path, name):
     assert border.min() == 255  # nothing is cut off at the edge
 
 
-@pytest.mark.parametrize("name", some_figures())
+@pytest.mark.parametrize("name", FIGURES)
 def test_all_words_are_large_enough(name):
-    for text in some_figures()[name].findobj(Text):
+    for text in FIGURES[name]().findobj(Text):
         if text.get_text().strip() and text.get_visible():
             assert text.get_fontsize() >= 9, text
 

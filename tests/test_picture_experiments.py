@@ -25,7 +25,8 @@ def common(path, given, **options):
 @pytest.fixture(scope="module")
 def looked_into(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    return path, representations.run(representations.Config(**common(path, given)))
+    config = representations.Config(**common(path, given, judges=(given["other"],)))
+    return path, representations.run(config)
 
 
 @pytest.mark.slow
@@ -40,7 +41,28 @@ def test_representations(looked_into):
     layers = ["block1", "block2", "block3", "representation", "logits"]
     assert list(summary["sensitivity"]["robust"]) == layers
     assert summary["inversion"]["standard"]["from_noise"]["distance"]["mean"] >= 0
-    assert len(summary["claims"]) == 2
+    assert len(summary["judges"]) == 1
+    for found in summary["inversion"]["robust"].values():
+        (metamers,) = found["metamers"].values()
+        assert (metamers is None) == (found["arrived"]["mean"] == 0)
+
+
+def test_metamers_are_compared_where_both_networks_arrive():
+    def arrived(distance, other):
+        return {"inverted": {"from_another": {"distance": np.array(distance),
+                                              "other": {"judge": np.array(other)}}}}  # fmt: skip
+
+    far, near = 2 * representations.NEAR, representations.NEAR / 2
+    numbers = {
+        "standard": arrived([near] * 40 + [far, near], [True] * 40 + [False, True]),
+        "robust": arrived([near] * 40 + [near, far], [False] * 40 + [True, True]),
+    }
+    (claim,) = representations.metamer_claims(numbers)
+    assert (claim["effect"]["mean"], claim["control"]["mean"]) == (1, 0)
+    assert claim["effect"]["n"] == 40
+    assert claim["verdict"] == "holds"
+    numbers["robust"] = arrived([far] * 42, [False] * 42)
+    assert representations.metamer_claims(numbers) == []
 
 
 def test_pixels_order_noise_by_its_strength():

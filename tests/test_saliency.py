@@ -1,5 +1,7 @@
 """Methods of saliency where the answer is known: linear and quadratic networks, loops in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,14 +236,21 @@ def test_a_networks_layers_can_be_reached(name):
     model = models.create(name, num_classes=3, width=4)
     variables = models.init(KEY, model, (8, 8, 1))
     x = jnp.asarray(RNG.random((8, 8, 1)).astype(np.float32))
-    for layer in models.layer_names(model, (8, 8, 1)):
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def seen(layer, variables, x):
         network = models.split_fn(model, variables, layer=layer)
         named = models.model_fn(model, variables, layer=layer)(x)
-        np.testing.assert_allclose(network.activations(x), named, atol=1e-6)
-        np.testing.assert_allclose(network(x), models.model_fn(model, variables)(x), atol=1e-6)
-        none = jnp.zeros_like(named)
-        np.testing.assert_allclose(network.perturbed(x, none), network(x), atol=1e-6)
-        found = saliency.layer_gradient()(KEY, network, x, 1)
+        unmoved = network.perturbed(x, jnp.zeros_like(named))
+        gradient = saliency.layer_gradient()(KEY, network, x, 1)
+        return network.activations(x), named, network(x), unmoved, gradient
+
+    logits = models.model_fn(model, variables)(x)
+    for layer in models.layer_names(model, (8, 8, 1)):
+        activations, named, whole, unmoved, found = seen(layer, variables, x)
+        np.testing.assert_allclose(activations, named, atol=1e-6)
+        np.testing.assert_allclose(whole, logits, atol=1e-6)
+        np.testing.assert_allclose(unmoved, logits, atol=1e-6)
         assert found.shape == named.shape
     # At the logits the gradient of a class score is that class.
     np.testing.assert_allclose(found, [0, 1, 0], atol=1e-6)

@@ -14,6 +14,10 @@ from scipy import stats
 from advfeat.theory import bernoulli
 
 KEY = jax.random.key(0)
+# Compiled: test_compiled_and_vectorised_are_the_same has them as they are.
+robust_error = jax.jit(bernoulli.robust_error, static_argnames=("count", "threshold"))
+simulated_error = jax.jit(bernoulli.simulated_error, static_argnames="draws")
+draw_estimator = jax.jit(bernoulli.draw_estimator, static_argnames="count")
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -39,7 +43,7 @@ def enumerated(weights, signs, bias, eps):
 )
 @quick
 def test_the_error_is_that_of_all_examples_one_by_one(weights, signs, bias, eps):
-    found = bernoulli.robust_error(jnp.array(weights), jnp.array(signs), bias, eps, count=3)
+    found = robust_error(jnp.array(weights), jnp.array(signs), bias, eps, count=3)
     assert float(found) == pytest.approx(enumerated(weights, signs, bias, eps), abs=1e-5)
 
 
@@ -55,9 +59,9 @@ def test_the_law_of_the_margin_is_scipys():
 
 def test_a_larger_bound_on_the_weights_changes_nothing():
     signs = bernoulli.draw_signs(KEY, 50)
-    weights = bernoulli.draw_estimator(jax.random.key(1), signs, 0.1, 3)
+    weights = draw_estimator(jax.random.key(1), signs, 0.1, 3)
     tight, loose = (
-        float(bernoulli.robust_error(weights, signs, 0.1, 0.05, count=count)) for count in (3, 8)
+        float(robust_error(weights, signs, 0.1, 0.05, count=count)) for count in (3, 8)
     )
     assert tight == pytest.approx(loose, rel=1e-5)
 
@@ -74,8 +78,8 @@ def attacked(key, weights, signs, bias, eps, count, threshold):
 @pytest.mark.parametrize(("eps", "threshold"), [(0.0, False), (0.05, False), (0.3, True)])
 def test_the_error_is_that_of_attacked_samples(eps, threshold):
     signs = bernoulli.draw_signs(KEY, 101)
-    weights = bernoulli.draw_estimator(jax.random.key(1), signs, 0.12, 5)
-    said = bernoulli.robust_error(weights, signs, 0.12, eps, count=5, threshold=threshold)
+    weights = draw_estimator(jax.random.key(1), signs, 0.12, 5)
+    said = robust_error(weights, signs, 0.12, eps, count=5, threshold=threshold)
     assert 0.005 < said < 0.9
     wrong = attacked(jax.random.key(2), weights, signs, 0.12, eps, 30_000, threshold)
     assert stats.binomtest(wrong, 30_000, float(said)).pvalue > 1e-6
@@ -84,13 +88,13 @@ def test_the_error_is_that_of_attacked_samples(eps, threshold):
 @pytest.mark.parametrize("eps", [0.0, 0.2])
 def test_the_simulated_error_is_the_exact_one(eps):
     signs = bernoulli.draw_signs(KEY, 60)
-    weights = bernoulli.draw_estimator(jax.random.key(1), signs, 0.15, 3)
-    exact = float(bernoulli.robust_error(weights, signs, 0.15, eps, count=3))
-    found = bernoulli.simulated_error(
+    weights = draw_estimator(jax.random.key(1), signs, 0.15, 3)
+    exact = float(robust_error(weights, signs, 0.15, eps, count=3))
+    found = simulated_error(
         jax.random.key(2), weights, signs, 0.15, eps, draws=20_000
     )
     assert float(found) == pytest.approx(exact, abs=5 * 0.5 / np.sqrt(20_000))
-    scaled = bernoulli.simulated_error(  # a power of two: the ties stay ties
+    scaled = simulated_error(  # a power of two: the ties stay ties
         jax.random.key(2), weights / 4, signs, 0.15, eps, draws=20_000
     )
     assert float(scaled) == pytest.approx(float(found), abs=2e-3)
@@ -110,7 +114,7 @@ def test_samples_are_of_the_model():
 def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
     signs, count, draws = jnp.array([1.0, -1.0]), 4, 5000
     keys = jax.random.split(KEY, draws)
-    drawn = jax.vmap(lambda k: bernoulli.draw_estimator(k, signs, 0.2, count))(keys)
+    drawn = jax.vmap(lambda k: draw_estimator(k, signs, 0.2, count))(keys)
     sampled = jax.vmap(
         lambda k: bernoulli.sum_estimator(*bernoulli.sample(k, signs, 0.2, count))
     )(jax.random.split(jax.random.key(1), draws))
@@ -124,8 +128,8 @@ def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
 
 def test_behind_a_threshold_eps_does_nothing_below_one_and_everything_from_there():
     signs = jnp.ones(20)
-    weights = bernoulli.draw_estimator(KEY, signs, 0.3, 1)
-    error = functools.partial(bernoulli.robust_error, weights, signs, 0.3, count=1)
+    weights = draw_estimator(KEY, signs, 0.3, 1)
+    error = functools.partial(robust_error, weights, signs, 0.3, count=1)
     for eps in (0.2, 0.999):
         assert float(error(eps=eps, threshold=True)) == float(error(eps=0.0))
         assert float(error(eps=eps)) > float(error(eps=0.0))
@@ -134,7 +138,7 @@ def test_behind_a_threshold_eps_does_nothing_below_one_and_everything_from_there
 
 def test_limits():
     signs = jnp.ones(10)
-    error = functools.partial(bernoulli.robust_error, signs=signs, count=1)
+    error = functools.partial(robust_error, signs=signs, count=1)
     assert float(error(jnp.ones(10), bias=0.5, eps=0.0)) == 0  # nothing is ever wrong
     assert float(error(-jnp.ones(10), bias=0.5, eps=0.0)) == 1
     assert float(error(jnp.ones(10), bias=0.5, eps=0.9)) == 0
@@ -148,10 +152,10 @@ def simulated(key, dim, bias, count, eps):
     def one(key):
         key_signs, key_draw = jax.random.split(key)
         signs = bernoulli.draw_signs(key_signs, dim)
-        weights = bernoulli.draw_estimator(key_draw, signs, bias, count)
+        weights = draw_estimator(key_draw, signs, bias, count)
         return [
-            bernoulli.robust_error(weights, signs, bias, 0.0, count=count),
-            bernoulli.robust_error(weights, signs, bias, eps, count=count),
+            robust_error(weights, signs, bias, 0.0, count=count),
+            robust_error(weights, signs, bias, eps, count=count),
             bernoulli.error_bound(weights, signs, bias, eps),
         ]
 
