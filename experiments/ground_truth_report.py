@@ -101,11 +101,13 @@ def _pointing(summary: dict[str, Any]) -> Table:
 def _changed(
     plan: Plan, run: RunDirectory, changes: dict[str, Changes], summary: dict[str, Any]
 ) -> list[Any]:
-    pictures = figures.image_grid(
-        [image for change in changes.values() for image in change.picture],
-        [f"{name}: {shape}" for name in changes for shape in planted.SHAPES],
-        columns=len(planted.SHAPES),
+    first, *further = (
+        [change.picture[k] for change in changes.values()] for k in range(len(planted.SHAPES))
     )
+    pictures = figures.map_grid(
+        first, dict(zip(planted.SHAPES[1:], further, strict=True)), display="as_is",
+        labels=[name.replace("_", " ") for name in changes], first=planted.SHAPES[0],
+    )  # fmt: skip
     some = range(min(_SHOWN, len(plan.labels)))
     turned = figures.map_grid(
         [plan.images("standard")[index] for index in some],
@@ -128,7 +130,8 @@ def _changed(
         Picture(
             path=figures.save(pictures, run.figure("pictures")),
             alt="Pictures of every class by every network",
-            caption="Pictures of the classes, from grey, within an L2 ball of 4.",
+            caption="Pictures of the classes, from grey, within an L2 ball of 4, a row per "
+            "network. What a network does not react to in grey, they cannot show.",
         ),
         Picture(
             path=figures.save(turned, run.figure("counterfactuals")),
