@@ -108,10 +108,13 @@ def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
 
 
-def areas(
+CURVE_STEPS = 16
+
+
+def curves(
     found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """By method `[2, N]`: areas under the deletion and the insertion curve.
+    """By method `[2, N, CURVE_STEPS + 1]`: the deletion and the insertion curve of each image.
 
     Args:
       found: by method, maps.
@@ -124,21 +127,21 @@ def areas(
     return {
         name: np.asarray(
             advfeat.attack_dataset(
-                _areas, jax.random.key(0), fn, images,
+                _curves, jax.random.key(0), fn, images,
                 (grey, blurred, ranking(name, values).astype(np.float32), labels),
                 batch_size=BATCH,
             )
-        ).T
+        ).transpose(1, 0, 2)
         for name, values in found.items()
     }  # fmt: skip
 
 
-def _areas(key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]) -> Array:
+def _curves(key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]) -> Array:
     del key
     flat, soft, ranks, label = aim
-    gone = saliency.curve(fn, x, flat, ranks, label, steps=16)
-    come = saliency.curve(fn, soft, x, ranks, label, steps=16)
-    return jnp.stack([saliency.curve_area(gone), saliency.curve_area(come)])
+    gone = saliency.curve(fn, x, flat, ranks, label, steps=CURVE_STEPS)
+    come = saliency.curve(fn, soft, x, ranks, label, steps=CURVE_STEPS)
+    return jnp.stack([gone, come])
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:

@@ -155,18 +155,6 @@ def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]
         return dict(zip(names, pool.map(work, names), strict=True))
 
 
-def alignments(network: Network, options: Options, images: np.ndarray, labels: np.ndarray) -> Any:
-    """`[N]`, the absolute cosine of image and gradient, both without their mean."""
-    names = ("gradient",)
-    found = maps(names, network, network.variables, options, images, labels, seed=0)["gradient"]
-
-    def cosine(x: jax.Array, g: jax.Array) -> jax.Array:
-        centred = x - jnp.mean(x)
-        return saliency.alignment(centred, g - jnp.mean(g)) / jnp.linalg.norm(centred.ravel())
-
-    return np.asarray(jax.vmap(cosine)(jnp.asarray(images), jnp.asarray(found)))
-
-
 def total(values: np.ndarray) -> np.ndarray:
     """`[N, H, W]`: how much depends on each pixel, absolute values summed over channels."""
     size = np.abs(np.asarray(values, np.float64))

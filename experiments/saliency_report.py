@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advfeat import figures
+from advfeat import figures, saliency
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
+from experiments.pairs import PAIR
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _GONE = 0.5
 """A map whose ranks still agree so well with the trained network's is called insensitive."""
+
+_FEW = 2  # images that are shown by all networks
 
 _DISPLAY = {
     "three_sigma": "Each map is shifted and scaled by itself, channel by channel: grey is its "
@@ -37,8 +40,10 @@ def write(
     """Draws the figures and writes `report.html`."""
     sections = [Section("Maps", _maps(config, plan, run, found))]
     sections += [
-        Section(f"{_title(name)} network", _numbers(part)) for name, part in
-        summary["networks"].items()
+        Section(f"{_title(name)} network", [
+            *_numbers(part), *(_curves(run, name, part) if name in PAIR else []),
+        ])
+        for name, part in summary["networks"].items()
     ]  # fmt: skip
     sections += [
         Section(f"Sanity checks of the {name} network", _sanity(config, plan, run, name, tests,
@@ -73,22 +78,57 @@ def _title(name: str) -> str:
 def _maps(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
 ) -> list[Any]:
-    blocks: list[Any] = []
-    shown = slice(0, min(config.shown, len(plan.images)))
-    labels = [plan.dataset.class_names[label] for label in plan.labels[shown]]
-    for name, maps in found.items():
-        spec = plan.networks[name].spec
-        grid = figures.map_grid(
-            list(plan.images[shown]),
-            {method: list(values[shown]) for method, values in maps.items()},
-            display=config.display,
-            labels=labels,
-        )
+    """Each image's maps by one network under those by the other; few images by all networks."""
+    pair = {name: found[name] for name in PAIR}
+    blocks = [_grid(config, plan, run, "maps", pair, config.shown)]
+    if len(found) > len(PAIR):
+        blocks.append(_grid(config, plan, run, "maps_networks", found, _FEW))
+    return blocks
+
+
+def _grid(
+    config: Config, plan: Plan, run: RunDirectory, name: str,
+    found: dict[str, dict[str, np.ndarray]], most: int,
+) -> Picture:  # fmt: skip
+    rows = [
+        (index, network) for index in range(min(most, len(plan.images))) for network in found
+    ]
+    grid = figures.map_grid(
+        [plan.images[index] for index, _ in rows],
+        {method: [found[network][method][index] for index, network in rows]
+         for method in config.methods},
+        display=config.display,
+        labels=[f"{plan.dataset.class_names[plan.labels[index]]},\n{_title(network)}"
+                for index, network in rows],
+    )  # fmt: skip
+    models = ", ".join(f"{_title(name)} ({plan.networks[name].spec.model})" for name in found)
+    return Picture(
+        path=figures.save(grid, run.figure(name)),
+        alt="A row per image and network, a column per method",
+        caption=f"The same images by {models}. {_DISPLAY[config.display]}",
+    )
+
+
+def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]:
+    words = {
+        "deletion": "share of the pixels that have given way to grey",
+        "insertion": "share of the pixels that have come back into the blurred image",
+    }
+    blocks = []
+    for way, xlabel in words.items():
+        series = {_title(method): part["methods"][method]["curves"][way]
+                  for method in part["methods"]}  # fmt: skip
+        steps = len(next(iter(series.values()))) - 1
+        chart = figures.curves(
+            [place / steps for place in range(steps + 1)], series, xlabel=xlabel,
+            ylabel="probability of the class", rates=False,
+        )  # fmt: skip
         blocks.append(
             Picture(
-                path=figures.save(grid, run.figure(f"maps_{name}")),
-                alt=f"A row per image, a column per method: maps of the {name} network",
-                caption=f"{_title(name)} network ({spec.model}). {_DISPLAY[config.display]}",
+                path=figures.save(chart, run.figure(f"{way}_{name}")),
+                alt=f"Probability of the class against the {xlabel}",
+                caption=f"{_title(way)}, {name} network: the pixels that a method ranks first go "
+                "first. Edges know nothing of the network.",
             )
         )
     return blocks
@@ -162,8 +202,11 @@ def _sanity(
     columns = ["trained", *test.modules]
     grid = figures.map_grid(
         [plan.images[0]] * len(methods),
-        {column: [test.first[method][place] for method in methods]
-         for place, column in enumerate(columns)},
+        {
+            **{column: [test.first[method][place] for method in methods]
+               for place, column in enumerate(columns)},
+            EDGES: [saliency.edges(plan.images[0])] * len(methods),
+        },
         display=config.display,
         labels=[method.replace("_", "\n") for method in methods],
     )  # fmt: skip
@@ -172,7 +215,8 @@ def _sanity(
             path=figures.save(grid, run.figure(f"cascade_{name}")),
             alt="A row per method, a column per module that was drawn anew",
             caption="One image's maps along the cascade: each column has one module more with new "
-            "weights.",
+            "weights. Last, the control, which knows no network: a map that comes to look like "
+            "the edges shows the image.",
         )
     )
     return blocks
@@ -200,9 +244,15 @@ def findings(summary: dict[str, Any]) -> list[str]:
             f"{name.replace('_', ' ')} network {format_number(part['alignment'], 3)}"
             for name, part in parts.items()
         )
-        + "."
+        + ".",
+        "Length of the image along the gradient, |<x, g>| / |g|: "
+        + ", ".join(
+            f"{name.replace('_', ' ')} network {format_number(part['alignment_length'], 3)}"
+            for name, part in parts.items()
+        )
+        + ".",
     ]
-    for name in ("standard", "robust"):
+    for name in PAIR:
         methods, tests = parts[name]["methods"], parts[name]["randomised"]
         if "smoothgrad" in methods:
             told.append(
@@ -216,9 +266,10 @@ def findings(summary: dict[str, Any]) -> list[str]:
             f"{format_number(methods[EDGES]['deletion'])})."
         )
         ranks = tests["cascading"]["rank_correlation"]
-        # One image has no interval, and shows nothing of this.
         least = {method: values[-1]["low"] for method, values in ranks.items()}
-        stays = [m.replace("_", " ") for m, low in least.items() if low is not None and low > _GONE]
+        if None in least.values():
+            continue  # one image has no interval, and shows nothing of this
+        stays = [m.replace("_", " ") for m, low in least.items() if low > _GONE]
         told.append(
             f"{_title(name)} network, all weights drawn anew: "
             + (

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import small_networks
+from scipy import integrate
 
 from advfeat import (
     accuracy,
@@ -54,7 +55,13 @@ def test_every_method_of_both_networks_is_measured(finished):
         assert set(part["methods"]) == {*FEW, saliency_maps.EDGES}
         for name, values in part["methods"].items():
             assert -1 <= values["like_gradient"]["mean"] <= 1
-            assert 0 <= values["deletion"]["mean"] <= 1, name
+            gone, come = (values["curves"][way] for way in ("deletion", "insertion"))
+            # Both have the image at one end, and their mean area is that of their means.
+            assert gone[0]["mean"] == pytest.approx(come[-1]["mean"], abs=1e-5)
+            for way, curve in (("deletion", gone), ("insertion", come)):
+                area = integrate.trapezoid([point["mean"] for point in curve], dx=1 / (len(curve) - 1))
+                assert values[way]["mean"] == pytest.approx(area, abs=1e-5), name
+        assert part["alignment_length"]["mean"] > 0
         assert part["methods"]["gradient"]["like_gradient"]["mean"] == pytest.approx(1)
         assert part["methods"]["edges"]["like_edges"]["mean"] == pytest.approx(1)
     for name in ("standard", "robust"):
@@ -91,9 +98,9 @@ def test_report_and_figures_are_there(finished):
     tests = {f"{how}_{measure}" for how in ("cascading", "independent")
              for measure in ("rank_correlation", "ssim")}  # fmt: skip
     for name in ("standard", "robust"):
-        wanted = {f"maps_{name}", f"cascade_{name}", *(f"{test}_{name}" for test in tests)}
-        assert wanted <= drawn
-    assert len(drawn) == 13
+        assert {f"{kind}_{name}" for kind in ("cascade", "deletion", "insertion", *tests)} <= drawn
+    assert {"maps", "maps_networks"} <= drawn
+    assert len(drawn) == 16
 
 
 def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
@@ -220,4 +227,5 @@ def test_one_image_has_no_interval_and_a_report(given, tmp_path):
     summary = experiment.run(config(tmp_path / "run", given, shown=1, **options))
     assert summary["networks"]["robust"]["alignment"]["low"] is None
     assert summary["claims"][0]["verdict"] == "not decidable at this size"
+    assert "drawn anew" not in " ".join(experiment.saliency_report.findings(summary))
     assert (tmp_path / "run" / "report.html").exists()
