@@ -33,7 +33,7 @@ class ClassScore:
         del key
         logits = model_fn(x)
         values = jax.nn.log_softmax(logits) if self.log_probability else logits
-        return values[y], jnp.argmax(logits) == y
+        return _entry(values, y), jnp.argmax(logits) == y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Unit:
         del key
         activations = model_fn(x)
         mean = jnp.mean(activations.reshape(-1, activations.shape[-1]), axis=0)
-        return mean[y], mean[y] > 0
+        found = _entry(mean, y)
+        return found, found > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,12 @@ class Direction:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success (a positive product) at `x`, from one forward pass."""
         del key
-        score = jnp.sum(model_fn(x) * y)
+        activations = model_fn(x)
+        if jnp.shape(y) != activations.shape:
+            raise ValueError(
+                f"a direction must have the layer's shape {activations.shape}, got {jnp.shape(y)}"
+            )
+        score = jnp.sum(activations * y)
         return score, score > 0
 
 
@@ -183,6 +189,13 @@ class Diverse:
         others = 1.0 - jnp.eye(len(x))
         alike = jnp.sum(cosines * others) / jnp.maximum(jnp.sum(others), 1.0)
         return jnp.mean(scores) - self.weight * alike, jnp.all(successes)
+
+
+def _entry(values: Array, index: Any) -> Array:
+    """`[]`, `values[index]`; NaN outside, where indexing would take the last one."""
+    place = jnp.asarray(index)
+    inside = (place >= 0) & (place < values.shape[0])
+    return jnp.where(inside, jnp.asarray(values)[place], jnp.nan)
 
 
 def _check_mask(x: Array, image: Array, mask: Array) -> None:

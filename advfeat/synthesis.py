@@ -1,8 +1,9 @@
 """Pictures by ascent: one classifier, the one kernel, and the recipes of the papers.
 
 Each function returns an attack: `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
-`attack_batch` and `attack_dataset` run over many. The start is what the ball lies around. What was
-tuned for images of 224 pixels is scaled to the side given: L2 lengths grow with it.
+`attack_batch` and `attack_dataset` run over many. The start is what the ball lies around. The
+defaults were tuned for 32 pixels; L2 lengths grow with the side, so that 224 want seven times as
+much (`experiments.synthesis` scales by itself).
 
 Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; Santurkar et al. (2019),
 https://arxiv.org/abs/1906.09453.

@@ -223,6 +223,17 @@ def check_linf_eps(norm: str, **eps: float | Sequence[float]) -> None:
                 )
 
 
+def check_least(config: Config, **least: int) -> None:
+    """Checks that flags are at least so many.
+
+    Raises:
+      ValueError: for one that is below, named with its value.
+    """
+    for name, count in least.items():
+        if getattr(config, name) < count:
+            raise ValueError(f"flag --{name}={getattr(config, name)}: must be at least {count}")
+
+
 def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = None) -> C:
     """Read a command line.
 

@@ -11,7 +11,10 @@ from experiments.config import Config as BaseConfig
 from experiments.config import flag
 
 PAIR = ("standard", "robust")
-JUDGES = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
+JUDGES = (
+    ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
+    ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,10 +32,18 @@ class JudgedConfig(PairConfig):
 
     judges: tuple[str, ...] | None = flag(
         None,
-        "Independent networks that read what was made; Fréchet distances are in the "
-        "representation of the last. `none` is none. Default: the zoo's smaller ones for "
-        "cifar10, none for others.",
+        "Independent networks that read what was made, or the word none. Default: for cifar10 two "
+        "of the zoo, of another architecture than the networks looked at; else none.",
     )
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        for judge in self.judges or ():
+            if judge in (self.standard, self.robust):
+                raise ValueError(
+                    f"flag --judges={judge}: is one of the two networks, not independent of them"
+                )
 
 
 def load_fitting(reference: str, dataset: data.Dataset) -> Network:
@@ -58,7 +69,9 @@ def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Networ
     """The independent networks, by name."""
     references = config.judges
     if references is None:
-        references = JUDGES if (config.dataset, config.classes) == ("cifar10", None) else ("none",)
+        free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
+        fits = (config.dataset, config.classes) == ("cifar10", None)
+        references = free[0] if fits and free else ("none",)
     return {
         name: load_fitting(reference, dataset)
         for name, reference in further(references, "judges").items()

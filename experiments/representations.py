@@ -32,7 +32,7 @@ from advfeat.threat import ThreatModel, l2
 from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner
-from experiments.config import flag
+from experiments.config import check_least, flag
 from experiments.pairs import PAIR, JudgedConfig, check_layer, load_judges, load_pair
 
 PIXELS = "pixels"  # the control: distances of the images themselves
@@ -61,6 +61,12 @@ class Config(JudgedConfig):
         kind="positive",
     )  # fmt: skip
     eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        # Another image is always needed: to begin at, to go to, to compare with.
+        check_least(self, shown=2, inverted=2, measured=2, searched=pictures.EXTREMES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from advfeat.report import (
 )
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
-from experiments.config import flag
+from experiments.config import check_least, flag
 from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
@@ -61,6 +61,11 @@ class Config(MapConfig, TrainingConfig):
     weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
     measured: int = flag(50, "Images whose maps are compared.", kind="count")
     shown: int = flag(3, "Images in the picture.", kind="count")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        check_least(self, measured=2)  # a map is compared with another image's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from advfeat.evaluation import predict
 from advfeat.results import RunDirectory
 from experiments import runner, synthesis_report
 from experiments import synthesis_tasks as tasks
-from experiments.config import flag
+from experiments.config import check_least, flag
 from experiments.pairs import JudgedConfig, load_judges, load_pair
 from experiments.synthesis_tasks import Task
 
@@ -49,6 +49,7 @@ class Config(JudgedConfig):
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
         super().validate()
+        check_least(self, measured=3)
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"flag --tasks={','.join(self.tasks)}: names one twice")
         if not all(0 < eps < np.inf for eps in self.eps_grid):

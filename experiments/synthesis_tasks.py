@@ -1,7 +1,7 @@
 """The tasks of `experiments.synthesis`: what each begins with, what it aims at, how far it goes.
 
-The papers' eps and steps are for 224 pixels (recipes in `advfeat.synthesis`); those here were
-chosen for 32 and grow with the side of the image.
+The papers' eps and steps are for 224 pixels; those here were chosen for 32 and grow with the side
+of the image.
 """
 
 from __future__ import annotations

@@ -317,6 +317,8 @@ def test_displays_by_hand():
     wanted = (values[..., 1] - values[..., 1].mean()) / (3 * values[..., 1].std()) + 0.5
     np.testing.assert_allclose(shown[..., 1], np.clip(wanted, 0, 1))
     np.testing.assert_array_equal(shown[..., 2], 0.5)  # a constant is grey
+    for constant in (0.1, 0.7, 1e8):  # also where the mean is rounded
+        np.testing.assert_allclose(figures.three_sigma(np.full((32, 32, 3), constant)), 0.5)
     size = np.abs(values).sum(-1)
     found = figures.magnitude(values)
     np.testing.assert_allclose(found, np.clip(size / np.percentile(size, 99), 0, 1))

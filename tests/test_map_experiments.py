@@ -131,6 +131,7 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
         (roar, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
         (roar, {"methods": ("gradient", "gradient")}, "names one twice"),
         (sanity, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
+        (sanity, {"measured": 1}, "--measured=1: must be at least 2"),
         (sanity, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
         (sanity, {"layer": "logits", "methods": ("grad_cam",)}, "--layer=logits: has no positions"),
     ],
@@ -256,7 +257,7 @@ def test_shares_and_cosines_by_hand():
     np.testing.assert_allclose(ground_truth.cosines(delta, 0 * delta), [0.0])
 
 
-def test_areas_of_a_network_that_counts_one_pixel():
+def test_curves_of_a_network_that_counts_one_pixel():
     """Its own pixel ranked first is lost at once; ranked last, at the end."""
     images = np.full((2, 8, 8, 1), 0.5, np.float32)
     images[:, 3, 3] = 1.0
@@ -266,12 +267,14 @@ def test_areas_of_a_network_that_counts_one_pixel():
     def fn(x):
         return jax.numpy.stack([50.0 * (x[3, 3, 0] - 0.75), jax.numpy.zeros(())])
 
-    found = saliency_checks.areas(
+    found = saliency_checks.curves(
         {"right": right, "wrong": 1 - right}, fn, images, np.zeros(2, int)
     )
-    assert found["right"][0].max() < 0.06
-    assert found["wrong"][0].min() > 0.94
-    assert found["right"][1].min() > 0.94  # a blurred pixel is below 0.75
+    last = saliency_checks.CURVE_STEPS
+    np.testing.assert_allclose(found["right"][0], [[1.0] + [0.0] * last] * 2, atol=1e-3)
+    np.testing.assert_allclose(found["wrong"][0], [[1.0] * last + [0.0]] * 2, atol=1e-3)
+    # A blurred pixel is below 0.75.
+    np.testing.assert_allclose(found["right"][1], [[0.0] + [1.0] * last] * 2, atol=1e-3)
 
 
 def test_signs_count_for_attributions_only():

@@ -3,6 +3,7 @@
 import re
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,6 +243,14 @@ def test_images_that_do_not_fit(name, shape, message):
         models.init(jax.random.key(0), models.create(name, **SMALL), shape)
 
 
+class Theirs(nn.Module):
+    """A network that names no layers."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
 def test_wrong_channels_or_dtype_or_layer():
     model = models.create("linear", **SMALL, mean=(0.1, 0.2))
     with pytest.raises(ValueError, match="mean has 2 values, the images have 3 channels"):
@@ -251,3 +260,9 @@ def test_wrong_channels_or_dtype_or_layer():
         models.model_fn(model, variables)(jnp.zeros((8, 8, 1), jnp.uint8))
     with pytest.raises(ValueError, match="unknown layer 'hidden1'; there are representation, log"):
         models.model_fn(model, variables, layer="hidden1")(jnp.zeros((8, 8, 1)))
+    with pytest.raises(ValueError, match=r"made for images of another size .* than \(8, 8, 3\)"):
+        models.model_fn(model, variables)(jnp.zeros((8, 8, 3)))
+    theirs = Theirs()
+    weights = models.init(jax.random.key(0), theirs, (8, 8, 1))
+    with pytest.raises(ValueError, match="'representation'; there are none but logits"):
+        models.model_fn(theirs, weights, layer="representation")(jnp.zeros((8, 8, 1)))

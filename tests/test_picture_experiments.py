@@ -7,7 +7,7 @@ import pytest
 import small_networks
 
 from advfeat import data
-from experiments import counterfactual, representations, synthesis, synthesis_tasks
+from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
 
 DIGITS = data.load("digits")
 
@@ -77,6 +77,11 @@ def test_pixels_order_noise_by_its_strength():
         ({"layer": "blok"}, "--layer=blok: must be one of block1, block2"),
         ({"units": (40,)}, "--units=40: the layer representation has 32 units"),
         ({"standard": "nowhere"}, "nowhere"),
+        ({"shown": 1}, "--shown=1: must be at least 2"),
+        ({"inverted": 1}, "--inverted=1: must be at least 2"),
+        ({"measured": 1}, "--measured=1: must be at least 2"),
+        ({"searched": 2}, "--searched=2: must be at least 3"),
+        ({"robust": "a", "judges": ("a",)}, "--judges=a: is one of the two networks"),
     ],
 )
 def test_bad_input_of_representations(given, tmp_path, options, words):
@@ -179,12 +184,28 @@ def test_inpainting_leaves_the_rest_exactly(drawn):
         ({"tasks": ("sketch", "sketch")}, "names one twice"),
         ({"eps_grid": (0.0, 1.0)}, "--eps_grid=0,1: must be above 0"),
         ({"judges": ("zoo:digits_standard", "zoo:digits_standard")}, "already"),
+        ({"measured": 2}, "--measured=2: must be at least 3"),
     ],
 )
 def test_bad_input_of_synthesis(given, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         synthesis.run(synthesis.Config(**common(tmp_path / "run", given, **options)))
     assert not (tmp_path / "run").exists()
+
+
+def test_judges_had_no_part_in_what_they_judge(monkeypatch):
+    monkeypatch.setattr(pairs, "load_fitting", lambda reference, _: reference)
+
+    def judges(**options):
+        config = synthesis.Config(workdir="run", **options)
+        return tuple(pairs.load_judges(config, DIGITS).values())
+
+    small = {"standard": "zoo:cifar10_cnn_standard", "robust": "zoo:cifar10_cnn_l2_robust"}
+    assert judges() == tuple(small.values())
+    assert judges(**small) == ("zoo:cifar10_standard", "zoo:cifar10_l2_robust")
+    assert judges(standard=small["standard"]) == ()  # both pairs have a part
+    assert judges(dataset="digits") == judges(classes=("cat", "dog")) == judges(judges=("none",))
+    assert judges(judges=("zoo:a", "zoo:b")) == ("zoo:a", "zoo:b")
 
 
 def test_counterfactual(given, tmp_path):

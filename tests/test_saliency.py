@@ -366,8 +366,10 @@ def test_bad_input_is_one_clear_error(words):
 def test_an_unknown_layer_is_named_when_it_is_asked_for():
     model = models.create("mlp", num_classes=3, width=4)
     network = models.split_fn(model, models.init(KEY, model, (8, 8, 1)), layer="nowhere")
-    with pytest.raises(ValueError, match="unknown layer 'nowhere'; there are hidden1, hidden2"):
-        network.activations(jnp.zeros((8, 8, 1)))
+    image = jnp.zeros((8, 8, 1))
+    for ask in (network.activations, network.both, lambda x: network.perturbed(x, jnp.zeros(4))):
+        with pytest.raises(ValueError, match="unknown layer 'nowhere'; there are hidden1, hidden2"):
+            ask(image)
 
 
 def test_a_module_of_somebody_else_keeps_its_rectifier():

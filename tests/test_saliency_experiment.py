@@ -59,7 +59,8 @@ def test_every_method_of_both_networks_is_measured(finished):
             # Both have the image at one end, and their mean area is that of their means.
             assert gone[0]["mean"] == pytest.approx(come[-1]["mean"], abs=1e-5)
             for way, curve in (("deletion", gone), ("insertion", come)):
-                area = integrate.trapezoid([point["mean"] for point in curve], dx=1 / (len(curve) - 1))
+                means = [point["mean"] for point in curve]
+                area = integrate.trapezoid(means, dx=1 / (len(means) - 1))
                 assert values[way]["mean"] == pytest.approx(area, abs=1e-5), name
         assert part["alignment_length"]["mean"] > 0
         assert part["methods"]["gradient"]["like_gradient"]["mean"] == pytest.approx(1)

@@ -203,9 +203,9 @@ BATCHED = jnp.ones((12, 5))
         ({"model_fn": partial_of(lambda x: (x, x))}, r"one array of logits \[K\], got a tuple"),
         ({"model_fn": partial_of(lambda x: x.ravel() > 0)}, "floating-point logits, got"),
         ({"model_fn": partial_of(lambda x: jnp.ones(5) * jnp.nan)}, "finite logits, got NaN"),
-        ({"model_fn": lambda x: x.reshape(len(x), -1) @ BATCHED}, r"ONE image \[2, 2, 3\], not of"),
-        ({"model_fn": lambda x: np.asarray(x).ravel()}, "JAX function .* TracerArrayConversion"),
-        ({"model_fn": lambda weights, x: x}, "JAX function of ONE image .* TypeError"),
+        ({"model_fn": lambda x: x.reshape(len(x), -1) @ BATCHED}, r"ONE image \[2, 2, 3\], but"),
+        ({"model_fn": lambda x: np.asarray(x).ravel()}, "ONE image .* TracerArrayConversion"),
+        ({"model_fn": lambda weights, x: x}, "ONE image .* TypeError"),
     ],
 )
 def test_bad_input(change, message):

@@ -7,7 +7,7 @@ import pytest
 
 import advfeat
 from advfeat import models, spaces, synthesis, transforms
-from advfeat.scores import direction, diverse, inversion, masked, painted, unit
+from advfeat.scores import class_score, direction, diverse, inversion, masked, painted, unit
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -51,6 +51,22 @@ def test_a_direction_is_a_sum_of_units():
     way = np.asarray(weights) @ WEIGHTS
     wanted = X + 0.3 * (way / np.linalg.norm(way)).reshape(SHAPE)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("score", [unit(), class_score(), class_score(log_probability=True)])
+def test_what_is_out_of_range_has_no_score(score):
+    for index in (UNITS, 999, -1):
+        for compiled in (False, True):
+            look = jax.jit(lambda i: score(linear, X, i, KEY)[0]) if compiled else (
+                lambda i: score(linear, X, i, KEY)[0])  # fmt: skip
+            assert np.isnan(look(index)), (index, compiled)
+    assert np.isfinite(score(linear, X, UNITS - 1, KEY)[0])
+
+
+def test_a_direction_is_of_the_layers_shape():
+    for aim in (1, jnp.ones(1), jnp.ones((UNITS, 1))):
+        with pytest.raises(ValueError, match=r"a direction must have the layer's shape"):
+            direction()(linear, X, aim, KEY)
 
 
 def test_inversion_of_an_invertible_layer_finds_the_image():

@@ -136,8 +136,8 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
     except Exception as error:  # whatever somebody else's code may raise
         line = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
-            f"model_fn must be a JAX function of ONE image {list(shape)}, not of a batch "
-            f"(advfeat.models.adapters wraps those); it raised {type(error).__name__}: {line}"
+            f"model_fn must take ONE image {list(shape)}, but it raised {type(error).__name__}: "
+            f"{line} (what takes a batch, or is not JAX: advfeat.models.adapters)"
         ) from error
     if not isinstance(output, jax.ShapeDtypeStruct):
         raise ValueError(

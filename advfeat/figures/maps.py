@@ -32,7 +32,9 @@ def three_sigma(values: Any) -> np.ndarray:
     array = _map(values)
     mean = array.mean(axis=(0, 1), keepdims=True)
     spread = array.std(axis=(0, 1), keepdims=True)
-    return np.clip((array - mean) / (3 * np.where(spread > 0, spread, 1.0)) + 0.5, 0, 1)
+    # The mean of equal numbers is rounded, and a spread of this size is all there is to see.
+    there = spread > 1e-12 * np.abs(mean)
+    return np.clip((array - mean) / (3 * np.where(there, spread, 1.0)) + 0.5, 0, 1)
 
 
 def magnitude(values: Any) -> np.ndarray:

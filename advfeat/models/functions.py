@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 from jax import Array
 from jax.tree_util import Partial
 
@@ -159,13 +160,41 @@ class _Apply:
 
     def __call__(self, variables: Variables, x: Array) -> Array:
         if self.layer == "logits":
-            logits: Any = self.model.apply(variables, x, train=False)
-            return logits
-        _, state = self.model.apply(variables, x, train=False, mutable=[TAPS])
-        taps = state.get(TAPS, {})
-        if self.layer not in taps:
-            raise ValueError(f"unknown layer {self.layer!r}; there are {', '.join(taps)}")
-        return taps[self.layer][0]
+            return evaluated(self.model, variables, x)
+        _, state = evaluated(self.model, variables, x, mutable=[TAPS])
+        return named(state.get(TAPS, {}), self.layer)[0]
+
+
+def evaluated(model: nn.Module, variables: Variables, x: Array, **options: Any) -> Any:
+    """A module in evaluation mode.
+
+    Raises:
+      ValueError: for images that its weights do not fit, such as grey ones instead of colour.
+    """
+    try:
+        return model.apply(variables, x, train=False, **options)
+    except ScopeParamShapeError as error:
+        raise ValueError(
+            f"the network was made for images of another size or number of channels than "
+            f"{tuple(x.shape[1:])}"
+        ) from error
+
+
+def named(taps: Mapping[str, Any], layer: str) -> Any:
+    """What a forward pass left under a layer's name.
+
+    Raises:
+      ValueError: for a layer that the network lacks; the message lists those it has.
+    """
+    if layer not in taps:
+        raise unknown_layer(layer, taps)
+    return taps[layer]
+
+
+def unknown_layer(layer: str, known: Iterable[str]) -> ValueError:
+    """The error for a layer that a network lacks."""
+    there = ", ".join(known) or "none but logits: the module sows no intermediates"
+    return ValueError(f"unknown layer {layer!r}; there are {there}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 from jax import Array
 
 from advfeat.models.base import DELTAS, TAPS, Network
-from advfeat.models.functions import Variables, layer_names
+from advfeat.models.functions import Variables, evaluated, layer_names, named, unknown_layer
 from advfeat.relus import Relu, fake_relu, guided_relu
 
 
@@ -31,29 +31,29 @@ class SplitFn:
 
     def __call__(self, x: Array) -> Array:
         """ONE image `[H, W, C]` -> logits `[K]`."""
-        logits: Array = self.model.apply(self.variables, x[None], train=False)[0]  # type: ignore[index,assignment]
+        logits: Array = evaluated(self.model, self.variables, x[None])[0]
         return logits
 
     def activations(self, x: Array) -> Array:
         """ONE image -> the layer's activations."""
-        _, state = self.model.apply(self.variables, x[None], train=False, mutable=[TAPS])
+        _, state = evaluated(self.model, self.variables, x[None], mutable=[TAPS])
         return self._named(state.get(TAPS, {}))[0][0]
 
     def both(self, x: Array) -> tuple[Array, Array]:
         """ONE image -> the layer's activations and the logits, from one forward pass."""
-        logits, state = self.model.apply(self.variables, x[None], train=False, mutable=[TAPS])
+        logits, state = evaluated(self.model, self.variables, x[None], mutable=[TAPS])
         return self._named(state.get(TAPS, {}))[0][0], logits[0]
 
     def perturbed(self, x: Array, delta: Array) -> Array:
         """Logits where `delta` is added to the layer's activations."""
         moved = {**self.variables, DELTAS: {self.layer: delta[None]}}
-        logits: Array = self.model.apply(moved, x[None], train=False)[0]  # type: ignore[index,assignment]
-        return logits
+        logits, state = evaluated(self.model, moved, x[None], mutable=[TAPS])
+        self._named(state.get(TAPS, {}))
+        moved_logits: Array = logits[0]
+        return moved_logits
 
     def _named(self, taps: Mapping[str, Any]) -> Any:
-        if self.layer not in taps:
-            raise ValueError(f"unknown layer {self.layer!r}; there are {', '.join(taps)}")
-        return taps[self.layer]
+        return named(taps, self.layer)
 
 
 def split_fn(
@@ -71,7 +71,7 @@ def split_fn(
       ValueError: for a layer that the network does not have; the message lists those it has.
     """
     if input_shape is not None and layer not in (known := layer_names(model, input_shape)):
-        raise ValueError(f"unknown layer {layer!r}; there are {', '.join(known)}")
+        raise unknown_layer(layer, known)
     kept = {name: value for name, value in variables.items() if name not in (TAPS, DELTAS)}
     return SplitFn(kept, model, layer)
 
