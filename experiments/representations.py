@@ -2,12 +2,12 @@
 
     python -m experiments.representations --workdir=runs/representations
 
-Images that activate a unit most and least beside what the unit looks for; images made from a
-representation alone (inversion); the way from one image to another through representation space
-beside pixel space; a feature added, and painted within a mask. Then numbers: how often does the
-representation order distortions by their strength, are there metamers (images with one
-representation in which an independent network sees something else), how far does an attack move
-each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.00945;
+Images that activate a unit most and least beside what the unit looks for, and the direction of a
+class; images made from a representation alone (inversion); the way from one image to another
+through representation space beside pixel space; a feature added, and painted within a mask. Then
+numbers: how often does the representation order distortions by their strength, are there metamers
+(images with one representation in which an independent network sees something else), how far does
+an attack move each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.00945;
 https://distill.pub/2019/advex-bugs-discussion/response-4).
 
 Two CPU cores: 2 minutes 50. Numbers: BUILD_NOTES.md, "Maps and pictures".
@@ -25,7 +25,6 @@ from tqdm import tqdm
 import advfeat
 from advfeat import data, distortions, measures, models, quality, representations
 from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, l2
@@ -184,11 +183,6 @@ def _distance(key: Key, fn: ModelFn, x: Array, other: Array) -> Array:
     return representations.relative_distance(fn, x, other)
 
 
-def classes(network: Network, images: np.ndarray) -> np.ndarray:
-    """`[N]`, what a network reads."""
-    return np.asarray(predict(network.model_fn(), images).argmax(-1))
-
-
 def _numbers(
     config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -213,7 +207,8 @@ def _numbers(
                 "distance": distances(fn, originals, found),
                 "ssim": np.array([quality.ssim(a, b)
                                   for a, b in zip(found, originals, strict=True)]),
-                "other": {judge: classes(reader, found) != classes(reader, originals)
+                "other": {judge: pictures.classes(reader, found)
+                          != pictures.classes(reader, originals)
                           for judge, reader in plan.judges.items()},
             }
             for start, found in inverted.items()

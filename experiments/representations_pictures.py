@@ -14,6 +14,8 @@ from advfeat import models, representations, spaces, synthesis, transforms
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
+from advfeat.scores import direction, diverse
+from advfeat.scores import unit as unit_score
 from advfeat.types import ModelFn
 from experiments.pairs import PAIR
 
@@ -24,6 +26,8 @@ STARTS = ("from_noise", "from_another")
 BLENDS = 7  # images of an interpolation, both ends included
 _BATCH = 50
 EXTREMES = 3  # most and least activating images of a unit
+TWO = 2  # pictures of a unit that are drawn to differ
+_CLASSES = 4  # whose directions are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Drawn:
 
     Attributes:
       units: by unit, by column, an image.
+      directions: by class, by column, an image: what its mean representation points to.
       inverted: by start `[S, H, W, C]`.
       blended: `[S, BLENDS, H, W, C]`, through representation space.
       added: `[S, H, W, C]`, with the first unit made stronger.
@@ -39,6 +44,7 @@ class Drawn:
     """
 
     units: dict[int, dict[str, np.ndarray]]
+    directions: dict[int, dict[str, np.ndarray]]
     inverted: dict[str, np.ndarray]
     blended: np.ndarray
     added: np.ndarray
@@ -93,7 +99,14 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     smooth = synthesis.maximise(
         steps=steps, step_size=2 * config.step_size, space=spaces.fourier(), transform=looks
     )
-    starts = np.stack([plan.images[0], noise(config, shape), np.full(shape, 0.5, np.float32)])
+    # Drawn at once, which is no batch of examples: each is to differ from the other.
+    several = jax.jit(
+        synthesis.maximise(
+            steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=spaces.fourier(),
+            transform=looks, objective=diverse(unit_score(), weight=0.5),
+        )
+    )  # fmt: skip
+    starts = starts_of(config, plan)
     found: dict[int, dict[str, np.ndarray]] = {}
     for unit in plan.units[name]:
         aims = jnp.full(len(starts), unit)
@@ -108,7 +121,41 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
             "from grey": made[2],
             "smooth": robust_to_looks,
         }
+        key = stream(jax.random.key(config.seed), f"diverse_{unit}")
+        pair = several(key, fn, jnp.asarray(noise(config, (TWO, *shape))), jnp.int32(unit)).best.x
+        found[unit] |= {f"diverse {i + 1}": np.asarray(pair[i]) for i in range(TWO)}
     return found
+
+
+def starts_of(config: Config, plan: Plan) -> np.ndarray:
+    """`[3, H, W, C]`: an image, noise, grey."""
+    shape = plan.images.shape[1:]
+    return np.stack([plan.images[0], noise(config, shape), np.full(shape, 0.5, np.float32)])
+
+
+def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
+    """For the first classes: where the images that are read as one lie, seen from all."""
+    network, some = plan.networks[name], plan.searched[:500]
+    values, read = predict(network.model_fn(config.layer), some), classes(network, some)
+    plain = synthesis.maximise(
+        steps=_half(plan), step_size=2 * config.step_size, objective=direction()
+    )
+    starts = starts_of(config, plan)
+    found = {}
+    for label in np.unique(read)[:_CLASSES]:
+        towards = values[read == label].mean(axis=0) - values.mean(axis=0)
+        towards /= max(float(np.linalg.norm(towards)), 1e-12)
+        aims = jnp.asarray(np.broadcast_to(towards, (len(starts), *towards.shape)))
+        made = _ascend(plain, config, pullable_fn(network, config.layer), starts, aims)
+        found[int(label)] = dict(
+            zip(("from an image", "from noise", "from grey"), made, strict=True)
+        )
+    return found
+
+
+def classes(network: Network, images: np.ndarray) -> np.ndarray:
+    """`[N]`, what a network reads."""
+    return np.asarray(predict(network.model_fn(), images).argmax(-1))
 
 
 def blends(config: Config, plan: Plan) -> np.ndarray:
@@ -169,6 +216,7 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
         mask = jnp.broadcast_to(jnp.asarray(mask_of(images.shape[1:])), images.shape[:3])
         found[name] = Drawn(
             units=units(config, plan, name),
+            directions=directions(config, plan, name),
             inverted=inverted(config, plan, name, images),
             blended=blended(config, plan, name),
             added=_ascend(add, config, fn, images, aims),

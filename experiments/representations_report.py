@@ -34,7 +34,7 @@ def write(
             f"{summary['images']} test images, those of inversion of {summary['inverted']}."
         ),
         sections=[
-            Section("What units look for", _units(run, drawn)),
+            Section("What units look for", [*_units(run, drawn), _directions(plan, run, drawn)]),
             Section("Images from representations", _inversion(config, plan, run, drawn, summary)),
             Section("From one image to another", _blends(config, plan, run, drawn)),
             Section("A feature added", _added(config, plan, run, drawn)),
@@ -70,10 +70,30 @@ def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> list[Picture]:
                 f"{name.capitalize()} network, a row per unit: the test images that activate it "
                 "most and least; then its activation made as large as it goes, from an image, from "
                 "noise, from grey, and from grey in frequencies and through small turns and shifts "
-                "(smooth).",
+                "(smooth); two of that kind that were drawn to differ (diverse).",
             )
         )  # fmt: skip
     return blocks
+
+
+def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
+    both = [part.directions for part in drawn.values()]
+    labels = [label for label in both[0] if all(label in part for part in both)]
+    columns = {
+        f"{name}, {start}": [part.directions[label][start] for label in labels]
+        for start in ("from noise", "from grey", "from an image")
+        for name, part in drawn.items()
+    }
+    first, *others = columns
+    grid = figures.map_grid(
+        columns[first], {column: columns[column] for column in others}, display="as_is",
+        labels=[plan.dataset.class_names[label] for label in labels], first=first,
+    )  # fmt: skip
+    return _picture(
+        run, "directions", grid, "What the direction of a class looks like, both networks",
+        "Not one unit but a direction: from the mean of all representations to the mean of those "
+        "that the network reads as a class, followed as far as it goes.",
+    )
 
 
 def _inversion(
