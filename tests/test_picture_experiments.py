@@ -35,7 +35,8 @@ def test_representations(looked_into):
     assert json.loads((path / "summary.json").read_text()) == summary
     drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
     assert drawn == {
-        "units_standard", "units_robust", "directions", "inversion", "interpolation", "added", "sensitivity",
+        "units_standard", "units_robust", "directions", "inversion", "interpolation", "added",
+        "sensitivity",
     }  # fmt: skip
     assert set(summary["ordered"]) == {"standard", "robust", "pixels"}
     layers = ["block1", "block2", "block3", "representation", "logits"]
