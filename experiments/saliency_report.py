@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,8 +99,12 @@ def _grid(
         {method: [found[network][method][index] for index, network in rows]
          for method in config.methods},
         display=config.display,
-        labels=[f"{plan.dataset.class_names[plan.labels[index]]},\n{_title(network)}"
-                for index, network in rows],
+        labels=[
+            textwrap.fill(
+                f"{plan.dataset.class_names[plan.labels[index]]}, {network.replace('_', ' ')}", 16
+            )
+            for index, network in rows
+        ],
     )  # fmt: skip
     models = ", ".join(f"{_title(name)} ({plan.networks[name].spec.model})" for name in found)
     return Picture(
@@ -116,8 +121,11 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
     }
     blocks = []
     for way, xlabel in words.items():
-        series = {_title(method): part["methods"][method]["curves"][way]
-                  for method in part["methods"]}  # fmt: skip
+        # Without their intervals, which of so many lines hide one another.
+        series = {
+            _title(method): [point["mean"] for point in values["curves"][way]]
+            for method, values in part["methods"].items()
+        }
         steps = len(next(iter(series.values()))) - 1
         chart = figures.curves(
             [place / steps for place in range(steps + 1)], series, xlabel=xlabel,
@@ -127,8 +135,9 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
             Picture(
                 path=figures.save(chart, run.figure(f"{way}_{name}")),
                 alt=f"Probability of the class against the {xlabel}",
-                caption=f"{_title(way)}, {name} network: the pixels that a method ranks first go "
-                "first. Edges know nothing of the network.",
+                caption=f"{_title(way)}, {name} network, means over images (intervals of the areas "
+                "are in the table): the pixels that a method ranks first go first. Edges know "
+                "nothing of the network.",
             )
         )
     return blocks
