@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import models, spaces, synthesis, transforms
+from advfeat import data, models, spaces, synthesis, transforms, zoo
+from advfeat.ascent import by_score
+from advfeat.evaluation import predict
 from advfeat.scores import class_score, direction, diverse, inversion, masked, painted, unit
 
 KEY = jax.random.key(0)
@@ -79,6 +81,30 @@ def test_inversion_of_an_invertible_layer_finds_the_image():
     assert np.abs(found.x[0] - wanted).mean() < 0.02
     start = np.linalg.norm(square @ (X - wanted).ravel()) / np.linalg.norm(square @ wanted.ravel())
     assert -float(found.score[0]) < start / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_standard", "cifar10_l2_robust"])
+def test_inversions_end_nearer_than_by_steps_of_one_length(name):
+    network, images = zoo.load(name), data.unit(data.samples("cifar10").image[::12])
+    fn = models.model_fn(
+        models.pullable(network.spec.build()), network.variables, layer="representation"
+    )
+    aims = jnp.asarray(predict(network.model_fn("representation"), images))
+    threat, starts = advfeat.l2(np.inf), np.roll(images, 1, axis=0)
+    ways = {
+        "ours": synthesis.invert(),
+        "one length": advfeat.pgd(
+            threat, steps=300, step_size=0.1, random_start=False, objective=inversion(),
+            prefer=by_score,
+        ),
+    }  # fmt: skip
+    apart = {
+        way: -np.asarray(advfeat.attack_dataset(attack, KEY, fn, starts, aims).best.score)
+        for way, attack in ways.items()
+    }
+    print(name, *(f"{way} {values.mean():.3f}" for way, values in apart.items()))
+    assert apart["ours"].mean() < apart["one length"].mean()
 
 
 def test_a_generated_image_is_of_its_class_and_near_its_seed():
