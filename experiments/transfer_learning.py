@@ -173,9 +173,7 @@ def resized(dataset: data.Dataset, shape: tuple[int, ...], *, most: int) -> data
 
     def scaled(split: data.Split) -> data.Split:
         part = data.subset(split, most, seed=0)
-        found = resize(
-            part.image / 255.0, (len(part), *shape), order=1, anti_aliasing=True
-        )
+        found = resize(data.unit(part.image), (len(part), *shape), order=1, anti_aliasing=True)
         return dataclasses.replace(part, image=np.round(255 * found).astype(np.uint8))
 
     return dataclasses.replace(dataset, train=scaled(dataset.train), test=scaled(dataset.test))
