@@ -31,7 +31,8 @@ from advfeat.types import Array, ModelFn
 from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
 from experiments.config import Config as BaseConfig
-from experiments.config import check_linf_eps, flag, format_eps
+from experiments.config import flag, format_eps
+from experiments.limits import check_linf_eps
 from experiments.networks import spec_for
 from experiments.presets import preset_for
 from experiments.recipes import Recipe

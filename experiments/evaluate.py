@@ -30,8 +30,9 @@ from advfeat.threat import ThreatModel, threat_model
 from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
 from experiments.config import Config as BaseConfig
-from experiments.config import check_linf_eps, flag
+from experiments.config import flag
 from experiments.evaluate_journal import Journal, check_same_problem, fingerprint
+from experiments.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from advfeat.training import Fit
 from advfeat.transforms import TRANSFORMS
 from advfeat.types import AttackFn
 from experiments.config import Config as BaseConfig
-from experiments.config import check_linf_eps, flag
+from experiments.config import flag
+from experiments.limits import check_linf_eps
 from experiments.networks import spec_for
 from experiments.presets import Preset, chosen, preset_for
 from experiments.recipes import Recipe

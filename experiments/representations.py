@@ -31,7 +31,8 @@ from advfeat.threat import ThreatModel, l2
 from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner
-from experiments.config import check_least, flag
+from experiments.config import flag
+from experiments.limits import check_least
 from experiments.pairs import PAIR, JudgedConfig, check_layer, load_judges, load_pair
 
 PIXELS = "pixels"  # the control: distances of the images themselves

@@ -27,7 +27,8 @@ from experiments import (
     sample_theory,
     sweeps,
 )
-from experiments.config import check_linf_eps, flag
+from experiments.config import flag
+from experiments.limits import check_linf_eps
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.sweeps import Hits, Job, Points, SweepConfig

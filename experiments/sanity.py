@@ -33,7 +33,8 @@ from advfeat.report import (
 )
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
-from experiments.config import check_least, flag
+from experiments.config import flag
+from experiments.limits import check_least
 from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe

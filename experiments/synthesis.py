@@ -25,7 +25,8 @@ from advfeat.evaluation import predict
 from advfeat.results import RunDirectory
 from experiments import runner, synthesis_report
 from experiments import synthesis_tasks as tasks
-from experiments.config import check_least, flag
+from experiments.config import flag
+from experiments.limits import check_least
 from experiments.pairs import JudgedConfig, load_judges, load_pair
 from experiments.synthesis_tasks import Task
 

@@ -20,7 +20,8 @@ from advfeat import data
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
 from experiments import runner, sweeps, tradeoff_report, tradeoff_summary
-from experiments.config import check_linf_eps, flag, format_eps
+from experiments.config import flag, format_eps
+from experiments.limits import check_linf_eps
 from experiments.presets import Preset, preset_for
 from experiments.recipes import Recipe
 from experiments.sweeps import Hits, Job, Points, SweepConfig

@@ -13,7 +13,8 @@ from advfeat.checkpoints import load_network
 from advfeat.training import SCHEDULES, Fit
 from advfeat.transforms import TRANSFORMS
 from experiments.config import Config as BaseConfig
-from experiments.config import check_linf_eps, flag
+from experiments.config import flag
+from experiments.limits import check_linf_eps
 from experiments.networks import check_shared, spec_for
 from experiments.presets import Preset, chosen, preset_for
 from experiments.recipes import (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import config as config_lib
-from experiments import runner
+from experiments import limits, runner
 from experiments.config import HelpRequested, UsageError, flag, format_eps, parse, parse_eps
 
 
@@ -33,7 +33,7 @@ class Everything(config_lib.Config):
 
     def validate(self) -> None:
         super().validate()
-        config_lib.check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
+        limits.check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
 
 
 def read(*arguments: str) -> Everything:
