@@ -198,6 +198,7 @@ def _numbers(
             steps=2 if config.dry_run else 20,
         )  # fmt: skip
     originals = plan.images[: len(inverted["from_noise"])]
+    read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}
     return {
         "ordered": {
             name: ordered(fn, images, name, seed=config.seed) for name in distortions.DISTORTIONS
@@ -208,9 +209,8 @@ def _numbers(
                 "distance": distances(fn, originals, found),
                 "ssim": np.array([quality.ssim(a, b)
                                   for a, b in zip(found, originals, strict=True)]),
-                "other": {judge: pictures.classes(reader, found)
-                          != pictures.classes(reader, originals)
-                          for judge, reader in plan.judges.items()},
+                "other": {judge: pictures.classes(plan.judges[judge], found) != seen
+                          for judge, seen in read.items()},
             }
             for start, found in inverted.items()
         },

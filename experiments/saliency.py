@@ -33,8 +33,6 @@ from experiments.map_flags import MapConfig, options_of
 from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
 from experiments.saliency_maps import EDGES, EXTRA, Options, total
 
-CURVES = ("deletion", "insertion")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(PairConfig, MapConfig):
@@ -206,7 +204,7 @@ def _methods(
             "insertion": _mean(areas[method][1]),
             "curves": {
                 way: [measures.mean(column) for column in both.T]
-                for way, both in zip(CURVES, curves[method], strict=True)
+                for way, both in zip(saliency_checks.CURVES, curves[method], strict=True)
             },
         }
         for method, values in {**found, EDGES: outlines}.items()

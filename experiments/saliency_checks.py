@@ -18,6 +18,7 @@ from advfeat.figures import magnitude
 from advfeat.types import Array, Key, ModelFn
 from experiments.saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, subject
 
+CURVES, CURVE_STEPS = ("deletion", "insertion"), 16
 RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
 LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
 """Methods whose maps are logit per pixel, so that they foretell what a small change does."""
@@ -108,13 +109,10 @@ def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
 
 
-CURVE_STEPS = 16
-
-
 def curves(
     found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """By method `[2, N, CURVE_STEPS + 1]`: the deletion and the insertion curve of each image.
+    """By method `[2, N, CURVE_STEPS + 1]`: each image's two `CURVES`.
 
     Args:
       found: by method, maps.

@@ -78,7 +78,7 @@ def _title(name: str) -> str:
 
 def _maps(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
-) -> list[Any]:
+) -> list[Picture]:
     """Each image's maps by one network under those by the other; few images by all networks."""
     pair = {name: found[name] for name in PAIR}
     blocks = [_grid(config, plan, run, "maps", pair, config.shown)]

@@ -161,8 +161,7 @@ class _Apply:
     def __call__(self, variables: Variables, x: Array) -> Array:
         if self.layer == "logits":
             return evaluated(self.model, variables, x)
-        _, state = evaluated(self.model, variables, x, mutable=[TAPS])
-        return named(state.get(TAPS, {}), self.layer)[0]
+        return tapped(self.model, variables, x, self.layer)[1]
 
 
 def evaluated(model: nn.Module, variables: Variables, x: Array, **options: Any) -> Any:
@@ -175,20 +174,22 @@ def evaluated(model: nn.Module, variables: Variables, x: Array, **options: Any) 
         return model.apply(variables, x, train=False, **options)
     except ScopeParamShapeError as error:
         raise ValueError(
-            f"the network was made for images of another size or number of channels than "
+            "the network was made for images of another size or number of channels than "
             f"{tuple(x.shape[1:])}"
         ) from error
 
 
-def named(taps: Mapping[str, Any], layer: str) -> Any:
-    """What a forward pass left under a layer's name.
+def tapped(model: nn.Module, variables: Variables, x: Array, layer: str) -> tuple[Any, Any]:
+    """Logits and a named layer's activations of a batch, from one forward pass.
 
     Raises:
       ValueError: for a layer that the network lacks; the message lists those it has.
     """
+    logits, state = evaluated(model, variables, x, mutable=[TAPS])
+    taps = state.get(TAPS, {})
     if layer not in taps:
         raise unknown_layer(layer, taps)
-    return taps[layer]
+    return logits, taps[layer][0]
 
 
 def unknown_layer(layer: str, known: Iterable[str]) -> ValueError:

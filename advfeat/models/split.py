@@ -10,7 +10,7 @@ import jax
 from jax import Array
 
 from advfeat.models.base import DELTAS, TAPS, Network
-from advfeat.models.functions import Variables, evaluated, layer_names, named, unknown_layer
+from advfeat.models.functions import Variables, evaluated, layer_names, tapped, unknown_layer
 from advfeat.relus import Relu, fake_relu, guided_relu
 
 
@@ -36,24 +36,18 @@ class SplitFn:
 
     def activations(self, x: Array) -> Array:
         """ONE image -> the layer's activations."""
-        _, state = evaluated(self.model, self.variables, x[None], mutable=[TAPS])
-        return self._named(state.get(TAPS, {}))[0][0]
+        return self.both(x)[0]
 
     def both(self, x: Array) -> tuple[Array, Array]:
         """ONE image -> the layer's activations and the logits, from one forward pass."""
-        logits, state = evaluated(self.model, self.variables, x[None], mutable=[TAPS])
-        return self._named(state.get(TAPS, {}))[0][0], logits[0]
+        logits, activations = tapped(self.model, self.variables, x[None], self.layer)
+        return activations[0], logits[0]
 
     def perturbed(self, x: Array, delta: Array) -> Array:
         """Logits where `delta` is added to the layer's activations."""
         moved = {**self.variables, DELTAS: {self.layer: delta[None]}}
-        logits, state = evaluated(self.model, moved, x[None], mutable=[TAPS])
-        self._named(state.get(TAPS, {}))
-        moved_logits: Array = logits[0]
-        return moved_logits
-
-    def _named(self, taps: Mapping[str, Any]) -> Any:
-        return named(taps, self.layer)
+        logits: Array = tapped(self.model, moved, x[None], self.layer)[0][0]
+        return logits
 
 
 def split_fn(
