@@ -2,12 +2,16 @@
 
 Most of a run goes into compiling. So its workers share what they have compiled, in a folder that
 goes away with it, and XLA optimises little; who sets these variables keeps them.
+
+Whatever is compiled stays mapped until JAX forgets it. Thousands of tests reach the kernel's limit
+of 65,530 mappings, at which the compiler crashes; so a worker forgets between two files.
 """
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
     folder = tempfile.mkdtemp(prefix="advfeat_tests_")
@@ -17,8 +21,35 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ and "PYTEST_XDIST_WORKER" not i
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that need PyTorch and hold no tests: doctest would import them.
 collect_ignore = ["bench_autoattack.py", "bench_pictures.py", "torch_mirror.py"]
+
+MOST_MAPPINGS = 15_000
+"""A file of tests adds some thousands; Linux allows 65,530 (`vm.max_map_count`)."""
+
+
+def mappings() -> int:
+    """How many memory mappings this process has; 0 where the system does not tell."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+class _Forgetting:
+    """A plugin, for the doctests lie in folders to which a conftest's hooks do not apply."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        elsewhere = nextitem is None or nextitem.path != item.path
+        if elsewhere and mappings() > MOST_MAPPINGS:
+            jax.clear_caches()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers what holds for every test, wherever it lies."""
+    config.pluginmanager.register(_Forgetting())
