@@ -57,7 +57,8 @@ class Config(MapConfig):
     dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
     model: str = flag("cnn", "Architecture.")
     width: int = flag(16, "Its width.", kind="count")
-    epochs: int = flag(6, "Passes over the 4,000 training images.", kind="count")
+    epochs: int = flag(6, "Standard networks: passes over the 4,000 training images.", kind="count")
+    robust_epochs: int = flag(10, "Robust networks: passes over them.", kind="count")
     eps: float = flag(8 / 255, "L-infinity eps of the robust network's training.", kind="eps")
     measured: int = flag(24, "Images that are scored.", kind="count")
     sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
@@ -102,9 +103,13 @@ def prepare(config: Config) -> Plan:
         eps_warmup=0.0,
     )  # fmt: skip
     standard = Recipe(spec=spec, how=how)
+    # At the learning rate of the others half of the seeds end in a constant network.
     robust = dataclasses.replace(
-        standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 5,
-        how=dataclasses.replace(how, eps_warmup=0.4),
+        standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 3,
+        how=dataclasses.replace(
+            how, epochs=1 if config.dry_run else config.robust_epochs, learning_rate=0.005,
+            eps_warmup=0.4,
+        ),
     )  # fmt: skip
     check_recipe(config, standard)
     first = len(sets["planted"].train)
@@ -148,13 +153,17 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
     """By feature, which test images a network gets right when it alone tells the class."""
-    return {
-        feature: advfeat.accuracy(
-            fn, data.unit(test.image), test.label
-        )
-        for feature in FEATURES
-        for test in [plan.sets[f"planted:{feature}"].test]
-    }
+    return {feature: _right(plan, fn, f"planted:{feature}") for feature in FEATURES}
+
+
+def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
+    test = plan.sets[name].test
+    return advfeat.accuracy(fn, data.unit(test.image), test.label)
+
+
+def learned(accuracy: dict[str, Any]) -> bool:
+    """Whether a network is decidably better than chance at images like those it was trained on."""
+    return bool(accuracy["low"] > 1 / len(planted.SHAPES))
 
 
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
@@ -210,6 +219,10 @@ def _summary(
     changes: dict[str, Changes],
 ) -> dict[str, Any]:
     used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
+    accuracies = {
+        name: measures.rate(_right(plan, network.model_fn(), NETWORKS[name]))
+        for name, network in found.items()
+    }
     pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
     claims = []
     for feature in ("shape", "mark"):
@@ -224,6 +237,18 @@ def _summary(
                     paired=measures.mean(scores - edges),
                 )
             )  # fmt: skip
+    # A constant network would use the texture less than any other, and show nothing by it.
+    both = learned(accuracies["standard"]) and learned(accuracies["robust"])
+    sides = (("shape", "robust", "standard"), ("texture", "standard", "robust")) if both else ()
+    for feature, one, other in sides:
+        claims.append(
+            measures.claim(
+                f"Where shape and texture both tell the class, the {one} network uses the "
+                f"{feature} more than the {other} one does.",
+                measures.rate(used[one][feature]), measures.rate(used[other][feature]),
+                paired=measures.difference(used[one][feature], used[other][feature]),
+            )
+        )  # fmt: skip
     return {
         "dataset": config.dataset,
         "images": len(plan.labels),
@@ -232,6 +257,8 @@ def _summary(
         "networks": {
             name: {
                 "trained_on": NETWORKS[name],
+                "accuracy": accuracies[name],
+                "learned": learned(accuracies[name]),
                 "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
                 "pointing": {
                     method: {where: measures.mean(values) for where, values in scores.items()}

@@ -52,12 +52,13 @@ def write(
 def _uses(summary: dict[str, Any]) -> Table:
     return Table(
         caption="Accuracy where one feature alone tells the class (chance: 25 %)",
-        columns=["network", "trained on", *FEATURES],
+        columns=["network", "trained on", "test images of its own", *FEATURES],
         rows=[
-            [name, part["trained_on"], *(part["uses"][feature] for feature in FEATURES)]
+            [name, part["trained_on"], part["accuracy"],
+             *(part["uses"][feature] for feature in FEATURES)]
             for name, part in summary["networks"].items()
         ],
-    )
+    )  # fmt: skip
 
 
 def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
@@ -153,7 +154,12 @@ def _changed(
 
 def findings(summary: dict[str, Any]) -> list[str]:
     """What was found in this run, in plain words."""
-    told = []
+    told = [
+        f"The network {name!r} has learned nothing ({100 * part['accuracy']['mean']:.0f} % of test "
+        "images like its own, chance 25): its maps, pictures and counterfactuals say nothing. "
+        "More --epochs or --robust_epochs, another --seed, a smaller --eps."
+        for name, part in summary["networks"].items() if not part["learned"]
+    ]  # fmt: skip
     for name, part in summary["networks"].items():
         shares = ", ".join(f"{f} {100 * part['uses'][f]['mean']:.0f} %" for f in FEATURES)
         told.append(f"The network {name!r} is right by one feature alone: {shares}.")

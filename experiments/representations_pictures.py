@@ -99,32 +99,42 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     smooth = synthesis.maximise(
         steps=steps, step_size=2 * config.step_size, space=spaces.fourier(), transform=looks
     )
-    # Drawn at once, which is no batch of examples: each is to differ from the other.
-    several = jax.jit(
-        synthesis.maximise(
-            steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=spaces.fourier(),
-            transform=looks, objective=diverse(unit_score(), weight=0.5),
-        )
+    # Each example is a pair, drawn at once: its two images are to differ.
+    several = synthesis.maximise(
+        steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=spaces.fourier(),
+        transform=looks, objective=diverse(unit_score(), weight=0.5),
     )  # fmt: skip
-    starts = starts_of(config, plan)
+    starts, chosen = starts_of(config, plan), np.asarray(plan.units[name])
+    count = len(chosen)
+    made = _from_every_start(plain, config, fn, starts, chosen)
+    grey = np.repeat(starts[2:], count, axis=0)
+    robust_to_looks = _ascend(smooth, config, fn, grey, jnp.asarray(chosen))
+    pairs = advfeat.attack_batch(
+        several, stream(jax.random.key(config.seed), "diverse"), jnp.arange(count), fn,
+        jnp.broadcast_to(noise(config, (TWO, *shape)), (count, TWO, *shape)), jnp.asarray(chosen),
+    ).best.x  # fmt: skip
     found: dict[int, dict[str, np.ndarray]] = {}
-    for unit in plan.units[name]:
-        aims = jnp.full(len(starts), unit)
-        made = _ascend(plain, config, fn, starts, aims)
-        robust_to_looks = _ascend(smooth, config, fn, starts[2:], aims[2:])[0]
+    for i, unit in enumerate(chosen):
         most, least = representations.extremes(values[:, unit], EXTREMES)
-        found[unit] = {
-            **{f"most {i + 1}": plan.searched[place] for i, place in enumerate(most)},
-            **{f"least {i + 1}": plan.searched[place] for i, place in enumerate(least)},
-            "from an image": made[0],
-            "from noise": made[1],
-            "from grey": made[2],
-            "smooth": robust_to_looks,
+        found[int(unit)] = {
+            **{f"most {k + 1}": plan.searched[place] for k, place in enumerate(most)},
+            **{f"least {k + 1}": plan.searched[place] for k, place in enumerate(least)},
+            **made[i],
+            "smooth": robust_to_looks[i],
+            **{f"diverse {k + 1}": np.asarray(pairs[i, k]) for k in range(TWO)},
         }
-        key = stream(jax.random.key(config.seed), f"diverse_{unit}")
-        pair = several(key, fn, jnp.asarray(noise(config, (TWO, *shape))), jnp.int32(unit)).best.x
-        found[unit] |= {f"diverse {i + 1}": np.asarray(pair[i]) for i in range(TWO)}
     return found
+
+
+def _from_every_start(
+    attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: np.ndarray
+) -> list[dict[str, np.ndarray]]:
+    """For each aim, by start, the image that ascent made; all of them in one batch."""
+    images = np.tile(starts, (len(aims), 1, 1, 1))
+    made = _ascend(attack, config, fn, images, jnp.asarray(np.repeat(aims, len(starts), axis=0)))
+    made = made.reshape(len(aims), *starts.shape)
+    return [dict(zip(("from an image", "from noise", "from grey"), row, strict=True))
+            for row in made]  # fmt: skip
 
 
 def starts_of(config: Config, plan: Plan) -> np.ndarray:
@@ -140,17 +150,14 @@ def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.
     plain = synthesis.maximise(
         steps=_half(plan), step_size=2 * config.step_size, objective=direction()
     )
-    starts = starts_of(config, plan)
-    found = {}
-    for label in np.unique(read)[:_CLASSES]:
-        towards = values[read == label].mean(axis=0) - values.mean(axis=0)
-        towards /= max(float(np.linalg.norm(towards)), 1e-12)
-        aims = jnp.asarray(np.broadcast_to(towards, (len(starts), *towards.shape)))
-        made = _ascend(plain, config, pullable_fn(network, config.layer), starts, aims)
-        found[int(label)] = dict(
-            zip(("from an image", "from noise", "from grey"), made, strict=True)
-        )
-    return found
+    labels = np.unique(read)[:_CLASSES]
+    towards = np.stack([values[read == label].mean(axis=0) for label in labels])
+    towards -= values.mean(axis=0)
+    lengths = np.sqrt(np.sum(towards**2, axis=tuple(range(1, towards.ndim)), keepdims=True))
+    towards /= np.maximum(lengths, 1e-12)
+    fn = pullable_fn(network, config.layer)
+    made = _from_every_start(plain, config, fn, starts_of(config, plan), towards)
+    return {int(label): pictures for label, pictures in zip(labels, made, strict=True)}
 
 
 def classes(network: Network, images: np.ndarray) -> np.ndarray:

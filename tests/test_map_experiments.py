@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from advfeat import data
+from advfeat import data, measures
 from experiments import (
     ground_truth,
+    ground_truth_report,
     networks,
     roar,
     saliency_checks,
@@ -247,6 +248,18 @@ def test_ground_truth(grounded):
     assert summary["claims"][0]["control"] == control
     drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
     assert {"pictures", "counterfactuals", "maps_robust_with_marks"} <= drawn
+    # One attacked epoch of 200 images is too little, and the report says so first.
+    nothing = [name for name, part in summary["networks"].items() if not part["learned"]]
+    assert "robust" in nothing
+    told = ground_truth_report.findings(summary)
+    assert [line.split("'")[1] for line in told if "learned nothing" in line] == nothing
+    assert "learned nothing" in told[0]
+    assert not [claim for claim in summary["claims"] if "both tell" in claim["claim"]]
+
+
+def test_learned_is_decidably_above_chance():
+    assert not ground_truth.learned(measures.rate([1] * 27 + [0] * 73))
+    assert ground_truth.learned(measures.rate([1] * 40 + [0] * 60))
 
 
 def test_shares_and_cosines_by_hand():
