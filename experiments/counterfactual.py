@@ -274,8 +274,7 @@ def _report(
             f"for the label against the prediction, within an L2 distance of {config.eps:g}."
         ),
         sections=[
-            Section("Before and after", [_picture(config, plan, run, name, part)
-                                         for name, part in found.items()]),
+            Section("Before and after", [_picture(config, plan, run, found)]),
             Section("How often", [
                 Table(
                     caption="Wrong predictions turned into the label; the distance of those that "
@@ -293,42 +292,54 @@ def _report(
     )  # fmt: skip
 
 
-def _picture(
-    config: Config, plan: Plan, run: RunDirectory, name: str, part: Found
-) -> Picture:
-    """Rows of before, after, what changed, and what the features look like elsewhere."""
-    names = plan.dataset.class_names
-    order = np.argsort(~part.turned["top"], kind="stable")[: config.shown]
-    places = plan.wrong[name][order]
-    before, after = plan.images[places], part.changed["top"][order]
+def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
+    """The rows of one network above those of the other."""
+    order = {
+        name: np.argsort(~part.turned["top"], kind="stable")[: config.shown]
+        for name, part in found.items()
+    }
+    before = np.concatenate([plan.images[plan.wrong[name][order[name]]] for name in found])
+    after = np.concatenate([part.changed["top"][order[name]] for name, part in found.items()])
     factor = figures.magnification(after - before)
     columns: dict[str, list[Any]] = {
         "after": list(after),
         f"change × {factor}": list(np.clip(0.5 + factor * (after - before), 0, 1)),
     }
     for rank in range(min(config.features, 2)):
-        units = part.units["top"][order, rank]
+        best = [
+            plan.images[representations.extremes(part.values[:, unit], 2)[0]]
+            for name, part in found.items() for unit in part.units["top"][order[name], rank]
+        ]  # fmt: skip
         for example in range(2):
-            columns[f"feature {rank + 1}, {'abcd'[example]}"] = [
-                plan.images[representations.extremes(part.values[:, unit], 2)[0][example]]
-                for unit in units
-            ]
+            columns[f"feature {rank + 1}, {'ab'[example]}"] = [pair[example] for pair in best]
     labels = [
-        f"{names[plan.labels[place]]}, said\n{names[said]}; units\n"
-        + ", ".join(str(unit) for unit in part.units["top"][row, :2])
-        for row, place, said in zip(order, places, part.predicted[order], strict=True)
+        label for name, part in found.items() for label in _labels(plan, name, part, order[name])
     ]
     grid = figures.map_grid(
         list(before), columns, display="as_is", labels=labels, first="before"
     )
-    turned = int(part.turned["top"][order].sum())
-    return Picture(
-        path=figures.save(grid, run.figure(f"enhanced_{name}")),
-        alt=f"{name} network: wrongly predicted images before and after enhancing two features",
-        caption=f"{name.capitalize()} network. On the left the label, what was said of the image, "
-        f"and the units enhanced; {turned} of these {len(order)} are predicted as the label "
-        "after. On the right, the two test images that activate each feature most.",
+    turned = " and ".join(
+        f"{int(part.turned['top'][order[name]].sum())} of the {len(order[name])} of the {name} "
+        "network"
+        for name, part in found.items()
     )
+    return Picture(
+        path=figures.save(grid, run.figure("enhanced")),
+        alt="Wrongly predicted images of both networks before and after enhancing two features",
+        caption="On the left the network, the label, what was said of the image, and the units "
+        f"enhanced; {turned} are predicted as the label after. On the right, the two test images "
+        "that activate each feature most.",
+    )
+
+
+def _labels(plan: Plan, name: str, part: Found, order: np.ndarray) -> list[str]:
+    names = plan.dataset.class_names
+    return [
+        f"{name}\n{names[plan.labels[place]]}, said\n{names[said]}; units\n"
+        + ", ".join(str(unit) for unit in part.units["top"][row, :2])
+        for row, place, said in zip(order, plan.wrong[name][order], part.predicted[order],
+                                    strict=True)
+    ]  # fmt: skip
 
 
 def run(config: Config) -> dict[str, Any]:

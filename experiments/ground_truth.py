@@ -224,31 +224,6 @@ def _summary(
         for name, network in found.items()
     }
     pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
-    claims = []
-    for feature in ("shape", "mark"):
-        edges = pointed[feature][EDGES][feature]
-        for method in config.methods:
-            scores = pointed[feature][method][feature]
-            claims.append(
-                measures.claim(
-                    f"The network of the {feature}: {method.replace('_', ' ')} points at the "
-                    f"{feature} better than the edges of the image do.",
-                    measures.mean(scores), measures.mean(edges),
-                    paired=measures.mean(scores - edges),
-                )
-            )  # fmt: skip
-    # A constant network would use the texture less than any other, and show nothing by it.
-    both = learned(accuracies["standard"]) and learned(accuracies["robust"])
-    sides = (("shape", "robust", "standard"), ("texture", "standard", "robust")) if both else ()
-    for feature, one, other in sides:
-        claims.append(
-            measures.claim(
-                f"Where shape and texture both tell the class, the {one} network uses the "
-                f"{feature} more than the {other} one does.",
-                measures.rate(used[one][feature]), measures.rate(used[other][feature]),
-                paired=measures.difference(used[one][feature], used[other][feature]),
-            )
-        )  # fmt: skip
     return {
         "dataset": config.dataset,
         "images": len(plan.labels),
@@ -273,8 +248,57 @@ def _summary(
             }
             for name in found
         },
-        "claims": claims,
+        "claims": _claims(config, used, pointed, {n for n in found if learned(accuracies[n])}),
     }  # fmt: skip
+
+
+def _claims(
+    config: Config,
+    used: dict[str, dict[str, np.ndarray]],
+    pointed: dict[str, dict[str, dict[str, np.ndarray]]],
+    able: set[str],
+) -> list[dict[str, Any]]:
+    """Only of networks that learned: a constant one uses less of anything, and shows nothing by it.
+
+    Args:
+      config: the flags.
+      used: by network and feature `[N]`, right where it alone tells the class.
+      pointed: by network, method and region `[N]`.
+      able: the networks that have learned something.
+    """
+    claims = []
+    for feature, one, other in (("shape", "robust", "standard"), ("texture", "standard", "robust")):
+        if not {one, other} <= able:
+            continue
+        claims.append(
+            measures.claim(
+                f"Where shape and texture both tell the class, the {one} network uses the "
+                f"{feature} more than the {other} one does.",
+                measures.rate(used[one][feature]), measures.rate(used[other][feature]),
+                paired=measures.difference(used[one][feature], used[other][feature]),
+            )
+        )  # fmt: skip
+    # The control knows nothing of the network, or is one that does not use the feature.
+    edges = "Network {!r}: {} points at the {} better than the edges of the image do."
+    unused = (
+        "Network {!r}: {} points at the {}, which it uses, better than in {!r}, which uses it not."
+    )
+    for words, feature, one, other in (
+        (edges, "shape", "shape", "shape"), (edges, "mark", "mark", "mark"),
+        (unused, "shape", "robust", "robust with marks"),
+        (unused, "mark", "robust with marks", "robust"),
+    ):  # fmt: skip
+        for method in config.methods if {one, other} <= able else ():
+            scores = pointed[one][method][feature]
+            control = pointed[other][EDGES if one == other else method][feature]
+            claims.append(
+                measures.claim(
+                    words.format(one, method.replace("_", " "), feature, other),
+                    measures.mean(scores), measures.mean(control),
+                    paired=measures.mean(scores - control),
+                )
+            )  # fmt: skip
+    return claims
 
 
 def _pointed(

@@ -34,7 +34,7 @@ def write(
             f"{summary['images']} test images, those of inversion of {summary['inverted']}."
         ),
         sections=[
-            Section("What units look for", [*_units(run, drawn), _directions(plan, run, drawn)]),
+            Section("What units look for", [_units(run, drawn), _directions(plan, run, drawn)]),
             Section("Images from representations", _inversion(config, plan, run, drawn, summary)),
             Section("From one image to another", _blends(config, plan, run, drawn)),
             Section("A feature added", _added(config, plan, run, drawn)),
@@ -51,29 +51,25 @@ def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) 
     return Picture(path=figures.save(figure, run.figure(name)), alt=alt, caption=caption)
 
 
-def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> list[Picture]:
-    blocks = []
-    for name, part in drawn.items():
-        rows = list(part.units.values())
-        columns = list(rows[0])
-        grid = figures.map_grid(
-            [row[columns[0]] for row in rows],
-            {column: [row[column] for row in rows] for column in columns[1:]},
-            display="as_is",
-            labels=[f"unit {unit}" for unit in part.units],
-            first=columns[0],
-        )
-        blocks.append(
-            _picture(
-                run, f"units_{name}", grid,
-                f"Units of the {name} network: images that activate them, and what they look for",
-                f"{name.capitalize()} network, a row per unit: the test images that activate it "
-                "most and least; then its activation made as large as it goes, from an image, from "
-                "noise, from grey, and from grey in frequencies and through small turns and shifts "
-                "(smooth); two of that kind that were drawn to differ (diverse).",
-            )
-        )  # fmt: skip
-    return blocks
+def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
+    """The rows of one network above those of the other."""
+    rows = [row for part in drawn.values() for row in part.units.values()]
+    first, *columns = rows[0]
+    grid = figures.map_grid(
+        [row[first] for row in rows],
+        {column: [row[column] for row in rows] for column in columns},
+        display="as_is",
+        labels=[f"{name},\nunit {unit}" for name, part in drawn.items() for unit in part.units],
+        first=first,
+    )
+    return _picture(
+        run, "units", grid,
+        "Units of both networks: images that activate them, and what they look for",
+        "A row per unit: the test images that activate it most and least; then its activation "
+        "made as large as it goes, from an image, from noise, from grey, and from grey in "
+        "frequencies and through small turns and shifts (smooth); two of that kind that were "
+        "drawn to differ (diverse).",
+    )  # fmt: skip
 
 
 def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:

@@ -47,10 +47,12 @@ def write(
         for name, part in summary["networks"].items()
     ]  # fmt: skip
     sections += [
-        Section(f"Sanity checks of the {name} network", _sanity(config, plan, run, name, tests,
+        Section(f"Sanity checks of the {name} network", _sanity(run, name, tests,
                                                                summary["networks"][name]))
         for name, tests in sanity.items()
     ]  # fmt: skip
+    if sanity:
+        sections.append(Section("Maps along the cascade", _cascades(config, plan, run, sanity)))
     if len(plan.networks) > 1:
         sections.append(Section("Between networks", [_between(summary)]))
     write_report(
@@ -166,12 +168,7 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
 
 
 def _sanity(
-    config: Config,
-    plan: Plan,
-    run: RunDirectory,
-    name: str,
-    tests: dict[str, Randomisation],
-    part: dict[str, Any],
+    run: RunDirectory, name: str, tests: dict[str, Randomisation], part: dict[str, Any]
 ) -> list[Any]:
     words = {
         "cascading": (
@@ -206,28 +203,39 @@ def _sanity(
                     caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}.",
                 )
             )
-    test = tests["cascading"]
-    methods = list(test.first)
-    columns = ["trained", *test.modules]
-    grid = figures.map_grid(
-        [plan.images[0]] * len(methods),
-        {
-            **{column: [test.first[method][place] for method in methods]
-               for place, column in enumerate(columns)},
-            EDGES: [saliency.edges(plan.images[0])] * len(methods),
-        },
-        display=config.display,
-        labels=[method.replace("_", "\n") for method in methods],
-    )  # fmt: skip
-    blocks.append(
-        Picture(
-            path=figures.save(grid, run.figure(f"cascade_{name}")),
-            alt="A row per method, a column per module that was drawn anew",
-            caption="One image's maps along the cascade: each column has one module more with new "
-            "weights. Last, the control, which knows no network: a map that comes to look like "
-            "the edges shows the image.",
+    return blocks
+
+
+def _cascades(
+    config: Config, plan: Plan, run: RunDirectory, sanity: dict[str, dict[str, Randomisation]]
+) -> list[Picture]:
+    """One picture of all networks of the same modules, each method's rows under one another."""
+    tests = {name: found["cascading"] for name, found in sanity.items()}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, test in tests.items():
+        alike.setdefault(tuple(test.modules), []).append(name)
+    blocks = []
+    for modules, names in alike.items():
+        rows = [(method, name) for method in tests[names[0]].first for name in names]
+        grid = figures.map_grid(
+            [plan.images[0]] * len(rows),
+            {
+                **{column: [tests[name].first[method][place] for method, name in rows]
+                   for place, column in enumerate(["trained", *modules])},
+                EDGES: [saliency.edges(plan.images[0])] * len(rows),
+            },
+            display=config.display,
+            labels=[textwrap.fill(f"{_title(method)}, {name}", 16) for method, name in rows],
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(grid, run.figure("_".join(["cascade", *names]))),
+                alt="A row per method and network, a column per module that was drawn anew",
+                caption="One image's maps along the cascade: each column has one module more with "
+                "new weights. Last, the control, which knows no network: a map that comes to look "
+                "like the edges shows the image.",
+            )
         )
-    )
     return blocks
 
 

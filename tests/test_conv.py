@@ -28,7 +28,6 @@ CASES = [
     ((9, 8), 2, 4, 4, 3, ((2, 0), (1, 3))),
 ]
 # The machine code need not be good, and compiling it without optimisation takes a fifth.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 only_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the rules are CPU's")
 
@@ -67,7 +66,7 @@ def close(actual, expected):
 def test_value_and_gradients_are_those_of_lax(case):
     x, kernel, fn, reference_fn = make(case)
     both = partial(jax.value_and_grad, argnums=(0, 1))
-    close(quick_jit(both(energy(fn)))(x, kernel), quick_jit(both(energy(reference_fn)))(x, kernel))
+    close(jax.jit(both(energy(fn)))(x, kernel), jax.jit(both(energy(reference_fn)))(x, kernel))
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=str)
@@ -76,7 +75,7 @@ def test_gradients_of_one_example_at_a_time(case):
 
     def gradients(f):
         one = jax.grad(lambda x, kernel: energy(f)(x[None], kernel), argnums=(0, 1))
-        return quick_jit(jax.vmap(one, in_axes=(0, None)))(x, kernel)
+        return jax.jit(jax.vmap(one, in_axes=(0, None)))(x, kernel)
 
     close(gradients(fn), gradients(reference_fn))
 
@@ -92,7 +91,7 @@ def test_a_training_loop_that_attacks(case):
                 attacked = attacked + 0.1 * jax.grad(energy(f))(attacked, kernel)
             return kernel - 0.01 * jax.grad(energy(f), 1)(attacked, kernel), attacked
 
-        return quick_jit(lambda: lax.scan(step, kernel, jnp.stack([x, 2 * x, 3 * x])))()
+        return jax.jit(lambda: lax.scan(step, kernel, jnp.stack([x, 2 * x, 3 * x])))()
 
     close(run(fn), run(reference_fn))
 
@@ -116,7 +115,7 @@ def test_derivatives_of_higher_order(case):
             )(x, kernel),
         }
 
-    close(quick_jit(partial(derivatives, fn))(), quick_jit(partial(derivatives, reference_fn))())
+    close(jax.jit(partial(derivatives, fn))(), jax.jit(partial(derivatives, reference_fn))())
 
 
 def test_gradients_under_shard_map():
@@ -130,7 +129,7 @@ def test_gradients_under_shard_map():
             in_specs=(PartitionSpec("batch"), PartitionSpec()),
             out_specs=(PartitionSpec("batch"), PartitionSpec()),
         )
-        return quick_jit(sharded)(x, kernel)
+        return jax.jit(sharded)(x, kernel)
 
     close(gradients(fn), gradients(reference_fn))
 
@@ -138,7 +137,7 @@ def test_gradients_under_shard_map():
 def test_bfloat16_stays_bfloat16():
     x, kernel, fn, reference_fn = make(CASES[2])
     small = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    gradients = quick_jit(jax.grad(lambda *a: energy(fn)(*a).astype(jnp.float32), (0, 1)))(*small)
+    gradients = jax.jit(jax.grad(lambda *a: energy(fn)(*a).astype(jnp.float32), (0, 1)))(*small)
     assert {g.dtype for g in gradients} == {jnp.dtype(jnp.bfloat16)}
     for gradient, exact in zip(
         gradients, jax.grad(energy(reference_fn), (0, 1))(x, kernel), strict=True
@@ -228,7 +227,7 @@ def test_gradients_in_a_loop_take_as_long_as_outside():
 def test_layer_is_its_convolution(side, stride):
     kernel, x, bias = draw(0, (side, side, 3, 5)), draw(1, (2, 7, 8, 3)), jnp.arange(5.0)
     layer = Conv(5, side, stride, use_bias=True)
-    actual = quick_jit(layer.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
+    actual = jax.jit(layer.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
     expected = reference(x, kernel, stride=stride, padding="SAME")
     close(actual, expected + bias.reshape(1, 1, 1, -1))
 

@@ -1,7 +1,6 @@
 """The networks: shapes, published sizes, closed forms, frozen statistics, no retrace, bad input."""
 
 import re
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -21,7 +20,6 @@ PUBLISHED = {
 }
 SMALL = {"width": 4, "num_classes": 3}
 # The machine code need not be good, and compiling it without optimisation takes a fifth.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def small(name="cnn", shape=(8, 8, 1), **options):
@@ -92,8 +90,8 @@ def test_linear_network_is_its_formula():
 def test_residual_block_of_zero_scale_is_the_identity():
     model, variables = small("resnet9", (8, 8, 3), blocks=(1,), zero_scale=True)
     image = jax.random.uniform(jax.random.key(1), (8, 8, 3))
-    stem = quick_jit(models.model_fn(model, variables, layer="stem"))(image)
-    block = quick_jit(models.model_fn(model, variables, layer="block1"))(image)
+    stem = jax.jit(models.model_fn(model, variables, layer="stem"))(image)
+    block = jax.jit(models.model_fn(model, variables, layer="block1"))(image)
     np.testing.assert_array_equal(stem, block)
 
 
@@ -101,9 +99,9 @@ def test_residual_block_of_zero_scale_is_the_identity():
 def test_logits_follow_from_the_representation(name):
     model, variables = small(name)
     x = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
-    representation = quick_jit(models.batch_fn(model, variables, layer="representation"))(x)
+    representation = jax.jit(models.batch_fn(model, variables, layer="representation"))(x)
     classifier = variables["params"]["classifier"]
-    logits = quick_jit(models.batch_fn(model, variables))(x)
+    logits = jax.jit(models.batch_fn(model, variables))(x)
     expected = representation @ classifier["kernel"] + classifier["bias"].reshape(1, -1)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
@@ -113,7 +111,7 @@ def trained():
     """A network with batch normalisation after one training pass, and the batch."""
     model, variables = small("resnet9", (8, 8, 3), blocks=(1, 1))
     x = jax.random.uniform(jax.random.key(1), (16, 8, 8, 3))
-    apply = quick_jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
     logits, state = apply(variables, x)
     return model, variables, {**variables, **state}, x, logits
 
@@ -130,8 +128,8 @@ def test_training_moves_the_running_averages_by_a_tenth(trained):
 
 def test_attacked_network_uses_running_averages(trained):
     model, _, variables, x, training_logits = trained
-    batched = quick_jit(models.batch_fn(model, variables))(x)
-    alone = quick_jit(jax.vmap(models.model_fn(model, variables)))(x)
+    batched = jax.jit(models.batch_fn(model, variables))(x)
+    alone = jax.jit(jax.vmap(models.model_fn(model, variables)))(x)
     np.testing.assert_allclose(batched, alone, rtol=1e-4, atol=1e-5)
     assert not np.allclose(batched, training_logits, atol=1e-2)
 
@@ -140,14 +138,14 @@ def test_group_norm_has_no_state_and_ignores_the_batch():
     model, variables = small("resnet9", (8, 8, 3), norm="group", blocks=(1,))
     assert set(variables) == {"params"}
     x = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
-    apply = quick_jit(lambda x: model.apply(variables, x, train=True))
+    apply = jax.jit(lambda x: model.apply(variables, x, train=True))
     np.testing.assert_allclose(apply(x)[:2], apply(x[:2].repeat(2, axis=0))[::2], rtol=1e-4)
 
 
 def test_new_weights_do_not_retrace():
     traces = 0
 
-    @quick_jit
+    @jax.jit
     def gradient(fn, x):
         nonlocal traces
         traces += 1
@@ -174,7 +172,7 @@ def test_an_attack_in_a_loop_has_no_slow_convolution():
         gradient = jax.vmap(jax.grad(lambda x: fn(x).max()))
         return jax.lax.fori_loop(0, 2, lambda _, xs: xs + gradient(xs), xs)
 
-    text = quick_jit(attack).lower(models.model_fn(model, variables), xs).compile().as_text()
+    text = jax.jit(attack).lower(models.model_fn(model, variables), xs).compile().as_text()
     orders = re.findall(r"dim_labels=(\S+?)[,\s]", text)
     assert len(orders) == 9  # five forward; back to the input four, those of stride 1
     assert set(orders) == {"b01f_01io->b01f"}
@@ -201,7 +199,7 @@ def test_a_network_learns():
         value, grads = jax.value_and_grad(loss)(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
 
-    params, losses = quick_jit(lambda p: jax.lax.scan(step, p, None, length=30))(
+    params, losses = jax.jit(lambda p: jax.lax.scan(step, p, None, length=30))(
         variables["params"]
     )
     assert losses[-1] < 0.5 * losses[0]

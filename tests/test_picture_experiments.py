@@ -35,7 +35,7 @@ def test_representations(looked_into):
     assert json.loads((path / "summary.json").read_text()) == summary
     drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
     assert drawn == {
-        "units_standard", "units_robust", "directions", "inversion", "interpolation", "added",
+        "units", "directions", "inversion", "interpolation", "added",
         "sensitivity",
     }  # fmt: skip
     assert set(summary["ordered"]) == {"standard", "robust", "pixels"}
@@ -214,7 +214,7 @@ def test_counterfactual(given, tmp_path):
     summary = counterfactual.run(config)
     assert set(summary["networks"]) == {"standard", "robust"}
     drawn = {figure.stem for figure in (tmp_path / "run" / "figures").glob("*.png")}
-    assert drawn == {"enhanced_standard", "enhanced_robust"}
+    assert drawn == {"enhanced"}
     for part in summary["networks"].values():
         assert part["wrong"] == 6
         assert set(part["turned"]) == {"top", "random"}
