@@ -11,6 +11,11 @@ from scipy import stats
 HOLDS, FAILS, OPEN = "holds", "does not hold here", "not decidable at this size"
 RELEVANT = 0.05
 """A difference of rates below this is taken for none."""
+SHARE = (0.0, 1.0)
+"""The limits of a share, a probability or an area under a curve of them."""
+CORRELATION = (-1.0, 1.0)
+"""The limits of a correlation, a cosine or a likeness."""
+_ROUNDING = 1e-5
 
 
 def _wilson(mean: float, count: float, quantile: float) -> tuple[float, float]:
@@ -176,27 +181,34 @@ def computed(
     return {"mean": value, "low": low, "high": high, "n": points, "seeds": seeds}
 
 
-def mean(values: Any) -> dict[str, Any]:
+def mean(
+    values: Any, *, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> dict[str, Any]:
     """A mean with its interval, of values that are no rates.
 
     Student's interval over points; over seeds as well, where there are several, as `computed`.
 
     Args:
       values: `[N]` or `[seeds, N]`.
+      limits: what no value can go beyond, so that the interval ends there too.
 
     Returns:
       As `computed`, and `"unit": "number"`: tables show it as it is, not in per cent. One value
       has no interval: its ends are None.
 
     Raises:
-      ValueError: for no value.
+      ValueError: for no value, or one beyond the limits.
 
     >>> {k: v for k, v in mean([1.0, 3.0]).items() if k != "unit"}
     {'mean': 2.0, 'low': -10.7062..., 'high': 14.7062..., 'n': 2, 'seeds': 1}
+    >>> mean([0.7, 0.9, 1.0], limits=(0.0, 1.0))["high"]
+    1.0
     """
     array = np.atleast_2d(np.asarray(values, np.float64))
+    if np.any((array < limits[0] - _ROUNDING) | (array > limits[1] + _ROUNDING)):
+        raise ValueError(f"values must lie in {list(limits)}, got {array.min()} to {array.max()}")
     if len(array) > 1:
-        found = computed(lambda part: float(part.mean()), array)
+        found = computed(lambda part: float(part.mean()), array, limits=limits)
         return {**found, "unit": "number"}
     points = array.shape[1]
     if points == 0:
@@ -205,7 +217,7 @@ def mean(values: Any) -> dict[str, Any]:
     ends: tuple[float | None, float | None] = (None, None)
     if points > 1:
         half = float(stats.t.ppf(0.975, points - 1) * stats.sem(array[0]))
-        ends = (middle - half, middle + half)
+        ends = (max(middle - half, limits[0]), min(middle + half, limits[1]))
     return {"mean": middle, "low": ends[0], "high": ends[1], "n": points, "seeds": 1,
             "unit": "number"}  # fmt: skip
 

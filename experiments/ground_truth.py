@@ -236,7 +236,8 @@ def _summary(
                 "learned": learned(accuracies[name]),
                 "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
                 "pointing": {
-                    method: {where: measures.mean(values) for where, values in scores.items()}
+                    method: {where: measures.mean(values, limits=measures.SHARE)
+                             for where, values in scores.items()}
                     for method, scores in pointed[name].items()
                 },
                 "texture": {
@@ -294,7 +295,8 @@ def _claims(
             claims.append(
                 measures.claim(
                     words.format(one, method.replace("_", " "), feature, other),
-                    measures.mean(scores), measures.mean(control),
+                    measures.mean(scores, limits=measures.SHARE),
+                    measures.mean(control, limits=measures.SHARE),
                     paired=measures.mean(scores - control),
                 )
             )  # fmt: skip
@@ -346,7 +348,7 @@ def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
         "texture": measures.mean(cosines(delta, contrast(plan, classes))),
-        "mark": measures.mean(_share(delta, corners)),
+        "mark": measures.mean(_share(delta, corners), limits=measures.SHARE),
         "mark_area": float(corners.mean()),
     }
 
@@ -368,8 +370,10 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
     return found | {
         "distance": measures.mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
         "texture": measures.mean(cosines(delta, textures)[done]),
-        "mark": measures.mean(_share(delta, corners)[done]),
-        "shape": measures.mean(_share(delta, np.asarray(drawing.shape))[done]),
+        "mark": measures.mean(_share(delta, corners)[done], limits=measures.SHARE),
+        "shape": measures.mean(
+            _share(delta, np.asarray(drawing.shape))[done], limits=measures.SHARE
+        ),
     }
 
 

@@ -231,7 +231,8 @@ def _summary(
         measures.claim(
             "The robust network's representation orders distortions by their strength more often "
             "than the standard one's.",
-            measures.mean(means["robust"]), measures.mean(means["standard"]),
+            measures.mean(means["robust"], limits=measures.SHARE),
+            measures.mean(means["standard"], limits=measures.SHARE),
             paired=measures.mean(means["robust"] - means["standard"]),
         ),
         measures.claim(
@@ -251,8 +252,10 @@ def _summary(
         "eps": config.eps,
         "units": {name: list(units) for name, units in plan.units.items()},
         "ordered": {
-            name: {"all": measures.mean(means[name]),
-                   **{which: measures.mean(values) for which, values in found.items()}}
+            name: {
+                which: measures.mean(values, limits=measures.SHARE)
+                for which, values in {"all": means[name], **found}.items()
+            }
             for name, found in orders.items()
         },
         "sensitivity": {

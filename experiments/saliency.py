@@ -127,7 +127,10 @@ def _summary(
     few: int,
 ) -> dict[str, Any]:
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
-    aligned = {name: measures.mean(values) for name, values in cosines.items()}
+    aligned = {
+        name: measures.mean(values, limits=measures.CORRELATION)
+        for name, values in cosines.items()
+    }
     networks: dict[str, Any] = {
         name: {
             "alignment": aligned[name],
@@ -198,12 +201,14 @@ def _methods(
     plain = total(found["gradient"])
     return {
         method: {
-            "like_gradient": _mean(_correlations(total(values), plain)),
-            "like_edges": _mean(_correlations(total(values), total(outlines))),
-            "deletion": _mean(areas[method][0]),
-            "insertion": _mean(areas[method][1]),
+            "like_gradient": _mean(_correlations(total(values), plain), measures.CORRELATION),
+            "like_edges": _mean(
+                _correlations(total(values), total(outlines)), measures.CORRELATION
+            ),
+            "deletion": _mean(areas[method][0], measures.SHARE),
+            "insertion": _mean(areas[method][1], measures.SHARE),
             "curves": {
-                way: [measures.mean(column) for column in both.T]
+                way: [measures.mean(column, limits=measures.SHARE) for column in both.T]
                 for way, both in zip(saliency_checks.CURVES, curves[method], strict=True)
             },
         }
@@ -236,7 +241,9 @@ def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
     """For every two networks, how alike their maps rank the pixels."""
     names = list(maps)
     return {
-        f"{one} and {other}": _mean(_correlations(total(maps[one]), total(maps[other])))
+        f"{one} and {other}": _mean(
+            _correlations(total(maps[one]), total(maps[other])), measures.CORRELATION
+        )
         for index, one in enumerate(names)
         for other in names[index + 1 :]
     }
@@ -247,12 +254,17 @@ def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _each(values: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
-    return {method: [_mean(column) for column in array.T] for method, array in values.items()}
+    return {
+        method: [_mean(column, measures.CORRELATION) for column in array.T]
+        for method, array in values.items()
+    }
 
 
-def _mean(values: np.ndarray) -> dict[str, Any]:
+def _mean(
+    values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> dict[str, Any]:
     """A mean over images with its interval; images for which there is no value are left out."""
-    return measures.mean(np.asarray(values)[~np.isnan(values)])
+    return measures.mean(np.asarray(values)[~np.isnan(values)], limits=limits)
 
 
 def run(config: Config) -> dict[str, Any]:

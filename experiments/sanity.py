@@ -209,7 +209,8 @@ def summarise(
         "test_accuracy": {kind: measures.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
             measure: {
-                pair: {method: measures.mean(values) for method, values in methods.items()}
+                pair: {method: measures.mean(values, limits=measures.CORRELATION)
+                       for method, values in methods.items()}
                 for pair, methods in pairs.items()
             }
             for measure, pairs in alike.items()

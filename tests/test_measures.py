@@ -260,3 +260,14 @@ def test_means_have_no_difference_that_is_too_small_to_matter():
 def test_a_number_that_is_none_is_a_dash():
     unknown = {**measures.mean([1.0, 2.0]), "mean": float("nan")}
     assert report.format_number(None) == report.format_cell(unknown)
+
+
+def test_a_mean_of_shares_has_an_interval_within_their_limits():
+    values = [0.9, 1.0, 1.0, 1.0]
+    free, held = measures.mean(values), measures.mean(values, limits=measures.SHARE)
+    assert free["high"] > 1 == held["high"]
+    assert held["low"] == free["low"]
+    assert measures.mean([values, values], limits=measures.SHARE)["high"] <= 1
+    assert measures.mean([1.0 + 1e-7, 1.0], limits=measures.SHARE)["high"] == 1
+    with pytest.raises(ValueError, match=r"values must lie in \[0.0, 1.0\], got 0.9 to 1.5"):
+        measures.mean([0.9, 1.5], limits=measures.SHARE)
