@@ -19,27 +19,25 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, measures, planted, saliency, synthesis
+from advfeat import data, planted, saliency, synthesis
 from advfeat.checkpoints import Network
 from advfeat.data import planted_images
 from advfeat.keys import stream
-from advfeat.planted import FEATURES, Drawing, Planted
+from advfeat.planted import Drawing, Planted
 from advfeat.results import RunDirectory
 from advfeat.scores import class_score
 from advfeat.threat import linf
 from advfeat.training import Fit
-from advfeat.types import ModelFn
-from experiments import ground_truth_report, networks, runner, saliency_maps
+from experiments import ground_truth_report, ground_truth_summary, networks, runner, saliency_maps
 from experiments.config import flag
 from experiments.map_flags import MapConfig, check_recipe, options_of
 from experiments.networks import spec_for
 from experiments.recipes import Recipe
-from experiments.saliency_maps import EDGES, Options, total
+from experiments.saliency_maps import EDGES, Options
 
 NETWORKS = {
     "shape": "planted:shape", "texture": "planted:texture", "mark": "planted:mark",
@@ -89,9 +87,18 @@ class Plan:
         """`[N]`, the class that a counterfactual is to be of."""
         return (self.labels + 1) % len(planted.SHAPES)
 
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Name of a network -> its data set."""
+        return NETWORKS
+
+    def drawing(self, name: str) -> Drawing:
+        """What a network is scored on: drawn as the images that it was trained on."""
+        return self.drawings[NETWORKS[name]]
+
     def images(self, name: str) -> np.ndarray:
-        """The images that a network is scored on: drawn as those it was trained on."""
-        return np.asarray(self.drawings[NETWORKS[name]].image)
+        """The images of it."""
+        return np.asarray(self.drawing(name).image)
 
 
 def prepare(config: Config) -> Plan:
@@ -146,24 +153,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             )
     maps = {name: _maps(config, plan, name, network) for name, network in found.items()}
     changes = {name: _changes(config, plan, name, network) for name, network in found.items()}
-    summary = _summary(config, plan, found, maps, changes)
+    summary = ground_truth_summary.summarise(config, plan, found, maps, changes)
     ground_truth_report.write(config, plan, run, maps, changes, summary)
     return summary
-
-
-def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
-    """By feature, which test images a network gets right when it alone tells the class."""
-    return {feature: _right(plan, fn, f"planted:{feature}") for feature in FEATURES}
-
-
-def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
-    test = plan.sets[name].test
-    return advfeat.accuracy(fn, data.unit(test.image), test.label)
-
-
-def learned(accuracy: dict[str, Any]) -> bool:
-    """Whether a network is decidably better than chance at images like those it was trained on."""
-    return bool(accuracy["low"] > 1 / len(planted.SHAPES))
 
 
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
@@ -209,179 +201,6 @@ def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes
         np.asarray(picture.best.x), grey, np.asarray(turned.best.x),
         np.asarray(turned.best.success),
     )  # fmt: skip
-
-
-def _summary(
-    config: Config,
-    plan: Plan,
-    found: dict[str, Network],
-    maps: dict[str, dict[str, np.ndarray]],
-    changes: dict[str, Changes],
-) -> dict[str, Any]:
-    used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
-    accuracies = {
-        name: measures.rate(_right(plan, network.model_fn(), NETWORKS[name]))
-        for name, network in found.items()
-    }
-    pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
-    return {
-        "dataset": config.dataset,
-        "images": len(plan.labels),
-        "recipe": {"model": config.model, "width": config.width,
-                   **plan.recipes["robust"].record()},
-        "networks": {
-            name: {
-                "trained_on": NETWORKS[name],
-                "accuracy": accuracies[name],
-                "learned": learned(accuracies[name]),
-                "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
-                "pointing": {
-                    method: {where: measures.mean(values, limits=measures.SHARE)
-                             for where, values in scores.items()}
-                    for method, scores in pointed[name].items()
-                },
-                "texture": {
-                    method: measures.mean(values) for method, values in
-                    _textured(plan, name, maps[name]).items()
-                },
-                "picture": _of_pictures(plan, changes[name]),
-                "counterfactual": _of_counterfactuals(plan, name, changes[name]),
-            }
-            for name in found
-        },
-        "claims": _claims(config, used, pointed, {n for n in found if learned(accuracies[n])}),
-    }  # fmt: skip
-
-
-def _claims(
-    config: Config,
-    used: dict[str, dict[str, np.ndarray]],
-    pointed: dict[str, dict[str, dict[str, np.ndarray]]],
-    able: set[str],
-) -> list[dict[str, Any]]:
-    """Only of networks that learned: a constant one uses less of anything, and shows nothing by it.
-
-    Args:
-      config: the flags.
-      used: by network and feature `[N]`, right where it alone tells the class.
-      pointed: by network, method and region `[N]`.
-      able: the networks that have learned something.
-    """
-    claims = []
-    for feature, one, other in (("shape", "robust", "standard"), ("texture", "standard", "robust")):
-        if not {one, other} <= able:
-            continue
-        claims.append(
-            measures.claim(
-                f"Where shape and texture both tell the class, the {one} network uses the "
-                f"{feature} more than the {other} one does.",
-                measures.rate(used[one][feature]), measures.rate(used[other][feature]),
-                paired=measures.difference(used[one][feature], used[other][feature]),
-            )
-        )  # fmt: skip
-    # The control knows nothing of the network, or is one that does not use the feature.
-    edges = "Network {!r}: {} points at the {} better than the edges of the image do."
-    unused = (
-        "Network {!r}: {} points at the {}, which it uses, better than in {!r}, which uses it not."
-    )
-    for words, feature, one, other in (
-        (edges, "shape", "shape", "shape"), (edges, "mark", "mark", "mark"),
-        (unused, "shape", "robust", "robust with marks"),
-        (unused, "mark", "robust with marks", "robust"),
-    ):  # fmt: skip
-        for method in config.methods if {one, other} <= able else ():
-            scores = pointed[one][method][feature]
-            control = pointed[other][EDGES if one == other else method][feature]
-            claims.append(
-                measures.claim(
-                    words.format(one, method.replace("_", " "), feature, other),
-                    measures.mean(scores, limits=measures.SHARE),
-                    measures.mean(control, limits=measures.SHARE),
-                    paired=measures.mean(scores - control),
-                )
-            )  # fmt: skip
-    return claims
-
-
-def _pointed(
-    plan: Plan, name: str, maps: dict[str, np.ndarray]
-) -> dict[str, dict[str, np.ndarray]]:
-    """By method and region `[N]`: the area under the ROC curve of telling the region's pixels."""
-    drawing = plan.drawings[NETWORKS[name]]
-    return {
-        method: {
-            where: np.asarray(_auc(total(values), region))
-            for where, region in (("shape", drawing.shape), ("mark", drawing.mark))
-        }
-        for method, values in maps.items()
-    }
-
-
-@jax.jit
-def _auc(rankings: jax.Array, regions: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda pair: planted.pointing(*pair)[1], (rankings, regions))
-
-
-def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]`, what sets a class's texture apart from the mean of all."""
-    textures = np.asarray(plan.world.textures)
-    return (textures - textures.mean(axis=0))[labels]
-
-
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`[N]`, of flattened examples; 0 where one of them is zero."""
-    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
-
-
-def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By method with signs and channels `[N]`: the map's cosine with its class's texture."""
-    wanted = contrast(plan, plan.labels)
-    signed = ("gradient", "smoothgrad", "guided_backpropagation")
-    return {method: cosines(maps[method], wanted) for method in signed if method in maps}
-
-
-def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
-    classes = np.arange(len(planted.SHAPES))
-    delta = change.picture - change.start
-    corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
-    return {
-        "texture": measures.mean(cosines(delta, contrast(plan, classes))),
-        "mark": measures.mean(_share(delta, corners), limits=measures.SHARE),
-        "mark_area": float(corners.mean()),
-    }
-
-
-def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any]:
-    drawing, target = plan.drawings[NETWORKS[name]], plan.target
-    delta = change.image - plan.images(name)
-    corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
-    corners = corners | np.asarray(drawing.mark)
-    found: dict[str, Any] = {
-        "success": measures.rate(change.success),
-        "mark_area": float(corners.mean()),
-        "shape_area": float(drawing.shape.mean()),
-    }
-    done = np.asarray(change.success)
-    if not done.any():
-        return found
-    textures = contrast(plan, target) - contrast(plan, plan.labels)
-    return found | {
-        "distance": measures.mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
-        "texture": measures.mean(cosines(delta, textures)[done]),
-        "mark": measures.mean(_share(delta, corners)[done], limits=measures.SHARE),
-        "shape": measures.mean(
-            _share(delta, np.asarray(drawing.shape))[done], limits=measures.SHARE
-        ),
-    }
-
-
-def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """`[N]`, of the squared change that lies in a region."""
-    square = (delta.astype(np.float64) ** 2).sum(axis=-1)
-    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
-    return np.asarray((square * region).sum(axis=(1, 2)) / total)
 
 
 def run(config: Config) -> dict[str, Any]:

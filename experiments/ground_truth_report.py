@@ -39,7 +39,8 @@ def write(
         ),
         sections=[
             Section("What each network uses", [_uses(summary)]),
-            Section("Maps", [*_maps(plan, run, maps), _pointing(summary)]),
+            Section("Maps", [_compared(config, summary), *_maps(plan, run, maps),
+                             _pointing(summary)]),
             Section("Pictures and counterfactuals", _changed(plan, run, changes, summary)),
         ],
         claims=summary["claims"],
@@ -80,6 +81,30 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
             )
         )
     return blocks
+
+
+def _compared(config: Config, summary: dict[str, Any]) -> Table:
+    parts = summary["comparisons"]
+    return Table(
+        caption="How well a method points at a feature that the network uses (area under the ROC "
+        "curve, 0.5 is chance), its control, and whether it is better than that, paired by image. "
+        "The control is the edges of the image, or the same method on a robust network that does "
+        "not use the feature: what is not better there shows the feature, not its use",
+        columns=[
+            "method",
+            *(f"{part['feature']}, network {part['network']!r}; control: {part['control']}"
+              for part in parts),
+        ],
+        rows=[
+            [method.replace("_", " "), *(_beside(part["methods"][method]) for part in parts)]
+            for method in config.methods
+        ],
+    )  # fmt: skip
+
+
+def _beside(claim: dict[str, Any]) -> str:
+    means = "; ".join(f"{claim[side]['mean']:.2f}" for side in ("effect", "control"))
+    return f"{means}: {claim['verdict']}"
 
 
 def _pointing(summary: dict[str, Any]) -> Table:
