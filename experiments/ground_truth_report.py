@@ -53,10 +53,9 @@ def write(
 def _uses(summary: dict[str, Any]) -> Table:
     return Table(
         caption="Accuracy where one feature alone tells the class (chance: 25 %)",
-        columns=["network", "trained on", "test images of its own", *FEATURES],
+        columns=["network", "images like its own", *FEATURES],
         rows=[
-            [name, part["trained_on"], part["accuracy"],
-             *(part["uses"][feature] for feature in FEATURES)]
+            [name, part["accuracy"], *(part["uses"][feature] for feature in FEATURES)]
             for name, part in summary["networks"].items()
         ],
     )  # fmt: skip
@@ -76,7 +75,7 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
             Picture(
                 path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
                 alt=f"Maps of the network {name}, a row per image, a column per method",
-                caption=f"Network: {name}. Bright pixels matter most, says the method. On the left "
+                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most, says the method. On the left "
                 "the label, which features that did not tell it in training do not follow.",
             )
         )
