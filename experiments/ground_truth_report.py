@@ -75,8 +75,9 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
             Picture(
                 path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
                 alt=f"Maps of the network {name}, a row per image, a column per method",
-                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most, says the method. On the left "
-                "the label, which features that did not tell it in training do not follow.",
+                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most, "
+                "says the method. On the left the label, which features that did not tell it in "
+                "training do not follow.",
             )
         )
     return blocks
