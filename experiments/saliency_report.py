@@ -191,7 +191,9 @@ def _sanity(
         ):
             chart = figures.curves(
                 places,
-                {_title(method): values for method, values in numbers[measure].items()},
+                # Without their intervals, as above: of ten lines they hide most.
+                {_title(method): [value["mean"] for value in values]
+                 for method, values in numbers[measure].items()},
                 xlabel=xlabel,
                 ylabel=ylabel,
                 rates=False,
@@ -200,7 +202,8 @@ def _sanity(
                 Picture(
                     path=figures.save(chart, run.figure(f"{how}_{measure}_{name}")),
                     alt=f"{ylabel} against {xlabel}",
-                    caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}.",
+                    caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}. Means "
+                    "over images; their intervals are in summary.json.",
                 )
             )
     return blocks
