@@ -110,7 +110,7 @@ def prepare(config: Config) -> Plan:
         eps_warmup=0.0,
     )  # fmt: skip
     standard = Recipe(spec=spec, how=how)
-    # At the learning rate of the others half of the seeds end in a constant network.
+    # At the learning rate of the others adversarial training ended in constant networks.
     robust = dataclasses.replace(
         standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 3,
         how=dataclasses.replace(

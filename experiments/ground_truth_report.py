@@ -39,7 +39,7 @@ def write(
         ),
         sections=[
             Section("What each network uses", [_uses(summary)]),
-            Section("Maps", [_compared(config, summary), *_maps(plan, run, maps),
+            Section("Maps", [*_compared(config, summary), *_maps(plan, run, maps),
                              _pointing(summary)]),
             Section("Pictures and counterfactuals", _changed(plan, run, changes, summary)),
         ],
@@ -83,9 +83,11 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
     return blocks
 
 
-def _compared(config: Config, summary: dict[str, Any]) -> Table:
+def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
     parts = summary["comparisons"]
-    return Table(
+    if not parts:
+        return []
+    table = Table(
         caption="How well a method points at a feature that the network uses (area under the ROC "
         "curve, 0.5 is chance), its control, and whether it is better than that, paired by image. "
         "The control is the edges of the image, or the same method on a robust network that does "
@@ -100,6 +102,7 @@ def _compared(config: Config, summary: dict[str, Any]) -> Table:
             for method in config.methods
         ],
     )  # fmt: skip
+    return [table]
 
 
 def _beside(claim: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ def summarise(
             for name in found
         },
         "claims": _claims(used, able),
-        "comparisons": _compared(config, pointed, able),
+        "comparisons": _compared(config, used, pointed, able),
     }  # fmt: skip
 
 
@@ -86,14 +86,19 @@ def _claims(
 
 
 def _compared(
-    config: Config, pointed: dict[str, dict[str, dict[str, np.ndarray]]], able: set[str]
+    config: Config,
+    used: dict[str, dict[str, np.ndarray]],
+    pointed: dict[str, dict[str, dict[str, np.ndarray]]],
+    able: set[str],
 ) -> list[dict[str, Any]]:
     """How well each method points at a feature that is used, beside what knows nothing of the use.
 
-    The control is the edges of the image, or the same method on a network that does not use it.
+    The control is the edges of the image, or the same method on a network that does not use it;
+    what turned out not to use what it should, or the other way round, is not compared.
 
     Args:
       config: the flags.
+      used: by network and feature `[N]`, right where it alone tells the class.
       pointed: by network, method and region `[N]`.
       able: the networks that have learned something.
     """
@@ -102,7 +107,9 @@ def _compared(
         ("shape", "shape", EDGES), ("shape", "robust", "robust with marks"),
         ("mark", "mark", EDGES), ("mark", "robust with marks", "robust"),
     ):  # fmt: skip
-        if not {one, other} - {EDGES} <= able:
+        networks = {one, other} - {EDGES}
+        meant = all(_relies(used[name][feature]) == (name == one) for name in networks)
+        if not (networks <= able and meant):
             continue
         found = {}
         for method in config.methods:
@@ -118,6 +125,11 @@ def _compared(
             {"feature": feature, "network": one, "control": other, "methods": found}
         )
     return comparisons
+
+
+def _relies(hits: np.ndarray) -> bool:
+    """Whether a network is better than chance where a feature alone tells, by what matters."""
+    return bool(measures.rate(hits)["low"] > 1 / len(planted.SHAPES) + measures.RELEVANT)
 
 
 def _pointed(

@@ -267,7 +267,14 @@ def test_comparisons_of_the_ground_truth_have_their_controls():
     pointed["shape"]["gradient"]["shape"] = 0.9 + 0.1 * rng.random(30)
     config = ground_truth.Config(workdir="unused", methods=("gradient",))
     every = set(ground_truth.NETWORKS)
-    edges, unused, *_ = found = ground_truth_summary._compared(config, pointed, every)
+    # Right in all images by what each is meant to use, in one of four by the rest.
+    relies = {"shape": "shape", "mark": "mark", "robust": "shape", "robust with marks": "mark"}
+    used = {
+        name: {feature: (np.arange(200) % 4 == 0) | (feature == relies.get(name, "texture"))
+               for feature in ("shape", "texture", "mark")}
+        for name in every
+    }  # fmt: skip
+    edges, unused, *_ = found = ground_truth_summary._compared(config, used, pointed, every)
     assert len(found) == 4
     control = measures.mean(pointed["shape"]["edges"]["shape"], limits=measures.SHARE)
     assert edges["methods"]["gradient"]["control"] == control
@@ -276,12 +283,16 @@ def test_comparisons_of_the_ground_truth_have_their_controls():
     other = measures.mean(pointed["robust with marks"]["gradient"]["shape"], limits=measures.SHARE)
     assert unused["methods"]["gradient"]["control"] == other
     # A constant network is no control, and shows nothing itself.
-    few = ground_truth_summary._compared(config, pointed, every - {"robust"})
+    few = ground_truth_summary._compared(config, used, pointed, every - {"robust"})
     assert [part["network"] for part in few] == ["shape", "mark"]
-    used = {name: {feature: np.arange(200) % 2 for feature in ("shape", "texture", "mark")}
-            for name in every}  # fmt: skip
     assert len(ground_truth_summary._claims(used, every)) == 2
     assert ground_truth_summary._claims(used, every - {"robust"}) == []
+    # Nor is one that uses the feature after all.
+    used["robust with marks"]["shape"] = np.arange(200) % 2 == 0
+    left = ground_truth_summary._compared(config, used, pointed, every)
+    assert [(part["network"], part["feature"]) for part in left] == [
+        ("shape", "shape"), ("mark", "mark"), ("robust with marks", "mark")
+    ]  # fmt: skip
 
 
 def test_learned_is_decidably_above_chance():
