@@ -4,7 +4,7 @@ Most of a run goes into compiling. So its workers share what they have compiled,
 goes away with it, and XLA optimises little; who sets these variables keeps them.
 
 Whatever is compiled stays mapped until JAX forgets it. Thousands of tests reach the kernel's limit
-of 65,530 mappings, at which the compiler crashes; so a worker forgets between two files.
+of 65,530 mappings, at which the compiler crashes; so a worker forgets now and then.
 """
 
 import atexit
@@ -29,7 +29,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 collect_ignore = ["bench_autoattack.py", "bench_pictures.py", "torch_mirror.py"]
 
 MOST_MAPPINGS = 15_000
-"""A file of tests adds some thousands; Linux allows 65,530 (`vm.max_map_count`)."""
+"""At a file's end, and twice as many within one; Linux allows 65,530 (`vm.max_map_count`)."""
+_EVERY = 20  # tests; to count mappings takes milliseconds
 
 
 def mappings() -> int:
@@ -43,10 +44,13 @@ def mappings() -> int:
 class _Forgetting:
     """A plugin, for the doctests lie in folders to which a conftest's hooks do not apply."""
 
+    done = 0
+
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        elsewhere = nextitem is None or nextitem.path != item.path
-        if elsewhere and mappings() > MOST_MAPPINGS:
+        self.done += 1
+        ended = nextitem is None or nextitem.path != item.path
+        if (ended or self.done % _EVERY == 0) and mappings() > MOST_MAPPINGS * (2 - ended):
             jax.clear_caches()
 
 

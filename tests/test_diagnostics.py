@@ -383,7 +383,13 @@ def test_the_standard_suite_or_the_checks_catch_it(family, name):
     found = under_the_standard_suite(family[name])
     plain = under_the_standard_suite(family["standard"])
     assert found.robust.mean() <= plain.robust.mean() + 0.05 or not found.trusted, found
-    assert codes(found) >= EXPECTED[name] - BY_WEAK_SUITES, found
+    expected = EXPECTED[name] - BY_WEAK_SUITES
+    standing = found.clean.copy()
+    for part in found.attacks:
+        standing &= ~(part.fooled & part.gradients)
+    if not standing.any():  # how a network rounds decides it: scores then find nothing more
+        expected = expected - {"black_box"}
+    assert codes(found) >= expected, found
 
 
 @pytest.mark.slow
