@@ -386,7 +386,8 @@ def test_the_standard_suite_or_the_checks_catch_it(family, name):
     expected = EXPECTED[name] - BY_WEAK_SUITES
     standing = found.clean.copy()
     for part in found.attacks:
-        standing &= ~(part.fooled & part.gradients)
+        if part.gradients:
+            standing &= ~part.fooled
     if not standing.any():  # how a network rounds decides it: scores then find nothing more
         expected = expected - {"black_box"}
     assert codes(found) >= expected, found
