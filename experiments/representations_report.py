@@ -105,10 +105,19 @@ def _inversion(
         display="as_is",
         labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
     )  # fmt: skip
-    rows = [
-        [f"{name}, {start.replace('_', ' ')}", format_number(found["distance"]),
-         format_number(found["ssim"]), found["arrived"], *found["metamers"].values()]
+    made = {
+        f"{name}, {start.replace('_', ' ')}": found
         for name, starts in summary["inversion"].items() for start, found in starts.items()
+    }  # fmt: skip
+    rows = [
+        ["distance", *(format_number(found["distance"]) for found in made.values())],
+        ["SSIM", *(format_number(found["ssim"]) for found in made.values())],
+        ["within 0.1", *(found["arrived"] for found in made.values())],
+        *(
+            [f"metamers by {judge.replace('_', ' ')}",
+             *(found["metamers"][judge] for found in made.values())]
+            for judge in summary["judges"]
+        ),
     ]  # fmt: skip
     return [
         _picture(
@@ -120,8 +129,7 @@ def _inversion(
             caption="Relative distance in representation to the original, likeness in pixels, and "
             "how many are within 0.1 of the original's representation; how many of those are "
             "metamers: an independent network reads another class in them than in the original",
-            columns=["network, start", "distance", "SSIM", "within 0.1",
-                     *(f"metamers by {judge.replace('_', ' ')}" for judge in summary["judges"])],
+            columns=["network, start", *made],
             rows=rows,
         ),
     ]  # fmt: skip

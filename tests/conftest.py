@@ -50,7 +50,8 @@ class _Forgetting:
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         self.done += 1
         ended = nextitem is None or nextitem.path != item.path
-        if (ended or self.done % _EVERY == 0) and mappings() > MOST_MAPPINGS * (2 - ended):
+        most = MOST_MAPPINGS if ended else 2 * MOST_MAPPINGS
+        if (ended or self.done % _EVERY == 0) and mappings() > most:
             jax.clear_caches()
 
 

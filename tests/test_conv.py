@@ -27,7 +27,6 @@ CASES = [
     ((2, 1), 4, 6, 3, 2, "SAME"),
     ((9, 8), 2, 4, 4, 3, ((2, 0), (1, 3))),
 ]
-# The machine code need not be good, and compiling it without optimisation takes a fifth.
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 only_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the rules are CPU's")
 

@@ -19,7 +19,6 @@ PUBLISHED = {
     "wrn_28_10": 36_479_194,
 }
 SMALL = {"width": 4, "num_classes": 3}
-# The machine code need not be good, and compiling it without optimisation takes a fifth.
 
 
 def small(name="cnn", shape=(8, 8, 1), **options):
