@@ -129,7 +129,7 @@ def _inversion(
             caption="Relative distance in representation to the original, likeness in pixels, and "
             "how many are within 0.1 of the original's representation; how many of those are "
             "metamers: an independent network reads another class in them than in the original",
-            columns=["network, start", *made],
+            columns=["measure", *made],
             rows=rows,
         ),
     ]  # fmt: skip
