@@ -18,7 +18,8 @@ def plain(value: Any, *, nonfinite: str = "null") -> Any:
     """Turn a nest of Python, NumPy and JAX values into what strict JSON can hold.
 
     Args:
-        value: Dicts, lists, tuples, dataclasses, paths, scalars, arrays.
+        value: Dicts, lists, tuples, dataclasses (by `_asdict` where they have one), paths,
+            scalars, arrays.
         nonfinite: "null" writes NaN and infinity as None, "text" as "nan" and "inf".
 
     Returns:
@@ -39,7 +40,7 @@ def plain(value: Any, *, nonfinite: str = "null") -> Any:
         return None if nonfinite == "null" else str(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item, nonfinite=nonfinite) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if hasattr(value, "_asdict") and not isinstance(value, type):
         return plain(value._asdict(), nonfinite=nonfinite)
     if isinstance(value, (list, tuple)):
         return [plain(item, nonfinite=nonfinite) for item in value]

@@ -1,0 +1,338 @@
+"""Intervals over test points and, where there are several networks, over their seeds.
+
+Networks are rows and points are columns: each point is seen by every network, so that the variance
+of the grand mean has a part from the points, one from the seeds and a rest (a two-way layout
+without repetition). What few seeds say of their own spread carries Student's quantile with one
+degree of freedom less than there are seeds. Of the rest, which the seeds' spread holds once more,
+only the share is taken off that leaves the coverage at 95 % for every spread (`_shared`): three
+seeds that happen to agree do not show that all would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
+
+FEW = 10
+"""A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
+_RELIABLE = 20  # points that differ from the rest, below which their variance is not to be relied on
+_ROUNDING = 1e-5
+
+
+class _Parts(NamedTuple):
+    """Variance of the grand mean: of the points (the rest included) and of the seeds."""
+
+    points: float
+    seeds: float
+    freedom: float  # of the seeds' part; 0 for one seed
+
+
+def _t(level: float, freedom: float) -> float:
+    return float(special.stdtrit(freedom, 0.5 + level / 2))
+
+
+def _normal(level: float) -> float:
+    return float(special.ndtri(0.5 + level / 2))
+
+
+def _shared(seeds: int) -> float:
+    """The share of the rest that may be taken off the seeds' spread.
+
+    Chosen by the exact coverage over all ratios of the two variances: at least 0.947 for 2 to 8
+    seeds (docs/intervals.md).
+    """
+    return (seeds - 2) / (seeds + 1)
+
+
+def _parts(array: np.ndarray) -> _Parts:
+    """Of `[S, N]` values."""
+    seeds, points = array.shape
+    columns, rows = array.mean(axis=0), array.mean(axis=1)
+    of_points = float(columns.var(ddof=1)) / points if points > 1 else 0.0
+    if seeds == 1:
+        return _Parts(of_points, 0.0, 0.0)
+    between = float(rows.var(ddof=1)) / seeds
+    rest = array - rows[:, None] - columns + array.mean()
+    spread = float((rest**2).sum()) / max((seeds - 1) * (points - 1), 1) / (seeds * points)
+    return _Parts(of_points, max(between - _shared(seeds) * spread, 0.0), seeds - 1)
+
+
+def _korn_graubard(mean: float, count: float, level: float) -> Ends:
+    """Clopper and Pearson's interval for a rate out of an effective number of points.
+
+    Korn and Graubard, 1998, "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data". Exact for independent points of one network.
+    """
+    tail, hits = (1 - level) / 2, mean * count
+    low = 0.0 if mean <= 0 else float(special.betaincinv(hits, count - hits + 1, tail))
+    high = 1.0 if mean >= 1 else float(special.betaincinv(hits + 1, count - hits, 1 - tail))
+    return low, high
+
+
+def rate(hits: Any, *, among: Any = None) -> Estimate:
+    """A rate with its interval over test points and, where there are several, over seeds.
+
+    With one seed it is Clopper and Pearson's interval, which covers at least what it says. With
+    more, the variance of the mean makes an effective number of points (Korn and Graubard, 1998),
+    at most the number of points itself where too few of them tell otherwise.
+
+    Args:
+      hits: `[N]` or `[seeds, N]`, in [0, 1]: booleans, or shares (of a random network's draws).
+        One row per independently trained network.
+      among: of the same shape, booleans: the rate among these only, as the share of images right
+        without an attack that an attack fools. By default all.
+
+    Returns:
+      The rate, n the number of points (the mean over seeds of those counted).
+
+    Raises:
+      ValueError: for an empty array, another rank, entries outside [0, 1], or none among them.
+
+    >>> rate([True] * 90 + [False] * 10)
+    Estimate(mean=0.9, low=0.823..., high=0.950..., n=100, seeds=1, unit='rate')
+    >>> rate([1, 1, 0, 0], among=[1, 1, 1, 0]).mean
+    0.666...
+    """
+    array = np.atleast_2d(np.asarray(hits, np.float64))
+    if np.ndim(hits) not in (1, 2) or array.size == 0:
+        raise ValueError(f"hits must have shape [N] or [seeds, N], got {np.shape(hits)}")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError("hits must lie in [0, 1]")
+    weight = np.ones_like(array)
+    if among is not None:
+        weight = np.atleast_2d(np.asarray(among, bool)).astype(np.float64)
+        if weight.shape != array.shape:
+            raise ValueError(f"among must have the shape of hits, {array.shape}, got {weight.shape}")
+        if not weight.any():
+            raise ValueError("among must hold at least one point")
+    seeds, points = array.shape
+    mean = float((array * weight).sum() / weight.sum())
+    counted = float(weight.sum()) / seeds
+    # The ratio's linearisation: its grand mean is 0, its variance that of the rate.
+    parts = _parts(weight * (array - mean) / weight.mean())
+    events = min((weight * array).any(axis=0).sum(), (weight * (1 - array)).any(axis=0).sum())
+    most = counted * (seeds if events >= _RELIABLE else 1)
+
+    def at(level: float) -> Ends:
+        normal, spread = _normal(level), mean * (1 - mean)
+        student = _t(level, parts.freedom) if parts.freedom else 0.0
+        square = normal**2 * parts.points + student**2 * parts.seeds
+        effective = spread * normal**2 / square if square > 0 and spread > 0 else counted
+        if seeds == 1 and not np.any((array > 0) & (array < 1)):
+            effective = counted  # exact: hits of one network are binomial
+        return _korn_graubard(mean, float(np.clip(effective, 1.0, most)), level)
+
+    return estimated(mean, at, n=round(counted), seeds=seeds)
+
+
+def difference(effect: Any, control: Any) -> Estimate:
+    """The difference of two rates measured on the same points, paired point by point.
+
+    Of values that are no rates, take the `mean` of the differences: the points added here are for
+    hits, and make of small differences, however sure, a wide interval.
+
+    Two points are added for the interval, one for each side (Bonett and Price, 2012): without them
+    it has no width where every point says the same. The networks of the two sides may differ in
+    number; their spreads are taken for independent (Welch).
+
+    Args:
+      effect: `[N]` or `[seeds, N]`.
+      control: `[N]` or `[seeds, N]`, the same N points.
+
+    Returns:
+      The difference, in [-1, 1], in points.
+
+    Raises:
+      ValueError: for an empty array, another rank, or points that differ in number.
+
+    >>> difference([1, 1, 1, 0], [0, 0, 0, 0]).mean
+    0.75
+    """
+    for name, array in (("effect", effect), ("control", control)):
+        if np.ndim(array) not in (1, 2) or np.size(array) == 0:
+            raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(array)}")
+    first = np.atleast_2d(np.asarray(effect, np.float64))
+    second = np.atleast_2d(np.asarray(control, np.float64))
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"both must be of the same points, got {first.shape} and {second.shape}")
+    paired = first.mean(axis=0) - second.mean(axis=0)
+    padded = np.append(paired, [1.0, -1.0])
+    centre, of_points = float(padded.mean()), float(padded.var()) / len(padded)
+    sides = [part for part in (_parts(first), _parts(second)) if part.freedom]
+    of_seeds = sum(part.seeds for part in sides)
+    pieces = sum(part.seeds**2 / part.freedom for part in sides)
+
+    def at(level: float) -> Ends:
+        square = _t(level, len(padded) - 1) ** 2 * of_points
+        if pieces > 0:
+            square += _t(level, of_seeds**2 / pieces) ** 2 * of_seeds
+        half = float(np.sqrt(square))
+        return max(-1.0, centre - half), min(1.0, centre + half)
+
+    seeds = max(len(first), len(second))
+    return estimated(float(paired.mean()), at, n=len(paired), seeds=seeds, unit="points")
+
+
+def apart(effect: Estimate, control: Estimate) -> Estimate:
+    """The difference of two estimates of other points or networks, from their intervals.
+
+    The method of variance estimates recovery (Zou and Donner, 2008), which is as good as the two
+    intervals are, skewed ones too.
+
+    >>> wide = apart(rate([1] * 9 + [0]), rate([1] + [0] * 9))
+    >>> round(wide.mean, 2), wide.low > 0, wide.unit
+    (0.8, True, 'points')
+    """
+    unit = "number" if "number" in (effect.unit, control.unit) else "points"
+    one, other = effect.at, control.at
+    gap, n = effect.mean - control.mean, min(effect.n, control.n)
+    seeds = min(effect.seeds, control.seeds)
+    if one is None or other is None:
+        return estimated(gap, None, n=n, seeds=seeds, unit=unit)
+
+    def at(level: float) -> Ends:
+        (low, high), (below, above) = one(level), other(level)
+        down = float(np.hypot(effect.mean - low, above - control.mean))
+        up = float(np.hypot(high - effect.mean, control.mean - below))
+        return gap - down, gap + up
+
+    return estimated(gap, at, n=n, seeds=seeds, unit=unit)
+
+
+def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
+    """A mean with its interval, of values that are no rates.
+
+    Over points it is the wider of Student's interval and Hall's (1992, "On the removal of skewness
+    by transformation"), end by end: scores that crowd at a limit are skewed, and Student's interval
+    of two dozen of them covers 92 % instead of 95. Over seeds as in `rate`.
+
+    Args:
+      values: `[N]` or `[seeds, N]`.
+      limits: what no value can go beyond, so that the interval ends there too.
+
+    Returns:
+      The mean, with unit "number". Fewer than `FEW` points have no interval.
+
+    Raises:
+      ValueError: for no value, one that is not finite, or one beyond the limits.
+
+    >>> mean([1.0, 3.0])
+    Estimate(mean=2.0, low=None, high=None, n=2, seeds=1, unit='number')
+    >>> mean(np.linspace(0.7, 1.0, 11), limits=(0.0, 0.9 + 0.1)).mean
+    0.85
+    """
+    array = np.atleast_2d(np.asarray(values, np.float64))
+    if np.ndim(values) not in (1, 2) or array.size == 0:
+        raise ValueError(
+            f"values must hold at least one, in shape [N] or [seeds, N], got {np.shape(values)}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("values must be finite: a mean of NaN or infinity says nothing")
+    if np.any((array < limits[0] - _ROUNDING) | (array > limits[1] + _ROUNDING)):
+        raise ValueError(f"values must lie in {list(limits)}, got {array.min()} to {array.max()}")
+    seeds, points = array.shape
+    middle, columns, parts = float(array.mean()), array.mean(axis=0), _parts(array)
+
+    def at(level: float) -> Ends:
+        below, above = _skewed(columns, level)
+        student = _t(level, parts.freedom) ** 2 * parts.seeds if parts.freedom else 0.0
+        low = middle - float(np.sqrt(below**2 + student))
+        high = middle + float(np.sqrt(above**2 + student))
+        return max(low, limits[0]), min(high, limits[1])
+
+    # One unit in the last place of a limit is no limit broken.
+    middle = float(np.clip(middle, *limits))
+    return estimated(
+        middle, at if points >= FEW else None, n=points, seeds=seeds, unit="number"
+    )
+
+
+def _skewed(values: np.ndarray, level: float) -> tuple[float, float]:
+    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+    count, spread = len(values), float(values.std(ddof=1))
+    if spread == 0:
+        return 0.0, 0.0
+    error, student = spread / np.sqrt(count), _t(level, count - 1)
+    skew = float(((values - values.mean()) ** 3).mean()) / spread**3 / np.sqrt(count)
+    if abs(skew) < 1e-6:
+        return student * error, student * error
+
+    def back(bound: float) -> float:  # Hall's cubic, inverted
+        return float((np.cbrt(1 + skew * (bound - skew / 6)) - 1) / (skew / 3))
+
+    return error * max(student, back(student)), error * max(student, -back(-student))
+
+
+def computed(
+    compute: Callable[..., float], *hits: Any, draws: int = 300, limits: Ends = FREE
+) -> Estimate:
+    """Any number computed from hits (a gap, a ratio, a correlation), with its interval.
+
+    The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
+    the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
+    from. Where the values are hits, every draw is from the points and two more, one that is a hit
+    everywhere and one nowhere: of points that all say the same, no bootstrap learns how unsure they
+    leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
+
+    Args:
+      compute: the arrays, in their order, to the number; it takes any number of seeds and points.
+      *hits: `[seeds, ..., N]` each: the same seeds in all, points of its own in each. What is to
+        be compared on the same points goes into one array, along the axes between.
+      draws: of the bootstrap.
+      limits: what the number cannot go beyond.
+
+    Returns:
+      The number, n the least number of points. Fewer than `FEW` points have no interval.
+
+    Raises:
+      ValueError: for no array, an empty one, or another number of seeds in one of them.
+
+    >>> right = np.repeat([True, False], [90, 10])[None]
+    >>> computed(lambda hits: 2 * hits.mean(), right).mean
+    1.8
+    """
+    arrays = [np.asarray(array) for array in hits]
+    if not arrays or any(array.ndim < 2 or array.size == 0 for array in arrays):
+        raise ValueError(f"hits must have shape [seeds, ..., N], got {[np.shape(h) for h in hits]}")
+    seeds, points = len(arrays[0]), min(array.shape[-1] for array in arrays)
+    if any(len(array) != seeds for array in arrays):
+        raise ValueError(f"hits must be of the same seeds, got {[len(a) for a in arrays]}")
+    value = float(compute(*arrays))
+    if points < FEW:
+        return estimated(value, None, n=points, seeds=seeds, unit="number")
+    of_points = float(np.var(_redrawn(compute, arrays, draws), ddof=1))
+    of_seeds = 0.0
+    if seeds > 1:
+        others = [compute(*(np.delete(array, s, axis=0) for array in arrays)) for s in range(seeds)]
+        of_seeds = float(np.var(others)) * (seeds - 1)
+
+    def at(level: float) -> Ends:
+        square = _t(level, points - 1) ** 2 * of_points
+        if of_seeds > 0:
+            square += _t(level, seeds - 1) ** 2 * of_seeds
+        half = float(np.sqrt(square))
+        return max(value - half, limits[0]), min(value + half, limits[1])
+
+    return estimated(value, at, n=points, seeds=seeds, unit="number")
+
+
+def _redrawn(
+    compute: Callable[..., float], arrays: list[np.ndarray], draws: int
+) -> list[float]:
+    """The number on draws of the points, those of one array being drawn together."""
+    rng = np.random.default_rng(0)
+    padded = []
+    for array in arrays:
+        if np.isin(array, (0, 1)).all():
+            more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
+            array = np.concatenate([array, more.astype(array.dtype)], axis=-1)
+        padded.append(array)
+    return [
+        float(compute(*(a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded)))
+        for _ in range(draws)
+    ]
