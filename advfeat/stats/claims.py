@@ -164,9 +164,7 @@ def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
     >>> [found.verdict for found in judge([alone] * 3)][0]
     'not decidable at this size'
     """
-    strongest = {
-        index: 2 * min(each.p) for index, each in enumerate(claims) if each.p is not None
-    }
+    strongest = {index: 2 * min(each.p) for index, each in enumerate(claims) if each.p is not None}
     verdicts = [OPEN] * len(claims)
     left = len(strongest)
     for index in sorted(strongest, key=strongest.__getitem__):

@@ -85,8 +85,8 @@ class Estimate:
             return low, high
 
         at = self.at
-        low, high = (None, None) if self.low is None or self.high is None else ends(
-            (self.low, self.high)
+        low, high = (
+            (None, None) if self.low is None or self.high is None else ends((self.low, self.high))
         )
         return Estimate(
             function(self.mean),

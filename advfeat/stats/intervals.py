@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
+from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 
 FEW = 10
 """A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
-_RELIABLE = 20  # points that differ from the rest, below which their variance is not to be relied on
+_RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
 _ROUNDING = 1e-5
 
 
@@ -107,10 +107,12 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     if among is not None:
         weight = np.atleast_2d(np.asarray(among, bool)).astype(np.float64)
         if weight.shape != array.shape:
-            raise ValueError(f"among must have the shape of hits, {array.shape}, got {weight.shape}")
+            raise ValueError(
+                f"among must have the shape of hits, {array.shape}, got {weight.shape}"
+            )
         if not weight.any():
             raise ValueError("among must hold at least one point")
-    seeds, points = array.shape
+    seeds = len(array)
     mean = float((array * weight).sum() / weight.sum())
     counted = float(weight.sum()) / seeds
     # The ratio's linearisation: its grand mean is 0, its variance that of the rate.
@@ -188,7 +190,7 @@ def apart(effect: Estimate, control: Estimate) -> Estimate:
     >>> round(wide.mean, 2), wide.low > 0, wide.unit
     (0.8, True, 'points')
     """
-    unit = "number" if "number" in (effect.unit, control.unit) else "points"
+    unit: Unit = "number" if "number" in (effect.unit, control.unit) else "points"
     one, other = effect.at, control.at
     gap, n = effect.mean - control.mean, min(effect.n, control.n)
     seeds = min(effect.seeds, control.seeds)
@@ -247,9 +249,7 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
 
     # One unit in the last place of a limit is no limit broken.
     middle = float(np.clip(middle, *limits))
-    return estimated(
-        middle, at if points >= FEW else None, n=points, seeds=seeds, unit="number"
-    )
+    return estimated(middle, at if points >= FEW else None, n=points, seeds=seeds, unit="number")
 
 
 def _skewed(values: np.ndarray, level: float) -> tuple[float, float]:
@@ -321,9 +321,7 @@ def computed(
     return estimated(value, at, n=points, seeds=seeds, unit="number")
 
 
-def _redrawn(
-    compute: Callable[..., float], arrays: list[np.ndarray], draws: int
-) -> list[float]:
+def _redrawn(compute: Callable[..., float], arrays: list[np.ndarray], draws: int) -> list[float]:
     """The number on draws of the points, those of one array being drawn together."""
     rng = np.random.default_rng(0)
     padded = []
