@@ -2,7 +2,9 @@
 
 AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690) and its relatives, for any
 network that is a JAX function. Every image called fooled has been looked at once more outside the
-attack: it lies in the threat model, and the network gets it wrong.
+attack: it lies in the threat model, and the network gets it wrong. What an attack says of itself
+counts neither for nor against. Of a random network (`Randomised`) every verdict is an expectation
+over its draws.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ from advfeat.checks import (
 )
 from advfeat.contested import Contest
 from advfeat.diagnostics import examine
-from advfeat.evaluation import predict
+from advfeat.evaluation import LOOKS, predict, shares, within
 from advfeat.keys import stream
 from advfeat.stepwise import Stepwise
 from advfeat.suites import resolve
 from advfeat.threat import ThreatModel
-from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
+from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomised, as_model_fn
 from advfeat.verdicts import AttackOutcome, Part, SuiteResult, Warned
 
 
@@ -47,6 +49,63 @@ class _Problem(NamedTuple):
     ids: np.ndarray
     threat: ThreatModel
     batch_size: int
+
+    @property
+    def random(self) -> bool:
+        """Whether the network draws."""
+        return isinstance(self.model_fn, Randomised)
+
+    def logits(self, images: np.ndarray, name: str) -> np.ndarray:
+        """`[N, K]`, one look at all images; each has a draw of its own."""
+        key = stream(self.key, name) if self.random else None
+        return predict(
+            self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids
+        )
+
+    def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+        """`[F]`, the share of draws that are right about images in the place of these rows."""
+        return shares(
+            self.model_fn,
+            images,
+            self.labels[rows],
+            key=stream(self.key, name),
+            ids=self.ids[rows],
+            batch_size=self.batch_size,
+        )
+
+
+class _Standing:
+    """The worst point found for each image, and the share of draws that are right there.
+
+    Of a random network the points are chosen by some draws and what is reported comes from others,
+    or the least of many noisy shares would be too low.
+    """
+
+    def __init__(self, problem: _Problem):
+        self._problem, self._rows = problem, np.arange(len(problem.labels))
+        self.adversarial = np.array(problem.images, np.float32)
+        self.chosen = problem.shares(self.adversarial, self._rows, "looks/clean")
+        self.clean = self.reported(self.adversarial) if problem.random else self.chosen.copy()
+        self.share = self.clean.copy()
+
+    def reported(self, images: np.ndarray) -> np.ndarray:
+        """`[N]`, by draws that choose nothing."""
+        return self._problem.shares(images, self._rows, "looks/report")
+
+    def note(self, part: Part) -> np.ndarray:
+        """Takes an attack's points where they are worse; returns the shares at its points `[N]`."""
+        alone, points = self.clean.copy(), np.array(self._problem.images, np.float32)
+        usable = part.allowed & (part.share < 1.0)
+        points[part.rows[usable]] = part.x[usable]
+        alone[part.rows[usable]] = part.share[usable]
+        lower = usable & (part.share < self.chosen[part.rows])
+        rows = part.rows[lower]
+        self.adversarial[rows], self.chosen[rows] = part.x[lower], part.share[lower]
+        if not self._problem.random:
+            self.share = self.chosen.copy()
+            return alone
+        self.share = self.reported(self.adversarial)
+        return self.reported(points)
 
 
 def evaluate(
@@ -106,7 +165,7 @@ def evaluate(
     >>> y = predict(network, x).argmax(1)
     >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
     ...                  suite=["pgd"], checks=False)
-    >>> bool(found.robust_accuracy["mean"] < found.clean_accuracy["mean"])
+    >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)
     True
     """
     check_key(key)
@@ -121,16 +180,15 @@ def evaluate(
     chosen = resolve(suite, threat, num_classes=num_classes)
     if isinstance(suite, Mapping):
         _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
-    logits = predict(model_fn, images, batch_size=batch_size)
-    check_logits(logits)
     problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
-    clean = logits.argmax(axis=1) == labels
-    adversarial = np.array(images, np.float32)
+    logits = problem.logits(images, "looks/logits")
+    check_logits(logits)
+    standing, outcomes = _Standing(problem), []
+    clean = standing.clean >= 0.5
     fooled_by = np.where(clean, -1, -2)
-    standing, outcomes = clean.copy(), []
     contest = Contest(chosen.gates, logits, labels) if chosen.gates else None
     for index, (name, attack) in enumerate(chosen.attacks.items()):
-        tried = standing if sequential else clean
+        tried = (standing.chosen if sequential else standing.clean) > 0
         if contest is not None:
             tried = contest.among(name, tried)
         if on_attack is not None:
@@ -138,23 +196,22 @@ def evaluate(
         begun = time.perf_counter()
         part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
         if contest is not None:
-            tried, part = _contested(problem, contest, name, attack, standing, part, on_part)
+            left = standing.chosen > 0
+            tried, part = _contested(problem, contest, name, attack, left, part, on_part)
+        alone = standing.note(part)
         fooled = np.zeros(len(images), bool)
         fooled[part.rows] = part.fooled
-        first = fooled & standing
-        where = part.fooled & first[part.rows]
-        adversarial[part.rows[where]] = part.x[where]
-        fooled_by[first] = index
-        standing = standing & ~fooled
+        fooled_by[(fooled_by == -1) & (standing.share < 0.5)] = index
         outcomes.append(
             AttackOutcome(
                 name=name,
                 tried=tried.copy(),
                 fooled=fooled,
-                robust=standing.copy() if sequential else clean & ~fooled,
+                share=standing.share.copy() if sequential else alone,
                 forward_passes=int(part.queries.sum()),
                 gradients=int(part.gradients.sum()),
                 seconds=time.perf_counter() - begun,
+                claims=int(part.claimed.sum()),
                 outside=int(part.outside.sum()),
                 unconfirmed=int(part.unconfirmed.sum()),
             )
@@ -162,13 +219,15 @@ def evaluate(
     result = SuiteResult(
         suite=chosen.name,
         threat=threat,
-        clean=clean,
-        robust=standing,
-        adversarial=adversarial,
-        distance=_distances(threat, images, adversarial),
+        clean_share=standing.clean,
+        robust_share=standing.share,
+        looks=LOOKS if problem.random else 1,
+        adversarial=standing.adversarial,
+        distance=_distances(threat, images, standing.adversarial),
         fooled_by=fooled_by,
         attacks=tuple(outcomes),
         warnings=tuple(Warned(*note) for note in chosen.notes),
+        checked=checks,
     )
     found = examine(
         key,
@@ -177,6 +236,7 @@ def evaluate(
         labels,
         logits,
         result,
+        ids=ids,
         batch_size=batch_size,
         free=not checks,
         on_check=on_check,
@@ -199,9 +259,9 @@ def _contested(
         tried[part.rows], fooled[part.rows] = True, part.fooled
         nearest = np.array(problem.images, np.float32)
         nearest[part.rows] = part.x
-        allowed = _contained(problem.threat, problem.images, nearest)
+        allowed = within(problem.threat, problem.images, nearest)
         nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
-        logits = predict(problem.model_fn, nearest, batch_size=problem.batch_size)
+        logits = problem.logits(nearest, f"looks/{name}/logits")
         contest.note(name, fooled, logits, allowed)
         more = contest.among(name, standing) & ~tried
         if not more.any():
@@ -250,7 +310,7 @@ def _run(
         rows = np.setdiff1d(rows, done.rows)
 
     def decided(places: np.ndarray, result: AttackResult) -> None:
-        part = _verified(problem, rows[places], result)
+        part = _verified(problem, name, rows[places], result)
         parts.append(part)
         if on_part is not None:
             on_part(name, part)
@@ -266,45 +326,37 @@ def _run(
             decided(np.arange(len(rows)), result)
     if not parts:
         none, never = np.zeros(0, int), np.zeros(0, bool)
-        return Part(none, never, problem.images[:0], none, none, never, never)
+        return Part(none, np.zeros(0), never, problem.images[:0], none, none, never)
     return Part(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _verified(problem: _Problem, rows: np.ndarray, result: AttackResult) -> Part:
-    """An attack's claim to have fooled is believed only after another look."""
+def _verified(problem: _Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
+    """The verdict: what the network says of the point that an attack returns."""
     x = np.asarray(result.best.x, np.float32)
-    claimed = np.asarray(result.best.success)
-    allowed, wrong = np.zeros_like(claimed), np.zeros_like(claimed)
-    if claimed.any():
-        # Padded to few sizes, or each number of images would compile anew.
-        size = -len(rows) % slots_for(len(rows), problem.batch_size)
-        padded = np.pad(x, ((0, size), (0, 0), (0, 0), (0, 0)), mode="edge")
-        before = problem.images[np.pad(rows, (0, size), mode="edge")]
-        inside = _contained(problem.threat, before, padded)
-        # What is not allowed may be no image at all.
-        looked_at = np.where(inside[:, None, None, None], padded, before)
-        logits = predict(problem.model_fn, looked_at, batch_size=problem.batch_size)
-        wrong = logits[: len(rows)].argmax(axis=1) != problem.labels[rows]
-        allowed = inside[: len(rows)]
+    # Padded to few sizes, or each number of images would compile anew.
+    padding = -len(rows) % slots_for(len(rows), problem.batch_size)
+    padded_rows = np.pad(rows, (0, padding), mode="edge")
+    padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
+    before = problem.images[padded_rows]
+    inside = within(problem.threat, before, padded)
+    # What is not allowed may be no image at all.
+    looked_at = np.where(inside[:, None, None, None], padded, before).astype(np.float32)
+    share = problem.shares(looked_at, padded_rows, f"looks/{name}")
     return Part(
         rows=rows,
-        fooled=claimed & wrong & allowed,
+        share=share[: len(rows)],
+        allowed=inside[: len(rows)],
         x=x,
         queries=np.asarray(result.queries),
         gradients=np.asarray(result.gradients),
-        outside=claimed & ~allowed,
-        unconfirmed=claimed & allowed & ~wrong,
+        claimed=np.asarray(result.best.success),
     )
 
 
 @jax.jit
-def _inside(threat: ThreatModel, x0: Array, x: Array) -> tuple[Array, Array]:
-    return jax.vmap(threat.contains)(x0, x), jax.vmap(threat.distance)(x0, x)
-
-
-def _contained(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.asarray(_inside(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x))[0])
+def _far(threat: ThreatModel, x0: Array, x: Array) -> Array:
+    return jax.vmap(threat.distance)(x0, x)
 
 
 def _distances(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.asarray(_inside(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x))[1])
+    return np.asarray(_far(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))

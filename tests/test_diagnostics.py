@@ -123,7 +123,7 @@ def look(fn, x, y, *, eps=0.1, suite="pgd", norm="linf", **options):
     result = evaluate(KEY, fn, x, y, threat=threat, suite=suite, checks=False, **options)
     logits = advfeat.predict(fn, x)
     fn = advfeat.as_model_fn(fn)
-    case = diagnostics.Case(KEY, fn, x, y, logits, result, 250)
+    case = diagnostics.Case(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
     return case, result
 
 
@@ -134,15 +134,15 @@ def untouched(fn, x, y, *, eps=0.1, norm="linf"):
     result = SuiteResult(
         suite="custom",
         threat=advfeat.threat_model(norm, eps),
-        clean=clean,
-        robust=clean,
+        clean_share=clean.astype(float),
+        robust_share=clean.astype(float),
         adversarial=x,
         distance=np.zeros(len(x)),
         fooled_by=np.where(clean, -1, -2),
         attacks=(),
         warnings=(),
     )
-    return diagnostics.Case(KEY, fn, x, y, logits, result, 250)
+    return diagnostics.Case(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
 
 
 def flagged(check, case):
@@ -298,7 +298,7 @@ def test_a_gradient_that_points_the_other_way():
 
 def standing_all(case):
     """As if a suite had fooled nobody."""
-    result = dataclasses.replace(case.result, robust=case.result.clean, attacks=())
+    result = dataclasses.replace(case.result, robust_share=case.result.clean_share, attacks=())
     return case._replace(result=result)
 
 
@@ -317,7 +317,7 @@ def test_scores_that_found_more_than_gradients():
     _, case, result = some_standing()
     made = result.attacks[0]
     blind = np.zeros_like(made.fooled)
-    gradient = dataclasses.replace(made, fooled=blind, robust=result.clean)
+    gradient = dataclasses.replace(made, fooled=blind, share=result.clean_share)
     scores = dataclasses.replace(made, name="square", gradients=0)
     for order in ((gradient, scores), (scores, gradient)):
         case = case._replace(result=dataclasses.replace(result, attacks=order))

@@ -55,8 +55,8 @@ CHECKS: tuple[Check, ...] = (
     rounding,
 )
 """Every check, the cheap ones first."""
-FREE: tuple[Check, ...] = (eps_scale, outputs, refused)
-"""Those that ask nothing more of the network."""
+FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness)
+"""Those that cost no attack: at most two passes of `MOST` images."""
 
 
 def look(
@@ -67,12 +67,14 @@ def look(
     logits: np.ndarray,
     result: SuiteResult,
     *,
+    ids: np.ndarray | None = None,
     batch_size: int,
     free: bool = False,
     on_check: Callable[[str], Any] | None = None,
 ) -> list[Seen]:
     """What every check sees, whether it warns or not; arguments as of `examine`."""
-    case = Case(key, model_fn, images, labels, logits, result, batch_size)
+    ids = np.arange(len(images)) if ids is None else ids
+    case = Case(key, model_fn, images, labels, logits, ids, result, batch_size)
     found: list[Seen] = []
     for check in FREE if free or not result.clean.any() else CHECKS:
         if on_check is not None:
@@ -89,6 +91,7 @@ def examine(
     logits: np.ndarray,
     result: SuiteResult,
     *,
+    ids: np.ndarray | None = None,
     batch_size: int,
     free: bool = False,
     on_check: Callable[[str], Any] | None = None,
@@ -102,8 +105,9 @@ def examine(
       labels: `[N]`.
       logits: `[N, K]`, the network's on the images.
       result: what the suite found.
+      ids: `[N]`, by default 0 … N-1.
       batch_size: images at a time.
-      free: make no check that asks the network for more than it has been asked already.
+      free: make no check by another attack.
       on_check: called with each check's name before it begins.
 
     Returns:
@@ -116,6 +120,7 @@ def examine(
         labels,
         logits,
         result,
+        ids=ids,
         batch_size=batch_size,
         free=free,
         on_check=on_check,

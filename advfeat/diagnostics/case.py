@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from advfeat.attacks import attack_dataset
-from advfeat.evaluation import predict
+from advfeat.evaluation import shares
 from advfeat.keys import stream
 from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn, Key, ModelFn
@@ -43,6 +43,7 @@ class Case(NamedTuple):
       images: `[N, H, W, C]`.
       labels: `[N]`.
       logits: `[N, K]`, of the clean images.
+      ids: `[N]`, of the images.
       result: what the suite found.
       batch_size: what bounds the memory.
     """
@@ -52,6 +53,7 @@ class Case(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+    ids: np.ndarray
     result: SuiteResult
     batch_size: int
 
@@ -78,10 +80,16 @@ class Case(NamedTuple):
         data = (self.images[batch], self.labels[batch])
         seen_by_attack = self.model_fn if via is None else via
         key = stream(self.key, f"checks/{name}")
-        found = attack_dataset(attack, key, seen_by_attack, *data, ids=batch, batch_size=size)
+        ids = self.ids[batch]
+        found = attack_dataset(attack, key, seen_by_attack, *data, ids=ids, batch_size=size)
         x = np.where(np.isfinite(found.best.x), found.best.x, data[0]).astype(np.float32)
-        logits = predict(self.model_fn, x, batch_size=size)
-        return (logits.argmax(axis=1) != data[1])[: len(rows)]
+        return self.wrong(name, x, batch)[: len(rows)]
+
+    def wrong(self, name: str, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """`[B]` bool, whether most of the network's draws are wrong about points of a batch."""
+        key, size = stream(self.key, f"checks/{name}/looks"), self.batch(batch)[1]
+        options: dict[str, Any] = {"ids": self.ids[batch], "batch_size": size}
+        return shares(self.model_fn, x, self.labels[batch], key=key, **options) < 0.5
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
         """Rows repeated to whole batches of the one size that all checks use: it compiles once."""

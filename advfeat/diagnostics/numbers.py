@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from advfeat.diagnostics.case import LUCK, Case, Seen, percent
+from advfeat.diagnostics.case import LUCK, MOST, Case, Seen, percent, some
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.types import Randomised
@@ -62,7 +62,7 @@ def outputs(case: Case) -> Iterator[Seen]:
 def refused(case: Case) -> Iterator[Seen]:
     """Claims of success that were not believed."""
     for part in case.result.attacks:
-        claims = int(part.fooled.sum() + part.outside + part.unconfirmed)
+        claims = part.claims
         words = f"{part.name} claims to have fooled {claims} images, but of its examples"
         yield Seen(
             "outside",
@@ -74,7 +74,7 @@ def refused(case: Case) -> Iterator[Seen]:
             continue  # luck, which `randomness` speaks of
         yield Seen(
             "unconfirmed",
-            part.unconfirmed / claims if part.unconfirmed > LUCK else 0.0,
+            part.unconfirmed / max(claims, 1) if part.unconfirmed > LUCK else 0.0,
             REFUSED,
             f"{words} {part.unconfirmed} are classified correctly at a second look; they were not "
             "counted.",
@@ -86,10 +86,9 @@ def rounding(case: Case) -> Iterator[Seen]:
     rows = np.flatnonzero(case.result.clean & ~case.result.robust)
     if not len(rows):
         return
-    batch, size = case.batch(rows)
+    batch, _ = case.batch(rows)
     rounded = np.round(case.result.adversarial[batch] * 255) / np.float32(255)
-    hits = predict(case.model_fn, rounded, batch_size=size).argmax(1) == case.labels[batch]
-    lost = hits[: len(rows)]
+    lost = ~case.wrong("rounding", rounded, batch)[: len(rows)]
     after = float(case.result.robust.mean()) + lost.sum() / len(case.images)
     yield Seen(
         "rounding",
@@ -102,10 +101,13 @@ def rounding(case: Case) -> Iterator[Seen]:
 
 def randomness(case: Case) -> Iterator[Seen]:
     """Two forward passes that differ."""
-    batch, size = case.batch(case.sample())
-    once = predict(case.model_fn, case.images[batch], batch_size=size)
-    key = stream(case.key, "checks/randomness")
-    again = predict(case.model_fn, case.images[batch], batch_size=size, key=key)
+    rows = case.sample()
+    batch, size = case.batch(rows if len(rows) else some(np.arange(len(case.images)), MOST))
+    keys = [stream(case.key, f"checks/randomness/{look}") for look in ("once", "again")]
+    once, again = (
+        predict(case.model_fn, case.images[batch], batch_size=size, key=key, ids=case.ids[batch])
+        for key in keys
+    )
     change = float(np.abs(again - once).max() / max(np.abs(once).max(), 1e-30))
     flips = float((again.argmax(1) != once.argmax(1)).mean())
     known = isinstance(case.model_fn, Randomised)
@@ -116,6 +118,6 @@ def randomness(case: Case) -> Iterator[Seen]:
         "randomised",
         *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
         f"The network is random: between two passes its outputs change by up to {percent(change)}"
-        f" of the largest, and {percent(flips)} of its predictions. A success or a failure may be "
-        f"luck.{advice}",
+        f" of the largest, and {percent(flips)} of its predictions: attacks see one network and are "
+        f"judged by another.{advice}",
     )

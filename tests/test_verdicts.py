@@ -1,0 +1,235 @@
+"""A verdict is what the network says of a point: what a stranger computes from the images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.evaluation import shares
+from advfeat.keys import stream
+from advfeat.types import AttackResult, Best, randomised
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+CLASSES, SHAPE, COUNT = 4, (2, 2, 3), 24
+NETWORK = jax.tree_util.Partial(
+    lambda w, x: 4 * w @ (x.ravel() - 0.5), jnp.asarray(RNG.normal(size=(CLASSES, 12)), jnp.float32)
+)
+X = RNG.uniform(size=(COUNT, *SHAPE)).astype(np.float32)
+Y = advfeat.predict(NETWORK, X).argmax(1)
+Y[:3] = (Y[:3] + 1) % CLASSES  # wrong without any attack
+
+
+def claiming(attack, says):
+    """An attack of the user's own, whose word for its success is `says`."""
+
+    def attacked(key, model_fn, x, y):
+        found = attack(key, model_fn, x, y)
+        said = {"nothing": jnp.bool_(False), "everything": jnp.bool_(True)}.get(
+            says, ~found.best.success
+        )
+        return found._replace(best=found.best._replace(success=said))
+
+    return jax.tree_util.Partial(attacked)
+
+
+def catalogue():
+    for name, make in ATTACKS.items():
+        for norm in NORMS_OF.get(name, ("linf", "l2", "l1"))[:2]:
+            eps = {"linf": 0.1, "l2": 0.3, "l1": 1.0}[norm]
+            yield pytest.param(make, norm, eps, {}, id=f"{name}-{norm}")
+    for name in ("pgd", "fgsm"):
+        yield pytest.param(ATTACKS[name], "l2", 0.3, {"score_last": False}, id=f"{name}-unscored")
+    for name in ("carlini_wagner", "elastic_net"):
+        norm = NORMS_OF.get(name, ("l2",))[0]
+        eps = {"l2": 0.3, "l1": 1.0}[norm]
+        yield pytest.param(ATTACKS[name], norm, eps, {"confidence": 3.0}, id=f"{name}-confident")
+
+
+def stranger(x, threat):
+    """Right without an attack, and not wrong at a point that is allowed."""
+    weights = np.asarray(NETWORK.args[0], np.float64)
+    logits = 4 * (x.reshape(COUNT, -1).astype(np.float64) - 0.5) @ weights.T
+    wrong = logits.argmax(1) != Y
+    moved = (x.astype(np.float64) - X).reshape(COUNT, -1)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm.name]
+    far = np.linalg.norm(moved, order, axis=1)
+    inside = (far <= float(threat.eps) * (1 + 1e-5)) & (x >= 0).all((1, 2, 3)) & (x <= 1).all(
+        (1, 2, 3)
+    )
+    return (advfeat.predict(NETWORK, X).argmax(1) == Y) & ~(wrong & inside)
+
+
+@pytest.mark.parametrize(("make", "norm", "eps", "options"), catalogue())
+def test_robust_is_what_a_stranger_computes(make, norm, eps, options):
+    threat = advfeat.threat_model(norm, eps)
+    attack = make(threat, **options)
+    found = advfeat.evaluate(
+        KEY, NETWORK, X, Y, threat=threat, suite={"one": attack}, checks=False, batch_size=COUNT
+    )
+    np.testing.assert_array_equal(found.robust, stranger(found.adversarial, threat))
+    # And no point that the attack returns and that fools was left out.
+    alone = advfeat.attack_dataset(attack, stream(KEY, "one"), NETWORK, X, Y, batch_size=COUNT)
+    np.testing.assert_array_equal(found.robust, stranger(np.asarray(alone.best.x), threat))
+    sweep = advfeat.evaluate_epsilons(
+        stream(KEY, "one"), lambda _: attack, NETWORK, X, Y, [eps], norm=norm, batch_size=COUNT
+    )
+    np.testing.assert_array_equal(sweep.robust[0], found.robust)
+
+
+@pytest.mark.parametrize("says", ["nothing", "everything", "the contrary"])
+def test_what_an_attack_says_of_itself_changes_nothing(says):
+    threat = advfeat.l2(0.3)
+    attack = advfeat.pgd(threat, steps=5)
+    honest, other = (
+        advfeat.evaluate(KEY, NETWORK, X, Y, threat=threat, suite={"a": each}, checks=False)
+        for each in (jax.tree_util.Partial(attack), claiming(attack, says))
+    )
+    np.testing.assert_array_equal(other.robust, honest.robust)
+    assert 0 < honest.robust.mean() < honest.clean.mean()
+    sweeps = [
+        advfeat.evaluate_epsilons(KEY, lambda _, a=each: a, NETWORK, X, Y, [0.3], norm="l2").robust
+        for each in (attack, claiming(attack, says))
+    ]
+    np.testing.assert_array_equal(*sweeps)
+
+
+def plane(x):
+    z = (x - 0.5).sum()
+    return jnp.stack([z, -z])
+
+
+def near_the_plane(count):
+    x = RNG.uniform(0.3, 0.7, size=(count, 4, 4, 1)).astype(np.float32)
+    return x, advfeat.predict(plane, x).argmax(1)
+
+
+@pytest.mark.parametrize("name", ["pgd", "fgsm"])
+def test_iterates_that_are_not_scored_fool_all_the_same(name):
+    x, y = near_the_plane(300)
+    threat = advfeat.linf(0.3)
+    make = functools.partial(ATTACKS[name], score_last=False)
+    suite = {name: make(threat)}
+    found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
+    assert found.robust.sum() == 0
+    sweep = advfeat.evaluate_epsilons(KEY, lambda e: make(advfeat.linf(e)), plane, x, y, [0.3])
+    assert sweep.robust.sum() == 0
+
+
+@pytest.mark.parametrize("confidence", [0.0, 2.0, 6.0])
+def test_a_confidence_that_is_not_reached_fools_all_the_same(confidence):
+    x, y = near_the_plane(60)
+    threat = advfeat.l2(1.0)
+    suite = {"cw": ATTACKS["carlini_wagner"](threat, confidence=confidence)}
+    found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
+    assert found.robust.sum() == 0
+
+
+def outside(key, model_fn, x, y):
+    """Fools, by a point that is not allowed, and says nothing of it."""
+    far = Best(1 - x, jnp.float32(0), jnp.bool_(False), jnp.float32(0))
+    return AttackResult(far, far, jnp.int32(1), jnp.int32(0))
+
+
+def test_a_point_that_is_not_allowed_never_counts():
+    x, y = near_the_plane(20)
+    found = advfeat.evaluate(
+        KEY, plane, x, y, threat=advfeat.linf(0.01), suite={"far": outside}, checks=False
+    )
+    assert found.robust.all()
+    sweep = advfeat.evaluate_epsilons(KEY, lambda _: outside, plane, x, y, [0.01], norm="linf")
+    assert sweep.robust.all()
+
+
+# --- Networks that draw. --------------------------------------------------------------------------
+
+
+def coin(key, x, *, right=0.7):
+    """Right in so many of its draws, everywhere."""
+    return jnp.where(jax.random.bernoulli(key, right), 1.0, -1.0) * jnp.stack([x.sum(), -x.sum()])
+
+
+def held(seed):
+    return advfeat.types.with_key(randomised(coin), jax.random.key(seed))
+
+
+FULL = RNG.uniform(0.3, 0.7, size=(200, 2, 2, 1)).astype(np.float32)
+ZEROS = np.zeros(200, int)
+
+
+@pytest.fixture(scope="module")
+def by_held_key():
+    threat = advfeat.linf(0.05)
+    suite = {"rand": ATTACKS["apgd_ce"](threat, steps=5, eot=2)}
+    return {
+        seed: advfeat.evaluate(
+            KEY, held(seed), FULL, ZEROS, threat=threat, suite=suite, checks=False
+        )
+        for seed in (0, 1, 2, 3)
+    }
+
+
+def test_a_random_network_is_judged_by_its_expectation(by_held_key):
+    # 0.7 everywhere, attack or none: 200 images of 20 draws each have a standard error of 0.0072.
+    for found in by_held_key.values():
+        for estimate in (found.clean_accuracy, found.robust_accuracy):
+            assert abs(estimate.mean - 0.7) < 4 * 0.0072
+            assert estimate.low < 0.7 < estimate.high
+        assert found.looks == 20
+        assert "20 draws an image" in str(found)
+        assert {warned.code for warned in found.warnings} >= {"randomised"}
+        assert found.trusted is False
+    means = [found.robust_accuracy.mean for found in by_held_key.values()]
+    assert np.ptp(means) < 0.01  # the key that a network holds is none of its properties
+
+
+def test_the_least_of_many_noisy_shares_is_not_what_is_reported(by_held_key):
+    # Chosen and reported by the same draws, the worst of two points would be at 0.64.
+    assert by_held_key[0].robust_accuracy.mean > 0.67
+
+
+def test_what_sees_randomness_runs_where_nothing_is_right_and_without_checks():
+    wrong = np.ones(200, int)
+    never = randomised(lambda key, x: jnp.stack([9.0 + jax.random.normal(key, ()), 0.0]))
+    for checks in (False, True):
+        found = advfeat.evaluate(
+            KEY, never, FULL, wrong, threat=advfeat.linf(0.05), suite=["fgsm"], checks=checks
+        )
+        assert found.robust.sum() == 0
+        assert "randomised" in {warned.code for warned in found.warnings}
+
+
+def test_shares_of_a_network_without_randomness_are_whole():
+    found = shares(plane, FULL, ZEROS, key=KEY)
+    assert set(np.unique(found)) <= {0.0, 1.0}
+    np.testing.assert_array_equal(found == 1, advfeat.accuracy(plane, FULL, ZEROS))
+
+
+def test_accuracy_and_sweeps_of_a_random_network_are_expectations():
+    for seed in (0, 3):
+        found = advfeat.accuracy(held(seed), FULL, ZEROS)
+        assert found.shape == (200,)
+        assert abs(found.mean() - 0.7) < 4 * 0.0072
+        sweep = advfeat.evaluate_epsilons(
+            KEY, lambda e: advfeat.pgd(advfeat.linf(e), steps=2), held(seed), FULL, ZEROS, [0, 0.05]
+        )
+        assert np.abs(sweep.robust.mean(axis=1) - 0.7).max() < 4 * 0.0072
+
+
+# --- What may be trusted. -------------------------------------------------------------------------
+
+
+def test_trusted_says_yes_no_or_not_checked():
+    x, y = near_the_plane(60)
+    given = {"threat": advfeat.linf(0.01), "suite": ["pgd"]}
+    unchecked = advfeat.evaluate(KEY, plane, x, y, checks=False, **given)
+    assert unchecked.trusted is None
+    assert "NOT CHECKED" in str(unchecked)
+    scaled = advfeat.evaluate(
+        KEY, plane, x, y, checks=False, threat=advfeat.linf(8.0), suite=["noise"]
+    )
+    assert scaled.trusted is False  # what costs nothing is looked at in any case
