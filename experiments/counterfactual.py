@@ -14,6 +14,7 @@ Two CPU cores: 84 seconds. Numbers: BUILD_NOTES.md, "Maps and pictures".
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -157,14 +158,15 @@ def search(config: Config, plan: Plan, name: str) -> Found:
                     objective=advfeat.targeted()),
         key, network.model_fn(), images, labels, batch_size=_BATCH,
     ).best  # fmt: skip
+    right = partial(advfeat.accuracy, network.model_fn(), labels=labels)
     return Found(
         predicted=predicted,
         units=units,
         gains=np.asarray(top.gains),
         changed={way: np.asarray(found.x) for way, found in best.items()},
-        turned={way: np.asarray(found.success) for way, found in best.items()},
+        turned={way: right(found.x) for way, found in best.items()},
         distance={way: np.asarray(found.distance) for way, found in best.items()},
-        nearest=np.where(nearest.success, nearest.distance, np.nan),
+        nearest=np.where(right(nearest.x), nearest.distance, np.nan),
         values=values,
         off={
             way: np.take_along_axis(values[places], chosen, axis=1) <= 0

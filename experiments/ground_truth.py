@@ -197,10 +197,10 @@ def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes
         advfeat.ddn(advfeat.l2(np.inf), steps=steps, objective=advfeat.targeted()),
         key, fn, plan.images(name), plan.target,
     )  # fmt: skip
+    changed = np.asarray(turned.best.x)
     return Changes(
-        np.asarray(picture.best.x), grey, np.asarray(turned.best.x),
-        np.asarray(turned.best.success),
-    )  # fmt: skip
+        np.asarray(picture.best.x), grey, changed, advfeat.accuracy(fn, changed, plan.target)
+    )
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -250,10 +250,10 @@ def measure(
             hits[f"{where}_clean"], hits[f"{where}_{name}"] = found.clean, found.robust
             if job.noise:
                 noise = advfeat.uniform_noise(threat, repeats=config.restarts)
-                result = advfeat.attack_dataset(
-                    noise, key, fn, points.image, points.label, batch_size=config.attack_batch_size
-                )
-                hits[f"{where}_{name}_noise"] = found.clean & ~result.best.success
+                hits[f"{where}_{name}_noise"] = advfeat.evaluate_epsilons(
+                    key, lambda _, noise=noise: noise, fn, points.image, points.label,
+                    [float(threat.eps)], batch_size=config.attack_batch_size,
+                ).robust[0]  # fmt: skip
     threats = {
         name: {"norm": threat.norm.name, "eps": float(threat.eps)}
         for name, threat in job.threats.items()
