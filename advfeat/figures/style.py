@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import io
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from advfeat.files import write_bytes
 
@@ -65,8 +68,42 @@ def triple(value: Any) -> tuple[float, float, float] | None:
     return float(mean), float(low), float(high)
 
 
+_MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+
+
+@contextlib.contextmanager
+def marked(word: str) -> Iterator[None]:
+    """Every figure that is saved within carries this word across it; an empty one is none.
+
+    Args:
+        word: For instance "dry run".
+
+    Example:
+        >>> import tempfile
+        >>> with marked("dry run"):
+        ...     path = save(new_figure(1, 1), tempfile.mkdtemp() + "/marked.png")
+    """
+    token = _MARK.set(word)
+    try:
+        yield
+    finally:
+        _MARK.reset(token)
+
+
+def _put_mark(figure: Figure, word: str) -> Text:
+    """The word from corner to corner, below nothing and seen through."""
+    width, height = figure.get_size_inches()
+    size = 72 * min(0.9 * math.hypot(width, height) / (0.62 * len(word)), 0.6 * height, 0.6 * width)
+    return figure.text(
+        0.5, 0.5, word, fontsize=size, rotation=math.degrees(math.atan2(height, width)),
+        ha="center", va="center", color="#C0392B", alpha=0.28, zorder=1000, in_layout=False,
+    )  # fmt: skip
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
     """Write a figure as PNG; the same figure gives the same bytes.
+
+    Within :func:`marked` it carries that word.
 
     Args:
         figure: What one of the figure functions returned.
@@ -78,13 +115,19 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
     path = pathlib.Path(path)
     buffer = io.BytesIO()
     # "tight" so that no label is cut; no Software entry, which would name matplotlib's version.
-    figure.savefig(
-        buffer,
-        format="png",
-        dpi=DPI,
-        bbox_inches="tight",
-        pad_inches=0.12,
-        metadata={"Software": None},
-    )
+    word = _MARK.get()
+    mark = _put_mark(figure, word) if word else None
+    try:
+        figure.savefig(
+            buffer,
+            format="png",
+            dpi=DPI,
+            bbox_inches="tight",
+            pad_inches=0.12,
+            metadata={"Software": None},
+        )
+    finally:
+        if mark is not None:
+            mark.remove()
     write_bytes(path, buffer.getvalue())
     return path
