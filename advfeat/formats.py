@@ -58,8 +58,18 @@ def format_difference(value: Any) -> str:
         '+76.8 points [+73.0, +80.2]'
     """
     if field(value, "unit") == "number":
-        return _with_interval(value, lambda end: f"{end:+.3f}")
-    return _with_interval(value, lambda end: f"{100 * end:+.1f}", unit="points")
+        return _with_interval(value, lambda end: _signed(end, 3))
+    return _with_interval(value, lambda end: _signed(100 * end, 1), unit="points")
+
+
+def _signed(number: float, digits: int) -> str:
+    """With a true minus sign; what rounds to zero has none.
+
+    >>> _signed(-2.04, 1), _signed(2.0, 1), _signed(-0.01, 1)
+    ('−2.0', '+2.0', '0.0')
+    """
+    shown = f"{number:+.{digits}f}".replace("-", "−")
+    return shown if float(shown[1:]) else shown[1:]
 
 
 def _with_interval(value: Any, shown: Callable[[float], str], unit: str = "") -> str:
