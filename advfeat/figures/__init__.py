@@ -8,7 +8,8 @@ Example:
     ['standard', 'robust']
 """
 
-from advfeat.figures.charts import bars, curves, frontier, matrix
+from advfeat.figures.charts import bars, matrix
+from advfeat.figures.lines import curves, frontier
 from advfeat.figures.maps import DISPLAYS, heat, magnitude, map_grid, signed, three_sigma
 from advfeat.figures.pictures import Example, example_strip, image_grid, magnification
 from advfeat.figures.style import marked, save
