@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import importlib.resources
-import math
 import pathlib
 import struct
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,40 @@ from typing import Any
 import jinja2
 
 from advfeat.files import write_bytes
+from advfeat.formats import (
+    field,
+    format_any,
+    format_cell,
+    format_difference,
+    format_number,
+    format_rate,
+    format_seconds,
+    parts,
+)
+
+__all__ = [
+    "Picture",
+    "Section",
+    "Table",
+    "format_cell",
+    "format_difference",
+    "format_number",
+    "format_rate",
+    "format_seconds",
+    "write_report",
+]
 
 _TEMPLATE = "report_template.html"
 _FIGURE_DPI, _CSS_DPI = 150, 96  # a figure is shown at its size in inches
+_NO_EFFECT = "no effect above "  # and how much
 _BADGES = {
     "holds": ("yes", "✓"),
-    "does not hold here": ("no", "✗"),
+    "the other way": ("no", "✗"),
+    "does not hold here": ("no", "✗"),  # what advfeat.measures says
+    f"{_NO_EFFECT}…": ("none", "≈"),
     "not decidable at this size": ("open", "?"),
 }
+_PHONE = 42  # letters beside one another on a phone; a table that needs more becomes cards there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +71,7 @@ class Table:
     Attributes:
         caption: Text above it.
         columns: Heads, ``[C]``.
-        rows: ``[R][C]`` cells: text, numbers, rates (``{"mean", "low", "high"}``), None for
+        rows: ``[R][C]`` cells: text, numbers, estimates (see :func:`format_cell`), None for
             "there is none". The first of a row is its head.
     """
 
@@ -69,22 +94,38 @@ def write_report(
     title: str,
     findings: Sequence[str],
     sections: Sequence[Section],
+    sentence: str = "",
+    lead: Picture | None = None,
+    terms: Mapping[str, str] | None = None,
     claims: Sequence[Mapping[str, Any]] = (),
     introduction: str = "",
+    recipe: Mapping[str, Any] | None = None,
     command: str = "",
     record: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Write the report atomically.
 
+    A dry run (``record["flags"]["dry_run"]``) says so above everything and has no verdicts.
+
     Args:
         path: The HTML file, ``run.report``.
         title: Head line.
-        findings: What was found in this run, in plain sentences; they come first.
+        findings: What was found in this run, in plain sentences with their numbers.
         sections: The evidence.
-        claims: ``{"claim", "effect", "control", "verdict"}`` each; the verdict is "holds",
-            "does not hold here" or "not decidable at this size".
+        sentence: What was asked and what was found, in one plain sentence; it opens the page.
+        lead: The figure that shows it, directly below.
+        terms: What each word means that the sentence, the figure or the findings use and that a
+            reader may not know; word to explanation, in the order of their first use.
+        claims: ``{"claim", "effect", "control", "difference", "margin", "p", "verdict"}`` each.
+            Effect, control and difference are estimates, numbers or None; the margin is a text
+            as "5 points", a number in the difference's unit, or None; the verdict is "holds",
+            "the other way", "no effect above MARGIN", "not decidable at this size" or None. All
+            but "claim", "effect" and "control" may be absent.
         introduction: What was done, below the findings.
+        recipe: What the run used, presets filled in: data, network, epochs, eps, steps, seeds.
+            Name to a cell's value or to a mapping of them. A name that is a flag's also says
+            what that flag came to where it was not given.
         command: The command line that repeats the run.
         record: What ``run.record()`` says: flags, versions, devices, revision.
         cost: What ``run.cost()`` says: ``wall_seconds`` and ``peak_memory_bytes``.
@@ -97,97 +138,35 @@ def write_report(
             the columns, an unknown verdict.
         FileNotFoundError: A picture that is not there.
     """
-    flags = (record or {}).get("flags", {})
+    record, recipe = record or {}, recipe or {}
+    flags = record.get("flags", {})
+    dry_run = bool(flags.get("dry_run"))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["parts"] = parts
     source = importlib.resources.files("advfeat").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         title=title,
+        dry_run=dry_run,
+        sentence=sentence,
+        terms=dict(terms or {}),
+        lead=None if lead is None else _picture(lead),
         findings=list(findings),
         introduction=introduction,
         sections=[
             {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
             for section in sections
         ],
-        claims=[_claim(claim) for claim in claims],
+        claims=_claims(claims, dry_run=dry_run),
+        recipe=[(name.replace("_", " "), format_any(value)) for name, value in recipe.items()],
         command=command,
-        facts=_facts(record or {}, cost or {}),
-        flags=[(f"--{key}", format_cell(value)) for key, value in flags.items()],
+        facts=_facts(record, cost or {}),
+        flags=_flags(flags, recipe),
     )
-    write_bytes(path, page.encode())
+    # The name of a class may hold bytes that are no text, as a folder's name may.
+    write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
-
-
-def format_rate(rate: Mapping[str, Any]) -> str:
-    r"""A rate with its interval, in percent.
-
-    Example:
-        >>> rate = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
-        >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
-        '87.8 % [86.0, 89.4]'
-    """
-    mean, low, high = (_known(rate[key]) for key in ("mean", "low", "high"))
-    if mean is None:
-        return "–"
-    shown = f"{100 * mean:.1f}\u00a0%"
-    return shown if low is None or high is None else f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def format_number(value: Mapping[str, Any] | None, digits: int = 2) -> str:
-    r"""A number with its interval, as it is; a dash where there is none.
-
-    Example:
-        >>> format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
-        '0.88 [0.86, 0.89]'
-    """
-    mean, low, high = (_known((value or {}).get(key)) for key in ("mean", "low", "high"))
-    if mean is None:
-        return "–"
-    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{mean:.{digits}f}{ends}"
-
-
-def format_seconds(seconds: float) -> str:
-    """A length of time the way it is said.
-
-    Example:
-        >>> format_seconds(12.3), format_seconds(203), format_seconds(7384)
-        ('12 s', '3 min 23 s', '2 h 3 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def format_cell(value: Any) -> str:
-    """Text of a table's cell.
-
-    Example:
-        >>> format_cell(None), format_cell(1797), format_cell(0.123456), format_cell((1, 2))
-        ('–', '1797', '0.1235', '1, 2')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return format_number(value, 3) if value.get("unit") == "number" else format_rate(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(format_cell(item) for item in value)
-    number = float(value)
-    if math.isnan(number):
-        return "–"
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.4g}"
-
-
-def _known(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def _block(block: str | Table | Picture) -> dict[str, Any]:
@@ -201,7 +180,20 @@ def _block(block: str | Table | Picture) -> dict[str, Any]:
                 f"table {block.caption!r}: {len(row)} cells in a row of {len(block.columns)}"
             )
     rows = [[format_cell(cell) for cell in row] for row in block.rows]
-    return {"kind": "table", "caption": block.caption, "columns": block.columns, "rows": rows}
+    return {
+        "kind": "table",
+        "caption": block.caption,
+        "columns": block.columns,
+        "rows": rows,
+        "cards": _least_letters([block.columns, *rows]) > _PHONE,
+    }
+
+
+def _least_letters(rows: Sequence[Sequence[str]]) -> int:
+    """Letters that a table needs beside one another: lines break at spaces only."""
+    columns = zip(*rows, strict=True)
+    widest = [max(len(w) for text in column for w in (*text.split(" "), "")) for column in columns]
+    return sum(width + 2 for width in widest)
 
 
 def _picture(picture: Picture) -> dict[str, Any]:
@@ -222,19 +214,46 @@ def _picture(picture: Picture) -> dict[str, Any]:
     }
 
 
+def _claims(claims: Sequence[Mapping[str, Any]], *, dry_run: bool) -> dict[str, Any]:
+    """Heads and rows of the claims' table: only columns that say something."""
+    rows = [_claim(claim) for claim in claims]
+    heads = {"effect": "effect", "control": "strongest control"}
+    if any(row["difference"] for row in rows):
+        heads["difference"] = "difference"
+    if not dry_run and any(row["margin"] for row in rows):
+        heads["margin"] = "counts as none below"
+    return {"rows": rows, "heads": heads, "verdicts": not dry_run}
+
+
 def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
-    verdict = claim["verdict"]
-    if verdict not in _BADGES:
-        raise ValueError(f"verdict: must be one of {', '.join(_BADGES)}, not {verdict!r}")
-    badge, sign = _BADGES[verdict]
+    difference, margin, verdict = (claim.get(k) for k in ("difference", "margin", "verdict"))
+    key = verdict
+    if isinstance(verdict, str) and verdict.startswith(_NO_EFFECT):
+        key = f"{_NO_EFFECT}…"
+    if key is not None and key not in _BADGES:
+        raise ValueError(f"verdict: must be None or one of {', '.join(_BADGES)}, not {verdict!r}")
+    badge, sign = ("", "") if key is None else _BADGES[key]
+    if margin is not None and not isinstance(margin, str):
+        in_points = field(difference, "unit") != "number"
+        margin = f"{100 * margin:g}\u00a0points" if in_points else f"{margin:g}"
     return {
         "claim": claim["claim"],
         "effect": format_cell(claim["effect"]),
         "control": format_cell(claim["control"]),
-        "verdict": verdict,
+        "difference": "" if difference is None else format_difference(difference),
+        "margin": margin or "",
+        "verdict": verdict or "",
         "badge": badge,
         "sign": sign,
     }
+
+
+def _flags(flags: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Flags with their values; of one that was not given what it came to, where that is known."""
+    came_to = {name: recipe.get(name) if value is None else value for name, value in flags.items()}
+    return [
+        (f"--{name}", format_any(value)) for name, value in came_to.items() if value is not None
+    ]
 
 
 def _facts(record: Mapping[str, Any], cost: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from advfeat import processes
+from advfeat import figures, processes
 from advfeat.results import RunDirectory
 from advfeat.training import NotFinite
 from experiments import stopping
@@ -81,8 +81,9 @@ def execute(
             directory is the first one's alone.
 
     Returns:
-        The summary, with ``experiment``, ``claims``, ``wall_seconds`` and ``peak_memory_bytes``
-        added; that of the finished run where one with the same flags lies in ``workdir``. In the
+        The summary, with ``experiment``, ``dry_run``, ``claims``, ``wall_seconds`` and
+        ``peak_memory_bytes`` added; that of the finished run where one with the same flags lies
+        in ``workdir``. A dry run's claims have no verdicts, and its figures are marked. In the
         other processes nothing.
 
     Raises:
@@ -149,8 +150,14 @@ def _do(
         else:
             if run.state == "resumed":
                 print(f"{run.path}: going on with the run begun there")
-            done = {"experiment": name, "claims": [], **work(config, inputs, run)}  # type: ignore[arg-type]
-            summary = run.finish({**done, **run.cost()})
+            with figures.marked("dry run" if config.dry_run else ""):
+                done = work(config, inputs, run)  # type: ignore[arg-type]
+            claims = [
+                {**claim, "verdict": None} if config.dry_run else claim
+                for claim in done.get("claims", [])
+            ]
+            about = {"experiment": name, "dry_run": config.dry_run}
+            summary = run.finish({**about, **done, "claims": claims, **run.cost()})
     print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
     return summary
 

@@ -229,8 +229,8 @@ def _drawn_again(compute: Any, features: np.ndarray) -> dict[str, Any]:
 
 
 def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """PSNR and SSIM against the originals, of the networks' images and of the controls."""
-    sets = {**found, **task.controls}
+    """PSNR and SSIM against the originals, of the networks' images, the start and the controls."""
+    sets = {**found, task.start_is: task.starts, **task.controls}
     measured = {}
     for name, images in sets.items():
         values = np.array([

@@ -94,7 +94,8 @@ def _task(
     shown = {name: list(images[:count]) for name, images in columns.items()}
     grid = figures.map_grid(
         list(task.starts[:count]), shown, display="as_is",
-        labels=[plan.dataset.class_names[label] for label in task.labels[:count]], first="start",
+        labels=[plan.dataset.class_names[label] for label in task.labels[:count]],
+        first=f"start ({task.start_is})" if task.start_is else "start",
     )  # fmt: skip
     about = summary["tasks"][task.name]
     blocks: list[Any] = [

@@ -41,7 +41,8 @@ class Task:
       step_size: L2, at 60 steps; others scale it.
       originals: `[N, H, W, C]`; what it was before it was damaged, or the start.
       masks: `[N, H, W]`, 1 where pixels may change (inpainting).
-      controls: by name `[N, H, W, C]`, what needs no network.
+      controls: by name `[N, H, W, C]`, what needs no network, but for the start itself.
+      start_is: the name of the control that the start is, if it is one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Task:
     originals: np.ndarray
     masks: np.ndarray | None = None
     controls: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    start_is: str = ""
 
 
 def plan_tasks(
@@ -120,7 +122,7 @@ def _inpainting(
     around = np.array([_own_mean(i, m) for i, m in zip(images, masks, strict=True)])
     return {
         "starts": starts, "labels": labels, "originals": images, "masks": masks,
-        "controls": {"mean of all": starts, "mean of the rest": around},
+        "controls": {"mean of the rest": around}, "start_is": "mean of all",
     }  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def _superresolution(
     smooth = np.stack([bicubic(image, (height, width)) for image in small])
     return {
         "starts": nearest, "labels": labels, "originals": images,
-        "controls": {"nearest": nearest, "bicubic": smooth},
+        "controls": {"bicubic": smooth}, "start_is": "nearest",
     }  # fmt: skip
 
 

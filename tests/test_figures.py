@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from PIL import Image
 
 from advfeat import figures
-from advfeat.figures import style
+from advfeat.figures import lines, style
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer"]
 NAMES += ["dog", "frog", "horse", "ship", "truck"]
@@ -122,6 +123,131 @@ def test_names_below_the_bars_do_not_run_into_each_other(name):
     figure.canvas.draw()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+HOSTILE = {
+    "dollars": "$_5_6$", "prices": "5$ to 10$", "broken": "$\\frac{$", "escaped": "a\\$b^{",
+    "hidden": "_hidden", "hebrew": "שלום", "absent": "猫 😀", "lines": "a\nb\tc",
+    "bytes": "caf\udce9", "long": "great_white_shark_" * 20, "one": "x" * 300,
+}  # fmt: skip
+NAMED = {
+    "bars": lambda n: figures.bars({n: {n: 0.5, f"{n}2": 0.4}, "b": {n: 0.5}}, title=n, ylabel=n),
+    "curves": lambda n: figures.curves([0, 1], {n: [0.5, 0.4], "b": [1, 0]}, xlabel=n, ylabel=n),
+    "frontier": lambda n: figures.frontier({n: {n: (0.5, 0.4)}}, xlabel=n, title=n),
+    "matrix": lambda n: figures.matrix(np.eye(2), [n, "b"], [n, "b"], barlabel=n),
+    "strip": lambda n: figures.example_strip(
+        [example(label=n, new_label=f"{n}2", networks={n: ((n, 0.9), ("b", 0.8))}, note=n)]
+    ),
+    "grid": lambda n: figures.image_grid(np.zeros((2, 4, 4, 3)), [n, "b"]),
+    "maps": lambda n: figures.map_grid(
+        np.zeros((1, 4, 4, 3)), {n: np.zeros((1, 4, 4))}, labels=[n]
+    ),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("name", [n for n in HOSTILE if n not in ("long", "one")])
+def test_text_from_data_is_drawn_as_it_is(kind, name):
+    figure = NAMED[kind](HOSTILE[name])
+    figure.draw_without_rendering()
+    found = figure.findobj(Text)
+    assert not any(text.get_parse_math() for text in found)
+    whole = style.drawable(HOSTILE[name] if kind != "maps" else HOSTILE[name].replace("_", " "))
+    parts = {part for part in re.split(r"\s+|\\t", whole) if part}
+    drawn = " ".join(text.get_text() for text in found if text.get_visible())
+    assert all(part in drawn for part in parts), (parts, drawn)
+
+
+@pytest.mark.parametrize("kind", NAMED)
+@pytest.mark.parametrize("name", ["long", "one"])
+def test_a_long_name_is_shortened_beside_what_it_names(kind, name):
+    figure = NAMED[kind](HOSTILE[name])
+    figure.draw_without_rendering()
+    named = [t for axes in figure.axes for t in (*axes.get_xticklabels(), *axes.get_yticklabels(),
+                                                 *axes.texts)]  # fmt: skip
+    named += [text for legend in figure.findobj(Legend) for text in legend.get_texts()]
+    assert all(len(line) <= 60 for text in named for line in text.get_text().split("\n"))
+
+
+def test_a_dollar_takes_its_room():
+    def width(word):
+        figure = figures.curves([0, 1], {"a": [0.5, 0.4]}, xlabel=word)
+        figure.draw_without_rendering()
+        return figure.axes[0].xaxis.label.get_window_extent().width
+
+    assert width("5$ to 10$") > width("5 to 10") + 2
+
+
+def test_names_that_no_font_can_draw_stay_apart():
+    figure = figures.matrix(np.eye(2), ["猫", "犬"], ["猫", "犬"])
+    figure.draw_without_rendering()
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["\\u732b", "\\u72ac"]
+
+
+def test_ten_lines_are_told_apart():
+    figure = figures.curves([0, 1], {f"line {i}": [i / 9, 1] for i in range(10)}, xlabel="eps")
+    lines = figure.axes[0].get_lines()
+    for look in (lambda line: line.get_color(), lambda line: line.get_marker()):
+        assert len({look(line) for line in lines}) == 10
+    dashes = [style.line_style(i)["linestyle"] for i in range(10)]
+    assert all(one != other for one, other in itertools.pairwise(dashes))
+    looks = [tuple(map(str, style.line_style(i).values())) for i in range(50)]
+    assert len(set(looks)) == 50
+
+
+def test_lines_on_one_another_are_all_seen():
+    values = [0.1, 0.5, 0.8, 0.85]
+    series = {"a": values, "b": values, "far": [0.1, 0.2, 0.3, 0.4], "c": values}
+    figure = figures.curves([1, 2, 3, 4], series, xlabel="epochs", chance=0.1)
+    a, b, far, c, _ = figure.axes[0].get_lines()
+    assert a.get_linewidth() > b.get_linewidth() > c.get_linewidth() == far.get_linewidth()
+    assert a.get_markersize() > b.get_markersize() > c.get_markersize()
+    figure.draw_without_rendering()
+    names = {legend.get_texts()[0].get_text(): legend for legend in figure.findobj(Legend)}
+    boxes = [names[name].get_window_extent() for name in ("a", "b", "c", "far", "chance")]
+    assert all(one.y0 >= other.y1 - 1 for one, other in itertools.pairwise(boxes))
+    assert all(box.x0 > figure.axes[0].get_window_extent().x1 for box in boxes)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0.01, 0.07)), min_size=1, max_size=14))
+def test_names_at_the_ends_keep_their_order_and_their_room(given_):
+    wanted, sizes = map(np.array, zip(*given_, strict=True))
+    places = lines._apart(wanted, sizes)
+    order = np.argsort(-wanted, kind="stable")
+    top, bottom = (places + sizes / 2)[order], (places - sizes / 2)[order]
+    assert (top[1:] <= bottom[:-1] + 1e-9).all()
+    assert top[0] <= 1 + 1e-9
+    assert bottom[-1] >= -1e-9
+    if len(wanted) == 1 and sizes[0] / 2 <= wanted[0] <= 1 - sizes[0] / 2:
+        assert places[0] == pytest.approx(wanted[0])
+
+
+def test_whole_numbers_have_whole_ticks():
+    for end in (3, 8, 20):
+        epochs = list(range(1, end))
+        figure = figures.curves(epochs, {"a": [0.5] * len(epochs)}, xlabel="epochs")
+        figure.draw_without_rendering()
+        ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert ticks
+        assert all(tick.replace("−", "-").lstrip("-").isdecimal() for tick in ticks)
+
+
+def test_a_marked_figure_says_so_and_is_itself_afterwards(tmp_path):
+    def saved(name):
+        figure = FIGURES["bars"]()
+        content = figures.save(figure, tmp_path / name).read_bytes()
+        assert "dry run" not in texts(figure)  # the mark is in the file alone
+        return content
+
+    plain = saved("a.png")
+    with figures.marked("dry run"):
+        assert saved("b.png") != plain
+        with figures.marked(""):
+            assert saved("c.png") == plain
+        with pytest.raises(FileNotFoundError):
+            saved("none/d.png")
+    assert saved("e.png") == plain
 
 
 def test_strip_calls_the_classes_as_told_and_notes_the_attack():
@@ -228,6 +354,25 @@ def test_a_large_matrix_has_no_numbers_and_no_crowded_names():
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
     assert all(one.y0 > other.y1 for one, other in itertools.pairwise(boxes))
+
+
+def test_a_matrix_says_of_how_many_its_rates_are():
+    values = np.array([[np.nan, 0.25], [0.5, 1.0]])
+    counts = np.array([[0, 4], [1200, 3]])
+    intervals = np.array([[[np.nan] * 2, [0.046, 0.699]], [[0.47, 0.53], [np.nan] * 2]])
+    axes = figures.matrix(values, "ab", "ab", counts=counts, intervals=intervals).axes[0]
+    cells = {}
+    for text in axes.texts:
+        column, row = (round(place) for place in text.get_position())
+        cells[row, column] = [*cells.get((row, column), []), text.get_text()]
+    assert cells == {
+        (0, 0): ["–"], (0, 1): ["25", "[5, 70]\nof 4"], (1, 0): ["50", "[47, 53]\nof 1,200"],
+        (1, 1): ["100", "of 3"],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"counts: shape \(2,\)"):
+        figures.matrix(values, "ab", "ab", counts=[1, 2])
+    with pytest.raises(ValueError, match="intervals"):
+        figures.matrix(values, "ab", "ab", intervals=values)
 
 
 def test_matrix_refuses_names_that_do_not_fit():

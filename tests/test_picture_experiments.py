@@ -1,5 +1,6 @@
 """Experiments that draw: representations and synthesis, at their smallest, and their parts."""
 
+import itertools
 import json
 
 import numpy as np
@@ -107,7 +108,11 @@ def test_synthesis(drawn):
     assert figures == {"attacks", *synthesis_tasks.TASKS}
     (judge,) = summary["read"]
     assert set(summary["read"][judge]) == set(synthesis_tasks.TASKS)
-    assert set(summary["restored"]) == {"inpainting", "superresolution"}
+    made = {"standard", "robust"}
+    assert {task: set(rows) - made for task, rows in summary["restored"].items()} == {
+        "inpainting": {"mean of all", "mean of the rest"},
+        "superresolution": {"nearest", "bicubic"},
+    }
     assert set(summary["spread"]) == {"judge", "standard", "robust", "seeds", "real"}
     assert len(summary["claims"]) == len(synthesis_tasks.TASKS)
     with np.load(path / "drawn" / "inpainting.npz") as found:
@@ -136,7 +141,16 @@ def test_a_hole_is_all_that_changes():
     assert not changed[task.masks == 0].any()
     inside = task.starts[task.masks > 0]
     np.testing.assert_allclose(inside, np.broadcast_to(DIGITS.mean, inside.shape), rtol=1e-5)
-    np.testing.assert_array_equal(task.controls["mean of all"], task.starts)
+
+
+@pytest.mark.parametrize("name", synthesis_tasks.TASKS)
+def test_no_column_shows_what_another_does(name):
+    task = made(name, IMAGES, LABELS)
+    columns = {"start": task.starts, **task.controls}
+    for one, other in itertools.combinations(columns, 2):
+        assert not np.array_equal(columns[one], columns[other]), (one, other)
+    assert bool(task.start_is) == (name in synthesis.RESTORED)
+    assert task.start_is not in task.controls
 
 
 def test_small_images_are_block_means_and_bicubic_is_smoother():

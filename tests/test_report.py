@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import pathlib
 import re
 import shutil
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -18,12 +20,18 @@ from advfeat.report import Picture, Section, Table, write_report
 
 RATE = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
 FINDINGS = ["D_rand gives 87.8 % where its control gives 11 %.", "Trust <nobody> & nothing."]
+GAIN = {"mean": 0.768, "low": 0.73, "high": 0.802, "n": 360, "unit": "rate"}
+VERDICTS = {
+    "holds": "yes", "the other way": "no", "no effect above 5 points": "none",
+    "not decidable at this size": "open",
+}  # fmt: skip
 CLAIMS = [
-    {"claim": f"claim {verdict}", "effect": RATE, "control": 0.1, "verdict": verdict}
-    for verdict in ("holds", "does not hold here", "not decidable at this size")
-]
+    {"claim": f"claim {verdict}", "effect": RATE, "control": 0.1, "difference": GAIN,
+     "margin": "5 points", "p": 0.01, "verdict": verdict}
+    for verdict in VERDICTS
+]  # fmt: skip
 RECORD = {
-    "flags": {"eps": 0.5, "seeds": [0, 1], "classes": None, "dry_run": True},
+    "flags": {"eps": 0.5, "seeds": [0, 1], "classes": None, "epochs": None, "dry_run": False},
     "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": None},
     "devices": {"platform": "cpu", "kinds": ["cpu"], "count": 1, "cpus": 2, "system": "Linux"},
     "revision": "abc123",
@@ -32,17 +40,19 @@ RECORD = {
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-@pytest.fixture
-def page(tmp_path):
+def write(folder, **changes):
     figure = figures.bars({"D_rand": {"the set": RATE, "control": 0.11}})
-    picture = figures.save(figure, tmp_path / "bars.png")
-    return write_report(
-        tmp_path / "report.html",
-        title="Mislabelled data",
-        findings=FINDINGS,
-        introduction="What was done.",
-        claims=CLAIMS,
-        sections=[
+    picture = figures.save(figure, folder / "bars.png")
+    values = {
+        "title": "Mislabelled data",
+        "sentence": "Do networks learn from images that look mislabelled? They do.",
+        "lead": Picture(path=picture, alt="the lead", caption="The figure that shows it."),
+        "terms": {"D_rand": "images whose new label was drawn.", "eps": "how far a pixel may go."},
+        "recipe": {"epochs": 60, "fresh networks": {"model": "cnn", "learning_rate": 0.1}},
+        "findings": FINDINGS,
+        "introduction": "What was done.",
+        "claims": CLAIMS,
+        "sections": [
             Section(
                 "Accuracy",
                 [
@@ -56,10 +66,16 @@ def page(tmp_path):
                 ],
             )
         ],
-        command="python -m experiments.mislabeled --workdir=runs/a",
-        record=RECORD,
-        cost={"wall_seconds": 203.4, "peak_memory_bytes": 1_900_000_000},
-    )
+        "command": "python -m experiments.mislabeled --workdir=runs/a",
+        "record": RECORD,
+        "cost": {"wall_seconds": 203.4, "peak_memory_bytes": 1_900_000_000},
+    }
+    return write_report(folder / "report.html", **{**values, **changes})
+
+
+@pytest.fixture
+def page(tmp_path):
+    return write(tmp_path)
 
 
 class Reader(html.parser.HTMLParser):
@@ -98,41 +114,113 @@ def test_everything_given_is_there_and_findings_come_first(page):
         "87.8 % [86.0, 89.4]", "Higher is better.", "–",
         "python -m experiments.mislabeled --workdir=runs/a", "3 min 23 s", "1.90 GB",
         "1 × cpu, 2 CPU cores", "abc123", "python 3.11.7, jax 0.10.2", "--seeds 0, 1",
-        "--dry_run yes", *(claim["verdict"] for claim in CLAIMS),
+        "--dry_run no", *VERDICTS, "+76.8 points [+73.0, +80.2]", "5 points", "(Holm)",
+        "epochs 60", "fresh networks model cnn; learning rate 0.1",
     ]:  # fmt: skip
         assert part in text, part
     assert "flax" not in text  # what is not installed has no version
-    body = text.split("What was found")[1]
-    assert body.index(FINDINGS[0]) < body.index("What was done.") < body.index("claim holds")
+    order = [
+        "They do.", "D_rand : images whose", "eps : how far", "The figure that shows it.",
+        "What was found", FINDINGS[0], "What was done.", "claim holds", "Some words.",
+    ]  # fmt: skip
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
     badges = [value for _, name, value in attributes if name == "class" and "badge " in value]
-    assert badges == ["badge yes", "badge no", "badge open"]
+    assert badges == [f"badge {badge}" for badge in VERDICTS.values()]
+    described = [value for tag, name, value in attributes if (tag, name) == ("img", "alt")]
+    assert described == ["the lead", 'Bars of "accuracy"']
+
+
+def test_a_flag_that_was_not_given_says_what_it_came_to_or_nothing(page):
+    text, _ = read(page)
+    assert "--epochs 60" in text
+    assert "--classes" not in text
+    assert "–" not in text.split(" Flags ")[1]
+
+
+def test_a_dry_run_says_so_and_decides_nothing(tmp_path):
+    record = {**RECORD, "flags": {**RECORD["flags"], "dry_run": True}}
+    page = write(tmp_path, record=record)
+    text, attributes = read(page)
+    assert "<title>Dry run: Mislabelled data</title>" in page.read_text(encoding="utf-8")
+    body = text.removeprefix("Dry run: Mislabelled data ")
+    assert body.startswith("Dry run: ")
+    assert "No number on this page means anything" in body
+    assert "What was found" not in body
+    assert "claim holds" in body
+    assert not [v for _, n, v in attributes if n == "class" and ("badge" in v or v == "verdict")]
+    for verdict in VERDICTS:
+        assert body.count(verdict) == 1  # in the claim's own words
+
+
+def test_claims_show_only_what_they_have(tmp_path):
+    bare = [{"claim": "it", "effect": RATE, "control": None, "verdict": None}]
+    text, attributes = read(write(tmp_path, claims=bare))
+    assert "strongest control" in text
+    assert {v for t, n, v in attributes if n == "data-head"} >= {"effect", "strongest control"}
+    assert not {v for t, n, v in attributes if n == "data-head"} & {"difference"}
+    assert not [v for _, n, v in attributes if n == "class" and "badge" in v]
 
 
 def test_it_is_self_contained_and_described(page):
     text = page.read_text(encoding="utf-8")
     _, attributes = read(page)
     sources = [value for _, name, value in attributes if name in ("src", "href")]
-    assert len(sources) == 1
-    assert sources[0].startswith("data:image/png;base64,")
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<script" not in text
     assert not re.search(r"https?://|@import|url\(", text)
     assert ("img", "alt", 'Bars of "accuracy"') in attributes
     assert ("html", "lang", "en") in attributes
 
 
-def test_numbers_are_escaped_text(page):
-    assert "<nobody>" not in page.read_text(encoding="utf-8")
+HOSTILE = [
+    "$_5_6$",
+    "<b>&amp;",
+    "_hidden",
+    "</td>",
+    "שלום",
+    "猫 😀",
+    "a\nb",
+    '" onload="x',
+    "caf\udce9",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_text_is_shown_as_it_is(tmp_path, name):
+    table = Table(caption=name, columns=[name, name], rows=[(name, name)])
+    picture = Picture(path=tmp_path / "bars.png", alt=name, caption=name)
+    page = write(
+        tmp_path, title=name, sentence=name, terms={name: name}, findings=[name], lead=picture,
+        introduction=name, command=name, recipe={"names": (name, name)},
+        claims=[{**CLAIMS[0], "claim": name}], sections=[Section(name, [name, table, picture])],
+    )  # fmt: skip
+    text, attributes = read(page)
+    shown = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
+    assert text.count(shown) == 20
+    assert len([value for tag, key, value in attributes if (tag, key) == ("img", "alt")]) == 2
+    assert {key for _, key, _ in attributes}.isdisjoint({"onload"})
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         (RATE, "87.8 % [86.0, 89.4]"),
-        ({"mean": 0.5, "low": None, "high": None, "n": 1}, "50.0 %"),
+        ({"mean": 0.5, "low": None, "high": None, "n": 1}, "50.0 % [too few to tell]"),
+        ({"mean": 2.0, "low": 1.5, "high": 2.5, "unit": "number"}, "2.000 [1.500, 2.500]"),
+        (GAIN | {"unit": "points"}, "+76.8 points [+73.0, +80.2]"),
+        (types.SimpleNamespace(**RATE, unit="rate"), "87.8 % [86.0, 89.4]"),
+        (
+            types.SimpleNamespace(mean=0.5, low=None, high=None, unit="number"),
+            "0.500 [too few to tell]",
+        ),
+        ((RATE, None), "87.8 % [86.0, 89.4], –"),
         ({"mean": None, "low": None, "high": None, "n": 0}, "–"),
         ({"mean": float("nan"), "low": 0.0, "high": 1.0, "n": 0}, "–"),
         ({"mean": 1.0, "low": 0.99, "high": 1.0, "n": 9}, "100.0 % [99.0, 100.0]"),
         (True, "yes"),
+        (np.bool_(False), "no"),
         (np.float32(0.25), "0.25"),
         (float("inf"), "inf"),
         ("text", "text"),
@@ -145,9 +233,10 @@ def test_cells(value, text):
 def test_what_cannot_be_shown_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"GIF89a, not a PNG file")
 
-    def write(block=None, claims=()):
+    def write(block=None, claims=(), lead=None):
         sections = [Section("s", [block])] if block else []
-        write_report(tmp_path / "r.html", title="t", findings=[], sections=sections, claims=claims)
+        path = tmp_path / "r.html"
+        write_report(path, title="t", findings=[], sections=sections, claims=claims, lead=lead)
 
     with pytest.raises(ValueError, match="alt"):
         write(Picture(path=tmp_path / "a.png", alt=" "))
@@ -157,8 +246,11 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
         write(Picture(path=tmp_path / "none.png", alt="a"))
     with pytest.raises(ValueError, match="'c'"):
         write(Table(caption="c", columns=("a", "b"), rows=[("only one",)]))
-    with pytest.raises(ValueError, match="verdict"):
-        write(claims=[{**CLAIMS[0], "verdict": "maybe"}])
+    with pytest.raises(ValueError, match="alt"):
+        write(lead=Picture(path=tmp_path / "a.png", alt=" "))
+    for verdict in ("maybe", "", "no effect above"):
+        with pytest.raises(ValueError, match="verdict"):
+            write(claims=[{**CLAIMS[0], "verdict": verdict}])
     assert not (tmp_path / "r.html").exists()
 
 
@@ -167,12 +259,19 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-MEASURE = """<script>addEventListener("load", () => {
-  const wide = [...document.querySelectorAll(".scroll")].map(e => e.scrollWidth > e.clientWidth);
-  const images = [...document.images].map(i => [i.naturalWidth, i.clientWidth]);
-  const page = [document.documentElement.scrollWidth, innerWidth];
-  document.title = JSON.stringify({wide, images, page});
-})</script>"""
+FRAME = """<!DOCTYPE html><meta charset="utf-8"><style>body {{ margin: 0 }}</style>
+<iframe width="{width}" height="6000" style="border: 0" srcdoc="{page}"></iframe>
+<script>addEventListener("load", () => {{
+  const inner = document.querySelector("iframe"), page = inner.contentDocument;
+  const wide = [...page.querySelectorAll(".scroll")].map(e => e.scrollWidth > e.clientWidth);
+  const images = [...page.images].map(i => [i.naturalWidth, i.clientWidth]);
+  const cards = [...page.querySelectorAll("tbody tr")].map(
+    e => inner.contentWindow.getComputedStyle(e).display);
+  const heads = [...page.querySelectorAll(".claims [data-head]")].map(
+    e => inner.contentWindow.getComputedStyle(e, "::before").content);
+  const width = page.documentElement.scrollWidth;
+  document.title = JSON.stringify({{wide, images, cards, heads, width}});
+}})</script>"""  # headless Chromium's own window is never narrower than 500
 
 
 def browse(page, *options, folder):
@@ -187,23 +286,29 @@ def browse(page, *options, folder):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [1280, 500])  # headless Chromium's window is never narrower
+@pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_it_whole(page, tmp_path, width):
-    measured = page.with_name("measured.html")
-    measured.write_text(page.read_text().replace("</head>", MEASURE + "</head>"))
-    size = f"--window-size={width},1400"
-    dom = browse(measured, size, "--virtual-time-budget=3000", "--dump-dom", folder=tmp_path / "p")
-    found = json.loads(re.search(r"<title>(.*?)</title>", dom)[1])
+    framed = page.with_name("framed.html")
+    inside = html.escape(page.read_text(encoding="utf-8"), quote=True)
+    framed.write_text(FRAME.format(width=width, page=inside), encoding="utf-8")
+    size = "--window-size=1280,1400"
+    dom = browse(framed, size, "--virtual-time-budget=3000", "--dump-dom", folder=tmp_path / "p")
+    found = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
     assert "D_rand gives 87.8 % where its control gives 11 %." in dom
+    assert len(found["images"]) == 2
     assert all(natural > 0 and 200 < shown <= width for natural, shown in found["images"])
-    assert found["images"]
-    assert found["page"][0] <= found["page"][1] == width  # the page itself never scrolls sideways
-    assert found["wide"][-1]  # the table of thirteen columns does
+    assert found["width"] <= width  # the page itself never scrolls sideways
+    phone = width == 390
+    assert found["wide"] == [False, not phone]  # but the table of thirteen columns, where it is one
+    rows = len(CLAIMS) + 2
+    assert found["cards"][:rows] == ["grid" if phone else "table-row"] * rows
+    heads = ["effect", "strongest control", "difference", "counts as none below"] * len(CLAIMS)
+    assert found["heads"] == ([f'"{head}"' for head in heads] if phone else ["none"] * len(heads))
 
     shot = tmp_path / "shot.png"
-    browse(page, size, f"--screenshot={shot}", folder=tmp_path / "p")
+    browse(framed, size, f"--screenshot={shot}", folder=tmp_path / "p")
     with Image.open(shot) as image:
-        assert image.size == (width, 1400)
-        pixels = np.asarray(image.convert("L"))
+        assert image.size == (1280, 1400)
+        pixels = np.asarray(image.convert("L"))[:, :width]
     assert pixels.std() > 10
     assert pathlib.Path(shot).stat().st_size > 10_000

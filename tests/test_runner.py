@@ -14,6 +14,7 @@ import textwrap
 
 import pytest
 
+from advfeat import figures
 from experiments import runner
 from experiments.config import Config, UsageError, flag
 
@@ -51,6 +52,24 @@ def test_execute_writes_a_summary_once(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "finished" in out
     assert str(tmp_path / "run") in out
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_is_marked_as_one(tmp_path, dry_run):
+    claim = {"claim": "it works", "effect": 0.9, "control": 0.1, "verdict": "holds"}
+
+    def work(config, inputs, run):
+        figure = figures.bars({"a": {"b": 0.5}})
+        figures.save(figure, run.figure("bars"))
+        return {"claims": [claim]}
+
+    summary = toy(ToyConfig(workdir=str(tmp_path), dry_run=dry_run), work=work)
+    assert summary["dry_run"] is dry_run
+    assert summary["claims"] == [{**claim, "verdict": None if dry_run else "holds"}]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    plain = figures.save(figures.bars({"a": {"b": 0.5}}), tmp_path / "plain.png").read_bytes()
+    same = (tmp_path / "figures" / "bars.png").read_bytes() == plain
+    assert same is not dry_run
 
 
 def test_the_report_is_named(tmp_path, capsys):

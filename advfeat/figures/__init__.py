@@ -8,10 +8,11 @@ Example:
     ['standard', 'robust']
 """
 
-from advfeat.figures.charts import bars, curves, frontier, matrix
+from advfeat.figures.charts import bars, matrix
+from advfeat.figures.lines import curves, frontier
 from advfeat.figures.maps import DISPLAYS, heat, magnitude, map_grid, signed, three_sigma
 from advfeat.figures.pictures import Example, example_strip, image_grid, magnification
-from advfeat.figures.style import save
+from advfeat.figures.style import marked, save
 
 __all__ = [
     "DISPLAYS",
@@ -25,6 +26,7 @@ __all__ = [
     "magnification",
     "magnitude",
     "map_grid",
+    "marked",
     "matrix",
     "save",
     "signed",

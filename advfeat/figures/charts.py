@@ -1,4 +1,4 @@
-"""Charts of rates: bars beside their controls, curves with bands, source × target matrices."""
+"""Charts of rates: bars beside their controls, source × target matrices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from advfeat.figures import style
-from advfeat.figures.words import words_beside
 
 _LETTER = 0.1  # inches that a letter of a group's name takes, about
 _MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
-_MOST_TICKS = 9  # more numbers of four digits do not fit side by side
+_MOST_LETTERS = 24  # of a class's name beside a matrix
 
 
 def bars(
@@ -52,7 +51,8 @@ def bars(
     controls = _control_names(groups)
     results = {next(iter(group)) for group in groups.values()}
     count = sum(len(group) for group in groups.values())
-    letters = max(len(line) for name in groups for line in name.split("\n"))
+    below = [style.fold(name, 18) for name in groups]
+    letters = max(len(line) for name in below for line in name.split("\n"))
     names = 1.2 + len(groups) * _LETTER * (letters + 1)  # or neighbours run into each other
     figure = style.new_figure(max(6.0, 2.0 + 0.44 * count, names), 4.6)
     axes = figure.add_subplot()
@@ -74,20 +74,13 @@ def bars(
         line = axes.axhline(chance, color=style.INK, linewidth=1.0, linestyle=(0, (5, 4)))
         named[f"chance ({100 * chance:.0f}{style.PERCENT})"] = line
     style.dress(axes, title=title, xlabel=None, ylabel=ylabel)
-    axes.set_xticks(centres, list(groups), fontsize=style.LARGE)
+    axes.set_xticks(centres, below, fontsize=style.LARGE)
     axes.tick_params(axis="x", length=0)
     axes.set_ylim(0, 1.09)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
     if named:
-        figure.legend(
-            named.values(),
-            named.keys(),
-            loc="outside lower center",
-            ncols=min(3, len(named)),
-            frameon=False,
-            fontsize=style.NORMAL,
-        )
+        style.legend(figure, list(named.values()), list(named))
     return figure
 
 
@@ -120,136 +113,6 @@ def _bar(axes: Any, x: float, rate: Any, colour: str, hatch: str, *, strong: boo
     return drawn
 
 
-def curves(
-    x: Sequence[float],
-    series: Mapping[str, Sequence[Any]],
-    *,
-    xlabel: str,
-    ylabel: str = "accuracy",
-    rates: bool = True,
-    chance: float | None = None,
-    title: str | None = None,
-    log: bool = False,
-) -> Figure:
-    """Lines over `x` with a band from low to high.
-
-    Args:
-        x: ``[N]`` finite numbers, for instance eps.
-        series: Line name to ``[N]`` rates or numbers; None leaves a gap.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        rates: Values lie in [0, 1] and are shown in percent.
-        chance: Rate of a guess, drawn as a dashed line.
-        title: Above the axes.
-        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`; where
-            there are many, not each has its number.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: An `x` that is not finite (or, with `log`, not above 0), or a line of another
-            length.
-    """
-    where = np.asarray(x, dtype=float)
-    if where.ndim != 1 or not np.isfinite(where).all() or (log and not (where > 0).all()):
-        kind = "finite numbers above 0" if log else "finite numbers"
-        raise ValueError(f"x: must be a list of {kind}, not {x!r}")
-    figure = style.new_figure(6.6, 4.2)
-    axes = figure.add_subplot()
-    marks, dashes = "osD^vP*", ("-", "--", "-.", ":")
-    for index, (name, values) in enumerate(series.items()):
-        if len(values) != len(where):
-            raise ValueError(f"series[{name!r}]: {len(values)} values for {len(where)} of x")
-        nothing = (np.nan, np.nan, np.nan)
-        points = np.array([style.triple(value) or nothing for value in values])
-        colour = style.PALETTE[index % len(style.PALETTE)]
-        axes.plot(
-            where,
-            points[:, 0],
-            color=colour,
-            marker=marks[index % len(marks)] if len(where) <= 25 else "",
-            markersize=5,
-            linestyle=dashes[index % len(dashes)],
-            linewidth=1.8,
-            label=name,
-            clip_on=False,
-            zorder=3,
-        )
-        axes.fill_between(where, points[:, 1], points[:, 2], color=colour, alpha=0.18, linewidth=0)
-    if chance is not None:
-        axes.axhline(chance, color=style.INK, linewidth=1, linestyle=(0, (5, 4)), label="chance")
-    style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    if log:
-        axes.set_xscale("log")
-        step = -(-len(where) // _MOST_TICKS)
-        words = [f"{value:,g}" if k % step == 0 else "" for k, value in enumerate(where)]
-        axes.set_xticks(where, words)
-        axes.set_xticks([], minor=True)
-    if rates:
-        axes.set_ylim(0, 1.02)
-        axes.set_yticks(np.linspace(0, 1, 6))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
-    if len(series) + (chance is not None) > 1:
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
-    return figure
-
-
-def frontier(
-    series: Mapping[str, Mapping[str, tuple[Any, Any]]],
-    *,
-    xlabel: str = "accuracy under attack",
-    ylabel: str = "accuracy",
-    title: str | None = None,
-) -> Figure:
-    """Points with intervals both ways, joined in their order: what one rate costs of another.
-
-    Args:
-        series: Line name to point name to two rates, across and up. A point's name, for instance
-            its eps, is written beside it.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        title: Above the axes.
-
-    Returns:
-        The figure; its axes show only where the points are.
-
-    Raises:
-        ValueError: No line, or a line without points.
-    """
-    if not series or not all(series.values()):
-        raise ValueError("series: must have at least one line, and each at least one point")
-    figure = style.new_figure(6.6, 4.8)
-    axes = figure.add_subplot()
-    words: list[tuple[str, tuple[float, float], str]] = []
-    for index, (name, points) in enumerate(series.items()):
-        colour = style.PALETTE[index % len(style.PALETTE)]
-        found = np.array([[style.triple(rate) for rate in pair] for pair in points.values()])
-        middle, low, high = found[..., 0], found[..., 1], found[..., 2]
-        axes.errorbar(
-            middle[:, 0],
-            middle[:, 1],
-            xerr=np.stack([middle - low, high - middle])[..., 0],
-            yerr=np.stack([middle - low, high - middle])[..., 1],
-            color=colour,
-            ecolor=(colour, 0.35),
-            marker="osD^vP*"[index % 7],
-            markersize=6,
-            linestyle=("-", "--", "-.", ":")[index % 4],
-            linewidth=1.4,
-            label=name,
-            zorder=3,
-        )
-        words += [(word, (x, y), colour) for word, (x, y) in zip(points, middle, strict=True)]
-    style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1.0, symbol=style.PERCENT))
-    axes.margins(0.06)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=style.NORMAL)
-    words_beside(figure, axes, words)
-    return figure
-
-
 def matrix(
     values: Any,
     row_names: Sequence[str],
@@ -259,6 +122,8 @@ def matrix(
     ylabel: str = "source class",
     barlabel: str = "rate",
     title: str | None = None,
+    counts: Any = None,
+    intervals: Any = None,
 ) -> Figure:
     """A matrix of rates as a heat map, numbers in its cells where there is room.
 
@@ -270,19 +135,30 @@ def matrix(
         ylabel: What the rows are.
         barlabel: What the colour means.
         title: Above the axes.
+        counts: ``[R, C]``, of how many each rate is; written below it.
+        intervals: ``[R, C, 2]``, low and high of each rate, NaN where there is none; likewise.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: `values` is not ``[R, C]``.
+        ValueError: `values` is not ``[R, C]``, or `counts` or `intervals` do not fit it.
     """
     cells = np.asarray(values, dtype=float)
     rows, columns = len(row_names), len(column_names)
     if cells.shape != (rows, columns):
         raise ValueError(f"values: shape {cells.shape}, but {rows} row and {columns} column names")
+    for what, given, wanted in (
+        ("counts", counts, cells.shape), ("intervals", intervals, (*cells.shape, 2))
+    ):  # fmt: skip
+        if given is not None and np.shape(given) != wanted:
+            raise ValueError(f"{what}: shape {np.shape(given)}, but values have {cells.shape}")
+    row_names, column_names = (
+        [style.short(name, _MOST_LETTERS) for name in names] for names in (row_names, column_names)
+    )
     numbers = max(rows, columns) <= _MOST_NUMBERS
-    cell = 0.56 if numbers else max(0.16, 0.56 * _MOST_NUMBERS / max(rows, columns))
+    side = 0.56 if intervals is None and counts is None else 0.64 if intervals is None else 0.82
+    cell = side if numbers else max(0.16, 0.56 * _MOST_NUMBERS / max(rows, columns))
     figure = style.new_figure(max(4.4, 2.4 + cell * columns), max(3.2, 1.6 + cell * rows))
     axes = figure.add_subplot()
     image = axes.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="equal")
@@ -300,26 +176,31 @@ def matrix(
     axes.set_yticks(range(0, rows, step), row_names[::step], fontsize=size)
     axes.tick_params(length=0)
     if numbers:
-        _write_cells(axes, cells)
+        _write_cells(axes, cells, counts, intervals)
     bar = figure.colorbar(
         image, ax=axes, shrink=0.85, format=PercentFormatter(1.0, symbol=style.PERCENT)
     )
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=style.NORMAL, length=0)
-    bar.set_label(barlabel, fontsize=style.NORMAL)
+    bar.set_label(style.fold(barlabel, 60), fontsize=style.NORMAL)
     return figure
 
 
-def _write_cells(axes: Any, cells: np.ndarray) -> None:
+def _write_cells(axes: Any, cells: np.ndarray, counts: Any, intervals: Any) -> None:
+    """In each cell its rate; below that, smaller, the interval and of how many it is."""
     for (row, column), value in np.ndenumerate(cells):
         known = bool(np.isfinite(value))
-        axes.text(
-            column,
-            row,
-            f"{100 * value:.0f}" if known else "–",
-            ha="center",
-            va="center",
-            fontsize=style.NORMAL,
-            # cividis runs from dark blue to yellow; here white and black contrast alike
-            color="white" if known and value < 0.47 else "black",
-        )
+        # cividis runs from dark blue to yellow; here white and black contrast alike
+        colour = "white" if known and value < 0.47 else "black"
+        below = []
+        if known and intervals is not None and np.isfinite(intervals[row][column]).all():
+            low, high = intervals[row][column]
+            below.append(f"[{100 * low:.0f}, {100 * high:.0f}]")
+        if known and counts is not None:
+            below.append(f"of {int(counts[row][column]):,}")
+        words: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+        first = f"{100 * value:.0f}" if known else "–"
+        size = style.LARGE if below else style.NORMAL
+        axes.text(column, row - 0.13 * len(below), first, fontsize=size, **words)
+        if below:
+            axes.text(column, row + 0.17, "\n".join(below), fontsize=9, linespacing=1.1, **words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -115,12 +114,14 @@ def map_grid(
     for row in range(count):
         show(grid[row][0], as_image(images[row]))
         if labels is not None:
-            grid[row][0].set_ylabel(labels[row], fontsize=style.SMALL, color=style.INK)
+            words = style.fold(labels[row], 16, lines=6)
+            grid[row][0].set_ylabel(words, fontsize=style.SMALL, color=style.INK)
         for column, name in enumerate(maps, start=1):
             show(grid[row][column], _SHOWN[display](maps[name][row]))
     for axes, name in zip(grid[0], columns, strict=True):
-        words = textwrap.fill(name.replace("_", " "), 15, break_long_words=False)
-        axes.set_title(words, fontsize=style.SMALL, color=style.INK, pad=4)
+        axes.set_title(
+            style.fold(name.replace("_", " "), 16), fontsize=style.SMALL, color=style.INK, pad=4
+        )
     if title:
         figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
     return figure

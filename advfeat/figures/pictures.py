@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from advfeat.figures import style
 
+_LETTERS = 29  # of a line under an image of a strip: more would meet the next image's
 _FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)
 
 
@@ -102,7 +103,7 @@ def example_strip(
         size = np.linalg.norm((after - before).ravel(), order)
         notes = (
             _notes(example, names[0], example.label, 0),
-            [(f"{sign} = {size:.3g}", style.INK), (example.note, style.INK)],
+            [(f"{sign} = {size:.3g}", style.INK), (style.short(example.note, _LETTERS), style.INK)],
             _notes(example, names[1], example.new_label, 1),
         )
         for column in range(3):
@@ -143,15 +144,13 @@ def example_strip(
 def _notes(example: Example, what: str, label: str, which: int) -> list[tuple[str, str]]:
     """Lines under an image, each with its colour."""
     colours = {example.new_label: style.NEW, example.label: style.ORIGINAL}
-    lines = [(f"{what}: {label}", colours[label])]
+    lines = [(f"{what}: {style.short(label, max(8, _LETTERS - len(what)))}", colours[label])]
     for network, says in example.networks.items():
         name, confidence = says[which]
-        lines.append(
-            (
-                f"{network}: {name} ({100 * confidence:.0f}{style.PERCENT})",
-                colours.get(name, style.INK),
-            )
-        )
+        who = style.short(network, 16)
+        said = style.short(name, max(8, _LETTERS - len(who) - 7))  # what is sure stays in sight
+        colour = colours.get(name, style.INK)
+        lines.append((f"{who}: {said} ({100 * confidence:.0f}{style.PERCENT})", colour))
     return lines
 
 
@@ -190,7 +189,9 @@ def image_grid(
             continue
         show(axes, as_image(images[index]))
         if titles is not None:
-            axes.set_title(titles[index], fontsize=style.SMALL, color=style.INK, pad=4)
+            axes.set_title(
+                style.fold(titles[index], 18), fontsize=style.SMALL, color=style.INK, pad=4
+            )
     if title:
         figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
     return figure
