@@ -95,7 +95,7 @@ def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Pictu
 def _inversion(
     config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn], summary: dict[str, Any]
 ) -> list[Any]:
-    images = plan.images[: config.shown]
+    images = plan.images[plan.shown]
     grid = figures.map_grid(
         list(images),
         {
@@ -103,7 +103,7 @@ def _inversion(
             for name in PAIR for start in pictures.STARTS
         },
         display="as_is",
-        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+        labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
     )  # fmt: skip
     made = {
         f"{name}, {start.replace('_', ' ')}": found
@@ -175,10 +175,10 @@ def _added(
         columns[f"{name}, unit {unit}"] = list(drawn[name].added)
         columns[f"{name}, painted"] = list(drawn[name].painted)
     grid = figures.map_grid(
-        list(plan.images[: config.shown]),
+        list(plan.images[plan.shown]),
         columns,
         display="as_is",
-        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+        labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
     )
     return [
         _picture(

@@ -32,9 +32,9 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     Either `PATH/train/CLASS/*` and `PATH/test/CLASS/*` (or `val`, `validation`), or
     `PATH/CLASS/*`, of which a fifth of each class is the test set, drawn by a hash of the files'
     names and so always the same. (Where some files are near copies of each other, as the frames of
-    a film are, make the two folders yourself.) Hidden files and other endings are passed over. Classes and files are
-    sorted by name; the id is the position in that order. Grey images stay grey unless some are in
-    colour.
+    a film are, make the two folders yourself.) Hidden files and other endings are passed over.
+    Classes and files are sorted by name; the id is the position in that order. Grey images stay
+    grey unless some are in colour.
 
     Args:
       name: `folder:PATH` or PATH.
