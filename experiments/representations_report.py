@@ -9,6 +9,7 @@ import numpy as np
 from advfeat import distortions, figures
 from advfeat.report import Picture, Section, Table, format_number, format_rate, write_report
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR
 
@@ -143,7 +144,7 @@ def _blends(
     }
     rows: list[np.ndarray] = []
     labels: list[str] = []
-    for index in range(min(2, len(ways["pixels"]))):
+    for index in draw_rows(len(ways["pixels"]), 2, seed=config.seed):
         for way, found in ways.items():
             rows.append(found[index])
             labels.append(way)

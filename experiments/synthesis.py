@@ -219,9 +219,9 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
 
 def _drawn_again(compute: Any, features: np.ndarray) -> dict[str, Any]:
     """A number of a whole set with an interval over sets of two thirds of it, rescaled."""
-    rng, count = np.random.default_rng(0), len(features)
+    count = len(features)
     part = max(2, 2 * count // 3)
-    values = [compute(features[rng.choice(count, part, replace=False)]) for _ in range(30)]
+    values = [compute(features[data.draw_rows(count, part, seed=again)]) for again in range(30)]
     # Without replacement: parts vary by (1 - part/count) of what sets of their size do.
     error = float(np.std(values, ddof=1)) * float(np.sqrt(part / max(count - part, 1)))
     mean = float(compute(features))

@@ -231,6 +231,12 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
+def halves(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the test images that choose, and of those that compare."""
+    choosing = data.draw_rows(plan.test.label, len(plan.test) // 2, seed=config.seed)
+    return choosing, np.delete(np.arange(len(plan.test)), choosing)
+
+
 def _summary(
     config: Config,
     plan: Plan,
@@ -238,8 +244,7 @@ def _summary(
     own: dict[str, list[np.ndarray]],
 ) -> dict[str, Any]:
     claims, best = [], {}
-    choosing = data.draw_rows(plan.test.label, len(plan.test) // 2, seed=config.seed)
-    comparing = np.delete(np.arange(len(plan.test)), choosing)
+    choosing, comparing = halves(config, plan)
     for way in WAYS:
         found = {name: np.array(rows) for name, rows in hits[way].items()}
         robust = [name for name in found if name not in ("none", "0")]
