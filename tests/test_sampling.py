@@ -257,7 +257,7 @@ ALLOWED = {
 
 def _is_shape(node):
     text = ast.unparse(node.value)
-    return text.endswith("shape") or "shape(" in text
+    return text.endswith("shape") or text.startswith(("np.shape(", "jnp.shape("))
 
 
 def _end(place):
