@@ -31,6 +31,7 @@ FLAGS = {
     "train": {"train_examples": 300},
     "transfer_learning": {"target_examples": 40, "eval_examples": 50},
 }
+PLACES = {"mislabeled": "mislabeled_plan", "train": "train_plan"}
 ROWS = ("few", "inverted", "measured", "shown")
 
 
@@ -55,8 +56,7 @@ def sets(tmp_path_factory):
 
 def prepared(name, dataset, **options):
     """A plan with its config; `mislabeled` and `train` keep theirs in a file of their own."""
-    places = {"mislabeled": "mislabeled_plan", "train": "train_plan"}
-    module = importlib.import_module(f"experiments.{places.get(name, name)}")
+    module = importlib.import_module(f"experiments.{PLACES.get(name, name)}")
     given = FLAGS[name] | options | {"dataset": str(dataset)}
     if name == "transfer_learning":
         given["target"] = given["dataset"]
@@ -114,6 +114,18 @@ def test_no_experiment_is_left_out():
              if "\n    runner.main(run, Config" in path.read_text(encoding="utf-8")}
     # Drawn images have no files, and the others measure no images.
     assert there - set(FLAGS) <= {"ground_truth", "prepare_data", "pack"}
+
+
+def test_0_is_all_in_every_command():
+    seen = 0
+    for name in FLAGS:
+        module = importlib.import_module(f"experiments.{PLACES.get(name, name)}")
+        for field in dataclasses.fields(module.Config):
+            about = field.metadata
+            if about["kind"] == "natural" and field.name.endswith("examples"):
+                assert "0: all" in about["help"], (name, field.name)
+                seen += 1
+    assert seen > 10
 
 
 @pytest.mark.slow
