@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 import jax
+import numpy as np
 
 from advfeat.types import Key
 
@@ -16,3 +17,12 @@ def stream(root: Key, name: str) -> Key:
     True
     """
     return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+
+def numpy_seed(key: Key) -> tuple[int, ...]:
+    """A key as whole numbers that seed what NumPy draws (`sampling.draw_rows`), on the host.
+
+    >>> numpy_seed(jax.random.key(7))
+    (0, 7)
+    """
+    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())

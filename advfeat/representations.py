@@ -15,7 +15,9 @@ import numpy as np
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.evaluation import predict
+from advfeat.keys import numpy_seed
 from advfeat.norms import l2_length
+from advfeat.sampling import draw_rows
 from advfeat.scores import departure
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, Key, ModelFn
@@ -122,9 +124,10 @@ def layer_sensitivity(
     found = attack_dataset(
         depart(threat, steps=steps), key, layer_fn, images, clean, batch_size=batch_size
     )
-    # A rotation of the images against themselves pairs each with another.
-    by = 1 + int(jax.random.randint(jax.random.fold_in(key, 1), (), 0, len(images) - 1))
-    apart = (np.roll(clean, by, axis=0) - clean).reshape(len(images), -1)
+    # In a drawn circle each has a neighbour, whatever stands beside it in the set.
+    circle = draw_rows(len(images), len(images), seed=numpy_seed(key))
+    apart = (clean[np.roll(circle, 1)] - clean[circle]).reshape(len(images), -1)
+    apart = apart[np.argsort(circle)]
     return Sensitivity(np.asarray(found.best.score), np.linalg.norm(apart, axis=1))
 
 

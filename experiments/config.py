@@ -141,8 +141,9 @@ def flag(
         default: Value where the flag is not given; ``REQUIRED`` where it must be.
         help: One sentence.
         kind: A key of ``KINDS`` narrower than the field's type: "eps" (a radius), "natural"
-            (whole, >= 0), "count" (whole, >= 1), "positive", "nonnegative", "fraction". In a
-            field that is a tuple it holds for every element; "eps_list" is "eps".
+            (whole, >= 0; of a number of examples 0 is all of them in every command, never none),
+            "count" (whole, >= 1), "positive", "nonnegative", "fraction". In a field that is a
+            tuple it holds for every element; "eps_list" is "eps".
         choices: The only values allowed, each element's in a tuple.
 
     Returns:

@@ -91,8 +91,10 @@ def prepare(config: Config) -> Plan:
                 f"flag --features={config.features}: the layer {config.layer} has {units} units"
             )
         right = advfeat.accuracy(network.model_fn(), images, found.label)
-        wrong[name] = np.flatnonzero(~right)[: 6 if config.dry_run else config.measured]
-        if len(wrong[name]) == 0:
+        places = np.flatnonzero(~right)
+        most = 6 if config.dry_run else config.measured
+        wrong[name] = places[data.draw_rows(found.label[places], most, seed=config.seed)]
+        if len(places) == 0:
             raise ValueError(
                 f"flag --searched={len(images)}: the {name} network gets all of them right"
             )
@@ -295,9 +297,9 @@ def _report(
 
 
 def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
-    """The rows of one network above those of the other."""
+    """The rows of one network above those of the other; as many turned as there are of all."""
     order = {
-        name: np.argsort(~part.turned["top"], kind="stable")[: config.shown]
+        name: data.draw_rows(part.turned["top"], config.shown, seed=config.seed)
         for name, part in found.items()
     }
     before = np.concatenate([plan.images[plan.wrong[name][order[name]]] for name in found])

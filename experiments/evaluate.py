@@ -25,6 +25,7 @@ from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from advfeat.suites import SUITES, resolve
 from advfeat.threat import ThreatModel, threat_model
 from advfeat.types import AttackFn
@@ -56,8 +57,11 @@ class Config(BaseConfig):
     num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
     batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
     checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
+    curves: bool = flag(
+        True, "Measure accuracy against eps and loss against steps (--nocurves: do not)."
+    )
     sweep_examples: int = flag(
-        200, "Images of accuracy against eps and loss against steps; 0: all.", kind="natural"
+        200, "Images of those curves, drawn from the others; 0: all.", kind="natural"
     )
 
     def validate(self) -> None:
@@ -243,11 +247,11 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     """Accuracy against eps, and the best loss so far against steps, on some of the images."""
-    count = config.sweep_examples or len(plan.labels)
-    images, labels = plan.images[:count], plan.labels[:count]
+    rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
+    images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
     norm, steps = plan.threat.norm, 2 if config.dry_run else 20
-    if not np.isfinite(eps) or eps == 0:
+    if not config.curves or not np.isfinite(eps) or eps == 0:
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
     with tqdm(total=len(grid) * len(labels), desc="curves", unit="image") as bar:

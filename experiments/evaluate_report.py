@@ -10,6 +10,7 @@ import advfeat
 from advfeat import figures
 from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from advfeat.verdicts import SuiteResult
 from experiments.config import format_eps
 
@@ -26,7 +27,7 @@ def write(
         Section("When not to believe it", _warnings(config, summary)),
         Section("How the attacks went", _curves(config, plan, run, summary)),
     ]
-    gallery = _gallery(plan, run, result)
+    gallery = _gallery(config, plan, run, result)
     if gallery:
         sections.append(Section("What fooled it", gallery))
     write_report(
@@ -126,7 +127,7 @@ def _curves(
 ) -> list[str | Table | Picture]:
     found = summary["curves"]
     if not found:
-        return ["Without a finite eps above 0 there is no curve to draw."]
+        return ["No curves: --nocurves, or no finite eps above 0."]
     by_eps = found["accuracy_by_eps"]
     sweep = figures.curves(
         [part["eps"] for part in by_eps],
@@ -158,13 +159,16 @@ def _curves(
     ]
 
 
-def _gallery(plan: Plan, run: RunDirectory, result: SuiteResult) -> list[str | Table | Picture]:
+def _gallery(
+    config: Config, plan: Plan, run: RunDirectory, result: SuiteResult
+) -> list[str | Table | Picture]:
     fooled = np.flatnonzero(result.fooled_by >= 0)
     if not len(fooled):
         return []
+    fooled = fooled[draw_rows(result.fooled_by[fooled], len(fooled), seed=config.seed)]
     if plan.images.shape[-1] not in (1, 3):
         return [f"Images of {plan.images.shape[-1]} channels cannot be shown."]
-    # The first of each attack, then the second …: the first attack fools most.
+    # One of each attack, then a second …: the first attack fools most.
     turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
             for k in range(len(fooled))]
     rows = fooled[np.argsort(turn, kind="stable")[:5]]

@@ -46,6 +46,7 @@ NETWORKS = {
 }  # fmt: skip
 """Name of a network -> what it is trained on."""
 ROBUST = ("robust", "robust with marks")
+SHOWN = 4  # images in a picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Plan:
       world: of `planted`; its textures and marks are those of all.
       drawings: of the images that are scored, by data set: with their masks.
       labels: `[N]` of them.
+      shown: rows of those in the pictures.
     """
 
     sets: dict[str, data.Dataset]
@@ -81,6 +83,7 @@ class Plan:
     world: Planted
     drawings: dict[str, Drawing]
     labels: np.ndarray
+    shown: np.ndarray
 
     @property
     def target(self) -> np.ndarray:
@@ -119,22 +122,17 @@ def prepare(config: Config) -> Plan:
         ),
     )  # fmt: skip
     check_recipe(config, standard)
-    first = len(sets["planted"].train)
     count = 8 if config.dry_run else config.measured
-    rows = slice(first, first + count)
-    drawings = {
-        name: jax.tree.map(
-            lambda leaf: leaf[rows], planted_images.drawn(planted_images.world(name), rows.stop)
-        )
-        for name in sets
-    }
+    test = data.subset(sets["planted"].test, count, seed=config.seed)
+    drawings = {name: planted_images.drawn(planted_images.world(name), test.id) for name in sets}
     return Plan(
         sets=sets,
         recipes={name: robust if name in ROBUST else standard for name in NETWORKS},
         options=options_of(config, sets["planted"].train),
         world=planted_images.world("planted"),
         drawings=drawings,
-        labels=np.arange(first, first + count) % len(planted.SHAPES),
+        labels=test.label,
+        shown=data.draw_rows(test.label, SHOWN, seed=config.seed),
     )
 
 

@@ -14,8 +14,6 @@ from advfeat.results import RunDirectory
 if TYPE_CHECKING:
     from experiments.ground_truth import Changes, Config, Plan
 
-_SHOWN = 4
-
 
 def write(
     config: Config,
@@ -64,7 +62,7 @@ def _uses(summary: dict[str, Any]) -> Table:
 def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
     blocks = []
     for name, found in maps.items():
-        some = slice(0, min(_SHOWN, len(plan.labels)))
+        some = plan.shown
         grid = figures.map_grid(
             list(plan.images(name)[some]),
             {method: list(values[some]) for method, values in found.items()},
@@ -137,7 +135,7 @@ def _changed(
         first, dict(zip(planted.SHAPES[1:], further, strict=True)), display="as_is",
         labels=[name.replace("_", " ") for name in changes], first=planted.SHAPES[0],
     )  # fmt: skip
-    some = range(min(_SHOWN, len(plan.labels)))
+    some = plan.shown
     turned = figures.map_grid(
         [plan.images("standard")[index] for index in some],
         {name: [change.image[index] for index in some] for name, change in changes.items()

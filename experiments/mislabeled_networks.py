@@ -102,8 +102,7 @@ def _standing(
 
 def _some(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     images, labels = plan.evaluation
-    count = min(config.eval_examples or len(images), len(images))
-    rows = np.sort(np.random.default_rng(config.seed).permutation(len(images))[:count])
+    rows = data.draw_rows(labels, config.eval_examples, seed=config.seed)
     return images[rows], labels[rows]
 
 

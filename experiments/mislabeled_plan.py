@@ -180,9 +180,9 @@ class Plan:
     given_robust: Network | None
 
 
-def _filter(name: str, images: np.ndarray) -> Any:
+def _filter(config: Config, name: str, train: data.Split) -> Any:
     if name == "natural":
-        return natural_spectrum(images[:: max(1, len(images) // 2000)])
+        return natural_spectrum(data.subset(train, 2000, seed=config.seed).image)
     return chroma420 if name == "chroma420" else None
 
 
@@ -287,7 +287,7 @@ def prepare(config: Config) -> Plan:
         steps=steps,
         step_size=step_size,
         transform=None if look == "none" else TRANSFORMS[look],
-        gradient_filter=_filter(chosen(config, preset, "gradient_filter"), kept.image),
+        gradient_filter=_filter(config, chosen(config, preset, "gradient_filter"), kept),
     )
     return Plan(
         dataset=dataset,

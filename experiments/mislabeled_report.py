@@ -11,6 +11,7 @@ from advfeat import figures, measures
 from advfeat.constructed import ConstructedSet
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from experiments.mislabeled_networks import Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Sets
@@ -68,7 +69,7 @@ def _strips(
     """A strip of examples for D_det, or for whichever set there is."""
     variant = "det" if "det" in config.variants else config.variants[0]
     made = sets.training[variant, ""]()
-    rows = _telling(made, plan.dataset.num_classes)
+    rows = _telling(made, config.seed)
     place = {int(example): row for row, example in enumerate(plan.train.id)}
     before = plan.train.image[[place[int(made.id[row])] for row in rows]]
     after = made.image[rows]
@@ -94,25 +95,18 @@ def _strips(
         )
     figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     caption = (
-        f"Images of {NAMES[variant]}, the first of each class that fooled the source. "
+        f"Images of {NAMES[variant]}, drawn from those that fooled the source. "
         "The network trained on this set saw the right-hand images under the new labels."
     )
     alt = "Originals, magnified perturbations and perturbed images with what networks say of them"
     return [_picture(run, "examples", figure, alt, caption)]
 
 
-def _telling(made: ConstructedSet, classes: int) -> list[int]:
-    """The first fooled example of up to five classes; any first examples if none was fooled."""
-    moved = made.fooled & (made.label != made.original_label)
-    rows = [
-        int(np.flatnonzero(moved & (made.original_label == c))[0])
-        for c in range(classes)
-        if (moved & (made.original_label == c)).any()
-    ]
-    if 0 < len(rows) < 4:
-        more = [int(row) for row in np.flatnonzero(moved)[:5] if int(row) not in rows]
-        rows = (rows + more)[:4]
-    return rows[:5] or list(range(min(3, len(made.label))))
+def _telling(made: ConstructedSet, seed: int) -> np.ndarray:
+    """Up to five fooled examples, of different classes where there are; any if none was fooled."""
+    moved = np.flatnonzero(made.fooled & (made.label != made.original_label))
+    among = moved if len(moved) else np.arange(len(made.label))
+    return among[draw_rows(made.original_label[among], 5, seed=seed)]
 
 
 def _confident(fn: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

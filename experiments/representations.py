@@ -80,7 +80,11 @@ class Plan:
       units: of each network.
       images: `[N, H, W, C]` in [0, 1], of the test set.
       labels: `[N]`.
-      searched: `[M, H, W, C]` in [0, 1].
+      shown: rows of those in the pictures.
+      measured: rows of those that the numbers are of.
+      inverted: rows of those that are inverted for the numbers.
+      searched: `[M, H, W, C]` in [0, 1], another draw from the test set.
+      surveyed: some of them, for means over images.
       steps: of an inversion.
       threat: of the attack on layers.
     """
@@ -91,7 +95,11 @@ class Plan:
     units: dict[str, tuple[int, ...]]
     images: np.ndarray
     labels: np.ndarray
+    shown: np.ndarray
+    measured: np.ndarray
+    inverted: np.ndarray
     searched: np.ndarray
+    surveyed: np.ndarray
     steps: int
     threat: ThreatModel
 
@@ -102,23 +110,32 @@ def prepare(config: Config) -> Plan:
     networks = load_pair(config, dataset)
     count = 6 if config.dry_run else max(config.measured, config.inverted, 2 * config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
-    searched = data.unit(
-        data.subset(dataset.test, 50 if config.dry_run else config.searched, seed=1).image
+    searched = data.subset(
+        dataset.test, 50 if config.dry_run else config.searched, seed=(config.seed, 1)
     )
+    surveyed = data.unit(data.subset(searched, 500, seed=config.seed).image)
+
+    def rows(most: int) -> np.ndarray:
+        return data.draw_rows(test.label, most, seed=config.seed)
+
     return Plan(
         dataset=dataset,
         networks=networks,
         judges=load_judges(config, dataset),
-        units={name: _units(config, network, searched) for name, network in networks.items()},
+        units={name: _units(config, network, surveyed) for name, network in networks.items()},
         images=data.unit(test.image),
         labels=test.label,
-        searched=searched,
+        shown=rows(config.shown),
+        measured=rows(4 if config.dry_run else config.measured),
+        inverted=rows(4 if config.dry_run else config.inverted),
+        searched=data.unit(searched.image),
+        surveyed=surveyed,
         steps=4 if config.dry_run else config.steps,
         threat=l2(config.eps),
     )
 
 
-def _units(config: Config, network: Network, searched: np.ndarray) -> tuple[int, ...]:
+def _units(config: Config, network: Network, surveyed: np.ndarray) -> tuple[int, ...]:
     """The units that were asked for, or three of those that vary most."""
     count = check_layer(config.layer, network)
     for unit in config.units or ():
@@ -126,7 +143,7 @@ def _units(config: Config, network: Network, searched: np.ndarray) -> tuple[int,
             raise ValueError(f"flag --units={unit}: the layer {config.layer} has {count} units")
     if config.units is not None:
         return config.units
-    values = representations.unit_values(network.model_fn(config.layer), searched[:500])
+    values = representations.unit_values(network.model_fn(config.layer), surveyed)
     return tuple(int(unit) for unit in np.argsort(-values.std(axis=0))[:3])
 
 
@@ -134,8 +151,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Makes the pictures, measures and reports."""
     drawn = pictures.all_pictures(config, plan)
     inverted = {
-        name: pictures.inverted(config, plan, name, _few(config, plan.images, config.inverted))
-        for name in PAIR
+        name: pictures.inverted(config, plan, name, plan.images[plan.inverted]) for name in PAIR
     }
     numbers = {
         name: _numbers(config, plan, network, inverted[name])
@@ -148,10 +164,6 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     }, {})  # fmt: skip
     representations_report.write(config, plan, run, drawn, summary)
     return summary
-
-
-def _few(config: Config, images: np.ndarray, count: int) -> np.ndarray:
-    return images[:4] if config.dry_run else images[:count]
 
 
 def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
@@ -188,7 +200,7 @@ def _numbers(
     config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     fn = network.model_fn(config.layer)
-    images = _few(config, plan.images, config.measured)
+    images = plan.images[plan.measured]
     root = jax.random.key(config.seed)
     layers = models.layer_names(network.spec.build(), network.spec.input_shape)
     sensitivity = {}
@@ -197,7 +209,7 @@ def _numbers(
             stream(root, layer), network.model_fn(layer), images, plan.threat,
             steps=2 if config.dry_run else 20,
         )  # fmt: skip
-    originals = plan.images[: len(inverted["from_noise"])]
+    originals = plan.images[plan.inverted]
     read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}
     return {
         "ordered": {
@@ -220,7 +232,7 @@ def _numbers(
 def _summary(
     config: Config, plan: Plan, numbers: dict[str, Any], inverted: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
-    images = _few(config, plan.images, config.measured)
+    images = plan.images[plan.measured]
     orders = {name: part["ordered"] for name, part in numbers.items()}
     orders[PIXELS] = {
         name: ordered(as_pixels, images, name, seed=config.seed) for name in distortions.DISTORTIONS

@@ -14,6 +14,7 @@ from advfeat import models, representations, spaces, synthesis, transforms
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
+from advfeat.sampling import draw_rows
 from advfeat.scores import direction, diverse
 from advfeat.scores import unit as unit_score
 from advfeat.types import ModelFn
@@ -140,17 +141,21 @@ def _from_every_start(
 def starts_of(config: Config, plan: Plan) -> np.ndarray:
     """`[3, H, W, C]`: an image, noise, grey."""
     shape = plan.images.shape[1:]
-    return np.stack([plan.images[0], noise(config, shape), np.full(shape, 0.5, np.float32)])
+    image = plan.images[plan.shown[0]]
+    return np.stack([image, noise(config, shape), np.full(shape, 0.5, np.float32)])
 
 
 def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
-    """For the first classes: where the images that are read as one lie, seen from all."""
-    network, some = plan.networks[name], plan.searched[:500]
+    """For some classes: where the images that are read as one lie, seen from all."""
+    network, some = plan.networks[name], plan.surveyed
     values, read = predict(network.model_fn(config.layer), some), classes(network, some)
     plain = synthesis.maximise(
         steps=_half(plan), step_size=2 * config.step_size, objective=direction()
     )
-    labels = np.unique(read)[:_CLASSES]
+    # In one order for both networks, should they not read the same classes.
+    count = plan.dataset.num_classes
+    order = draw_rows(count, count, seed=config.seed)
+    labels = np.sort(order[np.isin(order, read)][:_CLASSES])
     towards = np.stack([values[read == label].mean(axis=0) for label in labels])
     towards -= values.mean(axis=0)
     lengths = np.sqrt(np.sum(towards**2, axis=tuple(range(1, towards.ndim)), keepdims=True))
@@ -176,8 +181,9 @@ def blends(config: Config, plan: Plan) -> np.ndarray:
 
 def ends(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Where interpolations begin and end: pairs of test images."""
-    count = min(config.shown, len(plan.images) // 2)
-    return plan.images[:count], plan.images[count : 2 * count]
+    pairs = min(config.shown, len(plan.images) // 2)
+    first, second = draw_rows(plan.labels, 2 * pairs, seed=config.seed).reshape(2, pairs)
+    return plan.images[first], plan.images[second]
 
 
 def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
@@ -208,9 +214,9 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
     for name in PAIR:
         network = plan.networks[name]
         fn = pullable_fn(network, config.layer)
-        images = plan.images[: config.shown]
+        images = plan.images[plan.shown]
         fn_there = network.model_fn(config.layer)
-        values = representations.unit_values(fn_there, plan.searched[:500])
+        values = representations.unit_values(fn_there, plan.surveyed)
         unit = plan.units[name][0]
         aims = jnp.full(len(images), unit)
         # as active as it is for one image in a hundred

@@ -9,6 +9,7 @@ import numpy as np
 from advfeat import distortions, figures
 from advfeat.report import Picture, Section, Table, format_number, format_rate, write_report
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR
 
@@ -95,7 +96,7 @@ def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Pictu
 def _inversion(
     config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn], summary: dict[str, Any]
 ) -> list[Any]:
-    images = plan.images[: config.shown]
+    images = plan.images[plan.shown]
     grid = figures.map_grid(
         list(images),
         {
@@ -103,7 +104,7 @@ def _inversion(
             for name in PAIR for start in pictures.STARTS
         },
         display="as_is",
-        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+        labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
     )  # fmt: skip
     made = {
         f"{name}, {start.replace('_', ' ')}": found
@@ -143,7 +144,7 @@ def _blends(
     }
     rows: list[np.ndarray] = []
     labels: list[str] = []
-    for index in range(min(2, len(ways["pixels"]))):
+    for index in draw_rows(len(ways["pixels"]), 2, seed=config.seed):
         for way, found in ways.items():
             rows.append(found[index])
             labels.append(way)
@@ -175,10 +176,10 @@ def _added(
         columns[f"{name}, unit {unit}"] = list(drawn[name].added)
         columns[f"{name}, painted"] = list(drawn[name].painted)
     grid = figures.map_grid(
-        list(plan.images[: config.shown]),
+        list(plan.images[plan.shown]),
         columns,
         display="as_is",
-        labels=[plan.dataset.class_names[label] for label in plan.labels[: config.shown]],
+        labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
     )
     return [
         _picture(

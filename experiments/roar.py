@@ -93,6 +93,10 @@ def prepare(config: Config) -> Plan:
     )
 
 
+def _shown(config: Config, plan: Plan) -> np.ndarray:
+    return data.draw_rows(plan.test.label, _SHOWN, seed=config.seed)
+
+
 def mean_pixel(split: data.Split) -> np.ndarray:
     """`[C]`, of the images' dtype."""
     mean = split.image.mean(axis=(0, 1, 2), dtype=np.float64)  # float32 stops growing at 2^24
@@ -156,7 +160,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             before = [
                 ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
             ]
-            shown[name] = before[1][:_SHOWN]
+            shown[name] = before[1][_shown(config, plan)]
             for share in plan.shares:
                 hits[name, share] = np.array([
                     _retrained(config, plan, run, before, (name, share, seed), mean, bar)
@@ -252,12 +256,11 @@ def _report(
         ylabel="accuracy of networks trained without them",
         chance=1 / plan.dataset.num_classes,
     )  # fmt: skip
-    mean = mean_pixel(plan.train)
+    mean, images = mean_pixel(plan.train), plan.test.image[_shown(config, plan)]
     share = plan.shares[len(plan.shares) // 2]
-    some = slice(0, _SHOWN)
     strips = figures.map_grid(
-        list(plan.test.image[some]),
-        {name: list(data.unit(removed(plan.test.image[some], values, share, mean)))
+        list(images),
+        {name: list(data.unit(removed(images, values, share, mean)))
          for name, values in rankings.items()},
         display="as_is",
     )  # fmt: skip

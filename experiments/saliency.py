@@ -61,9 +61,11 @@ class Plan:
     Attributes:
       dataset: as loaded.
       networks: by name: "standard", "robust", and the others by theirs.
-      images: `[N, H, W, C]` in [0, 1], of as many classes as there are, evenly.
+      images: `[N, H, W, C]` in [0, 1], drawn from the test set.
       labels: `[N]`.
       options: of the methods.
+      few: rows of those that the checks look at.
+      shown: rows of those in the pictures.
     """
 
     dataset: data.Dataset
@@ -71,6 +73,8 @@ class Plan:
     images: np.ndarray
     labels: np.ndarray
     options: Options
+    few: np.ndarray
+    shown: np.ndarray
 
 
 def prepare(config: Config) -> Plan:
@@ -90,6 +94,10 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         options=options_of(config, dataset.train),
+        few=data.draw_rows(
+            test.label, 0 if config.dry_run else config.sanity_images, seed=config.seed
+        ),
+        shown=data.draw_rows(test.label, config.shown, seed=config.seed),
     )
 
 
@@ -102,19 +110,18 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             seed=config.seed,
         )  # fmt: skip
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    few = len(plan.images) if config.dry_run else config.sanity_images
     checked = tuple(name for name in config.methods if name not in EXTRA)
     sanity = {
         name: {
             how: saliency_checks.randomised(
-                how, checked, plan.networks[name], plan.options, plan.images[:few],
-                plan.labels[:few], seed=config.seed,
+                how, checked, plan.networks[name], plan.options, plan.images[plan.few],
+                plan.labels[plan.few], seed=config.seed,
             )
             for how in saliency_checks.RANDOMISED
         }
         for name in PAIR
     }  # fmt: skip
-    summary = _summary(config, plan, found, sanity, few)
+    summary = _summary(config, plan, found, sanity)
     saliency_report.write(config, plan, run, found, sanity, summary)
     return summary
 
@@ -124,7 +131,6 @@ def _summary(
     plan: Plan,
     found: dict[str, dict[str, np.ndarray]],
     sanity: dict[str, Any],
-    few: int,
 ) -> dict[str, Any]:
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
     aligned = {
@@ -140,7 +146,7 @@ def _summary(
         for name in plan.networks
     }
     for name in PAIR:
-        _add_checks(config, plan, name, networks[name]["methods"], few, found[name])
+        _add_checks(config, plan, name, networks[name]["methods"], found[name])
         networks[name]["randomised"] = {
             how: {
                 "modules": list(test.modules),
@@ -217,18 +223,19 @@ def _methods(
 
 
 def _add_checks(
-    config: Config, plan: Plan, name: str, methods: dict[str, Any], few: int,
+    config: Config, plan: Plan, name: str, methods: dict[str, Any],
     found: dict[str, np.ndarray],
 ) -> None:  # fmt: skip
     """Sensitivity and infidelity, of a few images: they cost many maps each."""
     network, samples = plan.networks[name], 1 if config.dry_run else 3
+    images, labels = plan.images[plan.few], plan.labels[plan.few]
     some = config.methods[-3:] if config.dry_run else config.methods
     moved = saliency_checks.sensitivities(
-        some, network, plan.options, plan.images[:few], plan.labels[:few], samples=samples
+        some, network, plan.options, images, labels, samples=samples
     )
     missed = saliency_checks.infidelities(
-        {method: maps[:few] for method, maps in found.items()}, network.model_fn(),
-        plan.images[:few], plan.labels[:few], samples=10 if config.dry_run else 100,
+        {method: maps[plan.few] for method, maps in found.items()}, network.model_fn(),
+        images, labels, samples=10 if config.dry_run else 100,
     )  # fmt: skip
     for method, values in moved.items():
         if not np.isnan(values).all():  # every map is zero

@@ -10,6 +10,7 @@ import numpy as np
 from advfeat import figures, saliency
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
+from advfeat.sampling import draw_rows
 from experiments.pairs import PAIR
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
@@ -83,19 +84,18 @@ def _maps(
 ) -> list[Picture]:
     """Each image's maps by one network under those by the other; few images by all networks."""
     pair = {name: found[name] for name in PAIR}
-    blocks = [_grid(config, plan, run, "maps", pair, config.shown)]
+    blocks = [_grid(config, plan, run, "maps", pair, plan.shown)]
     if len(found) > len(PAIR):
-        blocks.append(_grid(config, plan, run, "maps_networks", found, _FEW))
+        few = draw_rows(plan.labels, _FEW, seed=config.seed)
+        blocks.append(_grid(config, plan, run, "maps_networks", found, few))
     return blocks
 
 
 def _grid(
     config: Config, plan: Plan, run: RunDirectory, name: str,
-    found: dict[str, dict[str, np.ndarray]], most: int,
+    found: dict[str, dict[str, np.ndarray]], shown: np.ndarray,
 ) -> Picture:  # fmt: skip
-    rows = [
-        (index, network) for index in range(min(most, len(plan.images))) for network in found
-    ]
+    rows = [(index, network) for index in shown for network in found]
     grid = figures.map_grid(
         [plan.images[index] for index, _ in rows],
         {method: [found[network][method][index] for index, network in rows]
@@ -221,11 +221,11 @@ def _cascades(
     for modules, names in alike.items():
         rows = [(method, name) for method in tests[names[0]].first for name in names]
         grid = figures.map_grid(
-            [plan.images[0]] * len(rows),
+            [plan.images[plan.few[0]]] * len(rows),
             {
                 **{column: [tests[name].first[method][place] for method, name in rows]
                    for place, column in enumerate(["trained", *modules])},
-                EDGES: [saliency.edges(plan.images[0])] * len(rows),
+                EDGES: [saliency.edges(plan.images[plan.few[0]])] * len(rows),
             },
             display=config.display,
             labels=[textwrap.fill(f"{_title(method)}, {name}", 16) for method, name in rows],

@@ -164,9 +164,10 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
     found = {}
     robust = sweeps.robust(config, plan.standard, plan.threat)
     recipes = {"standard": plan.standard, "adversarial": robust}
+    drawn = {seed: _nested(config, plan, seed) for seed in range(sweeps.seeds(config))}
     for size in plan.sizes:
-        for seed in range(sweeps.seeds(config)):
-            part = data.subset(plan.train, size, seed=sweeps.seed_of(config, seed))
+        for seed, parts in drawn.items():
+            part = parts[size]
             points = {
                 "test": plan.test,
                 "train": Points.of(part, config.eval_examples, config.seed),
@@ -180,6 +181,15 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
                     threats={"robust": plan.threat},
                     noise=True,
                 )
+    return found
+
+
+def _nested(config: Config, plan: Plan, seed: int) -> dict[int, data.Split]:
+    """A seed's training sets by size, each drawn from the next larger one."""
+    found, part = {}, plan.train
+    for size in sorted(plan.sizes, reverse=True):
+        part = data.subset(part, size, seed=sweeps.seed_of(config, seed))
+        found[size] = part
     return found
 
 

@@ -266,7 +266,7 @@ def _report(
             ],
         )
     )  # fmt: skip
-    some = range(min(config.shown, len(plan.images)))
+    some = data.draw_rows(plan.labels, config.shown, seed=config.seed)
     grid = figures.map_grid(
         [plan.images[index] for index in some for _ in KINDS],
         {

@@ -22,9 +22,10 @@ import advfeat
 from advfeat import checkpoints, models
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.files import write_json
+from advfeat.sampling import draw_rows
 
 MAX_DROP = 0.2  # Wong et al.'s
-KEY_SEED = 0  # the same starts at every epoch, so that epochs differ by their weights alone
+KEY_SEED = 0  # the same images and starts at every epoch: epochs differ by their weights alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Selection:
       max_drop: the training ends and goes back to its best epoch when the accuracy is lower than
         there by more than this; None is no such check.
       steps: of PGD, which begins at a random point and moves by `2.5 * eps / steps`.
-      examples: held-out images at most.
+      examples: held-out images at most, drawn; 0 is all.
     """
 
     select: str = "last"
@@ -69,7 +70,8 @@ class Watch:
     ) -> None:
         """Reads what an earlier process left in `path`."""
         self._path, self._rule, self._spec, self._threat = path, rule, spec, threat
-        self._images, self._labels = (part[: rule.examples] for part in held_out)
+        rows = draw_rows(held_out[1], rule.examples, seed=KEY_SEED)
+        self._images, self._labels = (part[rows] for part in held_out)
         self._model = spec.build()
         self.history: list[dict[str, Any]] = []
         self.ended: str | None = None

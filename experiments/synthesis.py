@@ -68,6 +68,7 @@ class Plan:
       judges: by name.
       images: `[N, H, W, C]` in [0, 1], of the test set.
       labels: `[N]`.
+      shown: rows of those in the pictures.
       others: as many other test images, which the drawn ones are compared with.
       tasks: by name, what is drawn from what.
       steps: of every ascent.
@@ -78,6 +79,7 @@ class Plan:
     judges: dict[str, Network]
     images: np.ndarray
     labels: np.ndarray
+    shown: np.ndarray
     others: np.ndarray
     tasks: dict[str, Task]
     steps: int
@@ -90,21 +92,19 @@ def prepare(config: Config) -> Plan:
     count = 2 * dataset.num_classes if config.dry_run else max(config.measured, config.shown)
     count = min(count, len(dataset.test) // 2)
     both = data.subset(dataset.test, 2 * count, seed=config.seed)
-    # Of every class as many in both halves: they come class by class.
-    order = np.argsort(both.label, kind="stable")
-    images, labels = data.unit(both.image)[order], both.label[order]
-    rng = np.random.default_rng(config.seed)
-    first = rng.permutation(np.arange(0, 2 * count, 2))
+    first = data.draw_rows(both.label, count, seed=config.seed)
+    half, others = both.take(first), both.take(np.delete(np.arange(len(both)), first))
+    images, labels = data.unit(half.image), half.label
     return Plan(
         dataset=dataset,
         networks=networks,
         judges=judges,
-        images=images[first],
-        labels=labels[first],
-        others=images[1::2],
+        images=images,
+        labels=labels,
+        shown=data.draw_rows(labels, config.shown, seed=config.seed),
+        others=data.unit(others.image),
         tasks=tasks.plan_tasks(
-            config.tasks, dataset, images[first], labels[first], strength=config.strength,
-            seed=config.seed,
+            config.tasks, dataset, images, labels, strength=config.strength, seed=config.seed
         ),
         steps=3 if config.dry_run else config.steps,
     )
@@ -123,7 +123,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         run.save_arrays(f"drawn/{task}", found, {"aims": plan.tasks[task].labels.tolist()})
     side_by_side = {
         name: tasks.attacked(
-            network, plan.images[: config.shown], plan.labels[: config.shown], config.eps_grid,
+            network, plan.images[plan.shown], plan.labels[plan.shown], config.eps_grid,
             num_classes=plan.dataset.num_classes, steps=plan.steps, seed=config.seed,
         )
         for name, network in plan.networks.items()
@@ -219,9 +219,9 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
 
 def _drawn_again(compute: Any, features: np.ndarray) -> dict[str, Any]:
     """A number of a whole set with an interval over sets of two thirds of it, rescaled."""
-    rng, count = np.random.default_rng(0), len(features)
+    count = len(features)
     part = max(2, 2 * count // 3)
-    values = [compute(features[rng.choice(count, part, replace=False)]) for _ in range(30)]
+    values = [compute(features[data.draw_rows(count, part, seed=again)]) for again in range(30)]
     # Without replacement: parts vary by (1 - part/count) of what sets of their size do.
     error = float(np.std(values, ddof=1)) * float(np.sqrt(part / max(count - part, 1)))
     mean = float(compute(features))

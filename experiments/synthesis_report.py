@@ -60,14 +60,14 @@ def write(
 def _attacks(
     config: Config, plan: Plan, run: RunDirectory, side_by_side: dict[str, dict[float, np.ndarray]]
 ) -> Picture:
-    names, count = plan.dataset.class_names, min(config.shown, len(plan.images))
+    names = plan.dataset.class_names
     grid = figures.map_grid(
-        list(plan.images[:count]),
+        list(plan.images[plan.shown]),
         {f"{name}, {eps:g}": list(images)
          for name in PAIR for eps, images in side_by_side[name].items()},
         display="as_is",
         labels=[f"{names[label]} to\n{names[(label + 1) % len(names)]}"
-                for label in plan.labels[:count]],
+                for label in plan.labels[plan.shown]],
     )  # fmt: skip
     return Picture(
         path=figures.save(grid, run.figure("attacks")),
@@ -85,16 +85,15 @@ def _task(
     found: dict[str, np.ndarray],
     summary: dict[str, Any],
 ) -> list[Any]:
-    count = min(config.shown, len(task.labels))
     columns = {"standard": found["standard"], "robust": found["robust"]}
     if task.controls:
         columns = {**task.controls, **columns, "original": task.originals}
     elif task.name == "sketch":
         columns = {**columns, "original": task.originals}
-    shown = {name: list(images[:count]) for name, images in columns.items()}
+    shown = {name: list(images[plan.shown]) for name, images in columns.items()}
     grid = figures.map_grid(
-        list(task.starts[:count]), shown, display="as_is",
-        labels=[plan.dataset.class_names[label] for label in task.labels[:count]],
+        list(task.starts[plan.shown]), shown, display="as_is",
+        labels=[plan.dataset.class_names[label] for label in task.labels[plan.shown]],
         first=f"start ({task.start_is})" if task.start_is else "start",
     )  # fmt: skip
     about = summary["tasks"][task.name]

@@ -42,14 +42,26 @@ def test_a_folder_with_train_and_test(tmp_path):
     assert relative.input_shape == (5, 6, 3)
 
 
-def test_a_folder_without_parts_gives_every_fifth_of_each_class(tmp_path):
-    for name, count in (("a", 11), ("b", 3)):
+def test_a_folder_without_parts_gives_a_fifth_of_each_class_whatever_else_is_there(tmp_path):
+    """Every fifth file by name would test on one of five views alone."""
+    for name, count in (("a", 100), ("b", 23), ("c", 2)):
         for number in range(count):
-            picture(tmp_path / name / f"{number:02d}.png", mode="L", seed=number)
+            picture(tmp_path / name / f"{number // 5:02d}_view{number % 5}.png", mode="L",
+                    seed=number)
     found = data.load(str(tmp_path))
-    assert found.test.id.tolist() == [4, 9, 13]
-    assert found.train.id.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12]
+    assert np.bincount(found.test.label).tolist() == [20, 5, 1]
+    assert sorted([*found.test.id, *found.train.id]) == list(range(125))
     assert found.input_shape == (5, 6, 1)
+    views = np.bincount(found.test.id[found.test.label == 0] % 5, minlength=5)
+    assert views.max() < 10
+    # Of fewer classes the same images; a file that is added moves no more than one other.
+    pair = data.load(str(tmp_path), classes=("b", "a"))
+    assert set(pair.test.id) == set(found.test.id[found.test.label < 2])
+    picture(tmp_path / "c" / "zz.png", mode="L")
+    picture(tmp_path / "a" / "zz.png", mode="L")
+    after = data.load(str(tmp_path), classes=("a", "c"))
+    before = {i for i in found.test.id if i < 100}
+    assert len(before - set(after.test.id[after.test.label == 0])) <= 1
 
 
 def test_one_colour_image_makes_all_of_them_colour(tmp_path):

@@ -200,16 +200,16 @@ def test_resized_images_keep_their_mean():
     from advfeat import data
 
     digits = data.load("digits")
-    large = transfer_learning.resized(digits, (28, 28, 1), most=50)
+    large = transfer_learning.resized(digits, (28, 28, 1), most=50, seed=0)
     assert large.train.image.shape == (50, 28, 28, 1)
     assert large.train.image.dtype == np.uint8
     same = data.subset(digits.train, 50, seed=0)
     np.testing.assert_array_equal(large.train.label, same.label)
     means = [data.unit(images).mean(axis=(1, 2, 3)) for images in (large.train.image, same.image)]
     np.testing.assert_allclose(*means, atol=0.02)
-    assert transfer_learning.resized(digits, (8, 8, 1), most=5) is digits
+    assert transfer_learning.resized(digits, (8, 8, 1), most=5, seed=0) is digits
     with pytest.raises(ValueError, match="has 1 channels, the source 3"):
-        transfer_learning.resized(digits, (32, 32, 3), most=5)
+        transfer_learning.resized(digits, (32, 32, 3), most=5, seed=0)
 
 
 @pytest.mark.parametrize(

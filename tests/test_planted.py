@@ -132,10 +132,12 @@ def test_the_data_set_is_the_same_every_time_and_its_name_says_what_tells():
     assert (len(shape.train), len(shape.test)) == (4000, 1000)
     assert shape.class_names == SHAPES
     assert shape.train.image.dtype == np.uint8
-    some = planted_images.drawn(planted_images.world("planted:shape"), 40)
+    some = planted_images.drawn(planted_images.world("planted:shape"), np.arange(40))
     np.testing.assert_array_equal(np.round(some.image * 255), shape.train.image[:40])
     np.testing.assert_array_equal(some.classes[:, 0], shape.train.label[:40])
     assert (some.classes[:, 2] != shape.train.label[:40]).any()
+    later = planted_images.drawn(planted_images.world("planted:shape"), shape.test.id[[7, 3]])
+    np.testing.assert_array_equal(np.round(later.image * 255), shape.test.image[[7, 3]])
     pair = data.load("planted:texture+mark", classes=("ring", "disc"))
     assert pair.class_names == ("ring", "disc")
     assert len(pair.train) == 2000

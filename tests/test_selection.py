@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checkpoints, models, training
+from advfeat import checkpoints, data, models, training
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Split
 from advfeat.results import RunDirectory
@@ -152,11 +152,12 @@ def test_a_kill_while_an_epoch_is_noted(monkeypatch, tmp_path, where, epoch):
 def test_the_accuracy_is_that_under_pgd_on_held_out_images(tmp_path):
     drawn = dict(models.init(KEY, SPEC.build(), SHAPE))
     there = watch(tmp_path, Selection(steps=3, examples=10))
+    rows = data.draw_rows(LABELS, 10, seed=selection.KEY_SEED)
     sweep = advfeat.evaluate_epsilons(
         jax.random.key(selection.KEY_SEED),
         lambda eps: advfeat.pgd(advfeat.linf(eps), steps=3),
         models.model_fn(SPEC.build(), drawn),
-        IMAGES[:10], LABELS[:10], [0.0, 0.05],
+        IMAGES[rows], LABELS[rows], [0.0, 0.05],
     )
     assert there.accuracy(drawn) == pytest.approx(sweep.robust[1].mean())
 

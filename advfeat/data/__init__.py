@@ -22,6 +22,7 @@ from advfeat.data import (
 from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
+from advfeat.sampling import draw_rows
 
 __all__ = [
     "Batch",
@@ -30,6 +31,7 @@ __all__ = [
     "Samples",
     "Split",
     "Stream",
+    "draw_rows",
     "held_out",
     "load",
     "names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from advfeat.data.types import DataError, Dataset, Split
 _PREFIX = "folder:"
 _ENDINGS = (".png", ".jpg", ".jpeg")
 _TEST_FOLDERS = ("test", "val", "validation")
-_TEST_EVERY = 5
+_TEST_SHARE = 0.2
 
 
 def matches(name: str) -> bool:
@@ -29,11 +30,11 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     """Loads PNG and JPEG files of one size; the folders' names are the classes.
 
     Either `PATH/train/CLASS/*` and `PATH/test/CLASS/*` (or `val`, `validation`), or
-    `PATH/CLASS/*`, of which every fifth file of each class, in the order of the names, is a test
-    image. (Where neighbours are near copies of each other, as the frames of a film are, make the
-    two folders yourself.) Hidden files and other endings are passed over. Classes and files are
-    sorted by name; the id is the position in that order. Grey images stay grey unless some are in
-    colour.
+    `PATH/CLASS/*`, of which a fifth of each class is the test set, drawn by a hash of the files'
+    names and so always the same. (Where some files are near copies of each other, as the frames of
+    a film are, make the two folders yourself.) Hidden files and other endings are passed over.
+    Classes and files are sorted by name; the id is the position in that order. Grey images stay
+    grey unless some are in colour.
 
     Args:
       name: `folder:PATH` or PATH.
@@ -62,7 +63,8 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     else:
         class_names = _class_names(root)
         keep = classes_lib.select(name, class_names, classes)
-        train, test = _every_fifth(_read(root, class_names, keep))
+        found, files = _read(root, class_names, keep), _listed(root, class_names)
+        train, test = _parted(found, [files[position][0].name for position in found.id])
     if train.image.shape[-1] != test.image.shape[-1]:
         train, test = (_coloured(split) for split in (train, test))
     return Dataset(name, train, test, tuple(class_names[label] for label in keep))
@@ -95,9 +97,13 @@ def _files(folder: Path, class_name: str) -> list[Path]:
     return found
 
 
+def _listed(folder: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
+    return [(path, label) for label, name in enumerate(class_names)
+            for path in _files(folder, name)]
+
+
 def _read(folder: Path, class_names: Sequence[str], keep: Sequence[int]) -> Split:
-    listed = [(path, label) for label, name in enumerate(class_names)
-              for path in _files(folder, name)]
+    listed = _listed(folder, class_names)
     positions, labels = classes_lib.relabel(np.array([label for _, label in listed]), keep)
     decoded = _same_size(listed[position][0] for position in positions)
     if len({image.shape[-1] for image in decoded}) == 2:
@@ -126,13 +132,18 @@ def _coloured(split: Split) -> Split:
     return Split(np.ascontiguousarray(np.broadcast_to(split.image, shape)), split.label, split.id)
 
 
-def _every_fifth(split: Split) -> tuple[Split, Split]:
+def _parted(split: Split, names: Sequence[str]) -> tuple[Split, Split]:
+    """Training and test images: of each class, the fifth whose names have the lowest hashes.
+
+    So neither an order in the names nor a class that is left out has a part in it, and a file that
+    comes or goes moves no more than one other of its class.
+    """
+    hashes = np.array([hashlib.sha256(name.encode()).hexdigest() for name in names])
     test = np.zeros(len(split), bool)
     for label in np.unique(split.label):
         members = np.flatnonzero(split.label == label)
         if len(members) < 2:
             raise DataError(f"class {label} has one image: none is left to test with")
-        # The last of each five; of a smaller class its last one.
-        test[members[_TEST_EVERY - 1 :: _TEST_EVERY] if len(members) >= _TEST_EVERY
-             else members[-1:]] = True
+        count = max(1, round(_TEST_SHARE * len(members)))
+        test[members[np.argsort(hashes[members], kind="stable")][:count]] = True
     return split.take(~test), split.take(test)

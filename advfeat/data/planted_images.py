@@ -47,7 +47,7 @@ def world(name: str) -> planted.Planted:
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
     """Draws 4,000 training and 1,000 test images of 32 × 32 × 3, uint8, always the same ones.
 
-    The id is the position; `drawn` gives the masks of an image by it.
+    The id is the position; `drawn` gives the masks of images by it.
 
     Args:
       name: "planted", "planted:FEATURE" or "planted:FEATURE+FEATURE".
@@ -59,10 +59,10 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     """
     del data_dir
     keep = classes_lib.select(name, planted.SHAPES, classes)
-    found = drawn(world(name), _TRAIN + _TEST)
-    labels = np.arange(_TRAIN + _TEST) % len(planted.SHAPES)
+    ids = np.arange(_TRAIN + _TEST)
+    found, labels = drawn(world(name), ids), ids % len(planted.SHAPES)
     image = np.round(found.image * 255).astype(np.uint8)
-    whole = Split(image, labels, np.arange(len(labels)))
+    whole = Split(image, labels, ids)
     return Dataset(
         name=name,
         train=classes_lib.restrict(whole.take(np.arange(_TRAIN)), keep),
@@ -71,8 +71,8 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     )
 
 
-def drawn(scene: planted.Planted, count: int) -> planted.Drawing:
-    """The first images of a world, on the host, with their masks and the features' classes."""
-    labels = jnp.arange(count) % scene.num_classes
-    found = planted.drawings(scene, jax.random.key(0), labels)
+def drawn(scene: planted.Planted, ids: np.ndarray) -> planted.Drawing:
+    """Images of a world by their ids, on the host, with their masks and the features' classes."""
+    labels = jnp.asarray(ids) % scene.num_classes
+    found = planted.drawings(scene, jax.random.key(0), labels, jnp.asarray(ids))
     return jax.tree.map(np.asarray, found)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advfeat.sampling import draw_rows
+
 _CHUNK = 4096  # Images per pass when statistics are taken: keeps float64 copies small.
 
 
@@ -181,24 +183,23 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     return split.take(~held), split.take(held)
 
 
-def subset(split: Split, most: int, *, seed: int) -> Split:
-    """So many examples (all, if there are fewer), the classes in proportion; 0 is all of them.
+def subset(split: Split, most: int, *, seed: int | Sequence[int]) -> Split:
+    """So many examples (all, if there are fewer), the classes in proportion, in a drawn order.
 
     Args:
       split: what to draw from.
-      most: how many at most.
+      most: how many at most; 0 is the split as it is.
       seed: the same seed draws the same examples.
+
+    Returns:
+      The examples that `draw_rows` draws, with their ids.
+
+    Raises:
+      ValueError: for a negative number.
 
     >>> part = Split(np.zeros((10, 1, 1, 1), np.uint8), np.arange(10) % 2, np.arange(10))
     >>> len(subset(part, 4, seed=0)), len(subset(part, 0, seed=0))
     (4, 10)
     """
-    if most == 0 or most >= len(split):
-        return split
-    rng = np.random.default_rng(seed)
-    place = np.zeros(len(split))
-    for label in np.unique(split.label):
-        rows = np.flatnonzero(split.label == label)
-        # The n-th of its class stands at share (n - 1/2) / size, whatever the size.
-        place[rows] = (rng.permutation(len(rows)) + 0.5) / len(rows)
-    return split.take(np.sort(np.argsort(place, kind="stable")[:most]))
+    rows = draw_rows(split.label, most, seed=seed)
+    return split.take(rows) if most else split

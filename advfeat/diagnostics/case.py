@@ -9,7 +9,8 @@ import numpy as np
 
 from advfeat.attacks import attack_dataset
 from advfeat.evaluation import shares
-from advfeat.keys import stream
+from advfeat.keys import numpy_seed, stream
+from advfeat.sampling import draw_rows
 from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn, Key, ModelFn
 from advfeat.verdicts import SuiteResult
@@ -63,14 +64,23 @@ class Case(NamedTuple):
         return self.result.threat
 
     def standing(self) -> np.ndarray:
-        """Rows that no attack fooled, at most `MOST`."""
-        return some(np.flatnonzero(self.result.robust), MOST)
+        """Rows that no attack fooled, at most `MOST`, drawn."""
+        return self._some(self.result.robust, MOST)
 
     def sample(self) -> np.ndarray:
         """Rows right on the clean image, at most `MOST`, those that no attack fooled first."""
         first = self.standing()
-        rest = np.flatnonzero(self.result.clean & ~self.result.robust)
-        return np.concatenate([first, some(rest, MOST - len(first))])
+        room = MOST - len(first)
+        return np.concatenate([first, self._some(self.result.clean & ~self.result.robust, room)])
+
+    def anything(self) -> np.ndarray:
+        """Rows as `sample` has them; of any images where none is right."""
+        rows = self.sample()
+        return rows if len(rows) else self._some(np.ones(len(self.images), bool), MOST)
+
+    def _some(self, among: np.ndarray, most: int) -> np.ndarray:
+        rows = np.flatnonzero(among) if most else np.zeros(0, int)
+        return rows[draw_rows(self.labels[rows], most, seed=numpy_seed(self.key))]
 
     def fooled(
         self, name: str, attack: AttackFn, rows: np.ndarray, *, via: ModelFn | None = None
@@ -108,13 +118,6 @@ class Case(NamedTuple):
 
 
 Check = Callable[[Case], Iterator[Seen]]
-
-
-def some(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the rows, evenly spread."""
-    if len(rows) <= most:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, most).astype(int)] if most else rows[:0]
 
 
 def percent(share: float) -> str:

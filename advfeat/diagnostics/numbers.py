@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from advfeat.diagnostics.case import LUCK, MOST, Case, Seen, percent, some
+from advfeat.diagnostics.case import LUCK, Case, Seen, percent
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.types import Randomised
@@ -101,8 +101,7 @@ def rounding(case: Case) -> Iterator[Seen]:
 
 def randomness(case: Case) -> Iterator[Seen]:
     """Two forward passes that differ."""
-    rows = case.sample()
-    batch, size = case.batch(rows if len(rows) else some(np.arange(len(case.images)), MOST))
+    batch, size = case.batch(case.anything())
     keys = [stream(case.key, f"checks/randomness/{look}") for look in ("once", "again")]
     once, again = (
         predict(case.model_fn, case.images[batch], batch_size=size, key=key, ids=case.ids[batch])
