@@ -6,6 +6,7 @@ import zlib
 
 import jax
 
+from advfeat.edges import one_key
 from advfeat.types import Key
 
 
@@ -15,4 +16,4 @@ def stream(root: Key, name: str) -> Key:
     >>> bool(stream(jax.random.key(0), "a") == stream(jax.random.key(0), "a"))
     True
     """
-    return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    return jax.random.fold_in(one_key(root, name="root"), zlib.crc32(name.encode()) & 0x7FFFFFFF)
