@@ -77,14 +77,17 @@ def check_range(values: Any, *, name: str = "images", box: bool = True) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
-def check_ids(ids: Any, *, count: int | None = None, name: str = "ids") -> None:
-    """Checks the examples' ids: integers `[N]` in `[0, 2**32)`.
+def check_ids(
+    ids: Any, *, count: int | None = None, below: int = 2**32, name: str = "ids"
+) -> None:
+    """Checks the examples' ids: integers `[N]`, by default in `[0, 2**32)`.
 
     A key is folded with 32 bits, so that larger ids would draw what small ones do.
 
     Args:
       ids: the array to look at; of a traced one only shape and type.
       count: how many there must be, where there are images to go with them.
+      below: where the range ends; 2**31 for what is kept as int32.
       name: what the error calls it.
 
     Raises:
@@ -105,9 +108,9 @@ def check_ids(ids: Any, *, count: int | None = None, name: str = "ids") -> None:
     if not is_concrete(ids) or not getattr(ids, "is_fully_addressable", True) or not array.size:
         return
     values = np.asarray(array)
-    if values.min() < 0 or values.max() >= 2**32:
-        seen = f"{values.min()} to {values.max()}"
-        raise ValueError(f"{name} must lie in [0, 2**32), got values from {seen}")
+    if values.min() < 0 or values.max() >= below:
+        words = f"must lie in [0, 2**{below.bit_length() - 1})"
+        raise ValueError(f"{name} {words}, got values from {values.min()} to {values.max()}")
 
 
 def check_labels(

@@ -70,7 +70,8 @@ def corner(shape: tuple[int, ...], side: Array, place: Array) -> Corner:
     column.
     """
     row, column = (
-        jnp.floor(place[axis] * (shape[axis] - side + 1).astype(place.dtype)).astype(jnp.int32) for axis in (0, 1)
+        jnp.floor(place[axis] * (shape[axis] - side + 1).astype(place.dtype)).astype(jnp.int32)
+        for axis in (0, 1)
     )
     return row, column
 
