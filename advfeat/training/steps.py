@@ -135,7 +135,7 @@ def batch_step(
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
 ) -> tuple[TrainState, Metrics]:
     """`train_update` on a batch that is at hand, with the same arguments."""
-    share = state.step / hyper["steps"]
+    share = state.step.astype(jnp.float32) / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
         procedure = procedure.scaled(rise)
