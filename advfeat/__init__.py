@@ -1,13 +1,15 @@
 """advfeat: attack a network, train a robust one, and see what it has learned, in JAX.
 
-The flat face of the functional layers. They do no I/O and know no flax; `advfeat.models`,
-`advfeat.data` and the other outer layers are imported by name.
+The flat face of the functional layers, which do no I/O and know no flax. Every other part
+(`advfeat.models`, `advfeat.data`, `advfeat.zoo` …) is there too, and imported on its first use.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from advfeat.attacks import (
+    ATTACKS,
     apgd,
     apgd_targeted,
     attack_batch,
@@ -46,6 +48,7 @@ from advfeat.verdicts import SuiteResult
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATTACKS",
     "AttackFn",
     "AttackResult",
     "Best",
@@ -98,8 +101,17 @@ __all__ = [
 ]
 
 
+_PARTS = frozenset(part.name for part in iter_modules(__path__) if part.name[0] != "_")
+
+
 def __getattr__(name: str) -> Any:
-    """The robust objective, on the face too, though its layer brings flax: only when asked for."""
+    """The parts of the library, and the robust objective, whose layer brings flax."""
     if name == "adversarial":
         return import_module("advfeat.training").adversarial
+    if name in _PARTS:
+        return import_module(f"advfeat.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*(name for name in globals() if name[:2] == "__"), *__all__, *_PARTS})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat.steps import StepRule, initial_state
+from advfeat.steps import StepRule, initial_state, moved
 from advfeat.threat import ThreatModel
 from advfeat.types import (
     Array,
@@ -77,7 +77,7 @@ def projected_ascent(threat: ThreatModel, rule: StepRule, step_size: Array) -> A
         return ProjectedState(start, x0, count, initial_state(rule, threat, step_size, x0))
 
     def update(state: ProjectedState, evaluation: Evaluation) -> ProjectedState:
-        move, rule_state = rule(threat, step_size).update(evaluation.grad, state.rule, state.x)
+        move, rule_state = moved(rule(threat, step_size), evaluation.grad, state.rule, state.x)
         x = threat.project(state.x0, state.x + move)
         return ProjectedState(x, state.x0, state.count + 1, rule_state)
 
@@ -212,7 +212,7 @@ def step(
         state=kernel.update(state, seen),
         best=run.note(state.x, seen, distance, prefer) if score else run.best,
         queries=run.queries + 1,
-        gradients=run.gradients + (seen.grad is not None),
+        gradients=run.gradients + int(seen.grad is not None),
     )
 
 

@@ -44,13 +44,73 @@ def check_images(images: Any, *, name: str = "images") -> None:
             f"{name} must be floating point in [0, 1], got dtype {array.dtype}; "
             "divide 8-bit images by 255"
         )
+    check_range(array, name=name)
+
+
+def check_range(values: Any, *, name: str = "images", box: bool = True) -> None:
+    """Checks that numbers are finite, as those of images are, and lie in [0, 1].
+
+    Args:
+      values: an array of any shape.
+      name: what the error calls it.
+      box: whether they must lie in [0, 1]; otherwise any finite number will do.
+
+    Raises:
+      ValueError: for NaN, or values outside.
+
+    >>> check_range(np.array([0.5, np.nan]))
+    Traceback (most recent call last):
+    ...
+    ValueError: images must not contain NaN
+    """
+    array = np.asarray(values)
+    if not array.size:
+        return
     low, high = float(array.min()), float(array.max())
     if np.isnan(low) or np.isnan(high):
         raise ValueError(f"{name} must not contain NaN")
-    if low < 0 or high > 1:
+    if not box and not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{name} must be finite, got values from {low:.9g} to {high:.9g}")
+    if box and (low < 0 or high > 1):
         hint = "; divide 8-bit images by 255" if high > 2 else ""
         seen = f"{low:.9g} to {high:.9g}"  # nine digits tell any float32 from 1
         raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
+
+
+def check_ids(
+    ids: Any, *, count: int | None = None, below: int = 2**32, name: str = "ids"
+) -> None:
+    """Checks the examples' ids: integers `[N]`, by default in `[0, 2**32)`.
+
+    A key is folded with 32 bits, so that larger ids would draw what small ones do.
+
+    Args:
+      ids: the array to look at; of a traced one only shape and type.
+      count: how many there must be, where there are images to go with them.
+      below: where the range ends; 2**31 for what is kept as int32.
+      name: what the error calls it.
+
+    Raises:
+      ValueError: for another shape or type, or ids out of range.
+
+    >>> check_ids(np.array([2**32]))
+    Traceback (most recent call last):
+    ...
+    ValueError: ids must lie in [0, 2**32), got values from 4294967296 to 4294967296
+    """
+    array = ids if hasattr(ids, "dtype") else np.asarray(ids)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape [N], got shape {array.shape}")
+    if count is not None and array.shape[0] != count:
+        raise ValueError(f"{name} must hold {count} entries, one per image, got {array.shape}")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got dtype {array.dtype}")
+    if not is_concrete(ids) or not getattr(ids, "is_fully_addressable", True) or not array.size:
+        return
+    values = np.asarray(array)
+    if values.min() < 0 or values.max() >= below:
+        words = f"must lie in [0, 2**{below.bit_length() - 1})"
+        raise ValueError(f"{name} {words}, got values from {values.min()} to {values.max()}")
 
 
 def check_labels(
@@ -111,23 +171,6 @@ def check_logits(logits: Any, *, name: str = "model_fn") -> None:
         )
 
 
-def check_key(key: Any, *, name: str = "key") -> None:
-    """Checks ONE random key, typed or of the older form.
-
-    >>> check_key(0)
-    Traceback (most recent call last):
-    ...
-    ValueError: key must be a random key, as in jax.random.key(0), got 0
-    """
-    if isinstance(key, jax.Array):
-        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
-            return
-        if key.dtype == np.uint32 and key.shape == (2,):
-            return
-        key = f"an array of {key.dtype} {key.shape}"
-    raise ValueError(f"{name} must be a random key, as in jax.random.key(0), got {key}")
-
-
 def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
 
@@ -148,16 +191,24 @@ def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """
     if not is_concrete(eps):
         return
-    try:
-        values = np.asarray(eps, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number >= 0, got {eps!r}") from None
+    values = _numbers(eps)
+    if values is None:
+        raise ValueError(f"{name} must be a number >= 0, got {eps!r}")
     if np.isnan(values).any():
         raise ValueError(f"{name} must be >= 0, got NaN")
     if (values < 0).any():
         raise ValueError(f"{name} must be >= 0, got {values.min():g}")
     if finite and np.isinf(values).any():
         raise ValueError(f"{name} must be finite, got inf")
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """An array of float64, or None for what are no real numbers: NumPy makes NaN of None."""
+    try:
+        array = np.asarray(value)
+        return None if array.dtype.kind in "OSUMm" else np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
 def check_positive(value: Any, *, name: str) -> None:
@@ -229,10 +280,10 @@ def check_between(
     if not is_concrete(value):
         return
     words = f"{'[' if closed[0] else '('}{low:g}, {high:g}{']' if closed[1] else ')'}"
-    try:
-        numbers = np.atleast_1d(np.asarray(value, np.float64))
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number in {words}, got {value!r}") from None
+    given = _numbers(value)
+    if given is None:
+        raise ValueError(f"{name} must be a number in {words}, got {value!r}")
+    numbers = np.atleast_1d(given)
     above = numbers >= low if closed[0] else numbers > low
     below = numbers <= high if closed[1] else numbers < high
     if not (above & below).all():

@@ -16,7 +16,8 @@ import numpy as np
 from advfeat.ascent import by_recency, by_success
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
-from advfeat.checks import check_images, check_labels
+from advfeat.checks import check_ids, check_images, check_labels
+from advfeat.edges import one_key
 from advfeat.evaluation import predict
 from advfeat.norms import LINF, scale_to_norm
 from advfeat.objectives import targeted, transformed
@@ -152,7 +153,9 @@ def construct(
     num_classes = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32)).shape[-1]
     check_labels(labels, num_classes=num_classes, count=len(images))
     check_labels(targets, num_classes=num_classes, count=len(images), name="targets")
-    ids = np.arange(len(images), dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
+    ids = np.arange(len(images)) if ids is None else np.asarray(ids)
+    check_ids(ids, count=len(images), below=2**31)
+    ids = ids.astype(np.int32)
     result = attack_dataset(
         attack, key, model_fn, images, targets, ids=ids, batch_size=batch_size, advance=advance
     )
@@ -196,7 +199,7 @@ def noise_control(
       images: `[N, H, W, C]` the original images.
     """
     noisy = _noise_like(
-        threat, key, jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
+        threat, one_key(key), jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
     )
     return made._replace(image=np.asarray(noisy), fooled=np.zeros(len(images), bool))
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from advfeat.edges import THREEFRY
 from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised
 
 BLOCK = 8  # JPEG's
@@ -191,7 +192,8 @@ def _noisy_forward(x: Array) -> tuple[Array, Array]:
 
 
 def _noisy_backward(seed: Array, cotangent: Array) -> tuple[Array]:
-    return (jax.random.normal(jax.random.key(seed), cotangent.shape, cotangent.dtype),)
+    key = jax.random.key(seed, impl=THREEFRY)
+    return (jax.random.normal(key, cotangent.shape, cotangent.dtype),)
 
 
 _noisy.defvjp(_noisy_forward, _noisy_backward)

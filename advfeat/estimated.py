@@ -37,8 +37,10 @@ def _backward(pairs: int, kept: tuple[Any, ...], cotangent: Array) -> tuple[Any,
         noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
         up, down = jnp.clip(x + sigma * noise, 0.0, 1.0), jnp.clip(x - sigma * noise, 0.0, 1.0)
         rise = model_fn(up) - model_fn(down)
-        return total + jnp.vdot(cotangent, rise) * noise
+        # Networks of another precision than the image's are welcome: float64 weights, say.
+        return total + jnp.vdot(cotangent, rise).astype(x.dtype) * noise
 
+    sigma = sigma.astype(x.dtype)
     total = jax.lax.fori_loop(0, pairs, add, jnp.zeros_like(x))
     return None, None, None, total / (2 * sigma * pairs)
 

@@ -14,6 +14,7 @@ from advfeat.ascent import Run
 from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
+from advfeat.edges import one_key
 from advfeat.keys import stream
 from advfeat.norms import Norm
 from advfeat.stepwise import Stepwise
@@ -58,6 +59,7 @@ def predict(
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
+    key = None if key is None else one_key(key)
     model_fn, images = as_model_fn(model_fn), np.asarray(images)
     ids = np.arange(len(images)) if ids is None else np.asarray(ids)
     parts = []
@@ -318,7 +320,8 @@ def loss_by_step(
     Raises:
       ValueError: for bad images or labels.
     """
-    images, labels, ids = check_batch(model_fn, images, labels, None)
+    images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
+    key = one_key(key)
     model_fn, parts = as_model_fn(model_fn), []
     for rows, real in padded_rows(len(images), batch_size):
         x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])

@@ -7,6 +7,7 @@ import zlib
 import jax
 import numpy as np
 
+from advfeat.edges import one_key
 from advfeat.types import Key
 
 
@@ -16,7 +17,7 @@ def stream(root: Key, name: str) -> Key:
     >>> bool(stream(jax.random.key(0), "a") == stream(jax.random.key(0), "a"))
     True
     """
-    return jax.random.fold_in(root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+    return jax.random.fold_in(one_key(root, name="root"), zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def numpy_seed(key: Key) -> tuple[int, ...]:
@@ -25,4 +26,4 @@ def numpy_seed(key: Key) -> tuple[int, ...]:
     >>> numpy_seed(jax.random.key(7))
     (0, 7)
     """
-    return tuple(int(word) for word in np.asarray(jax.random.key_data(key)).ravel())
+    return tuple(int(word) for word in np.asarray(jax.random.key_data(one_key(key))).ravel())

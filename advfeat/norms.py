@@ -28,7 +28,7 @@ class Norm:
       distance: `(x0, x) -> []`.
       direction: `(x, gradient) -> ` steepest ascent direction of unit norm; 0 at a zero gradient.
       project: `(eps, x0, x) -> ` the nearest point of ball and box.
-      noise: `(key, shape) -> ` uniform in the unit ball.
+      noise: `(key, shape) -> ` uniform in the unit ball; float32, also in 64-bit mode.
       diameter: `(size) -> ` the box's diameter: a larger eps allows nothing more.
     """
 
@@ -81,7 +81,7 @@ def _linf_project(eps: Array, x0: Array, x: Array) -> Array:
 
 
 def _linf_noise(key: Key, shape: tuple[int, ...]) -> Array:
-    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+    return jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0)
 
 
 # --- L2 -----------------------------------------------------------------------------------------
@@ -123,9 +123,9 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
 
 def _l2_noise(key: Key, shape: tuple[int, ...]) -> Array:
     key_direction, key_radius = jax.random.split(key)
-    direction = _l2_direction(jnp.zeros(shape), jax.random.normal(key_direction, shape))
+    direction = _l2_direction(jnp.zeros(()), jax.random.normal(key_direction, shape, jnp.float32))
     size = max(direction.size, 1)
-    return direction * jax.random.uniform(key_radius, ()) ** (1.0 / size)
+    return direction * jax.random.uniform(key_radius, (), jnp.float32) ** (1.0 / size)
 
 
 # --- L1 -----------------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
 def _l1_noise(key: Key, shape: tuple[int, ...]) -> Array:
     """d + 1 exponentials over their sum are uniform on a simplex; random signs make it the ball."""
     key_size, key_rest, key_sign = jax.random.split(key, 3)
-    sizes = jax.random.exponential(key_size, shape)
-    total = jnp.sum(sizes) + jax.random.exponential(key_rest, ())
+    sizes = jax.random.exponential(key_size, shape, jnp.float32)
+    total = jnp.sum(sizes) + jax.random.exponential(key_rest, (), jnp.float32)
     return sizes / total * jax.random.rademacher(key_sign, shape, sizes.dtype)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Untargeted:
       loss: logits `[K]`, label `[]` -> `[]`.
     """
 
+    takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
@@ -46,6 +47,7 @@ class Targeted:
       loss: logits `[K]`, target `[]` -> `[]`.
     """
 
+    takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
@@ -173,4 +175,4 @@ def likely_target(logits: Array, label: Array, rank: Array) -> Array:
     """
     order = jnp.argsort(-logits)
     place = jnp.argmax(order == label)
-    return jnp.take(order, rank + (rank >= place))
+    return jnp.take(order, rank + (rank >= place).astype(jnp.int32))

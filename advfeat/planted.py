@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.checks import check_between, check_positive
+from advfeat.edges import THREEFRY, one_key
 from advfeat.types import Array, Key
 
 SHAPES = ("disc", "square", "cross", "ring")
@@ -153,7 +154,7 @@ def planted(
         check_between(values, name=name, high=1.0, closed=(True, True))
     check_between(noise, name="noise", high=1.0, closed=(True, True))
     signs = jax.random.rademacher(
-        jax.random.key(seed), (num_classes, size, size, channels), jnp.float32
+        jax.random.key(seed, impl=THREEFRY), (num_classes, size, size, channels), jnp.float32
     )
     return Planted(
         strengths=jnp.asarray(strengths, jnp.float32),
@@ -176,7 +177,7 @@ def drawings(world: Planted, root: Key, labels: Array, ids: Array | None = None)
       ids: `[N]`, which an image's draws follow from; by default 0 … N-1.
     """
     ids = jnp.arange(len(labels)) if ids is None else ids
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(root), ids)
     return jax.vmap(world.draw)(keys, labels)
 
 

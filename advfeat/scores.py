@@ -8,7 +8,7 @@ target representation) is the aim, so that a new one does not compile again.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ class ClassScore:
       log_probability: take log softmax rather than the logit itself.
     """
 
+    takes_label: ClassVar[bool] = True
     log_probability: bool = False
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
@@ -42,6 +43,8 @@ class Unit:
 
     Success is that it is active at all.
     """
+
+    takes_label: ClassVar[bool] = True
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Score and success at `x`, from one forward pass."""

@@ -205,14 +205,24 @@ def cosine(first: float | Array, last: float | Array, count: Array, steps: int) 
     >>> [float(cosine(1.0, 0.0, count, 4).round(2)) for count in jnp.arange(5)]
     [1.0, 0.85, 0.5, 0.15, 0.0]
     """
-    return last + (first - last) * 0.5 * (1.0 + jnp.cos(jnp.pi * count / steps))
+    part = jnp.pi * jnp.asarray(count, jnp.float32) / steps
+    return last + (first - last) * 0.5 * (1.0 + jnp.cos(part))
 
 
 def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Array) -> Any:
     """The optimiser's state with carries of the example's kind, as `shard_map` needs them."""
-    state = rule(threat, step_size).init(x0)
+    with jax.numpy_dtype_promotion("standard"):
+        state = rule(threat, step_size).init(x0)
 
     def carry(leaf: Array) -> Array:
         return jnp.full_like(x0, 0, shape=leaf.shape, dtype=leaf.dtype) + leaf
 
     return jax.tree.map(carry, state)
+
+
+def moved(
+    rule: optax.GradientTransformation, gradient: Array | None, state: Any, x: Array
+) -> tuple[Array, Any]:
+    """A rule's move and its next state; optax promotes types itself, however strict JAX is."""
+    with jax.numpy_dtype_promotion("standard"):
+        return rule.update(gradient, state, x)  # type: ignore[return-value]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from advfeat import ascent
 from advfeat.ascent import Ascent, Prefer, Run
+from advfeat.edges import on_one
 from advfeat.types import Array, AttackResult, Key, ModelFn, Objective, Oracle, frozen
 
 
@@ -105,14 +106,18 @@ class Stepwise:
         """Attacks ONE example: every step of every round.
 
         Args:
-          key: a typed key.
+          key: a key.
           model_fn: the network.
-          x: `[H, W, C]` in [0, 1].
+          x: `[H, W, C]` in [0, 1]; half precision is raised to float32.
           y: `[]`, the label, or the target of a targeted objective.
 
         Returns:
           The preferred iterate over all rounds, and the last round's final iterate.
+
+        Raises:
+          ValueError: for bad shapes and types, and, unless traced, bad values; see `on_one`.
         """
+        key, x, y = on_one(self, key, model_fn, x, y)
         x = ascent.varying_with(x, self, key, y)
         model_fn = frozen(model_fn, x)
 

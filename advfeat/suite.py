@@ -23,13 +23,13 @@ from advfeat.attacks.batch import attack_dataset, check_batch, output_of
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import (
     check_images,
-    check_key,
     check_labels,
     check_logits,
     check_positive,
 )
 from advfeat.contested import Contest
 from advfeat.diagnostics import examine
+from advfeat.edges import one_key
 from advfeat.evaluation import LOOKS, predict, shares, within
 from advfeat.keys import stream
 from advfeat.stepwise import Stepwise
@@ -168,7 +168,7 @@ def evaluate(
     >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)
     True
     """
-    check_key(key)
+    key = one_key(key)
     check_positive(batch_size, name="batch_size")
     if not isinstance(threat, ThreatModel):
         raise ValueError(f"threat must be a threat model, as in linf(8 / 255), got {threat!r}")

@@ -20,6 +20,7 @@ import numpy as np
 from advfeat.ascent import by_recency, by_score
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.edges import one_key
 from advfeat.objectives import targeted, transformed
 from advfeat.scores import inversion, masked, painted, reach, unit
 from advfeat.spaces import Fourier
@@ -167,7 +168,7 @@ class Seeds(NamedTuple):
 
     def draw(self, key: Key, label: Array, size: tuple[int, int]) -> Array:
         """One seed `[H, W, C]` in [0, 1] of a class, enlarged by repetition of pixels."""
-        noise = jax.random.normal(key, self.mean.shape[1:])
+        noise = jax.random.normal(one_key(key), self.mean.shape[1:], self.mean.dtype)
         small = self.mean[label] + self.factor[label] @ noise
         image = jnp.clip(small, 0.0, 1.0).reshape(self.side)
         return jax.image.resize(image, (*size, self.side[2]), "nearest")

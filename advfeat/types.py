@@ -121,7 +121,7 @@ def randomised(fn: Callable[[Key, Array], Array]) -> Randomised:
     >>> bool((noisy(x) == with_key(noisy, jax.random.key(1))(x)).all())
     False
     """
-    return Randomised(as_model_fn(fn), jax.random.key(0))
+    return Randomised(as_model_fn(fn), jax.random.key(0, impl="threefry2x32"))
 
 
 def with_key(model_fn: ModelFn, key: Key) -> ModelFn:

@@ -176,6 +176,7 @@ class TargetedAutoPGD(AutoPGD):
     targets: int = dataclasses.field(metadata={"static": True})
 
     start_queries = 1
+    takes_label = True
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array

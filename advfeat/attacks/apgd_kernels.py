@@ -134,12 +134,12 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
 
     def update(state: AutoState, evaluation: Evaluation) -> AutoState:
         score, grad = _seen(evaluation)
-        rises = state.rises + (score > state.score)
+        rises = state.rises + (score > state.score).astype(jnp.int32)
         best, best_grad, best_score = _better(score, grad, state)
         window = jnp.asarray(table)[state.count]
         due = window > 0
         stalled = ~state.halved & (state.checked >= best_score)
-        halve = due & ((rises <= rho * window) | stalled)
+        halve = due & ((rises.astype(jnp.float32) <= rho * window.astype(jnp.float32)) | stalled)
         step_size = jnp.where(halve, 0.5 * state.step_size, state.step_size)
         x, grad = jnp.where(halve, best, state.x), jnp.where(halve, best_grad, grad)
 
@@ -242,7 +242,7 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
         best, best_grad, best_score = _better(score, grad, state)
         due = jnp.asarray(due_table)[state.count]
         moved = _moved(x0, best)
-        afresh = moved < L1_SPARSER * state.moved
+        afresh = moved.astype(jnp.float32) < L1_SPARSER * state.moved.astype(jnp.float32)
         slower = jnp.maximum(state.step_size / L1_SLOWER, L1_SMALLEST)
         step_size = jnp.where(due, jnp.where(afresh, 1.0, slower), state.step_size)
         moved = jnp.where(due, moved, state.moved)

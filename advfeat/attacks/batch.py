@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.batching import padded_rows
-from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.checks import check_ids, check_images, check_labels, check_positive
+from advfeat.edges import check_label, on_batch, one_key, output_of, takes_label
 from advfeat.types import Array, Key, ModelFn, as_model_fn
 
 R = TypeVar("R")
@@ -22,7 +23,7 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 def _attack_batch(
     attack: OnOne[R], root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> R:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(root), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
@@ -33,16 +34,23 @@ def attack_batch(
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
-      root: a typed key; each example's own key is `fold_in(root, id)`, so that draws do not
-        depend on the batch's size, order or padding, nor on the devices.
-      ids: `[B]` int32, the examples' ids.
+      root: a key, made a threefry key if it is none; each example's own key is
+        `fold_in(root, id)`, so that draws do not depend on the batch's size, order or padding, nor
+        on the devices.
+      ids: `[B]` integers in `[0, 2**32)`, the examples' ids.
       model_fn: the network, for ONE example.
       x: `[B, H, W, C]` in [0, 1].
       y: labels `[B]` (or targets), or any pytree with leading axis B.
 
     Returns:
       The attack's result (an `AttackResult`, a map) whose leaves have a leading axis B.
+
+    Raises:
+      ValueError: before any work, for leading axes or types that do not fit, one-hot labels, and,
+        where there are values to look at (inside your own `jit` there are none), for images outside
+        [0, 1], NaN, or classes that the network does not have.
     """
+    on_batch(attack, root, ids, model_fn, x, y)
     return _attack_batch(as_model_fn(attack), root, ids, as_model_fn(model_fn), x, y)
 
 
@@ -79,14 +87,15 @@ def attack_dataset(
         pass for robustness.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    root = one_key(root, name="root")
     count = len(images)
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     parts = []
     for rows, real in padded_rows(count, batch_size):
         x = jnp.asarray(images[rows], jnp.float32)
         y = jax.tree.map(lambda leaf, these=rows: jnp.asarray(leaf[these]), labels)
-        result = attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
+        result = _attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
         parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
         if advance is not None:
             advance(real)
@@ -94,9 +103,21 @@ def attack_dataset(
 
 
 def check_batch(
-    model_fn: ModelFn, images: np.ndarray, labels: Any, ids: np.ndarray | None
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: Any,
+    ids: np.ndarray | None,
+    *,
+    method: Any = None,
 ) -> tuple[np.ndarray, Any, np.ndarray]:
     """Images, labels and ids of an attack on a data set, checked and on the host.
+
+    Args:
+      model_fn: the network.
+      images: as `attack_dataset`.
+      labels: as `attack_dataset`.
+      ids: as `attack_dataset`.
+      method: the attack or map: whether it is known to want one class index per image.
 
     Raises:
       ValueError: as `attack_dataset`.
@@ -105,47 +126,18 @@ def check_batch(
     images, count = np.asarray(images), len(images)
     several = isinstance(labels, tuple) and any(np.ndim(leaf) for leaf in labels)
     labels = jax.tree.map(np.asarray, labels) if several else np.asarray(labels)
+    if takes_label(method):
+        check_label(labels, name="labels", batched=True)
     for leaf in jax.tree.leaves(labels):
+        if leaf.dtype.kind in "OSU":
+            raise ValueError(f"labels must be numbers, got dtype {leaf.dtype}")
         if leaf.shape[:1] != (count,):
             raise ValueError(f"labels must hold {count} entries, one per image, got {leaf.shape}")
     ids = np.arange(count) if ids is None else np.asarray(ids)
-    if ids.shape != (count,):
-        raise ValueError(f"ids must hold {count} entries, one per image, got {ids.shape}")
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
+    check_ids(ids, count=count)
     logits = output_of(model_fn, images.shape[1:])
     for leaf in jax.tree.leaves(labels) if logits.ndim in (1, 3) else ():
         if leaf.ndim == 1 and np.issubdtype(leaf.dtype, np.integer):
             # Classes, or units and channels of a layer: what is out of range would be clamped.
             check_labels(leaf, num_classes=logits.shape[-1])
-    return images, labels, ids.astype(np.int32)
-
-
-def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """What a network returns for ONE image of a shape, found without computing anything.
-
-    Raises:
-      ValueError: if it does not take such an image, is not written in JAX, or returns anything
-        but one array.
-    """
-    if not callable(model_fn):
-        raise ValueError(f"model_fn must be a function, got {model_fn!r}")
-    try:
-        image = jax.ShapeDtypeStruct(shape, jnp.float32)
-        output = jax.eval_shape(_apply, as_model_fn(model_fn), image)
-    except Exception as error:  # whatever somebody else's code may raise
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(
-            f"model_fn must take ONE image {list(shape)}, but it raised {type(error).__name__}: "
-            f"{line} (what takes a batch, or is not JAX: advfeat.models.adapters)"
-        ) from error
-    if not isinstance(output, jax.ShapeDtypeStruct):
-        raise ValueError(
-            f"model_fn must return one array of logits [K], got a {type(output).__name__}"
-        )
-    return output
-
-
-def _apply(model_fn: ModelFn, x: Array) -> Array:
-    # One function, so that JAX remembers what a network it has seen returns.
-    return model_fn(x)
+    return images, labels, ids.astype(np.int32)  # from 2**31 on negative, with the same 32 bits

@@ -59,7 +59,7 @@ def draw(key: Key, channels: int) -> Draw:
     >>> [part.shape for part in draw(jax.random.key(0), 3)]
     [(2,), (2,), (), (3,)]
     """
-    numbers = jax.random.uniform(key, (5 + channels,))
+    numbers = jax.random.uniform(key, (5 + channels,), jnp.float32)  # in 64-bit mode too
     return Draw(numbers[0:2], numbers[2:4], numbers[4], numbers[5:])
 
 
@@ -70,7 +70,8 @@ def corner(shape: tuple[int, ...], side: Array, place: Array) -> Corner:
     column.
     """
     row, column = (
-        jnp.floor(place[axis] * (shape[axis] - side + 1)).astype(jnp.int32) for axis in (0, 1)
+        jnp.floor(place[axis] * (shape[axis] - side + 1).astype(place.dtype)).astype(jnp.int32)
+        for axis in (0, 1)
     )
     return row, column
 

@@ -19,7 +19,7 @@ from advfeat.attacks.tradeoff import Tradeoff, alternated, confident, searched, 
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.losses import margin
 from advfeat.objectives import untargeted
-from advfeat.steps import StepRule, from_optax, initial_state
+from advfeat.steps import StepRule, from_optax, initial_state, moved
 from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
@@ -97,8 +97,8 @@ class CarliniWagner(Stepwise):
 
         def update(state: CarliniWagnerState, evaluation: Evaluation) -> CarliniWagnerState:
             x0, count, success = state.x0, state.count + 1, evaluation.success
-            rule = self.rule(self.threat, self.step_size)
-            move, memory = rule.update(self._slope(state, evaluation), state.rule, state.w)
+            rule, slope = self.rule(self.threat, self.step_size), self._slope(state, evaluation)
+            move, memory = moved(rule, slope, state.rule, state.w)
             w = state.w + move
             x = self.threat.project(x0, 0.5 * (jnp.tanh(w) + 1.0))
             if self.search == "alternating":
@@ -108,9 +108,9 @@ class CarliniWagner(Stepwise):
                 return CarliniWagnerState(x, x0, count, w, memory, state.tradeoff)
             ended = (count % self.length == 0) & (count < self.steps)
             weight = searched(state.tradeoff, success, ended)
-            moved = CarliniWagnerState(x, x0, count, w, memory, weight)
+            onwards = CarliniWagnerState(x, x0, count, w, memory, weight)
             again = begin(x0, x0, count, weight)
-            return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, moved)
+            return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, onwards)
 
         return Ascent(init, update)
 

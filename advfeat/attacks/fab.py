@@ -141,7 +141,7 @@ class FastAdaptiveBoundary(MinimumNorm):
 
         def classes(logits: Array) -> Array:
             every = jnp.arange(logits.size - 1)
-            return target[None] if self.targets else every + (every >= y)
+            return target[None] if self.targets else every + (every >= y).astype(every.dtype)
 
         around = linearised(with_key(model_fn, keys[0]), run.state.x, y, classes)
         run = self.noted(run, run.state.x, around.seen)

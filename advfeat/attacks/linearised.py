@@ -86,6 +86,7 @@ class MinimumNorm(Stepwise):
     """
 
     threat: ThreatModel
+    takes_label = True
     prefer = staticmethod(ascent.by_distance)
 
     def distance(self, x0: Array, x: Array) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from advfeat import ascent
 from advfeat.checks import check_positive
+from advfeat.edges import on_one
 from advfeat.norms import scale_to_norm
 from advfeat.objectives import untargeted
 from advfeat.threat import ThreatModel
@@ -55,6 +56,7 @@ class NoiseAttack:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
         """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
+        key, x, y = on_one(self, key, model_fn, x, y)
         x = ascent.varying_with(x, self, key, y)
         oracle = ascent.scores_only(self.objective, frozen(model_fn, x), y)
 

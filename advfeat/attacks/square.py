@@ -50,7 +50,7 @@ def side(p: Array, count: Array, shape: tuple[int, ...], *, period: int, odd: bo
     height, width = shape[:2]
     # In whole numbers: the first candidate after each of the schedule's `count > halving`.
     changes = jnp.asarray([-(-(after + 1) * period // SCHEDULE) for after in HALVINGS])
-    share = p * 0.5 ** jnp.sum(count >= changes)
+    share = p * jax.lax.pow(jnp.full_like(p, 0.5), jnp.sum(count >= changes, dtype=jnp.int32))
     wanted = jnp.round(jnp.sqrt(share * height * width)).astype(jnp.int32)
     if odd:
         wanted = jnp.maximum(wanted, 3)

@@ -18,6 +18,7 @@ import numpy as np
 from advfeat.ascent import Run
 from advfeat.attacks.batch import check_batch
 from advfeat.checks import check_positive
+from advfeat.edges import one_key
 from advfeat.stepwise import Stepwise
 from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
 
@@ -169,7 +170,8 @@ def attack_survivors(
       ValueError: for bad images, labels or ids.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    root = one_key(root, name="root")
     chunk = min(25, max(1, attack.steps // 20)) if chunk is None else chunk
     check_positive(chunk, name="chunk")
     model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)

@@ -15,6 +15,7 @@ import numpy as np
 from advfeat import planted
 from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
+from advfeat.edges import THREEFRY
 
 _NAME = "planted"
 _TRAIN, _TEST = 4000, 1000
@@ -74,5 +75,6 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 def drawn(scene: planted.Planted, ids: np.ndarray) -> planted.Drawing:
     """Images of a world by their ids, on the host, with their masks and the features' classes."""
     labels = jnp.asarray(ids) % scene.num_classes
-    found = planted.drawings(scene, jax.random.key(0), labels, jnp.asarray(ids))
+    root = jax.random.key(0, impl=THREEFRY)
+    found = planted.drawings(scene, root, labels, jnp.asarray(ids))
     return jax.tree.map(np.asarray, found)

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.checks import check_positive
+from advfeat.edges import on_one
 from advfeat.saliency.types import Saliency
+from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn
 
 
@@ -92,6 +94,7 @@ def infidelity(
     check_positive(samples, name="samples")
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma!r}")
+    key, x, y = on_one(class_score(), key, model_fn, x, y, box=False)
     if attribution.shape != x.shape:
         raise ValueError(f"attribution must have shape {x.shape}, got {attribution.shape}")
     here = model_fn(x)[y]
@@ -133,6 +136,7 @@ def max_sensitivity(
     check_positive(samples, name="samples")
     if not radius > 0:
         raise ValueError(f"radius must be above 0, got {radius!r}")
+    key, x, y = on_one(method, key, model_fn, x, y, box=False)
     key_method, key_noise = jax.random.split(key)
 
     def at(index: Array) -> Array:

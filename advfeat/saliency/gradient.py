@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from advfeat.edges import on_one
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, with_key
 
@@ -29,6 +30,7 @@ class Gradient:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """The map of ONE example."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         found = score_gradient(self.objective, key, model_fn, x, y)
         return found * x if self.times_input else found
 

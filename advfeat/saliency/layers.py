@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from advfeat.edges import on_one
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
 
@@ -93,6 +94,7 @@ class LayerGradient:
 
     def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
         """The gradient for ONE example."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         return _parts(self.objective, key, model_fn, x, y)[1]
 
 
@@ -106,6 +108,7 @@ class GradCam:
 
     def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
         """`[H, W]`, brought to the image's size (bilinearly)."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         activations, found = _parts(self.objective, key, model_fn, x, y)
         if activations.ndim != 3:
             raise ValueError(

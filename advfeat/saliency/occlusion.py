@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.checks import check_positive
+from advfeat.edges import on_one
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, with_key
 
@@ -38,6 +39,7 @@ class Occlusion:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """`[H, W]`: for each pixel, the mean loss of the patches that cover it."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         height, width, _ = x.shape
         if self.size > min(height, width):
             raise ValueError(f"size must be at most {min(height, width)}, got {self.size}")

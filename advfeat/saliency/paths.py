@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.checks import check_positive
+from advfeat.edges import on_one
 from advfeat.saliency.gradient import score_gradient
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, with_key
@@ -38,6 +39,7 @@ class IntegratedGradients:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """The attribution of ONE example; its sum is nearly the score's change on the way."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         padding = -self.steps % self.chunk
@@ -78,6 +80,7 @@ class ExpectedGradients:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """The attribution of ONE example."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
         if self.baselines.shape[1:] != x.shape:
             raise ValueError(
                 f"baselines must be images of shape {x.shape}, got {self.baselines.shape[1:]}"

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.checks import check_between, check_positive
+from advfeat.edges import on_one
 from advfeat.saliency.gradient import gradient
 from advfeat.saliency.types import Saliency
 from advfeat.types import Array, Key, ModelFn
@@ -42,6 +43,7 @@ class Smooth:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """The map of ONE example."""
+        key, x, y = on_one(self, key, model_fn, x, y, box=False)
 
         def at(index: Array) -> Array:
             key_noise, key_method = jax.random.split(jax.random.fold_in(key, index))

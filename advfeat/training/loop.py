@@ -18,7 +18,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from advfeat.checks import check_images, check_labels, check_positive, check_share
+from advfeat.checks import check_ids, check_images, check_labels, check_positive, check_share
+from advfeat.edges import one_key
 from advfeat.training import sharding
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
@@ -197,11 +198,12 @@ def fit(
     # 8-bit pixels cannot be out of range: one image shows their shape.
     check_images(images[:1] / np.float32(255) if images.dtype == np.uint8 else images)
     check_labels(labels, num_classes=num_classes, count=len(images))
-    count = len(images)
+    key, count = one_key(key), len(images)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
     shape = (min(how.batch_size, count), *images.shape[1:])
     state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
-    ids = np.arange(count) if ids is None else ids
+    ids = np.arange(count) if ids is None else np.asarray(ids)
+    check_ids(ids, count=count)
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from advfeat.edges import one_key
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
 from advfeat.transforms import Transform
@@ -62,7 +63,7 @@ def train_step(
     def step(
         key: Key, state: TrainState, batch: Batch, share: float | Array = 1.0
     ) -> tuple[TrainState, Metrics]:
-        root = jax.random.fold_in(key, state.step)
+        root = jax.random.fold_in(one_key(key), state.step)
         return procedure.step(
             root, loss_fn, optimiser, state, batch, jnp.asarray(share, jnp.float32)
         )
@@ -112,7 +113,7 @@ def train_update(
       The new state, and metrics.
     """
     images, labels, ids = data
-    key_augment, key_step = jax.random.split(key)
+    key_augment, key_step = jax.random.split(one_key(key))
     root = jax.random.fold_in(key_augment, state.step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids[rows])
     batch = {
@@ -134,7 +135,7 @@ def batch_step(
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
 ) -> tuple[TrainState, Metrics]:
     """`train_update` on a batch that is at hand, with the same arguments."""
-    share = state.step / hyper["steps"]
+    share = state.step.astype(jnp.float32) / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
         procedure = procedure.scaled(rise)

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from advfeat.edges import one_key
 from advfeat.training import sharding
 from advfeat.training.loop import Fit, descend, set_up
 from advfeat.training.procedures import Procedure
@@ -99,7 +100,7 @@ def fit_stream(
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
     state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
-    done = int(state.step)
+    key, done = one_key(key), int(state.step)
     if mesh is None:
         update = partial(stream_update, make_optimiser=make)
         put: Any = partial(jax.tree.map, jnp.asarray)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from advfeat.edges import one_key
 from advfeat.models import model_fn
 from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
 
@@ -56,7 +57,7 @@ class Descent:
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Both: what a foreign train loop differentiates."""
-        key_prepare, key_descend = jax.random.split(key)
+        key_prepare, key_descend = jax.random.split(one_key(key))
         prepared = self.prepare(key_prepare, params, model_state, batch)
         return self.descend(key_descend, params, model_state, prepared)
 
@@ -108,7 +109,7 @@ def attacked_images(
       aim: `[B, ...]`, what the attack takes as its label.
     """
     network = model_fn(model, jax.lax.stop_gradient(variables))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["id"])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), batch["id"])
     result = jax.vmap(attack, (0, None, 0, 0))(keys, network, batch["image"], aim)
     return jax.lax.stop_gradient(result.best.x)
 

@@ -118,7 +118,7 @@ class Ema(Averaged):
         """`(1 - d) / (1 - d^t)`: the weights of the terms add up to 1."""
         del share
         terms = terms + 1
-        kept = -jnp.expm1(terms * jnp.log(self.decay))
+        kept = -jnp.expm1(terms.astype(jnp.float32) * jnp.log(self.decay))
         # At decay 0 the logarithm is infinite and its product with t the same: kept is 1.
         return jnp.where(terms > 1, (1.0 - self.decay) / kept, 1.0), terms
 
@@ -137,7 +137,7 @@ class Swa(Averaged):
     def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
         """One over the terms; before the start the newest weights alone."""
         terms = jnp.where(share >= self.start, terms + 1, 0)
-        return 1.0 / jnp.maximum(terms, 1), terms
+        return 1.0 / jnp.maximum(terms, 1).astype(jnp.float32), terms
 
 
 def _check(inner: Procedure) -> None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from advfeat.checks import check_positive
+from advfeat.steps import moved
 from advfeat.training.state import TrainState
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
@@ -194,6 +195,6 @@ def updated(
     optimiser: optax.GradientTransformation, state: TrainState, gradient: Any, model_state: Any
 ) -> TrainState:
     """The state after one update of the weights; the step is counted by the caller."""
-    update, opt_state = optimiser.update(gradient, state.opt_state, state.params)
+    update, opt_state = moved(optimiser, gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, update)
     return state._replace(params=params, model_state=model_state, opt_state=opt_state)
