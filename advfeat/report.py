@@ -14,13 +14,16 @@ from typing import Any
 import jinja2
 
 from advfeat.files import write_bytes
+from advfeat.stats import Claim, Estimate
 
 _TEMPLATE = "report_template.html"
 _FIGURE_DPI, _CSS_DPI = 150, 96  # a figure is shown at its size in inches
 _BADGES = {
     "holds": ("yes", "✓"),
-    "does not hold here": ("no", "✗"),
+    "the other way": ("no", "✗"),
+    "no effect above": ("no", "✗"),
     "not decidable at this size": ("open", "?"),
+    "a dry run shows nothing": ("open", "–"),
 }
 
 
@@ -46,7 +49,7 @@ class Table:
     Attributes:
         caption: Text above it.
         columns: Heads, ``[C]``.
-        rows: ``[R][C]`` cells: text, numbers, rates (``{"mean", "low", "high"}``), None for
+        rows: ``[R][C]`` cells: text, numbers, estimates, None for
             "there is none". The first of a row is its head.
     """
 
@@ -69,7 +72,7 @@ def write_report(
     title: str,
     findings: Sequence[str],
     sections: Sequence[Section],
-    claims: Sequence[Mapping[str, Any]] = (),
+    claims: Sequence[Claim] = (),
     introduction: str = "",
     command: str = "",
     record: Mapping[str, Any] | None = None,
@@ -82,8 +85,7 @@ def write_report(
         title: Head line.
         findings: What was found in this run, in plain sentences; they come first.
         sections: The evidence.
-        claims: ``{"claim", "effect", "control", "verdict"}`` each; the verdict is "holds",
-            "does not hold here" or "not decidable at this size".
+        claims: As they were judged together; without a verdict in a dry run.
         introduction: What was done, below the findings.
         command: The command line that repeats the run.
         record: What ``run.record()`` says: flags, versions, devices, revision.
@@ -119,7 +121,7 @@ def write_report(
     return path
 
 
-def format_rate(rate: Mapping[str, Any]) -> str:
+def format_rate(rate: Any) -> str:
     r"""A rate with its interval, in percent.
 
     Example:
@@ -127,21 +129,21 @@ def format_rate(rate: Mapping[str, Any]) -> str:
         >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
         '87.8 % [86.0, 89.4]'
     """
-    mean, low, high = (_known(rate[key]) for key in ("mean", "low", "high"))
+    mean, low, high = (_known(field(rate, key)) for key in ("mean", "low", "high"))
     if mean is None:
         return "–"
-    shown = f"{100 * mean:.1f}\u00a0%"
+    shown = f"{100 * mean:.1f}\u00a0{'points' if field(rate, 'unit') == 'points' else '%'}"
     return shown if low is None or high is None else f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def format_number(value: Mapping[str, Any] | None, digits: int = 2) -> str:
+def format_number(value: Any, digits: int = 2) -> str:
     r"""A number with its interval, as it is; a dash where there is none.
 
     Example:
         >>> format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
         '0.88 [0.86, 0.89]'
     """
-    mean, low, high = (_known((value or {}).get(key)) for key in ("mean", "low", "high"))
+    mean, low, high = (_known(field(value, key)) for key in ("mean", "low", "high"))
     if mean is None:
         return "–"
     ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
@@ -176,14 +178,20 @@ def format_cell(value: Any) -> str:
         return value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return format_number(value, 3) if value.get("unit") == "number" else format_rate(value)
+    if isinstance(value, (Mapping, Estimate)):
+        return (format_number(value, 3) if field(value, "unit") == "number"
+                else format_rate(value))  # fmt: skip
     if isinstance(value, (list, tuple)):
         return ", ".join(format_cell(item) for item in value)
     number = float(value)
     if math.isnan(number):
         return "–"
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.4g}"
+
+
+def field(value: Any, name: str) -> Any:
+    """Of an estimate, or of a mapping as a summary holds it; None where it has no such thing."""
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _known(value: Any) -> float | None:
@@ -222,15 +230,16 @@ def _picture(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
-    verdict = claim["verdict"]
-    if verdict not in _BADGES:
+def _claim(claim: Claim) -> dict[str, str]:
+    verdict = "a dry run shows nothing" if claim.verdict is None else claim.verdict
+    known = [words for words in _BADGES if verdict.startswith(words)]
+    if not known:
         raise ValueError(f"verdict: must be one of {', '.join(_BADGES)}, not {verdict!r}")
-    badge, sign = _BADGES[verdict]
+    badge, sign = _BADGES[known[0]]
     return {
-        "claim": claim["claim"],
-        "effect": format_cell(claim["effect"]),
-        "control": format_cell(claim["control"]),
+        "claim": claim.claim,
+        "effect": format_cell(claim.effect),
+        "control": format_cell(claim.control),
         "verdict": verdict,
         "badge": badge,
         "sign": sign,

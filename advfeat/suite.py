@@ -106,7 +106,7 @@ def evaluate(
     >>> y = predict(network, x).argmax(1)
     >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
     ...                  suite=["pgd"], checks=False)
-    >>> bool(found.robust_accuracy["mean"] < found.clean_accuracy["mean"])
+    >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)
     True
     """
     check_key(key)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from advfeat.measures import rate
+from advfeat.stats import Estimate, rate
 from advfeat.threat import ThreatModel
 
 NOTES = frozenset({"rounding", "replaced"})
@@ -78,7 +78,7 @@ class AttackOutcome:
     unconfirmed: int = 0
 
     @property
-    def robust_accuracy(self) -> dict[str, Any]:
+    def robust_accuracy(self) -> Estimate:
         """The rate of `robust` with its 95 % interval."""
         return rate(self.robust)
 
@@ -110,12 +110,12 @@ class SuiteResult:
     warnings: tuple[Warned, ...]
 
     @property
-    def clean_accuracy(self) -> dict[str, Any]:
+    def clean_accuracy(self) -> Estimate:
         """The rate of `clean` with its 95 % interval."""
         return rate(self.clean)
 
     @property
-    def robust_accuracy(self) -> dict[str, Any]:
+    def robust_accuracy(self) -> Estimate:
         """The rate of `robust` with its 95 % interval."""
         return rate(self.robust)
 
@@ -132,9 +132,8 @@ class SuiteResult:
     def __str__(self) -> str:
         """A table: one line per attack, then the warnings and what they come to."""
 
-        def line(name: str, value: dict[str, Any], rest: str = "") -> str:
-            low, high = 100 * value["low"], 100 * value["high"]
-            return f"{name:<20} {100 * value['mean']:6.2f} %  [{low:.1f}, {high:.1f}]{rest}"
+        def line(name: str, value: Estimate, rest: str = "") -> str:
+            return f"{name:<20} {value!s:>22}{rest}"
 
         lines = [line("clean", self.clean_accuracy)]
         for part in self.attacks:

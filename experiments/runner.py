@@ -38,8 +38,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from advfeat import processes
+from advfeat import processes, stats
 from advfeat.results import RunDirectory
+from advfeat.stats import Claim
 from advfeat.training import NotFinite
 from experiments import stopping
 from experiments.config import Config, HelpRequested, UsageError, parse
@@ -118,6 +119,11 @@ def execute(
         raise CannotGoOn(
             f"{config.workdir}: {_one_line(error)}; once that is mended, the same command goes on"
         ) from error
+
+
+def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
+    """All claims of a report with their verdicts; in a dry run without, since it shows nothing."""
+    return list(claims) if config.dry_run else stats.judge(claims)
 
 
 def _together(step: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_networks
 
-from advfeat import data
+from advfeat import data, stats
 from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
 
 DIGITS = data.load("digits")
@@ -59,9 +59,10 @@ def test_metamers_are_compared_where_both_networks_arrive():
         "robust": arrived([near] * 40 + [near, far], [False] * 40 + [True, True]),
     }
     (claim,) = representations.metamer_claims(numbers)
-    assert (claim["effect"]["mean"], claim["control"]["mean"]) == (1, 0)
-    assert claim["effect"]["n"] == 40
-    assert claim["verdict"] == "holds"
+    assert (claim.effect.mean, claim.control.mean) == (1, 0)
+    assert claim.effect.n == 40
+    assert claim.verdict is None  # it is judged with the report's other claims
+    assert [found.verdict for found in stats.judge([claim])] == ["holds"]
     numbers["robust"] = arrived([far] * 42, [False] * 42)
     assert representations.metamer_claims(numbers) == []
 

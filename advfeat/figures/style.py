@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from advfeat.files import write_bytes
+from advfeat.stats import Estimate
 
 DPI = 150
 SMALL, NORMAL, LARGE = 9.5, 10.5, 12.0  # points
@@ -49,13 +50,15 @@ def dress(axes: Axes, *, title: str | None, xlabel: str | None, ylabel: str | No
 
 
 def triple(value: Any) -> tuple[float, float, float] | None:
-    """Mean, low and high of a rate; a bare number is its own interval; None where there is none.
+    """Mean, low and high of an estimate, also as a summary holds it; a number is its own interval.
 
     Example:
         >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)
         ((0.5, 0.4, 0.6), (0.25, 0.25, 0.25), None)
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, Estimate):
+        mean, low, high = value.mean, value.low, value.high
+    elif isinstance(value, Mapping):
         mean, low, high = value["mean"], value["low"], value["high"]
     else:
         mean = low = high = value
