@@ -1,4 +1,4 @@
-"""Choices after the fact, numbers of whole sets, bare counts: their intervals hold what they say."""
+"""Choices after the fact, numbers of whole sets, bare counts: intervals hold what they say."""
 
 import numpy as np
 import pytest

@@ -123,6 +123,16 @@ def test_no_judges_and_one_task(given, tmp_path):
     assert summary["read"] == summary["spread"] == summary["restored"] == {}
 
 
+def test_images_equal_to_their_originals_are_counted_and_have_no_psnr():
+    images = np.random.default_rng(0).random((12, 8, 8, 1))
+    found = synthesis._against(images, np.where(np.arange(12)[:, None, None, None] < 2,
+                                                images, images + 0.1))  # fmt: skip
+    assert found["equal"] == 2
+    assert (found["psnr"].n, found["psnr"].mean) == (10, pytest.approx(20))
+    assert found["ssim"].n == 12
+    assert synthesis._against(images, images)["psnr"] is None
+
+
 def made(name, images, labels, **options):
     return synthesis_tasks.plan_tasks((name,), DIGITS, images, labels, strength=1.0, seed=0)[name]
 

@@ -14,6 +14,7 @@ import textwrap
 
 import pytest
 
+from advfeat import stats
 from experiments import runner
 from experiments.config import Config, UsageError, flag
 
@@ -51,6 +52,14 @@ def test_execute_writes_a_summary_once(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "finished" in out
     assert str(tmp_path / "run") in out
+
+
+def test_a_dry_run_is_not_judged():
+    claim = stats.claim("More.", *(stats.rate([1] * n + [0] * (100 - n)) for n in (90, 10)))
+    config = ToyConfig(workdir="unused")
+    assert [found.verdict for found in runner.judged([claim], config)] == ["holds"]
+    dry = dataclasses.replace(config, dry_run=True)
+    assert [found.verdict for found in runner.judged([claim], dry)] == [None]
 
 
 def test_the_report_is_named(tmp_path, capsys):
