@@ -14,7 +14,6 @@ import jinja2
 
 from advfeat.files import write_bytes
 from advfeat.formats import (
-    field,
     format_any,
     format_cell,
     format_difference,
@@ -23,6 +22,7 @@ from advfeat.formats import (
     format_seconds,
     parts,
 )
+from advfeat.stats import Claim, margin_words
 
 __all__ = [
     "Picture",
@@ -42,7 +42,6 @@ _NO_EFFECT = "no effect above "  # and how much
 _BADGES = {
     "holds": ("yes", "✓"),
     "the other way": ("no", "✗"),
-    "does not hold here": ("no", "✗"),  # what advfeat.measures says
     f"{_NO_EFFECT}…": ("none", "≈"),
     "not decidable at this size": ("open", "?"),
 }
@@ -97,7 +96,7 @@ def write_report(
     sentence: str = "",
     lead: Picture | None = None,
     terms: Mapping[str, str] | None = None,
-    claims: Sequence[Mapping[str, Any]] = (),
+    claims: Sequence[Claim] = (),
     introduction: str = "",
     recipe: Mapping[str, Any] | None = None,
     command: str = "",
@@ -117,11 +116,7 @@ def write_report(
         lead: The figure that shows it, directly below.
         terms: What each word means that the sentence, the figure or the findings use and that a
             reader may not know; word to explanation, in the order of their first use.
-        claims: ``{"claim", "effect", "control", "difference", "margin", "p", "verdict"}`` each.
-            Effect, control and difference are estimates, numbers or None; the margin is a text
-            as "5 points", a number in the difference's unit, or None; the verdict is "holds",
-            "the other way", "no effect above MARGIN", "not decidable at this size" or None. All
-            but "claim", "effect" and "control" may be absent.
+        claims: As they were judged together; without verdicts in a dry run.
         introduction: What was done, below the findings.
         recipe: What the run used, presets filled in: data, network, epochs, eps, steps, seeds.
             Name to a cell's value or to a mapping of them. A name that is a flag's also says
@@ -214,35 +209,32 @@ def _picture(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _claims(claims: Sequence[Mapping[str, Any]], *, dry_run: bool) -> dict[str, Any]:
+def _claims(claims: Sequence[Claim], *, dry_run: bool) -> dict[str, Any]:
     """Heads and rows of the claims' table: only columns that say something."""
     rows = [_claim(claim) for claim in claims]
-    heads = {"effect": "effect", "control": "strongest control"}
-    if any(row["difference"] for row in rows):
-        heads["difference"] = "difference"
+    heads = {"effect": "effect", "control": "strongest control", "difference": "difference"}
     if not dry_run and any(row["margin"] for row in rows):
         heads["margin"] = "counts as none below"
     return {"rows": rows, "heads": heads, "verdicts": not dry_run}
 
 
-def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
-    difference, margin, verdict = (claim.get(k) for k in ("difference", "margin", "verdict"))
-    key = verdict
-    if isinstance(verdict, str) and verdict.startswith(_NO_EFFECT):
+def _claim(claim: Claim) -> dict[str, str]:
+    key = claim.verdict
+    if key is not None and key.startswith(_NO_EFFECT):
         key = f"{_NO_EFFECT}…"
     if key is not None and key not in _BADGES:
-        raise ValueError(f"verdict: must be None or one of {', '.join(_BADGES)}, not {verdict!r}")
+        raise ValueError(
+            f"verdict: must be None or one of {', '.join(_BADGES)}, not {claim.verdict!r}"
+        )
     badge, sign = ("", "") if key is None else _BADGES[key]
-    if margin is not None and not isinstance(margin, str):
-        in_points = field(difference, "unit") != "number"
-        margin = f"{100 * margin:g}\u00a0points" if in_points else f"{margin:g}"
+    margin = claim.margin
     return {
-        "claim": claim["claim"],
-        "effect": format_cell(claim["effect"]),
-        "control": format_cell(claim["control"]),
-        "difference": "" if difference is None else format_difference(difference),
-        "margin": margin or "",
-        "verdict": verdict or "",
+        "claim": claim.claim,
+        "effect": format_cell(claim.effect),
+        "control": format_cell(claim.control),
+        "difference": format_difference(claim.difference),
+        "margin": "" if margin is None else margin_words(margin, claim.difference.unit),
+        "verdict": claim.verdict or "",
         "badge": badge,
         "sign": sign,
     }

@@ -175,10 +175,7 @@ class SuiteResult:
         """A table: one line per attack, then the warnings and what they come to."""
 
         def line(name: str, value: Estimate, rest: str = "") -> str:
-            assert value.low is not None
-            assert value.high is not None
-            ends = f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
-            return f"{name:<20} {100 * value.mean:6.2f} %  {ends}{rest}"
+            return f"{name:<20} {value!s:>22}{rest}"
 
         lines = [line("clean", self.clean_accuracy)]
         for part in self.attacks:

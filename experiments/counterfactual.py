@@ -22,12 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import advfeat
-from advfeat import counterfactuals, data, figures, measures, models, representations
+from advfeat import counterfactuals, data, figures, models, representations, stats
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
+from advfeat.stats import Estimate
 from advfeat.types import Array, Key
 from experiments import runner
 from experiments.config import flag
@@ -221,11 +222,11 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
     claims = [
-        measures.claim(
+        stats.claim(
             f"{name.capitalize()} network: its top {config.features} features, enhanced, turn the "
             "wrong prediction into the label more often than as many drawn at random.",
-            measures.rate(part.turned["top"]), measures.rate(part.turned["random"]),
-            paired=measures.difference(part.turned["top"], part.turned["random"]),
+            stats.rate(part.turned["top"]), stats.rate(part.turned["random"]),
+            paired=stats.difference(part.turned["top"], part.turned["random"]),
         )
         for name, part in found.items()
     ]  # fmt: skip
@@ -237,7 +238,7 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
         "networks": {
             name: {
                 "wrong": len(part.predicted),
-                "turned": {way: measures.rate(part.turned[way]) for way in WAYS},
+                "turned": {way: stats.rate(part.turned[way]) for way in WAYS},
                 "distance": {
                     way: _mean(part.distance[way][part.turned[way]]) for way in WAYS
                 },
@@ -246,12 +247,12 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
             }
             for name, part in found.items()
         },
-        "claims": claims,
+        "claims": runner.judged(claims, config),
     }  # fmt: skip
 
 
-def _mean(values: np.ndarray) -> dict[str, Any] | None:
-    return measures.mean(values) if len(values) else None
+def _mean(values: np.ndarray) -> Estimate | None:
+    return stats.mean(values, limits=(0.0, np.inf)) if len(values) else None
 
 
 def _report(
@@ -268,8 +269,8 @@ def _report(
         title=f"Enhance the top {config.features} features: {config.dataset}",
         findings=[
             f"{name.capitalize()} network: enhancing the top {config.features} features turns "
-            f"{100 * part['turned']['top']['mean']:.0f} % of {part['wrong']} wrong predictions "
-            f"into the label (as many at random: {100 * part['turned']['random']['mean']:.0f} %), "
+            f"{100 * part['turned']['top'].mean:.0f} % of {part['wrong']} wrong predictions "
+            f"into the label (as many at random: {100 * part['turned']['random'].mean:.0f} %), "
             f"by a change of {format_number(part['distance']['top'])} in L2."
             for name, part in summary["networks"].items()
         ],
@@ -331,8 +332,8 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
         path=figures.save(grid, run.figure("enhanced")),
         alt="Wrongly predicted images of both networks before and after enhancing two features",
         caption="On the left the network, the label, what was said of the image, and the units "
-        f"enhanced; {turned} are predicted as the label after. On the right, the two test images "
-        "that activate each feature most.",
+        f"enhanced. Those that were turned come first: {turned} are predicted as the label after. "
+        "On the right, the two test images that activate each feature most.",
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, measures
+from advfeat import data, stats
 from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
@@ -273,7 +273,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     return {
         "examples": len(labels),
         "accuracy_by_eps": [
-            {"eps": e, "accuracy": measures.rate(row)}
+            {"eps": e, "accuracy": stats.rate(row)}
             for e, row in zip(grid, sweep.robust, strict=True)
         ],
         "loss_by_step": [float(value) for value in by_step.mean(axis=0)],

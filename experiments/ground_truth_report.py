@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advfeat import figures, planted
+from advfeat import figures, planted, stats
 from advfeat.planted import FEATURES
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
+from advfeat.stats import Claim
 
 if TYPE_CHECKING:
     from experiments.ground_truth import Changes, Config, Plan
@@ -103,9 +104,9 @@ def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
     return [table]
 
 
-def _beside(claim: dict[str, Any]) -> str:
-    means = "; ".join(f"{claim[side]['mean']:.2f}" for side in ("effect", "control"))
-    return f"{means}: {claim['verdict']}"
+def _beside(claim: Claim) -> str:
+    means = "; ".join(f"{side.mean:.2f}" for side in (claim.effect, claim.control))
+    return means if claim.verdict is None else f"{means}: {claim.verdict}"
 
 
 def _pointing(summary: dict[str, Any]) -> Table:
@@ -181,22 +182,24 @@ def _changed(
 def findings(summary: dict[str, Any]) -> list[str]:
     """What was found in this run, in plain words."""
     told = [
-        f"The network {name!r} has learned nothing ({100 * part['accuracy']['mean']:.0f} % of test "
-        "images like its own, chance 25): its maps, pictures and counterfactuals say nothing. "
+        f"The network {name!r} has learned nothing that can be told from chance "
+        f"({100 * part['accuracy'].mean:.0f} % of test images like its own, chance 25): its maps, "
+        "pictures and counterfactuals say nothing. "
         "More --epochs or --robust_epochs, another --seed, a smaller --eps."
         for name, part in summary["networks"].items() if not part["learned"]
     ]  # fmt: skip
     for name, part in summary["networks"].items():
-        shares = ", ".join(f"{f} {100 * part['uses'][f]['mean']:.0f} %" for f in FEATURES)
+        shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)
         told.append(f"The network {name!r} is right by one feature alone: {shares}.")
     for feature in ("shape", "mark"):
-        scores = summary["networks"][feature]["pointing"]
-        best = max(scores, key=lambda method: scores[method][feature]["mean"])
-        worst = min(scores, key=lambda method: scores[method][feature]["mean"])
+        pointing = summary["networks"][feature]["pointing"]
+        scores = {method: found[feature] for method, found in pointing.items()}
+        (best, most), (worst, least) = stats.chosen(scores), stats.chosen(scores, best=min)
         told.append(
             f"The network of the {feature}: {best.replace('_', ' ')} points at it best (area "
-            f"{scores[best][feature]['mean']:.2f}), {worst.replace('_', ' ')} worst "
-            f"({scores[worst][feature]['mean']:.2f}; 0.5 is chance)."
+            f"{format_number(most)}), {worst.replace('_', ' ')} worst ({format_number(least)}; 0.5 "
+            f"is chance): of {len(scores)} methods, chosen after the fact, which the intervals "
+            "count for."
         )
     parts = summary["networks"]
     told.append(

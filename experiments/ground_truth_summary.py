@@ -9,14 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import advfeat
-from advfeat import data, measures, planted
+from advfeat import data, planted, stats
 from advfeat.checkpoints import Network
 from advfeat.planted import FEATURES
+from advfeat.stats import Claim, Estimate
 from advfeat.types import ModelFn
+from experiments import runner
 from experiments.saliency_maps import EDGES, total
 
 if TYPE_CHECKING:
     from experiments.ground_truth import Changes, Config, Plan
+
+USED = 0.1
+"""A network uses a feature where it is right by it alone in ten points more than by chance."""
 
 
 def summarise(
@@ -29,11 +34,14 @@ def summarise(
     """Everything in numbers; `maps` and `changes` by network, as they were found."""
     used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
     accuracies = {
-        name: measures.rate(_right(plan, network.model_fn(), plan.trained_on[name]))
+        name: stats.rate(_right(plan, network.model_fn(), plan.trained_on[name]))
         for name, network in found.items()
     }
     able = {name for name in found if learned(accuracies[name])}
     pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
+    claims, comparisons = _judged(
+        config, _claims(used, able), _compared(config, used, pointed, able)
+    )
     return {
         "dataset": config.dataset,
         "images": len(plan.labels),
@@ -44,14 +52,14 @@ def summarise(
                 "trained_on": plan.trained_on[name],
                 "accuracy": accuracies[name],
                 "learned": name in able,
-                "uses": {feature: measures.rate(hits) for feature, hits in used[name].items()},
+                "uses": {feature: stats.rate(hits) for feature, hits in used[name].items()},
                 "pointing": {
-                    method: {where: measures.mean(values, limits=measures.SHARE)
+                    method: {where: stats.mean(values, limits=stats.SHARE)
                              for where, values in scores.items()}
                     for method, scores in pointed[name].items()
                 },
                 "texture": {
-                    method: measures.mean(values) for method, values in
+                    method: stats.mean(values, limits=stats.CORRELATION) for method, values in
                     _textured(plan, name, maps[name]).items()
                 },
                 "picture": _of_pictures(plan, changes[name]),
@@ -59,14 +67,27 @@ def summarise(
             }
             for name in found
         },
-        "claims": _claims(used, able),
-        "comparisons": _compared(config, used, pointed, able),
+        "claims": claims,
+        "comparisons": comparisons,
     }  # fmt: skip
+
+
+def _judged(
+    config: Config, claims: list[Claim], comparisons: list[dict[str, Any]]
+) -> tuple[list[Claim], list[dict[str, Any]]]:
+    """What the comparisons of methods claim is judged with the other claims: one report."""
+    methods = [claim for part in comparisons for claim in part["methods"].values()]
+    found = iter(runner.judged([*claims, *methods], config))
+    first = [next(found) for _ in claims]
+    return first, [
+        {**part, "methods": {method: next(found) for method in part["methods"]}}
+        for part in comparisons
+    ]
 
 
 def _claims(
     used: dict[str, dict[str, np.ndarray]], able: set[str]
-) -> list[dict[str, Any]]:
+) -> list[Claim]:
     """What the networks use; only of `able`: a constant one uses less of anything, showing nothing.
 
     Args:
@@ -75,11 +96,11 @@ def _claims(
     """
     sides = (("shape", "robust", "standard"), ("texture", "standard", "robust"))
     return [
-        measures.claim(
+        stats.claim(
             f"Where shape and texture both tell the class, the {one} network uses the "
             f"{feature} more than the {other} one does.",
-            measures.rate(used[one][feature]), measures.rate(used[other][feature]),
-            paired=measures.difference(used[one][feature], used[other][feature]),
+            stats.rate(used[one][feature]), stats.rate(used[other][feature]),
+            paired=stats.difference(used[one][feature], used[other][feature]),
         )
         for feature, one, other in sides if {one, other} <= able
     ]  # fmt: skip
@@ -94,7 +115,7 @@ def _compared(
     """How well each method points at a feature that is used, beside what knows nothing of the use.
 
     The control is the edges of the image, or the same method on a network that does not use it;
-    what turned out not to use what it should, or the other way round, is not compared.
+    what cannot be told to use what it should, and nothing else, is not compared.
 
     Args:
       config: the flags.
@@ -108,18 +129,19 @@ def _compared(
         ("mark", "mark", EDGES), ("mark", "robust with marks", "robust"),
     ):  # fmt: skip
         networks = {one, other} - {EDGES}
-        meant = all(_relies(used[name][feature]) == (name == one) for name in networks)
+        meant = all(relies(used[name][feature]) is (name == one) for name in networks)
         if not (networks <= able and meant):
             continue
         found = {}
         for method in config.methods:
             scores = pointed[one][method][feature]
             control = (pointed[one][EDGES] if other == EDGES else pointed[other][method])[feature]
-            found[method] = measures.claim(
+            found[method] = stats.claim(
                 f"{method} on the network {one!r} points at the {feature} better than {other}.",
-                measures.mean(scores, limits=measures.SHARE),
-                measures.mean(control, limits=measures.SHARE),
-                paired=measures.mean(scores - control),
+                stats.mean(scores, limits=stats.SHARE),
+                stats.mean(control, limits=stats.SHARE),
+                paired=stats.mean(scores - control),
+                margin=stats.MARGIN,  # the area is a probability too
             )
         comparisons.append(
             {"feature": feature, "network": one, "control": other, "methods": found}
@@ -127,9 +149,16 @@ def _compared(
     return comparisons
 
 
-def _relies(hits: np.ndarray) -> bool:
-    """Whether a network is better than chance where a feature alone tells, by what matters."""
-    return bool(measures.rate(hits)["low"] > 1 / len(planted.SHAPES) + measures.RELEVANT)
+def relies(hits: np.ndarray) -> bool | None:
+    """Whether a network uses a feature, by its hits where that alone tells; None: too few to tell.
+
+    Args:
+      hits: `[N]`.
+    """
+    found, limit = stats.rate(hits), 1 / len(planted.SHAPES) + USED
+    assert found.low is not None
+    assert found.high is not None
+    return True if found.low > limit else False if found.high < limit else None
 
 
 def _pointed(
@@ -176,8 +205,8 @@ def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     delta = change.picture - change.start
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
-        "texture": measures.mean(cosines(delta, contrast(plan, classes))),
-        "mark": measures.mean(_share(delta, corners), limits=measures.SHARE),
+        "texture": stats.mean(cosines(delta, contrast(plan, classes)), limits=stats.CORRELATION),
+        "mark": stats.mean(_share(delta, corners), limits=stats.SHARE),
         "mark_area": float(corners.mean()),
     }
 
@@ -188,7 +217,7 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
     corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
     corners = corners | np.asarray(drawing.mark)
     found: dict[str, Any] = {
-        "success": measures.rate(change.success),
+        "success": stats.rate(change.success),
         "mark_area": float(corners.mean()),
         "shape_area": float(drawing.shape.mean()),
     }
@@ -197,11 +226,13 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
         return found
     textures = contrast(plan, target) - contrast(plan, plan.labels)
     return found | {
-        "distance": measures.mean(np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done]),
-        "texture": measures.mean(cosines(delta, textures)[done]),
-        "mark": measures.mean(_share(delta, corners)[done], limits=measures.SHARE),
-        "shape": measures.mean(
-            _share(delta, np.asarray(drawing.shape))[done], limits=measures.SHARE
+        "distance": stats.mean(
+            np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done], limits=(0.0, np.inf)
+        ),
+        "texture": stats.mean(cosines(delta, textures)[done], limits=stats.CORRELATION),
+        "mark": stats.mean(_share(delta, corners)[done], limits=stats.SHARE),
+        "shape": stats.mean(
+            _share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
         ),
     }
 
@@ -223,6 +254,6 @@ def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
     return advfeat.accuracy(fn, data.unit(test.image), test.label)
 
 
-def learned(accuracy: dict[str, Any]) -> bool:
+def learned(accuracy: Estimate) -> bool:
     """Whether a network is decidably better than chance at images like those it was trained on."""
-    return bool(accuracy["low"] > 1 / len(planted.SHAPES))
+    return accuracy.low is not None and accuracy.low > 1 / len(planted.SHAPES)

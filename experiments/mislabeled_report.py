@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import advfeat
-from advfeat import figures, measures
+from advfeat import figures, stats
 from advfeat.constructed import ConstructedSet
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
@@ -15,7 +15,14 @@ from advfeat.sampling import draw_rows
 from experiments.mislabeled_networks import Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Sets
-from experiments.mislabeled_summary import CONTROL_NAMES, NAMES, Fresh, eps_words, findings
+from experiments.mislabeled_summary import (
+    CONTROL_NAMES,
+    NAMES,
+    Fresh,
+    by_epoch,
+    eps_words,
+    findings,
+)
 
 
 def write(
@@ -32,7 +39,10 @@ def write(
     sections = [
         Section("What the networks were shown", _strips(config, plan, run, networks, sets)),
         Section("What they learned from it", _accuracy_blocks(config, run, summary, chance)),
-        Section("When they learned it", [_learning(config, run, fresh, chance)]),
+        Section(
+            "When they learned it",
+            [_learning(config, run, fresh, chance, len(plan.held_out[1]))],
+        ),
         Section(
             "Robust features are misleading: is that so?", [_reading_table(config, summary)]
         ),
@@ -141,17 +151,15 @@ def _accuracy_blocks(
     return [picture, table]
 
 
-def _learning(config: Config, run: RunDirectory, fresh: Fresh, chance: float) -> Picture:
+def _learning(
+    config: Config, run: RunDirectory, fresh: Fresh, chance: float, held_out: int
+) -> Picture:
     series = {}
     for variant in config.variants:
         for control in ("", "unperturbed"):
             if (variant, control) in fresh and (control == "" or variant == "det"):
-                curve = fresh[variant, control].curve
                 name = NAMES[variant] + (", unperturbed" if control else "")
-                series[name] = [
-                    {"mean": column.mean(), "low": column.min(), "high": column.max()}
-                    for column in curve.T
-                ]
+                series[name] = by_epoch(fresh[variant, control].curve, held_out)
     epochs = range(1, 1 + len(next(iter(series.values()))))
     figure = figures.curves(
         list(epochs),
@@ -160,7 +168,10 @@ def _learning(config: Config, run: RunDirectory, fresh: Fresh, chance: float) ->
         ylabel="accuracy on held-out original images",
         chance=chance,
     )
-    caption = "Held-out original images after every epoch; the band is the range over seeds."
+    caption = (
+        f"{held_out} held-out original images after every epoch; bands are 95 % intervals over "
+        "seeds and images, the widest that these counts allow."
+    )
     return _picture(run, "learning", figure, "Held-out accuracy by epoch", caption)
 
 
@@ -216,12 +227,22 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
         ("standard", made.fooled),
         ("robust", sets.read[variant].says_new),
     ):
-        values = measures.turned_into(
+        values, counts = stats.turned_into(
             made.original_label, made.label, success, plan.dataset.num_classes
         )
         figure = figures.matrix(values, names, names, barlabel="says the target class")
         who = "source network (attacked)" if network == "standard" else "robust network (transfer)"
-        caption = f"{NAMES[variant]}: how often the {who} says the target class."
+        caption = (
+            f"{NAMES[variant]}: how often the {who} says the target class, of "
+            f"{_range(counts[counts > 0])} images a pair of classes."
+        )
         alt = f"Matrix of source and target classes for the {network} network"
         blocks.append(_picture(run, f"turned_into_{network}", figure, alt, caption))
     return blocks
+
+
+def _range(counts: np.ndarray) -> str:
+    if not counts.size:
+        return "no"
+    few, many = int(counts.min()), int(counts.max())
+    return str(few) if few == many else f"{few} to {many}"

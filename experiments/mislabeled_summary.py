@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advfeat import measures
+import numpy as np
+
+from advfeat import stats
 from advfeat.checkpoints import Network
 from advfeat.report import format_rate
+from advfeat.stats import Claim, Estimate
+from experiments import runner
 from experiments.mislabeled_networks import FreshResult, Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Reading, Sets
@@ -47,16 +51,21 @@ def summarise(
     }
     for name, standing in networks.standing.items():
         summary[name] = {
-            "clean_accuracy": measures.rate(networks.clean[name]),
-            "robust_accuracy": measures.rate(standing[at]),
+            "clean_accuracy": stats.rate(networks.clean[name]),
+            "robust_accuracy": stats.rate(standing[at]),
             "accuracy_by_eps": [
-                {"eps": eps, "accuracy": measures.rate(row)}
+                {"eps": eps, "accuracy": stats.rate(row)}
                 for eps, row in zip(plan.eps_grid, standing, strict=True)
             ],
         }
     for variant in config.variants:
-        summary[f"d_{variant}"] = _variant(config, sets, fresh, variant)
-    summary["claims"] = _claims(config, plan, summary, sets, fresh, networks)
+        summary[f"d_{variant}"] = _variant(config, sets, fresh, variant, len(plan.held_out[1]))
+    claims = _claims(config, plan, summary, sets, fresh, networks)
+    judged = dict(zip(claims, runner.judged(list(claims.values()), config), strict=True))
+    for variant in config.variants:
+        beside = judged.get((variant, "controls"))
+        summary[f"d_{variant}"]["beside_controls"] = None if beside is None else beside.verdict
+    summary["claims"] = list(judged.values())
     return summary
 
 
@@ -68,36 +77,52 @@ def _recipe(recipe: Recipe, given: Network | None) -> dict[str, Any]:
     return {"model": spec.model, "width": spec.width, **record}
 
 
-def _variant(config: Config, sets: Sets, fresh: Fresh, variant: str) -> dict[str, Any]:
+def _variant(
+    config: Config, sets: Sets, fresh: Fresh, variant: str, held_out: int
+) -> dict[str, Any]:
     made = sets.training[variant, ""]()
     result = fresh[variant, ""]
     part = {
-        "test_accuracy": measures.rate(result.hits),
-        "held_out_accuracy_by_epoch": result.curve.mean(axis=0).round(4).tolist(),
+        "test_accuracy": stats.rate(result.hits),
+        "held_out_accuracy_by_epoch": by_epoch(result.curve, held_out),
         "training_labels_fitted": float(result.fitted.mean()),
         "examples": len(made.label),
-        "source_fooled": measures.rate(made.fooled),
+        "source_fooled": stats.rate(made.fooled),
         "mean_distance": float(made.distance.mean()),
         "robust_network": _read_rates(sets.read[variant]),
         "robust_network_held_out": _read_rates(sets.read_held_out[variant]),
         "controls": {
-            control: measures.rate(fresh[variant, control].hits)
+            control: stats.rate(fresh[variant, control].hits)
             for control in config.controls or ()
         },
     }
     if variant == "det":
-        part["test_accuracy_by_next_label"] = measures.rate(result.hits_next)
+        part["test_accuracy_by_next_label"] = stats.rate(result.hits_next)
     return part
+
+
+def by_epoch(curve: np.ndarray, images: int) -> list[Estimate | None]:
+    """Accuracy after each epoch; None where a kill left no line of one of the networks.
+
+    Args:
+      curve: `[seeds, epochs]`, of so many held-out images.
+      images: how many. Which of them were right is not kept, so that the intervals are those of
+        networks that err on the same ones, the widest.
+    """
+    return [
+        None if np.isnan(column).any() else stats.counted(np.rint(column * images), images)
+        for column in np.asarray(curve, np.float64).T
+    ]
 
 
 def _read_rates(reading: Reading) -> dict[str, Any]:
     known = reading.known
     return {
-        "keeps_original_label": measures.rate(reading.keeps),
+        "keeps_original_label": stats.rate(reading.keeps),
         "keeps_original_label_where_known": (
-            measures.rate(reading.keeps[known]) if known.any() else None
+            stats.rate(reading.keeps, among=known) if known.any() else None
         ),
-        "says_new_label": measures.rate(reading.says_new),
+        "says_new_label": stats.rate(reading.says_new),
     }
 
 
@@ -108,8 +133,9 @@ def _claims(
     sets: Sets,
     fresh: Fresh,
     networks: Sources,
-) -> list[dict[str, Any]]:
-    claims = []
+) -> dict[tuple[str, str], Claim]:
+    """By set and what it is compared with."""
+    claims = {}
     for variant in config.variants:
         part, name = summary[f"d_{variant}"], NAMES[variant]
         controls = dict(part["controls"])
@@ -120,37 +146,40 @@ def _claims(
                 "classifies the original test set better than one trained on the same labels "
                 "with unperturbed, noisy or feature-free images."
             )
-            claims.append(measures.claim(text, part["test_accuracy"], *controls.values()))
+            paired = [
+                stats.difference(fresh[variant, ""].hits, fresh[variant, control].hits)
+                for control in controls
+            ]
+            claims[variant, "controls"] = stats.claim(
+                text, part["test_accuracy"], *controls.values(), paired=paired
+            )
         if robust_source:
             text = (
                 f"They are the non-robust ones: {name} teaches more than the same set built from "
                 "the robust network, at the same eps."
             )
             hits = fresh[variant, ""].hits, fresh[variant, "robust_source"].hits
-            paired = measures.difference(*hits)
-            claims.append(
-                measures.claim(text, part["test_accuracy"], robust_source, paired=paired)
+            claims[variant, "robust_source"] = stats.claim(
+                text, part["test_accuracy"], robust_source, paired=stats.difference(*hits)
             )
         read, reading = part["robust_network"], sets.read[variant]
         text = (
             f"The robust features of {name} are misleading: where t ≠ y the robust network reads "
             "the original label off more images than the new one."
         )
-        paired = measures.difference(reading.keeps, reading.says_new)
-        claims.append(
-            measures.claim(
-                text, read["keeps_original_label"], read["says_new_label"], paired=paired
-            )
+        claims[variant, "reading"] = stats.claim(
+            text,
+            read["keeps_original_label"],
+            read["says_new_label"],
+            paired=stats.difference(reading.keeps, reading.says_new),
         )
     at = plan.eps_grid.index(plan.eps)
     robust, standard = networks.standing["robust"][at], networks.standing["standard"][at]
-    claims.append(
-        measures.claim(
-            f"Adversarial training makes the network more robust at {eps_words(summary)}.",
-            measures.rate(robust),
-            measures.rate(standard),
-            paired=measures.difference(robust, standard),
-        )
+    claims["", "robust"] = stats.claim(
+        f"Adversarial training makes the network more robust at {eps_words(summary)}.",
+        stats.rate(robust),
+        stats.rate(standard),
+        paired=stats.difference(robust, standard),
     )
     return claims
 
@@ -173,13 +202,13 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
     ]
     for variant in config.variants:
         part = summary[f"d_{variant}"]
-        name, mean = NAMES[variant], part["test_accuracy"]["mean"]
+        name = NAMES[variant]
         line = (
             f"Trained on nothing but {name}, fresh networks are right on "
             f"{format_rate(part['test_accuracy'])} of the {where} (a guess: {100 * chance:.0f} %)"
         )
         if part["controls"]:
-            line += _beside_controls(part["controls"], mean)
+            line += _beside_controls(part["controls"], part["beside_controls"])
         lines.append(line + ".")
         read = part["robust_network"]
         lines.append(
@@ -192,15 +221,15 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
     return lines
 
 
-def _beside_controls(controls: Mapping[str, Any], mean: float) -> str:
+def _beside_controls(controls: Mapping[str, Any], verdict: str | None) -> str:
     """The strongest control without features, and the set built from the robust network."""
     plain = {name: rate for name, rate in controls.items() if name != "robust_source"}
     words = ""
     if plain:
-        control, strongest = max(plain.items(), key=lambda item: item[1]["mean"])
+        control, strongest = stats.chosen(plain)  # its interval counts for the choice
         words = f"; the strongest control, {CONTROL_NAMES[control]}, gives {format_rate(strongest)}"
-        if mean <= strongest["mean"]:
-            words += ", so that here the features do not explain it"
+        if verdict not in (None, "holds"):
+            words += f", so that here the features are not shown to explain it ({verdict})"
     if "robust_source" in controls:
         words += f"; the set built from the robust network {format_rate(controls['robust_source'])}"
     return words

@@ -17,7 +17,7 @@ import pathlib
 from typing import Any
 
 import advfeat
-from advfeat import data, measures, zoo
+from advfeat import data, stats, zoo
 from advfeat.checkpoints import load_network
 from experiments import runner
 from experiments import train as training_experiment
@@ -97,7 +97,7 @@ def run(config: PackConfig) -> dict[str, Any]:
             "command": _command(config.name, flags),
             "dataset": flags["dataset"],
             "training": network.record,
-            "numbers": {**_numbers(config, summary), "packed_accuracy": measures.rate(after)},
+            "numbers": {**_numbers(config, summary), "packed_accuracy": stats.rate(after)},
             "versions": record["versions"],
         }
         where = config.folder or str(importlib.resources.files(zoo))

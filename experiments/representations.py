@@ -23,10 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, distortions, measures, models, quality, representations
+from advfeat import data, distortions, models, quality, representations, stats
 from advfeat.checkpoints import Network
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
+from advfeat.stats import Claim
 from advfeat.threat import ThreatModel, l2
 from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
@@ -240,18 +241,20 @@ def _summary(
     means = {name: np.mean(list(found.values()), axis=0) for name, found in orders.items()}
     likeness = {name: part["inverted"]["from_noise"]["ssim"] for name, part in numbers.items()}
     claims = [
-        measures.claim(
+        stats.claim(
             "The robust network's representation orders distortions by their strength more often "
             "than the standard one's.",
-            measures.mean(means["robust"], limits=measures.SHARE),
-            measures.mean(means["standard"], limits=measures.SHARE),
-            paired=measures.mean(means["robust"] - means["standard"]),
+            stats.mean(means["robust"], limits=stats.SHARE),
+            stats.mean(means["standard"], limits=stats.SHARE),
+            paired=stats.mean(means["robust"] - means["standard"]),
+            margin=stats.MARGIN,  # how often: a rate too
         ),
-        measures.claim(
+        stats.claim(
             "An image made from its representation alone is more like the original (SSIM) for the "
             "robust network.",
-            measures.mean(likeness["robust"]), measures.mean(likeness["standard"]),
-            paired=measures.mean(likeness["robust"] - likeness["standard"]),
+            stats.mean(likeness["robust"], limits=stats.CORRELATION),
+            stats.mean(likeness["standard"], limits=stats.CORRELATION),
+            paired=stats.mean(likeness["robust"] - likeness["standard"]),
         ),
         *metamer_claims(numbers),
     ]  # fmt: skip
@@ -265,16 +268,17 @@ def _summary(
         "units": {name: list(units) for name, units in plan.units.items()},
         "ordered": {
             name: {
-                which: measures.mean(values, limits=measures.SHARE)
+                which: stats.mean(values, limits=stats.SHARE)
                 for which, values in {"all": means[name], **found}.items()
             }
             for name, found in orders.items()
         },
         "sensitivity": {
             name: {
-                layer: measures.computed(
+                layer: stats.computed(
                     lambda both: float(both[:, 0].mean() / max(both[:, 1].mean(), 1e-12)),
                     np.stack([found.moved, found.apart])[None],
+                    limits=(0.0, np.inf),
                 )
                 for layer, found in part["sensitivity"].items()
             }
@@ -283,11 +287,11 @@ def _summary(
         "inversion": {
             name: {
                 start: {
-                    "distance": measures.mean(found["distance"]),
-                    "ssim": measures.mean(found["ssim"]),
-                    "arrived": measures.rate(found["distance"] < NEAR),
+                    "distance": stats.mean(found["distance"], limits=(0.0, np.inf)),
+                    "ssim": stats.mean(found["ssim"], limits=stats.CORRELATION),
+                    "arrived": stats.rate(found["distance"] < NEAR),
                     "metamers": {
-                        judge: measures.rate(other[found["distance"] < NEAR])
+                        judge: stats.rate(other, among=found["distance"] < NEAR)
                         if (found["distance"] < NEAR).any() else None
                         for judge, other in found["other"].items()
                     },
@@ -296,22 +300,22 @@ def _summary(
             }
             for name, part in numbers.items()
         },
-        "claims": claims,
+        "claims": runner.judged(claims, config),
     }  # fmt: skip
 
 
-def metamer_claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+def metamer_claims(numbers: dict[str, Any]) -> list[Claim]:
     """Of equals: on the images where the ascent arrived in both networks."""
     found = {name: part["inverted"]["from_another"] for name, part in numbers.items()}
     both = np.all([part["distance"] < NEAR for part in found.values()], axis=0)
     if not both.any():
         return []
     return [
-        measures.claim(
+        stats.claim(
             f"Of images made from another to one representation, {judge.replace('_', ' ')} reads "
             "another class in the standard network's more often than in the robust network's.",
-            measures.rate(standard[both]), measures.rate(found["robust"]["other"][judge][both]),
-            paired=measures.difference(standard[both], found["robust"]["other"][judge][both]),
+            stats.rate(standard[both]), stats.rate(found["robust"]["other"][judge][both]),
+            paired=stats.difference(standard[both], found["robust"]["other"][judge][both]),
         )
         for judge, standard in found["standard"]["other"].items()
     ]  # fmt: skip

@@ -20,11 +20,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import accuracy, data, figures, measures, saliency
+from advfeat import accuracy, data, figures, saliency, stats
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_maps, sweeps
 from experiments.config import flag
@@ -199,23 +199,17 @@ def summarise(
 ) -> dict[str, Any]:
     """Accuracy by method and share, the areas under the curves, and a claim for each method."""
     names = (*config.methods, *CONTROLS)
-
-    def area(array: np.ndarray) -> float:
-        return float(array.mean())
-
-    stacked = {
-        name: np.stack([hits[name, share] for share in plan.shares], axis=1) for name in names
+    # `[S, N]`: the share of the shares at which an image is right.
+    means = {
+        name: np.mean([hits[name, share] for share in plan.shares], axis=0) for name in names
     }
-    areas = {name: measures.computed(area, array) for name, array in stacked.items()}
+    areas = {name: stats.rate(array) for name, array in means.items()}
     claims = [
-        measures.claim(
+        stats.claim(
             f"Without the pixels that {name.replace('_', ' ')} ranks first, networks err more "
             "often than without pixels drawn at random (mean error over the shares).",
-            _error(areas[name]), _error(areas[RANDOM]),
-            paired=measures.computed(
-                lambda both: float((~both[:, 0]).mean() - (~both[:, 1]).mean()),
-                np.stack([stacked[name], stacked[RANDOM]], axis=1).astype(bool),
-            ),
+            areas[name].complement(), areas[RANDOM].complement(),
+            paired=stats.difference(1.0 - means[name], 1.0 - means[RANDOM]),
         )
         for name in config.methods
     ]  # fmt: skip
@@ -227,18 +221,13 @@ def summarise(
         "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
                    **plan.recipe.record()},
         "shares": list(plan.shares),
-        "whole": measures.rate(clean),
+        "whole": stats.rate(clean),
         "accuracy": {
-            name: [measures.rate(hits[name, share]) for share in plan.shares] for name in names
+            name: [stats.rate(hits[name, share]) for share in plan.shares] for name in names
         },
         "mean_accuracy": areas,
-        "claims": claims,
+        "claims": runner.judged(claims, config),
     }  # fmt: skip
-
-
-def _error(rate: dict[str, Any]) -> dict[str, Any]:
-    swapped = {"mean": 1 - rate["mean"], "low": 1 - rate["high"], "high": 1 - rate["low"]}
-    return {**rate, **swapped}
 
 
 def _report(
@@ -264,15 +253,16 @@ def _report(
          for name, values in rankings.items()},
         display="as_is",
     )  # fmt: skip
-    ranked = sorted(summary["mean_accuracy"].items(), key=lambda item: item[1]["mean"])
+    together = stats.together(summary["mean_accuracy"])
+    ranked = sorted(together.items(), key=lambda item: item[1].mean)
     write_report(
         run.report,
         title=f"Remove and retrain: {config.dataset}",
         findings=[
             "From the map that knew best to the one that knew least (mean accuracy over the "
             "shares): " + ", ".join(
-                f"{name.replace('_', ' ')} {100 * rate['mean']:.1f} %" for name, rate in ranked
-            ) + "."
+                f"{name.replace('_', ' ')} {format_rate(rate)}" for name, rate in ranked
+            ) + ". The order was found after the fact; the intervals hold for all of them together."
         ],
         introduction=(
             f"{summary['seeds']} networks for every method and share, trained on "

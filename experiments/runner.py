@@ -38,8 +38,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from advfeat import figures, processes
+from advfeat import figures, processes, stats
 from advfeat.results import RunDirectory
+from advfeat.stats import Claim
 from advfeat.training import NotFinite
 from experiments import stopping
 from experiments.config import Config, HelpRequested, UsageError, parse
@@ -121,6 +122,11 @@ def execute(
         ) from error
 
 
+def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
+    """All claims of a report with their verdicts; in a dry run without, since it shows nothing."""
+    return list(claims) if config.dry_run else stats.judge(claims)
+
+
 def _together(step: Callable[[], T]) -> T:
     """Does a step in all processes; where it fails in one, all of them end."""
     failure: Exception | None = None
@@ -152,12 +158,8 @@ def _do(
                 print(f"{run.path}: going on with the run begun there")
             with figures.marked("dry run" if config.dry_run else ""):
                 done = work(config, inputs, run)  # type: ignore[arg-type]
-            claims = [
-                {**claim, "verdict": None} if config.dry_run else claim
-                for claim in done.get("claims", [])
-            ]
             about = {"experiment": name, "dry_run": config.dry_run}
-            summary = run.finish({**about, **done, "claims": claims, **run.cost()})
+            summary = run.finish({**about, "claims": [], **done, **run.cost()})
     print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
     return summary
 

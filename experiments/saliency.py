@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat import data, measures, saliency
+from advfeat import data, saliency, stats
 from advfeat.checkpoints import Network
 from advfeat.figures import DISPLAYS
 from advfeat.results import RunDirectory
+from advfeat.stats import Estimate
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.config import flag
 from experiments.map_flags import MapConfig, options_of
@@ -45,7 +46,7 @@ class Config(PairConfig, MapConfig):
     display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
     shown: int = flag(6, "Images in the pictures.", kind="count")
     measured: int = flag(25, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(5, "Images of the sanity checks.", kind="count")
+    sanity_images: int = flag(10, "Images of the sanity checks.", kind="count")
 
     def validate(self) -> None:
         """Checks what one flag alone cannot."""
@@ -134,13 +135,13 @@ def _summary(
 ) -> dict[str, Any]:
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
     aligned = {
-        name: measures.mean(values, limits=measures.CORRELATION)
+        name: stats.mean(values, limits=stats.CORRELATION)
         for name, values in cosines.items()
     }
     networks: dict[str, Any] = {
         name: {
             "alignment": aligned[name],
-            "alignment_length": measures.mean(_lengths(plan, found[name]["gradient"])),
+            "alignment_length": stats.mean(_lengths(plan, found[name]["gradient"])),
             "methods": _methods(config, plan, name, found[name]),
         }
         for name in plan.networks
@@ -155,11 +156,12 @@ def _summary(
             }
             for how, test in sanity[name].items()
         }
-    claim = measures.claim(
+    claim = stats.claim(
         "The robust network's gradients are better aligned with the image than the standard one's.",
         aligned["robust"],
         aligned["standard"],
-        paired=measures.mean(cosines["robust"] - cosines["standard"]),
+        paired=stats.mean(cosines["robust"] - cosines["standard"]),
+        margin=stats.SMALL,
     )
     return {
         "dataset": config.dataset,
@@ -172,7 +174,7 @@ def _summary(
             method: _between({name: maps[method] for name, maps in found.items()})
             for method in config.methods
         },
-        "claims": [claim],
+        "claims": runner.judged([claim], config),
     }
 
 
@@ -207,14 +209,14 @@ def _methods(
     plain = total(found["gradient"])
     return {
         method: {
-            "like_gradient": _mean(_correlations(total(values), plain), measures.CORRELATION),
+            "like_gradient": _mean(_correlations(total(values), plain), stats.CORRELATION),
             "like_edges": _mean(
-                _correlations(total(values), total(outlines)), measures.CORRELATION
+                _correlations(total(values), total(outlines)), stats.CORRELATION
             ),
-            "deletion": _mean(areas[method][0], measures.SHARE),
-            "insertion": _mean(areas[method][1], measures.SHARE),
+            "deletion": _mean(areas[method][0], stats.SHARE),
+            "insertion": _mean(areas[method][1], stats.SHARE),
             "curves": {
-                way: [measures.mean(column, limits=measures.SHARE) for column in both.T]
+                way: [_mean(column, stats.SHARE) for column in both.T]
                 for way, both in zip(saliency_checks.CURVES, curves[method], strict=True)
             },
         }
@@ -238,8 +240,7 @@ def _add_checks(
         images, labels, samples=10 if config.dry_run else 100,
     )  # fmt: skip
     for method, values in moved.items():
-        if not np.isnan(values).all():  # every map is zero
-            methods[method]["sensitivity"] = _mean(values)
+        methods[method]["sensitivity"] = _mean(values)
     for method, values in missed.items():
         methods[method]["infidelity"] = _mean(values)
 
@@ -249,7 +250,7 @@ def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
     names = list(maps)
     return {
         f"{one} and {other}": _mean(
-            _correlations(total(maps[one]), total(maps[other])), measures.CORRELATION
+            _correlations(total(maps[one]), total(maps[other])), stats.CORRELATION
         )
         for index, one in enumerate(names)
         for other in names[index + 1 :]
@@ -260,18 +261,22 @@ def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.array([saliency.rank_correlation(a, b) for a, b in zip(one, other, strict=True)])
 
 
-def _each(values: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+def _each(values: dict[str, np.ndarray]) -> dict[str, list[Estimate | None]]:
     return {
-        method: [_mean(column, measures.CORRELATION) for column in array.T]
+        method: [_mean(column, stats.CORRELATION) for column in array.T]
         for method, array in values.items()
     }
 
 
 def _mean(
-    values: np.ndarray, limits: tuple[float, float] = (-np.inf, np.inf)
-) -> dict[str, Any]:
-    """A mean over images with its interval; images for which there is no value are left out."""
-    return measures.mean(np.asarray(values)[~np.isnan(values)], limits=limits)
+    values: np.ndarray, limits: tuple[float, float] = stats.FREE
+) -> Estimate | None:
+    """A mean over images with its interval; None where no image has a value.
+
+    Images without one are left out: a map of zeros has no relative sensitivity.
+    """
+    known = np.asarray(values)[np.isfinite(values)]
+    return stats.mean(known, limits=limits) if known.size else None
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advfeat import figures, saliency
+from advfeat import figures, saliency, stats
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
+from advfeat.stats import Estimate
 from experiments.pairs import PAIR
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
@@ -125,7 +126,7 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
     for way, xlabel in words.items():
         # Without their intervals, which of so many lines hide one another.
         series = {
-            _title(method): [point["mean"] for point in values["curves"][way]]
+            _title(method): _means(values["curves"][way])
             for method, values in part["methods"].items()
         }
         steps = len(next(iter(series.values()))) - 1
@@ -192,7 +193,7 @@ def _sanity(
             chart = figures.curves(
                 places,
                 # Without their intervals, as above: of ten lines they hide most.
-                {_title(method): [value["mean"] for value in values]
+                {_title(method): _means(values)
                  for method, values in numbers[measure].items()},
                 xlabel=xlabel,
                 ylabel=ylabel,
@@ -279,16 +280,12 @@ def findings(summary: dict[str, Any]) -> list[str]:
                 f"{_title(name)} network: SmoothGrad ranks the pixels like the gradient with "
                 f"a correlation of {format_number(methods['smoothgrad']['like_gradient'])}."
             )
-        best = min((m for m in methods if m != EDGES), key=lambda m: methods[m]["deletion"]["mean"])
-        told.append(
-            f"{_title(name)} network: the class is lost soonest where {best.replace('_', ' ')} "
-            f"says which pixels go first (area {format_number(methods[best]['deletion'])}, edges "
-            f"{format_number(methods[EDGES]['deletion'])})."
-        )
+        told.append(_soonest(name, methods))
         ranks = tests["cascading"]["rank_correlation"]
-        least = {method: values[-1]["low"] for method, values in ranks.items()}
+        last = {method: values[-1] for method, values in ranks.items() if values[-1] is not None}
+        least = {method: value.low for method, value in stats.together(last).items()}
         if None in least.values():
-            continue  # one image has no interval, and shows nothing of this
+            continue  # too few images have no interval, and show nothing of this
         stays = [m.replace("_", " ") for m, low in least.items() if low > _GONE]
         told.append(
             f"{_title(name)} network, all weights drawn anew: "
@@ -301,3 +298,18 @@ def findings(summary: dict[str, Any]) -> list[str]:
             )
         )
     return told
+
+
+def _soonest(name: str, methods: dict[str, Any]) -> str:
+    areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
+    best, area = stats.chosen(areas, best=min)
+    return (
+        f"{_title(name)} network: the class is lost soonest where {best.replace('_', ' ')} says "
+        f"which pixels go first (area {format_number(area)}, edges "
+        f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
+        "flattering, but its interval counts for the choice)."
+    )
+
+
+def _means(values: list[Estimate | None]) -> list[float | None]:
+    return [None if value is None else value.mean for value in values]

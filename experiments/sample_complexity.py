@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import data
+from advfeat import data, stats
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
@@ -73,8 +73,10 @@ class Config(SweepConfig):
             raise ValueError(f"flag --share={self.share}: must lie between 0 and 1")
         if self.dim < 2:
             raise ValueError(f"flag --dim={self.dim}: must be at least 2")
-        if self.draws < 2:
-            raise ValueError(f"flag --draws={self.draws}: must be at least 2, for an interval")
+        if self.draws < stats.FEW:
+            raise ValueError(
+                f"flag --draws={self.draws}: must be at least {stats.FEW}, for an interval"
+            )
         if np.isinf(self.model_eps):
             raise ValueError("flag --model_eps=inf: must be finite")
         sizes = self.sizes

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.isotonic import isotonic_regression
 
-from advfeat import measures
-from advfeat.report import format_rate
+from advfeat import stats
+from advfeat.report import format_number, format_rate
+from advfeat.stats import Claim, Estimate
+from experiments import runner
 from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
@@ -73,13 +76,14 @@ def needed(hits: np.ndarray, sizes: tuple[int, ...], share: float) -> float:
     """The logarithm to base 2 of the size at which a curve reaches a share of its last value.
 
     Between sizes it is interpolated along their logarithm; what the first size reaches is not
-    looked for below it.
+    looked for below it. The curve is first made to rise (isotonic regression): else the first size
+    that happens to lie high enough would be taken, and chance brings that forward.
 
     >>> hits = np.array([[[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]])
     >>> 2 ** needed(hits, (16, 64, 256), 0.5)
     32.0
     """
-    curve = hits.mean(axis=(0, 2))
+    curve = isotonic_regression(hits.mean(axis=(0, 2)))
     goal = share * curve[-1]
     index = int(np.argmax(curve >= goal))
     places = np.log2(sizes)
@@ -119,7 +123,7 @@ def summarise(
         "size_for_share": _sizes(config, curves),
         **theory,
     }  # fmt: skip
-    summary["claims"] = _claims(summary, curves)
+    summary["claims"] = runner.judged(_claims(summary, curves), config)
     return summary
 
 
@@ -129,23 +133,23 @@ def _at(curves: Curves, index: int) -> dict[str, Any]:
     for kind in ("standard", "adversarial"):
         part[kind] = {
             where: {
-                name: measures.rate(hits[:, index] if where == "test" else hits[index])
+                name: stats.rate(hits[:, index] if where == "test" else hits[index])
                 for (k, name), hits in getattr(curves, where).items()
                 if k == kind
             }
             for where in ("test", "train")
         }
-    part["clean_minus_robust"] = measures.difference(
+    part["clean_minus_robust"] = stats.difference(
         curves.test[CLEAN][:, index], curves.test[ROBUST][:, index]
     )
     part["train_minus_test"] = {
         "standard_clean": _gap(curves, index, CLEAN),
         "adversarial_robust": _gap(curves, index, ROBUST),
-        "difference": measures.computed(
+        "difference": stats.computed(
             lambda train, test: _falls(train, test)[1] - _falls(train, test)[0],
             np.stack([curves.train[CLEAN][index], curves.train[ROBUST][index]], axis=1),
             curves.both(CLEAN, ROBUST)[:, :, index],
-        ),
+        ).in_unit("points"),
     }
     return part
 
@@ -155,25 +159,25 @@ def _falls(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     return train.mean(axis=(0, 2)) - test.mean(axis=(0, 2))
 
 
-def _gap(curves: Curves, index: int, which: tuple[str, str]) -> dict[str, Any]:
-    return measures.computed(
+def _gap(curves: Curves, index: int, which: tuple[str, str]) -> Estimate:
+    return stats.computed(
         lambda train, test: train.mean() - test.mean(),
         curves.train[which][index],
         curves.test[which][:, index],
         limits=(-1.0, 1.0),
-    )
+    ).in_unit("points")
 
 
-def _share(curves: Curves, which: tuple[str, str]) -> dict[str, Any]:
-    return measures.computed(reached, curves.test[which])
+def _share(curves: Curves, which: tuple[str, str]) -> Estimate:
+    return stats.computed(reached, curves.test[which], limits=(0.0, np.inf)).in_unit("rate")
 
 
 def _share_difference(
     curves: Curves, first: tuple[str, str], second: tuple[str, str]
-) -> dict[str, Any]:
-    return measures.computed(
+) -> Estimate:
+    return stats.computed(
         lambda both: reached(both[:, 0]) - reached(both[:, 1]), curves.both(first, second)
-    )
+    ).in_unit("points")
 
 
 def _sizes(config: Config, curves: Curves) -> dict[str, Any]:
@@ -182,30 +186,32 @@ def _sizes(config: Config, curves: Curves) -> dict[str, Any]:
     found: dict[str, Any] = {"share": config.share}
     for name, which in (("standard_clean", CLEAN), ("adversarial_robust", ROBUST)):
         hits = curves.test[which]
-        log = measures.computed(
+        log = stats.computed(
             lambda array: needed(array, curves.sizes, config.share), hits, limits=ends
         )
-        found[name] = {**_power(log), "at_most": log["mean"] == ends[0]}
-    log = measures.computed(
+        found[name] = _power(log)
+        found[f"{name}_at_most"] = log.mean == ends[0]
+    log = stats.computed(
         lambda both: (
             needed(both[:, 1], curves.sizes, config.share)
             - needed(both[:, 0], curves.sizes, config.share)
         ),
         curves.both(CLEAN, ROBUST),
     )
-    found["times_as_many"] = {**_power(log), "at_least": found["standard_clean"]["at_most"]}
+    found["times_as_many"] = _power(log)
+    found["times_as_many_at_least"] = found["standard_clean_at_most"]
     return found
 
 
-def _power(log: dict[str, Any]) -> dict[str, Any]:
-    return {**log, **{key: 2.0 ** log[key] for key in ("mean", "low", "high")}}
+def _power(log: Estimate) -> Estimate:
+    return log.mapped(lambda value: 2.0**value)
 
 
-def _claims(summary: dict[str, Any], curves: Curves) -> list[dict[str, Any]]:
+def _claims(summary: dict[str, Any], curves: Curves) -> list[Claim]:
     shares, last = summary["share_of_final_value"], summary["by_size"][-1]["train_minus_test"]
     first = summary["gaussian"]["by_count"][0]
     return [
-        measures.claim(
+        stats.claim(
             "Robust generalisation needs more data: over the smaller training sets, clean accuracy "
             "(standard training) has reached a larger share of its final value than robust "
             "accuracy (adversarial training).",
@@ -213,25 +219,27 @@ def _claims(summary: dict[str, Any], curves: Curves) -> list[dict[str, Any]]:
             shares["adversarial_robust"],
             paired=shares["difference"],
         ),
-        measures.claim(
+        stats.claim(
             "It is the attack, not the size of the perturbations: under noise of the same norm the "
             "same adversarially trained networks have reached a larger share of their final value.",
             shares["adversarial_noise"],
             shares["adversarial_robust"],
             paired=shares["difference_from_noise"],
         ),
-        measures.claim(
+        stats.claim(
             f"At all {curves.sizes[-1]} training images, robust accuracy (adversarial training) "
             "falls further from training to test images than clean accuracy (standard training).",
             last["adversarial_robust"],
             last["standard_clean"],
             paired=last["difference"],
+            margin=stats.MARGIN,
         ),
-        measures.claim(
+        stats.claim(
             "In the Gaussian model, after one example the least robust error of any learner is "
             "above the standard error of a simple one.",
             first["least"],
             first["standard"],
+            margin=stats.MARGIN,
         ),
     ]
 
@@ -241,17 +249,15 @@ def eps_words(summary: Mapping[str, Any]) -> str:
     return f"{SIGNS[summary['norm']]} eps {summary['eps']:g}"
 
 
-def size_words(found: Mapping[str, Any]) -> str:
-    """A size with its interval."""
-    about = "at most " if found.get("at_most") else ""
-    return f"{about}{found['mean']:.0f} [{found['low']:.0f}, {found['high']:.0f}]"
+def _size_words(sizes: Mapping[str, Any], name: str) -> str:
+    about = "at most " if sizes[f"{name}_at_most"] else ""
+    return f"{about}{format_number(sizes[name], 0)}"
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
     """What was found in this run, in plain words."""
     parts, sizes = summary["by_size"], summary["size_for_share"]
     few, many = parts[0], parts[-1]
-    more = sizes["times_as_many"]
     share = f"{100 * sizes['share']:.0f} %"
 
     def pair(part: Mapping[str, Any]) -> str:
@@ -263,13 +269,13 @@ def findings(summary: dict[str, Any]) -> list[str]:
         f"accuracy (adversarial training, {eps_words(summary)}) are {pair(few)}; with "
         f"{many['size']} they are {pair(many)}.",
         f"Clean accuracy reaches {share} of its final value at "
-        f"{size_words(sizes['standard_clean'])} training images, robust accuracy at "
-        f"{size_words(sizes['adversarial_robust'])}: "
-        + ("at least " if more["at_least"] else "")
-        + f"{more['mean']:.1f} [{more['low']:.1f}, {more['high']:.1f}] times as many.",
+        f"{_size_words(sizes, 'standard_clean')} training images, robust accuracy at "
+        f"{_size_words(sizes, 'adversarial_robust')}: "
+        + ("at least " if sizes["times_as_many_at_least"] else "")
+        + f"{format_number(sizes['times_as_many'], 1)} times as many.",
         "From training to test images, at the largest size, robust accuracy falls by "
-        f"{_points(many['train_minus_test']['adversarial_robust'])} and clean accuracy by "
-        f"{_points(many['train_minus_test']['standard_clean'])} percentage points.",
+        f"{format_rate(many['train_minus_test']['adversarial_robust'])} and clean accuracy by "
+        f"{format_rate(many['train_minus_test']['standard_clean'])}.",
         "The adversarially trained networks are right on "
         f"{format_rate(few['adversarial']['test']['clean'])} (fewest images) and "
         f"{format_rate(many['adversarial']['test']['clean'])} (most) of the clean test images, and "
@@ -291,9 +297,10 @@ def findings(summary: dict[str, Any]) -> list[str]:
     return told
 
 
-def _points(found: Mapping[str, Any]) -> str:
-    return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-
-
-def _count(found: int | None, model: Mapping[str, Any]) -> str:
-    return f"more than {model['by_count'][-1]['count']:,}" if found is None else f"{found:,}"
+def _count(found: Mapping[str, int | None], model: Mapping[str, Any]) -> str:
+    """From where on the mean error can be below the goal to where it decidably is."""
+    beyond = f"more than {model['by_count'][-1]['count']:,}"
+    first, last = (
+        beyond if found[end] is None else f"{found[end]:,}" for end in ("earliest", "latest")
+    )
+    return first if first == last else f"{first} to {last}"

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
+from advfeat import stats
 from advfeat.keys import stream
+from advfeat.stats import Estimate
 from advfeat.theory import bernoulli, gaussian
 
 GOAL = 0.01
@@ -51,7 +52,7 @@ def bernoulli_model(*, short: bool) -> Model:
     counts = (1, 2) if short else (1, 2, 4, 8, 16, 32)
     # The bias with which one example gives an error of about GOAL.
     bias = 0.78 * dim**-0.25
-    return Model(dim=dim, scale=bias, eps=0.2, counts=counts, draws=5 if short else 20)
+    return Model(dim=dim, scale=bias, eps=0.2, counts=counts, draws=stats.FEW if short else 20)
 
 
 @functools.partial(jax.jit, static_argnames="dim")
@@ -157,14 +158,21 @@ def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
     }
 
 
-def _rate(errors: Any) -> dict[str, Any]:
-    """The mean of errors that are exact, one per draw, with Student's interval over draws."""
-    values = np.asarray(errors, np.float64)
-    mean, count = float(values.mean()), len(values)
-    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return {"mean": mean, "low": max(mean - half, 0.0), "high": min(mean + half, 1.0), "n": count}
+def _rate(errors: Any) -> Estimate:
+    """The mean of errors that are exact, one per draw, with its interval over draws."""
+    return stats.mean(np.asarray(errors, np.float64), limits=stats.SHARE).in_unit("rate")
 
 
-def _first(by_count: list[dict[str, Any]], name: str) -> int | None:
-    """The first number of examples on the grid whose mean error is at most `GOAL`."""
-    return next((part["count"] for part in by_count if part[name]["mean"] <= GOAL), None)
+def _first(by_count: list[dict[str, Any]], name: str) -> dict[str, int | None]:
+    """From which number of examples on the grid on the mean error is at most `GOAL`.
+
+    The first mean at most `GOAL` would be chosen by what it is: "earliest" is the first number for
+    which it can be, "latest" the first for which it decidably is, by intervals that hold together.
+    """
+    found = stats.together({part["count"]: part[name] for part in by_count})
+
+    def first(end: str) -> int | None:
+        ends = {count: getattr(value, end) for count, value in found.items()}
+        return next((n for n, bound in ends.items() if bound is not None and bound <= GOAL), None)
+
+    return {"earliest": first("low"), "latest": first("high")}

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import accuracy, data, figures, measures, saliency
+from advfeat import accuracy, data, figures, saliency, stats
 from advfeat.keys import stream
 from advfeat.report import (
     Picture,
@@ -187,14 +187,13 @@ def summarise(
 
     ranks = alike["rank_correlation"]
     claims = [
-        measures.claim(
+        stats.claim(
             f"{method.replace('_', ' ').capitalize()} maps of networks that learned other labels "
             "are less alike than those of two networks that learned the same (rank correlation).",
-            measures.mean(ranks["again"][method]), measures.mean(ranks["permuted"][method]),
-            paired=measures.computed(
-                lambda both: float(both[:, 0].mean() - both[:, 1].mean()),
-                np.stack([ranks["again"][method], ranks["permuted"][method]], axis=1),
-            ),
+            stats.mean(ranks["again"][method], limits=stats.CORRELATION),
+            stats.mean(ranks["permuted"][method], limits=stats.CORRELATION),
+            paired=stats.mean(ranks["again"][method] - ranks["permuted"][method]),
+            margin=stats.SMALL,
         )
         for method in config.methods
     ]  # fmt: skip
@@ -205,17 +204,17 @@ def summarise(
         "train_examples": len(plan.train),
         "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
                    **plan.recipe.record()},
-        "learned": {kind: measures.rate(np.array(hits)) for kind, hits in learned.items()},
-        "test_accuracy": {kind: measures.rate(np.array(hits)) for kind, hits in tested.items()},
+        "learned": {kind: stats.rate(np.array(hits)) for kind, hits in learned.items()},
+        "test_accuracy": {kind: stats.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
             measure: {
-                pair: {method: measures.mean(values, limits=measures.CORRELATION)
+                pair: {method: stats.mean(values, limits=stats.CORRELATION)
                        for method, values in methods.items()}
                 for pair, methods in pairs.items()
             }
             for measure, pairs in alike.items()
         },
-        "claims": claims,
+        "claims": runner.judged(claims, config),
     }  # fmt: skip
 
 
@@ -289,7 +288,7 @@ def _report(
         title=f"Do maps show what was learned? {config.dataset}",
         findings=[
             f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
-            + (" (by heart)" if summary["learned"]["permuted"]["mean"] > 0.95 else
+            + (" (by heart)" if summary["learned"]["permuted"].low > 0.95 else
                " (too few for this test: train longer)")
             + "; those networks are right on "
             f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "

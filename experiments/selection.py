@@ -19,10 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import checkpoints, models
+from advfeat import checkpoints, models, stats
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.files import write_json
 from advfeat.sampling import draw_rows
+from advfeat.stats import Estimate
 
 MAX_DROP = 0.2  # Wong et al.'s
 KEY_SEED = 0  # the same images and starts at every epoch: epochs differ by their weights alone
@@ -151,8 +152,11 @@ class Watch:
     @property
     def epoch_kept(self) -> int:
         """Whose weights are kept."""
-        goes_back = self._rule.select == "best" or self.ended == "overfitting"
-        return int((self.best if goes_back else self.history[-1])["epoch"])
+        return int((self.best if self._goes_back else self.history[-1])["epoch"])
+
+    @property
+    def _goes_back(self) -> bool:
+        return self._rule.select == "best" or self.ended == "overfitting"
 
     def summary(self) -> dict[str, Any]:
         """What the network's record says of it."""
@@ -160,15 +164,22 @@ class Watch:
             "select": self._rule.select,
             "epoch": self.epoch_kept,
             "epochs": self._last,
-            "held_out_robust_accuracy": next(
-                line["accuracy"] for line in self.history if line["epoch"] == self.epoch_kept
-            ),
+            "held_out_robust_accuracy": self._accuracy_kept()._asdict(),
             "examples": len(self._labels),
             "steps": self._rule.steps,
             "ended_by": self.ended,
             "catastrophic_overfitting": self.ended == "overfitting",
             "history": self.history,
         }
+
+    def _accuracy_kept(self) -> Estimate:
+        """That of the epoch kept; where it was kept for being the best, the interval says so."""
+        count = len(self._labels)
+        found = {
+            int(line["epoch"]): stats.counted(round(line["accuracy"] * count), count)
+            for line in self.history
+        }
+        return stats.chosen(found)[1] if self._goes_back else found[self.epoch_kept]
 
     def close(self) -> None:
         """Removes what it kept, once the network itself is kept."""

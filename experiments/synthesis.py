@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 import advfeat
-from advfeat import data, measures, quality
+from advfeat import data, quality, stats
 from advfeat.checkpoints import Network
 from advfeat.evaluation import predict
 from advfeat.results import RunDirectory
+from advfeat.stats import Estimate
 from experiments import runner, synthesis_report
 from experiments import synthesis_tasks as tasks
 from experiments.config import flag
@@ -159,11 +160,11 @@ def _summary(
     for judge, found in read.items():
         for task, hits in found.items():
             claims.append(
-                measures.claim(
+                stats.claim(
                     f"{task.capitalize()}: {judge.replace('_', ' ')} reads the class in the robust "
                     "network's pictures more often than in the standard network's.",
-                    measures.rate(hits["robust"]), measures.rate(hits["standard"]),
-                    paired=measures.difference(hits["robust"], hits["standard"]),
+                    stats.rate(hits["robust"]), stats.rate(hits["standard"]),
+                    paired=stats.difference(hits["robust"], hits["standard"]),
                 )
             )  # fmt: skip
     return {
@@ -177,7 +178,7 @@ def _summary(
         "own": _rates(own),
         "read": {judge: _rates(found) for judge, found in read.items()},
         "judges_on_real": {
-            judge: measures.rate(advfeat.accuracy(network.model_fn(), plan.images, plan.labels))
+            judge: stats.rate(advfeat.accuracy(network.model_fn(), plan.images, plan.labels))
             for judge, network in plan.judges.items()
         },
         "spread": _spread(plan, drawn),
@@ -186,13 +187,13 @@ def _summary(
             for task, found in drawn.items()
             if task in RESTORED
         },
-        "claims": claims,
+        "claims": runner.judged(claims, config),
     }
 
 
 def _rates(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
     return {
-        task: {name: measures.rate(hits) for name, hits in parts.items()}
+        task: {name: stats.rate(hits) for name, hits in parts.items()}
         for task, parts in found.items()
     }
 
@@ -211,37 +212,33 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
     for which, images in sets.items():
         features = predict(fn, images)
         found[which] = {
-            "frechet": _drawn_again(lambda part: quality.frechet_distance(part, real), features),
-            "diversity": _drawn_again(quality.diversity, features),
+            "frechet": stats.of_set(
+                lambda part: quality.frechet_distance(part, real), features, limits=(0.0, np.inf)
+            ),
+            "diversity": stats.of_set(quality.diversity, features, limits=(0.0, np.inf)),
         }
     return found
 
 
-def _drawn_again(compute: Any, features: np.ndarray) -> dict[str, Any]:
-    """A number of a whole set with an interval over sets of two thirds of it, rescaled."""
-    count = len(features)
-    part = max(2, 2 * count // 3)
-    values = [compute(features[data.draw_rows(count, part, seed=again)]) for again in range(30)]
-    # Without replacement: parts vary by (1 - part/count) of what sets of their size do.
-    error = float(np.std(values, ddof=1)) * float(np.sqrt(part / max(count - part, 1)))
-    mean = float(compute(features))
-    return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error, "n": count}
-
-
 def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """PSNR and SSIM against the originals, of the networks' images, the start and the controls."""
+    """PSNR and SSIM against the originals, of the networks' images, the start and the controls.
+
+    An image equal to its original has no finite PSNR: such ones are counted, and left out of it.
+    """
     sets = {**found, task.start_is: task.starts, **task.controls}
-    measured = {}
-    for name, images in sets.items():
-        values = np.array([
-            (quality.psnr(a, b), quality.ssim(a, b))
-            for a, b in zip(images, task.originals, strict=True)
-        ])  # fmt: skip
-        measured[name] = {
-            which: measures.mean(column)
-            for which, column in zip(("psnr", "ssim"), values.T, strict=True)
-        }
-    return measured
+    return {name: _against(images, task.originals) for name, images in sets.items()}
+
+
+def _against(images: np.ndarray, originals: np.ndarray) -> dict[str, Any]:
+    pairs = list(zip(images, originals, strict=True))
+    psnr = np.array([quality.psnr(*pair) for pair in pairs])
+    differ = np.isfinite(psnr)
+    found: Estimate | None = stats.mean(psnr[differ]) if differ.any() else None
+    return {
+        "psnr": found,
+        "equal": int((~differ).sum()),
+        "ssim": stats.mean([quality.ssim(*pair) for pair in pairs], limits=stats.CORRELATION),
+    }
 
 
 def run(config: Config) -> dict[str, Any]:

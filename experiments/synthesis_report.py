@@ -107,10 +107,16 @@ def _task(
     if task.name in summary["restored"]:
         blocks.append(
             Table(
-                caption="Against the originals, means with 95 % intervals over images",
-                columns=["made by", "PSNR in dB", "SSIM"],
+                caption="Against the originals, means with 95 % intervals over images. Images "
+                "equal to their originals have no PSNR and are left out of it",
+                columns=["made by", "PSNR in dB", "equal images", "SSIM"],
                 rows=[
-                    [name, format_number(values["psnr"], 1), format_number(values["ssim"])]
+                    [
+                        name,
+                        format_number(values["psnr"], 1),
+                        values["equal"] or None,
+                        format_number(values["ssim"]),
+                    ]
                     for name, values in summary["restored"][task.name].items()
                 ],
             )
@@ -157,8 +163,8 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told = []
     for judge, found in summary["read"].items():
         parts = [
-            f"{task} {100 * rates['standard']['mean']:.0f} and "
-            f"{100 * rates['robust']['mean']:.0f} %"
+            f"{task} {100 * rates['standard'].mean:.0f} and "
+            f"{100 * rates['robust'].mean:.0f} %"
             for task, rates in found.items()
         ]
         told.append(

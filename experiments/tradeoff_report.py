@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.config import format_eps
 from experiments.sweeps import SIGNS
-from experiments.tradeoff_summary import correlation_words, findings
+from experiments.tradeoff_summary import findings
 
 if TYPE_CHECKING:
     from experiments.tradeoff import Config, Plan
@@ -41,7 +41,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{summary['evaluation_examples']} test images. The fooling rate is of the images that "
             "a network gets right unattacked. A trade-off is called shown if, between the smallest "
             "and the largest eps, the fooling rate falls and the clean accuracy falls, each by a "
-            "paired difference whose 95 % interval lies above 0."
+            "paired difference whose interval lies above 0, at a level that counts for all claims."
         ),
         sections=sections,
         claims=summary["claims"],
@@ -113,5 +113,5 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
             ],
         ),
         "Rank correlation of fooling rate and clean accuracy over training eps: "
-        f"{correlation_words(part['rank_correlation'])}.",
+        f"{format_number(part['rank_correlation'])}.",
     ]  # fmt: skip

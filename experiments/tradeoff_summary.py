@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+from scipy.stats import spearmanr
 
-from advfeat import measures
-from advfeat.measures import HOLDS
-from advfeat.report import format_rate
+from advfeat import stats
+from advfeat.report import format_number, format_rate
+from advfeat.stats import Claim, Estimate
+from experiments import runner
 from experiments.config import format_eps
 from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
 
@@ -45,7 +46,7 @@ def rank_correlation(hits: np.ndarray) -> float:
     rates = fooling(hits), accuracy(hits)
     if any(np.ptp(rate) == 0 for rate in rates):
         return 0.0
-    return float(stats.spearmanr(*rates).statistic)
+    return float(spearmanr(*rates).statistic)
 
 
 def summarise(
@@ -53,7 +54,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The nested summary; every rate with its interval over seeds and points."""
     seeds = 1 + max(seed for _, _, seed in hits)
-    found, claims = {}, []
+    found: dict[str, Any] = {}
+    claims: list[Claim] = []
     for norm, grid in plan.eps.items():
         # `[S, 2, E, N]`: seeds, clean and attacked, training eps, points.
         stacked: np.ndarray = np.array(
@@ -67,7 +69,10 @@ def summarise(
         )
         part = _norm(plan, norm, grid, stacked)
         found[norm] = part
-        claims += _claims(norm, part, stacked)
+        claims += _claims(norm, part)
+    claims = runner.judged(claims, config)
+    for place, part in enumerate(found.values()):
+        part["tradeoff_shown"] = all(claim.holds for claim in claims[2 * place : 2 * place + 2])
     return {
         "dataset": config.dataset,
         "classes": list(plan.dataset.class_names),
@@ -87,64 +92,90 @@ def _norm(plan: Plan, norm: str, grid: tuple[float, ...], hits: np.ndarray) -> d
     guess = 1 / plan.dataset.num_classes
     by_eps = []
     for index, eps in enumerate(grid):
-        one = hits[:, :, [index]]
         by_eps.append(
             {
                 "eps": eps,
-                "clean_accuracy": measures.rate(hits[:, 0, index]),
-                "robust_accuracy": measures.rate(hits[:, 1, index]),
-                "fooling_rate": measures.computed(
-                    lambda array: fooling(array)[0], one, limits=(0.0, 1.0)
-                ),
+                "clean_accuracy": stats.rate(hits[:, 0, index]),
+                "robust_accuracy": stats.rate(hits[:, 1, index]),
+                "fooling_rate": fooling_rate(hits[:, 0, index], hits[:, 1, index]),
                 "collapsed": int((hits[:, 0, index].mean(axis=1) < COLLAPSED * guess).sum()),
             }
         )
-    ends = hits[:, :, [0, -1]]
-    best = int(np.argmax(accuracy(hits)))
     return {
         "eval_eps": plan.measured_at[norm],
         "by_eps": by_eps,
-        "rank_correlation": measures.computed(rank_correlation, hits, limits=(-1.0, 1.0)),
+        "rank_correlation": stats.computed(rank_correlation, hits, limits=stats.CORRELATION),
         "smallest_less_largest": {
-            "clean_accuracy": measures.difference(hits[:, 0, 0], hits[:, 0, -1]),
-            "fooling_rate": measures.computed(
-                lambda array: fooling(array)[0] - fooling(array)[1], ends, limits=(-1.0, 1.0)
-            ),
+            "clean_accuracy": stats.difference(hits[:, 0, 0], hits[:, 0, -1]),
+            "fooling_rate": _fooled_less(hits[:, :, [0, -1]]),
         },
-        "highest_clean_accuracy": {
-            "eps": grid[best],
-            "less_smallest": measures.difference(hits[:, 0, best], hits[:, 0, 0]),
-            "less_largest": measures.difference(hits[:, 0, best], hits[:, 0, -1]),
-        },
+        "highest_between": _between(grid, hits),
     }
 
 
-def _claims(norm: str, part: dict[str, Any], hits: np.ndarray) -> list[dict[str, Any]]:
+def fooling_rate(clean: np.ndarray, robust: np.ndarray) -> Estimate:
+    """The share of the points right without an attack that the attack fools.
+
+    Args:
+      clean: `[S, N]` bool, right without an attack.
+      robust: `[S, N]` bool, right under it as well.
+
+    Returns:
+      Its estimate; NaN without an interval where no network is right on any.
+
+    >>> found = fooling_rate(np.ones((1, 50), bool), np.zeros((1, 50), bool))
+    >>> found.mean, round(found.low, 3), found.high
+    (1.0, 0.929, 1.0)
+    """
+    if not clean.any():
+        return Estimate(float("nan"), None, None, 0, len(clean))
+    return stats.rate(clean & ~robust, among=clean)
+
+
+def _fooled_less(ends: np.ndarray) -> Estimate:
+    """The first eps's fooling rate less the last one's, of `[S, 2, 2, N]` hits, in points."""
+    if not ends[:, 0].any(axis=(0, 2)).all():
+        return Estimate(float("nan"), None, None, 0, len(ends), "points")
+    return stats.computed(
+        lambda array: fooling(array)[0] - fooling(array)[1], ends, limits=(-1.0, 1.0)
+    ).in_unit("points")
+
+
+def _between(grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any] | None:
+    """The highest clean accuracy of the eps between the ends, less that at either end.
+
+    It is chosen after the fact; both intervals count for the choice.
+    """
+    inner = range(1, len(grid) - 1)
+    if not inner:
+        return None
+    less = [
+        stats.chosen({k: stats.difference(hits[:, 0, k], hits[:, 0, end]) for k in inner})
+        for end in (0, -1)
+    ]
+    (best, less_smallest), (_, less_largest) = less
+    return {"eps": grid[best], "less_smallest": less_smallest, "less_largest": less_largest}
+
+
+def _claims(norm: str, part: dict[str, Any]) -> list[Claim]:
     first, last = part["by_eps"][0], part["by_eps"][-1]
     apart = part["smallest_less_largest"]
     name, top = SIGNS[norm], format_eps(last["eps"])
-    claims = [
-        measures.claim(
+    return [
+        stats.claim(
             f"{name}: trained at the largest eps ({top}), networks are fooled less often at eps "
             f"{format_eps(part['eval_eps'])} than trained at 0.",
             first["fooling_rate"],
             last["fooling_rate"],
             paired=apart["fooling_rate"],
         ),
-        measures.claim(
+        stats.claim(
             f"{name}: they are less accurate on clean images (trained at 0, beside at {top}).",
             first["clean_accuracy"],
             last["clean_accuracy"],
             paired=apart["clean_accuracy"],
         ),
     ]
-    part["tradeoff_shown"] = all(claim["verdict"] == HOLDS for claim in claims)
-    return claims
-
-
-def correlation_words(found: Mapping[str, Any]) -> str:
-    """A correlation with its interval."""
-    return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
@@ -162,17 +193,18 @@ def _finding(norm: str, part: dict[str, Any]) -> str:
         f"on clean images: {format_rate(first['clean_accuracy'])} against "
         f"{format_rate(last['clean_accuracy'])}."
     )
-    best = part["highest_clean_accuracy"]
-    if 0 < best["eps"] < last["eps"]:
+    best = part["highest_between"]
+    if best and min(best[end].mean for end in ("less_smallest", "less_largest")) > 0:
+        shown = all((best[end].low or 0) > 0 for end in ("less_smallest", "less_largest"))
         words += (
-            " The clean accuracy is not monotone: it is highest at eps "
-            f"{format_eps(best['eps'])}, by {_points(best['less_smallest'])} percentage points "
-            f"above eps 0 and by {_points(best['less_largest'])} above the largest (chosen after "
-            "the fact, so flattering)."
+            f" The clean accuracy is {'' if shown else 'perhaps '}not monotone: it is highest at "
+            f"eps {format_eps(best['eps'])}, {format_rate(best['less_smallest'])} above eps 0 and "
+            f"{format_rate(best['less_largest'])} above the largest (chosen after the fact, so "
+            "flattering, but the intervals count for the choice)."
         )
     words += (
         " Rank correlation of fooling rate and clean accuracy over eps (1: all robustness is paid "
-        f"for): {correlation_words(part['rank_correlation'])}."
+        f"for): {format_number(part['rank_correlation'])}."
     )
     collapsed = sum(point["collapsed"] for point in part["by_eps"])
     if collapsed:
@@ -181,7 +213,3 @@ def _finding(norm: str, part: dict[str, Any]) -> str:
             "their eps says nothing of a price."
         )
     return words
-
-
-def _points(found: Mapping[str, Any]) -> str:
-    return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"

@@ -22,10 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, figures, measures
+from advfeat import data, figures, stats
 from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
+from advfeat.stats import Estimate
 from experiments import networks, runner
 from experiments.recipes import DEFAULTS
 from experiments.train_plan import Config, Plan, prepare
@@ -41,7 +42,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     )
     fn, test = network.model_fn(), plan.dataset.test
     images, labels = data.unit(test.image), test.label
-    clean = measures.rate(advfeat.accuracy(fn, images, labels))
+    clean = stats.rate(advfeat.accuracy(fn, images, labels))
     some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
     steps = 1 if config.dry_run else config.eval_steps
     with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
@@ -56,7 +57,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             advance=bar.update,
         )
     by_eps = [
-        {"eps": float(eps), "accuracy": measures.rate(row)}
+        {"eps": float(eps), "accuracy": stats.rate(row)}
         for eps, row in zip(sweep.epsilons, sweep.robust, strict=True)
     ]
     summary = {
@@ -160,10 +161,15 @@ def _selected(summary: dict[str, Any]) -> list[str]:
         "patience": "no new best for long enough ended the training",
         None: "the training went to its end",
     }[found["ended_by"]]
+    chosen = (
+        " (chosen for it, so flattering; the interval counts for the choice)"
+        if found["select"] == "best" or found["ended_by"] == "overfitting"
+        else ""
+    )
     return [
         f"The weights are those of epoch {found['epoch']} of {found['epochs']}, with "
-        f"{found['held_out_robust_accuracy']:.1%} of {found['examples']} held-out images right "
-        f"under PGD-{found['steps']}; {why}."
+        f"{format_rate(Estimate(**found['held_out_robust_accuracy']))} of {found['examples']} "
+        f"held-out images right under PGD-{found['steps']}{chosen}; {why}."
     ]
 
 

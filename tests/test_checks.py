@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checks, constructed, measures, steps, training
+from advfeat import checks, constructed, stats, steps, training
 
 IMAGES = np.full((4, 2, 3, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 2, 0], np.int32)
@@ -167,14 +167,14 @@ def test_counts(bad):
         ("learning_rate", lambda: training.Fit(learning_rate=np.nan)),
         ("momentum", lambda: training.Fit(momentum=1.0)),
         ("weight_decay", lambda: training.Fit(weight_decay=-1.0)),
-        ("hits", lambda: measures.rate([])),
-        ("hits", lambda: measures.rate(0.5)),
-        ("hits", lambda: measures.rate(np.zeros((2, 2, 2)))),
-        ("hits", lambda: measures.rate([0.0, np.nan])),
-        ("hits", lambda: measures.rate([0, 2])),
-        ("effect", lambda: measures.difference([], [])),
-        ("control", lambda: measures.difference([1], 0.5)),
-        ("same points", lambda: measures.difference([1, 0], [1, 0, 1])),
+        ("hits", lambda: stats.rate([])),
+        ("hits", lambda: stats.rate(0.5)),
+        ("hits", lambda: stats.rate(np.zeros((2, 2, 2)))),
+        ("hits", lambda: stats.rate([0.0, np.nan])),
+        ("hits", lambda: stats.rate([0, 2])),
+        ("effect", lambda: stats.difference([], [])),
+        ("control", lambda: stats.difference([1], 0.5)),
+        ("same points", lambda: stats.difference([1, 0], [1, 0, 1])),
     ],
 )
 def test_other_arguments(name, call):

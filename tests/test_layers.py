@@ -11,7 +11,7 @@ LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
         "hyperplane", "relus", "spaces", "sampling", "stats"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble", "scores"),
-    2: ("attacks", "evaluation", "constructed", "measures", "suite", "suites", "verdicts",
+    2: ("attacks", "evaluation", "constructed", "suite", "suites", "verdicts",
         "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted",
         "synthesis", "representations", "distortions", "quality", "counterfactuals"),
     3: ("models", "training"),

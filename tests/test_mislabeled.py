@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from estimates import assert_claims
 
-from advfeat import data
+from advfeat import data, stats
 from advfeat.checkpoints import load_network
-from experiments import mislabeled, mislabeled_networks, runner
+from experiments import mislabeled, mislabeled_networks, mislabeled_summary, runner
 
 RATE = {"mean", "low", "high", "n"}
 
@@ -45,8 +46,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
         for control in part["controls"].values():
             assert_rate(control)
             assert control["n"] == 445
-    verdicts = {"holds", "does not hold here", "not decidable at this size"}
-    assert {claim["verdict"] for claim in summary["claims"]} <= verdicts
+    assert_claims(summary["claims"])
     assert len(summary["claims"]) == 10
 
 
@@ -149,6 +149,23 @@ def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, 
     assert {k: v for k, v in again.items() if k not in apart} == {
         k: v for k, v in whole.items() if k not in apart
     }
+
+
+def test_learning_curves_have_intervals_and_gaps():
+    curve = np.array([[0.5, 0.9, np.nan], [0.7, 0.9, 0.9]], np.float32)
+    first, second, gap = mislabeled_summary.by_epoch(curve, 40)
+    assert first.mean == pytest.approx(0.6)
+    assert second == stats.counted([36, 36], 40)
+    assert (first.n, first.seeds, gap) == (40, 2, None)
+
+
+def test_what_the_controls_explain_is_said_by_the_verdict():
+    rates = {name: stats.rate(np.arange(50) < n) for name, n in (("unperturbed", 5), ("noise", 7))}
+    words = [mislabeled_summary._beside_controls(rates, v) for v in (None, "holds", stats.OPEN)]
+    assert words[0] == words[1]
+    assert words[2].endswith(f"not shown to explain it ({stats.OPEN})")
+    low, high = (100 * end for end in rates["noise"].at(1 - 0.05 / 2))
+    assert f"same norm, gives 14.0\u00a0% [{low:.1f}, {high:.1f}]" in words[0]
 
 
 @pytest.mark.parametrize(

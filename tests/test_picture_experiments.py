@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small_networks
 
-from advfeat import data
+from advfeat import data, stats
 from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
 
 DIGITS = data.load("digits")
@@ -60,9 +60,10 @@ def test_metamers_are_compared_where_both_networks_arrive():
         "robust": arrived([near] * 40 + [near, far], [False] * 40 + [True, True]),
     }
     (claim,) = representations.metamer_claims(numbers)
-    assert (claim["effect"]["mean"], claim["control"]["mean"]) == (1, 0)
-    assert claim["effect"]["n"] == 40
-    assert claim["verdict"] == "holds"
+    assert (claim.effect.mean, claim.control.mean) == (1, 0)
+    assert claim.effect.n == 40
+    assert claim.verdict is None  # it is judged with the report's other claims
+    assert [found.verdict for found in stats.judge([claim])] == ["holds"]
     numbers["robust"] = arrived([far] * 42, [False] * 42)
     assert representations.metamer_claims(numbers) == []
 
@@ -125,6 +126,16 @@ def test_no_judges_and_one_task(given, tmp_path):
     )
     summary = synthesis.run(config)
     assert summary["read"] == summary["spread"] == summary["restored"] == {}
+
+
+def test_images_equal_to_their_originals_are_counted_and_have_no_psnr():
+    images = np.random.default_rng(0).random((12, 8, 8, 1))
+    found = synthesis._against(images, np.where(np.arange(12)[:, None, None, None] < 2,
+                                                images, images + 0.1))  # fmt: skip
+    assert found["equal"] == 2
+    assert (found["psnr"].n, found["psnr"].mean) == (10, pytest.approx(20))
+    assert found["ssim"].n == 12
+    assert synthesis._against(images, images)["psnr"] is None
 
 
 def made(name, images, labels, **options):

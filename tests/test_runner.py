@@ -14,7 +14,7 @@ import textwrap
 
 import pytest
 
-from advfeat import figures
+from advfeat import figures, stats
 from experiments import runner
 from experiments.config import Config, UsageError, flag
 
@@ -56,20 +56,25 @@ def test_execute_writes_a_summary_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_dry_run_is_marked_as_one(tmp_path, dry_run):
-    claim = {"claim": "it works", "effect": 0.9, "control": 0.1, "verdict": "holds"}
-
     def work(config, inputs, run):
         figure = figures.bars({"a": {"b": 0.5}})
         figures.save(figure, run.figure("bars"))
-        return {"claims": [claim]}
+        return {}
 
     summary = toy(ToyConfig(workdir=str(tmp_path), dry_run=dry_run), work=work)
     assert summary["dry_run"] is dry_run
-    assert summary["claims"] == [{**claim, "verdict": None if dry_run else "holds"}]
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     plain = figures.save(figures.bars({"a": {"b": 0.5}}), tmp_path / "plain.png").read_bytes()
     same = (tmp_path / "figures" / "bars.png").read_bytes() == plain
     assert same is not dry_run
+
+
+def test_a_dry_run_is_not_judged():
+    claim = stats.claim("More.", *(stats.rate([1] * n + [0] * (100 - n)) for n in (90, 10)))
+    config = ToyConfig(workdir="unused")
+    assert [found.verdict for found in runner.judged([claim], config)] == ["holds"]
+    dry = dataclasses.replace(config, dry_run=True)
+    assert [found.verdict for found in runner.judged([claim], dry)] == [None]
 
 
 def test_the_report_is_named(tmp_path, capsys):

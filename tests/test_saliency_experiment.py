@@ -15,11 +15,12 @@ from advfeat import (
     data,
     models,
     saliency,
+    stats,
     training,
 )
 from advfeat.data import planted_images
 from advfeat.planted import pointing
-from experiments import runner, saliency_maps
+from experiments import runner, saliency_maps, saliency_report
 from experiments import saliency as experiment
 from experiments.networks import spec_for
 
@@ -83,6 +84,23 @@ def test_every_method_of_both_networks_is_measured(finished):
         with np.load(path / "maps" / f"{name}.npz") as maps:
             assert maps["gradient"].shape == (8, 8, 8, 1)
             assert maps["grad_cam"].shape == (8, 8, 8)
+
+
+def test_means_of_what_has_no_value():
+    assert experiment._mean(np.array([np.nan, np.inf])) is None
+    assert experiment._mean(np.array([np.nan, *range(10)])) == stats.mean(np.arange(10))
+
+
+def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
+    rng = np.random.default_rng(0)
+    areas = {name: stats.mean(rng.random(25), limits=stats.SHARE) for name in (*FEW, "edges")}
+    methods = {name: {"deletion": area} for name, area in areas.items()}
+    best = min(FEW, key=lambda name: areas[name].mean)
+    low, high = areas[best].at(1 - 0.05 / len(FEW))
+    line = saliency_report._soonest("standard", methods)
+    assert f"{best.replace('_', ' ')} says" in line
+    assert f"[{low:.2f}, {high:.2f}]" in line.replace("\u00a0", " ")
+    assert f"least of {len(FEW)} methods" in line
 
 
 @pytest.mark.slow

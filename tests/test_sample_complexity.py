@@ -4,14 +4,22 @@ import json
 
 import numpy as np
 import pytest
+from estimates import assert_claims
 
 import advfeat
-from advfeat import data
+from advfeat import data, stats
 from experiments import runner, sample_complexity, sample_theory, sweeps
-from experiments.sample_complexity_summary import CLEAN, NOISE, ROBUST, Curves, needed, reached
+from experiments.sample_complexity_summary import (
+    CLEAN,
+    NOISE,
+    ROBUST,
+    Curves,
+    _count,
+    needed,
+    reached,
+)
 
 TINY = {"model": "mlp", "width": 16}
-VERDICTS = {"holds", "does not hold here", "not decidable at this size"}
 
 
 def config(path, **options):
@@ -55,7 +63,7 @@ def test_summary_has_every_rate_with_its_interval(finished):
             clean["train"]["clean"]["mean"] - clean["test"]["clean"]["mean"]
         )
     assert len(summary["claims"]) == 4
-    assert {claim["verdict"] for claim in summary["claims"]} <= VERDICTS
+    assert_claims(summary["claims"])
     assert {"eps", "norm", "attack", "recipe", "wall_seconds"} <= set(summary)
     for part in summary["gaussian"]["by_count"]:
         for name in ("standard", "robust", "least"):
@@ -130,7 +138,8 @@ def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
     assert [claim["verdict"] for claim in found["claims"][:2]] == ["holds", "holds"]
     assert found["size_for_share"]["times_as_many"]["mean"] > 1.5
     counts = found["gaussian"]["count_for_goal"]
-    assert counts["standard"] < counts["least"] <= counts["robust"]
+    for end in ("earliest", "latest"):
+        assert counts["standard"][end] < counts["least"][end] <= counts["robust"][end]
 
 
 def prepared(**options):
@@ -190,6 +199,36 @@ def test_shares_and_sizes_by_hand():
     assert 2 ** needed(test[ROBUST], sizes, 0.875) == pytest.approx(40 * 4 ** (0.5 / 0.6))
     assert 2 ** needed(test[NOISE], sizes, 0.875) == pytest.approx(10)
     assert needed(test[CLEAN], sizes, 1.0) == np.log2(160)
+
+
+def test_a_plateau_is_not_reached_sooner_by_luck():
+    """Over many sizes that are equally good, the first that lies high is found early by chance."""
+    sizes, rng = tuple(10 * 2**k for k in range(9)), np.random.default_rng(0)
+    rates = np.array([0.5, *[0.705] * 7, 0.8])  # 0.9 of the last, 0.72, is reached only at the end
+    exact = float(np.log2(sizes[-2]) + (0.72 - 0.705) / (0.8 - 0.705))
+    found = [
+        needed(rng.random((1, len(sizes), 100)) < rates[:, None], sizes, 0.9) for _ in range(300)
+    ]
+    curves = [(rng.random((len(sizes), 100)) < rates[:, None]).mean(1) for _ in range(300)]
+    naive = [np.log2(sizes[int(np.argmax(curve >= 0.9 * curve[-1]))]) for curve in curves]
+    assert np.mean(naive) < exact - 3.5  # doublings too few
+    assert np.mean(found) > np.mean(naive) + 1.2
+    # 0.2, 0.6, 0.2, 0.9 rises as 0.2, 0.4, 0.4, 0.9: a tenth of the way from 0.4 to 0.9.
+    dip = np.array([[np.arange(10) < count for count in (2, 6, 2, 9)]])
+    assert needed(dip, (1, 2, 4, 8), 0.5) == pytest.approx(2.1)
+
+
+def test_how_many_examples_the_goal_takes_is_a_range():
+    parts = [
+        {"count": count, "robust": stats.Estimate(mean, mean - 0.004, mean + 0.004, 20)}
+        for count, mean in ((1, 0.02), (2, 0.012), (4, 0.008), (8, 0.005))
+    ]
+    found = sample_theory._first(parts, "robust")
+    assert found == {"earliest": 2, "latest": 8}
+    model = {"by_count": parts}
+    assert _count(found, model) == "2 to 8"
+    assert _count({"earliest": 4, "latest": 4}, model) == "4"
+    assert _count({"earliest": 8, "latest": None}, model) == "8 to more than 8"
 
 
 def test_hits_become_curves():
@@ -253,7 +292,7 @@ def test_the_gaussian_model_runs_to_where_the_paper_promises():
         (["--dim=1"], "--dim=1"),
         (["--model_eps=inf"], "--model_eps=inf"),
         (["--noise=0"], "--noise=0"),
-        (["--draws=1"], "--draws=1"),
+        (["--draws=9"], "--draws=9: must be at least 10"),
         (["--seeds=0"], "--seeds=0"),
         (["--attack=pgd,pgd"], "--attack=pgd,pgd: names one twice"),
         (["--attack=standard,pgd"], "the suite standard stands alone"),

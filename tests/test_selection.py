@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checkpoints, data, models, training
+from advfeat import checkpoints, data, models, stats, training
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Split
 from advfeat.results import RunDirectory
@@ -68,9 +68,16 @@ def test_the_best_epoch_is_kept(monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "watch").glob("epoch_*")] == ["epoch_2"]
     found = there.summary()
     assert (found["epoch"], found["epochs"], found["ended_by"]) == (2, 4, None)
-    assert found["held_out_robust_accuracy"] == 0.6
+    kept = found["held_out_robust_accuracy"]
+    assert kept["mean"] == pytest.approx(0.6, abs=0.5 / COUNT)
+    # It was chosen of four: its interval is wider than that of the same number not chosen.
+    plain = stats.counted(round(0.6 * COUNT), COUNT)
+    assert (kept["low"], kept["high"]) == plain.at(1 - 0.05 / 4)
+    assert kept["low"] < plain.low
+    json.dumps(found)
     last = watch(tmp_path / "other", Selection(select="last"))
     go(last, 4)
+    assert last.summary()["held_out_robust_accuracy"]["low"] == plain.low  # the last was not chosen
     assert first_weight(last.chosen(weights(4.0))) == 4.0
     assert not list((tmp_path / "other").glob("watch/epoch_*"))  # nobody will ask for them
     there.close()

@@ -4,13 +4,23 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from estimates import assert_claims, revived
+from scipy.stats import rankdata
 
 import advfeat
-from advfeat import data
+from advfeat import data, stats
 from advfeat.checkpoints import load_network
+from advfeat.stats import Estimate
 from experiments import runner, sweeps, tradeoff
-from experiments.tradeoff_summary import accuracy, findings, fooling, rank_correlation
+from experiments.tradeoff_summary import (
+    _between,
+    _fooled_less,
+    accuracy,
+    findings,
+    fooling,
+    fooling_rate,
+    rank_correlation,
+)
 
 TINY = {"model": "mlp", "width": 16}
 
@@ -35,8 +45,9 @@ def test_summary_has_every_rate_with_its_interval(finished):
         assert part["by_eps"][-1]["eps"] == pytest.approx(1.25 * part["eval_eps"])
         for point in part["by_eps"]:
             for name in ("clean_accuracy", "robust_accuracy", "fooling_rate"):
-                assert 0 <= point[name]["low"] <= point[name]["high"] <= 1
-                assert point[name]["n"] == 50
+                assert 0 <= point[name]["low"] < point[name]["high"] <= 1
+                assert point[name]["n"] == 50 or name == "fooling_rate"
+            assert point["fooling_rate"]["n"] == round(50 * point["clean_accuracy"]["mean"])
             clean, robust = point["clean_accuracy"]["mean"], point["robust_accuracy"]["mean"]
             assert point["fooling_rate"]["mean"] == pytest.approx(1 - robust / clean)
         for name, difference in part["smallest_less_largest"].items():
@@ -44,11 +55,13 @@ def test_summary_has_every_rate_with_its_interval(finished):
             assert difference["mean"] == pytest.approx(first - last)
         found = part["rank_correlation"]
         assert -1 <= found["low"] <= found["mean"] <= found["high"] <= 1
-        assert part["tradeoff_shown"] in (True, False)
+        assert part["tradeoff_shown"] is False  # a dry run shows nothing
+        assert part["highest_between"] is None
     # The standard networks are the same ones in both norms.
     first, second = (part["by_eps"][0]["clean_accuracy"] for part in summary["norms"].values())
     assert first == second
     assert len(summary["claims"]) == 4
+    assert_claims(summary["claims"])
 
 
 def test_report_and_figures_are_there(finished):
@@ -138,6 +151,43 @@ def test_rates_by_hand():
     assert fooling(hits([0.0], [0.0])).tolist() == [1.0]
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_fooling_rates_of_none_and_all_have_a_width(seeds):
+    right = np.tile(np.arange(60) < 50, (seeds, 1))
+    all_fooled, none_fooled = fooling_rate(right, np.zeros_like(right)), fooling_rate(right, right)
+    assert (all_fooled.mean, all_fooled.high, all_fooled.n) == (1.0, 1.0, 50)
+    assert (none_fooled.mean, none_fooled.low, none_fooled.n) == (0.0, 0.0, 50)
+    # Clopper and Pearson's of 50 of 50: 1 - 0.025 ** (1 / 50).
+    bound = 1 - 0.025 ** (1 / 50)
+    assert none_fooled.high == pytest.approx(bound, rel=1e-6)
+    assert all_fooled.low == pytest.approx(1 - bound, rel=1e-6)
+    less = _fooled_less(np.stack([np.stack([right, right], 1),
+                                  np.stack([0 * right, right], 1)], 1).astype(bool))  # fmt: skip
+    assert less.mean == 1.0
+    assert less.unit == "points"
+    assert less.low < 1.0
+
+
+def test_where_nothing_is_right_nothing_is_fooled():
+    wrong = np.zeros((2, 30), bool)
+    assert fooling_rate(wrong, wrong).low is None
+    assert np.isnan(fooling_rate(wrong, wrong).mean)
+
+
+def test_the_best_eps_of_several_is_not_above_the_ends_by_luck():
+    """No eps changes anything: an interval without the choice lies above 0 too often."""
+    grid, plain, counted = tuple(range(8)), 0, 0
+    for seed in range(200):
+        hits = np.random.default_rng(seed).random((1, 2, 8, 120)) < 0.8
+        found = _between(grid, hits)["less_smallest"]
+        place = _between(grid, hits)["eps"]
+        alone = stats.difference(hits[:, 0, place], hits[:, 0, 0])
+        assert found.mean == alone.mean
+        plain += alone.low > 0
+        counted += found.low > 0
+    assert counted / 200 < 0.05 < plain / 200
+
+
 @pytest.mark.parametrize(
     ("clean", "robust", "wanted"),
     [
@@ -150,22 +200,29 @@ def test_rates_by_hand():
 def test_rank_correlations(clean, robust, wanted):
     found = rank_correlation(hits(clean, robust))
     if wanted is None:
-        ranks = stats.rankdata(clean), stats.rankdata(1 - np.divide(robust, clean))
+        ranks = rankdata(clean), rankdata(1 - np.divide(robust, clean))
         wanted = np.corrcoef(*ranks)[0, 1]
     assert found == pytest.approx(wanted)
 
 
 def test_what_is_not_shown_is_said_to_be_not_shown(finished):
     _, summary = finished
-    part = json.loads(json.dumps(summary["norms"]["l2"]))
+    part = revived(summary["norms"]["l2"])
     part["tradeoff_shown"] = False
     for point, collapsed in zip(part["by_eps"], (0, 2), strict=True):
         point["collapsed"] = collapsed
-    part["highest_clean_accuracy"]["eps"] = part["by_eps"][1]["eps"] / 2
+    part["highest_between"] = {
+        "eps": 0.5, "less_smallest": Estimate(0.1, 0.02, 0.2, 50, unit="points"),
+        "less_largest": Estimate(0.2, 0.1, 0.3, 50, unit="points"),
+    }  # fmt: skip
     (line,) = findings({"norms": {"l2": part}})
     assert "costs clean accuracy is not shown" in line
     assert "2 of the networks did not learn at all" in line
-    assert "not monotone" in line
+    assert "is not monotone" in line
+    part["highest_between"]["less_smallest"] = Estimate(0.1, -0.02, 0.2, 50, unit="points")
+    assert "is perhaps not monotone" in findings({"norms": {"l2": part}})[0]
+    part["highest_between"]["less_smallest"] = Estimate(-0.1, -0.2, 0.2, 50, unit="points")
+    assert "monotone" not in findings({"norms": {"l2": part}})[0]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,6 @@ def randomness(case: Case) -> Iterator[Seen]:
         "randomised",
         *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
         f"The network is random: between two passes its outputs change by up to {percent(change)}"
-        f" of the largest, and {percent(flips)} of its predictions: attacks see one network and are "
-        f"judged by another.{advice}",
+        f" of the largest, and {percent(flips)} of its predictions: attacks see one network and "
+        f"are judged by another.{advice}",
     )

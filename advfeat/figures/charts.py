@@ -27,7 +27,7 @@ def bars(
     """Bars with their intervals, a group for each result, its controls beside it.
 
     Args:
-        groups: Group name to bar name to rate (``{"mean", "low", "high"}``, a number, or None
+        groups: Group name to bar name to rate (an `Estimate`, a number, or None
             where there is none). A group's first bar is the result, in strong colour; the
             others are its controls, muted. The same name gets the same colour everywhere; the
             first bars stand in the legend if all groups have the same name for them.

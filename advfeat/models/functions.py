@@ -1,4 +1,4 @@
-"""From a module and its variables to the functions that attacks and measures take."""
+"""From a module and its variables to the functions that attacks and experiments take."""
 
 from __future__ import annotations
 

@@ -3,16 +3,20 @@
 The coverage of every interval, by simulation: docs/intervals.md.
 """
 
+from advfeat.stats.choice import chosen, together
 from advfeat.stats.claims import (
     MARGIN,
     OPEN,
+    SMALL,
     Claim,
     Verdict,
     claim,
     judge,
+    margin_words,
 )
 from advfeat.stats.estimate import CORRELATION, FREE, SHARE, Estimate
 from advfeat.stats.intervals import FEW, apart, computed, difference, mean, rate
+from advfeat.stats.sets import counted, of_set
 from advfeat.stats.tables import turned_into
 
 __all__ = [
@@ -22,15 +26,21 @@ __all__ = [
     "MARGIN",
     "OPEN",
     "SHARE",
+    "SMALL",
     "Claim",
     "Estimate",
     "Verdict",
     "apart",
+    "chosen",
     "claim",
     "computed",
+    "counted",
     "difference",
     "judge",
+    "margin_words",
     "mean",
+    "of_set",
     "rate",
+    "together",
     "turned_into",
 ]

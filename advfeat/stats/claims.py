@@ -29,6 +29,8 @@ Verdict = str
 HOLDS, OTHER, OPEN = "holds", "the other way", "not decidable at this size"
 MARGIN = 0.05
 """Five points: a difference of rates that matters, where a claim says nothing else."""
+SMALL = 0.1
+"""A difference of correlations or cosines that matters: what is called a small correlation."""
 _LEAST = 1e-9  # no smaller p is told from 0
 
 

@@ -77,6 +77,10 @@ class Estimate:
             raise ValueError(f"only a rate has a complement, not a {self.unit}")
         return self.mapped(lambda value: 1.0 - value)
 
+    def in_unit(self, unit: Unit) -> Estimate:
+        """The same as a rate, in points, or as a number: `computed` cannot know which it is."""
+        return dataclasses.replace(self, unit=unit)
+
     def mapped(self, function: Callable[[float], float], unit: Unit | None = None) -> Estimate:
         """The estimate and its interval under a monotone function, as `lambda v: 2.0**v`."""
 

@@ -1,0 +1,78 @@
+"""What is chosen after the fact, and several estimates that are read together.
+
+The best of ten methods looks better than it is, and the interval of one method does not know that
+it was the best of ten. An interval at level 1 - 0.05 / k does: of k such intervals all hold in at
+least 95 % of runs (Bonferroni), whichever is picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from advfeat.stats.estimate import Ends, Estimate, estimated
+
+Name = TypeVar("Name")
+
+
+def together(estimates: Mapping[Name, Estimate]) -> dict[Name, Estimate]:
+    """Estimates whose intervals all hold at once: what a reader ranks, or compares with a limit.
+
+    Args:
+      estimates: by name.
+
+    Returns:
+      The same with wider intervals, each at level `1 - (1 - level) / k` for k of them.
+
+    Raises:
+      ValueError: for none.
+
+    >>> from advfeat.stats import rate
+    >>> alone = rate([1] * 30 + [0] * 20)
+    >>> both = together({"a": alone, "b": alone})
+    >>> both["a"].low < alone.low, both["a"].low == alone.at(0.975)[0]
+    (True, True)
+    """
+    if not estimates:
+        raise ValueError("estimates must hold at least one")
+    return {name: _widened(found, len(estimates)) for name, found in estimates.items()}
+
+
+def chosen(
+    estimates: Mapping[Name, Estimate], best: Callable[..., Any] = max
+) -> tuple[Name, Estimate]:
+    """The best of several estimates, chosen by what is then reported of it.
+
+    The number itself stays as it was found, so it flatters; say so beside it. The interval counts
+    for the choice.
+
+    Args:
+      estimates: by name; of equal ones the first is taken.
+      best: `max` or `min`.
+
+    Returns:
+      Name and estimate.
+
+    Raises:
+      ValueError: for none.
+
+    >>> from advfeat.stats import rate
+    >>> found = {"a": rate([1] * 30 + [0] * 20), "b": rate([1] * 35 + [0] * 15)}
+    >>> name, top = chosen(found)
+    >>> name, top.mean, top.low == found["b"].at(0.975)[0]
+    ('b', 0.7, True)
+    """
+    wide = together(estimates)
+    name: Name = best(wide, key=lambda each: wide[each].mean)
+    return name, wide[name]
+
+
+def _widened(found: Estimate, count: int) -> Estimate:
+    at = found.at
+    if at is None:
+        return found
+
+    def wider(level: float) -> Ends:
+        return at(1 - (1 - level) / count)
+
+    return estimated(found.mean, wider, n=found.n, seeds=found.seeds, unit=found.unit)
