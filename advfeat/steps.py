@@ -83,11 +83,13 @@ class OptaxRule:
 
 @dataclasses.dataclass(frozen=True)
 class Filtered:
-    """A step rule that sees a filtered gradient, so that perturbations stay in the filter's range.
+    """A step rule that sees a filtered gradient, so that perturbations keep to what it lets pass.
 
     Attributes:
       rule: what moves.
-      filter: gradient `[H, W, C]` -> gradient; a projection (linear, idempotent).
+      filter: gradient `[H, W, C]` -> gradient, linear and symmetric. Where it is a projection
+        (`filters.chroma420`), steps along the gradient stay in its range; where it only weighs
+        (`filters.natural_spectrum`), what it weighs low grows slowly.
     """
 
     rule: StepRule

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
+from advfeat.attacks.ddn import quantised
 from advfeat.types import Evaluation
 
 L2 = advfeat.l2(np.inf)
@@ -94,6 +95,16 @@ def test_quantised_points_hold_8_bit_values_only(eps):
     assert found.best.success[wanted < eps - 4 / 255].all()
     if np.isinf(eps):
         assert np.all(found.best.distance < 1.02 * wanted + 3 / 255)
+
+
+@pytest.mark.parametrize("levels", [2, 14, 22, 48, 100, 196, 256])
+def test_a_pixel_on_a_level_stays_on_it(levels):
+    top = jnp.float32(levels - 1)
+    x = (jnp.arange(levels) / top).reshape(-1, 1, 1)
+    # Far less than a level is allowed, so that every pixel is rounded towards the example.
+    for x0 in (jnp.zeros_like(x), jnp.ones_like(x)):
+        found = jax.jit(quantised)(advfeat.l2(0.0), x0, x, top + 1)
+        np.testing.assert_allclose(found, x, atol=1e-6)
 
 
 def test_levels_that_the_example_does_not_hold_keep_it_feasible():

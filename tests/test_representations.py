@@ -109,6 +109,7 @@ def test_diversity_by_hand():
     points = RNG.normal(size=(7, 3))
     far = [np.linalg.norm(points[i] - points[j]) for i in range(7) for j in range(7) if i != j]
     np.testing.assert_allclose(quality.diversity(points), np.mean(far), rtol=1e-9)
+    np.testing.assert_allclose(quality.diversity(points + 1e6), np.mean(far), rtol=1e-8)
     assert quality.diversity(np.ones((5, 4))) == 0.0
 
 
@@ -116,7 +117,10 @@ def test_similarity():
     image = RNG.random((12, 12, 3))
     assert quality.ssim(image, image) == pytest.approx(1.0)
     assert quality.ssim(image, 1 - image) < 0.2
-    assert quality.psnr(image, image) == np.inf
+    # Equal images are as good as any that differ by less than 8 bits show, and means are numbers.
+    assert quality.psnr(image, image) == pytest.approx(10 * np.log10(12 * 255**2))
+    assert quality.psnr(image, image + 1e-4) == quality.psnr(image, image)
+    assert quality.psnr(image, image + 0.01) == pytest.approx(40)
     assert quality.ssim(image[:4, :4], image[:4, :4]) == pytest.approx(1.0)
     for bad in (
         lambda: quality.ssim(image, image[:5]),

@@ -47,6 +47,23 @@ def test_the_error_is_that_of_all_examples_one_by_one(weights, signs, bias, eps)
     assert float(found) == pytest.approx(enumerated(weights, signs, bias, eps), abs=1e-5)
 
 
+@pytest.mark.parametrize("dim", [5, 25, 50, 400])
+@pytest.mark.parametrize("tenths", range(11))
+def test_a_tie_is_a_tie_whatever_the_floats_say(dim, tenths):
+    # All weights 1: margin and eps |w|_1 in whole tenths, and twice a binomial.
+    bias, margins = 0.2, 2 * np.arange(dim + 1) - dim
+    law = stats.binom.pmf(np.arange(dim + 1), dim, 0.5 + bias)
+    lost, tied = 10 * margins < tenths * dim, 10 * margins == tenths * dim
+    wanted = law[lost].sum() + 0.5 * law[tied].sum()
+    weights = jnp.ones(dim)
+    found = robust_error(weights, jnp.ones(dim), bias, tenths / 10, count=1)
+    assert float(found) == pytest.approx(wanted, abs=2e-5)
+    if dim < 100:
+        tenth = 0.1 * weights
+        simulated = simulated_error(KEY, tenth, jnp.ones(dim), bias, tenths / 10, draws=20_000)
+        assert float(simulated) == pytest.approx(wanted, abs=0.018)
+
+
 def test_the_law_of_the_margin_is_scipys():
     # All weights 1 and in the right direction: twice a binomial.
     dim, bias = 300, 0.2

@@ -16,6 +16,7 @@ from advfeat import ascent, norms
 from advfeat.ascent import Ascent
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
 from advfeat.objectives import untargeted
+from advfeat.rounding import whole
 from advfeat.steps import cosine
 from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
@@ -50,9 +51,10 @@ def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
     `x0`, and keeps the value of `x0` where no level lies between.
     """
     top = levels - 1
-    nearest = jnp.round(x * top) / top
+    steps = whole(x * top)  # a pixel that is on a level stays there
+    nearest = jnp.round(steps) / top
     low, high = jnp.minimum(x0, x), jnp.maximum(x0, x)
-    inwards = jnp.where(x > x0, jnp.floor(x * top), jnp.ceil(x * top)) / top
+    inwards = jnp.where(x > x0, jnp.floor(steps), jnp.ceil(steps)) / top
     point = jnp.where(threat.contains(x0, nearest), nearest, jnp.clip(inwards, low, high))
     return point.astype(x0.dtype)
 

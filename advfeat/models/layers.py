@@ -128,6 +128,8 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
     """
     rows, columns, channels, features = kernel_dot.shape
     matrices = kernel_dot.reshape(rows, columns * channels, features).transpose(0, 2, 1)
+    # The transpose adds up the chunks' gradients in the dtype of what the loop is given.
+    matrices = matrices.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     count = x.shape[0]
     area = math.prod(
@@ -143,7 +145,7 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
             (
                 lax.dot_general(seen, matrix, (((3,), (1,)), ((), ())))
                 for seen, matrix in zip(
-                    _views(strips, 1, rows, stride, pads[0]), matrices, strict=True
+                    _views(strips, 1, rows, stride, pads[0]), matrices.astype(x.dtype), strict=True
                 )
             ),
             start=jnp.zeros((), x.dtype),

@@ -35,7 +35,8 @@ def curve(
       steps: intervals of the curve.
 
     Returns:
-      `[steps + 1]` probabilities, from no pixel to all of them.
+      `[steps + 1]` probabilities, from no pixel to all of them: `ceil(index * H * W / steps)` have
+      given way at each.
 
     Raises:
       ValueError: for a ranking of another shape, or steps below 1.
@@ -45,13 +46,15 @@ def curve(
         raise ValueError(f"ranking must have shape {x.shape[:2]}, got {ranking.shape}")
     # How many pixels come before each one; of equal ones the first comes first.
     before = jnp.argsort(jnp.argsort(-ranking.ravel())).reshape(ranking.shape)
+    # Whole numbers: the product of a rounded share and the size may lie above the one meant.
+    counts = [-(-index * ranking.size // steps) for index in range(steps + 1)]
 
-    def at(share: Array) -> Array:
-        gone = before < share * ranking.size
+    def at(count: Array) -> Array:
+        gone = before < count
         mixed = jnp.where(gone[:, :, None], other, x)
         return jax.nn.softmax(model_fn(mixed))[y]
 
-    return jax.lax.map(at, jnp.linspace(0.0, 1.0, steps + 1))
+    return jax.lax.map(at, jnp.asarray(counts, jnp.int32))
 
 
 def curve_area(values: Array) -> Array:

@@ -54,25 +54,26 @@ class Occlusion:
             return self.objective(with_key(model_fn, key), point, y, key)[0]
 
         whole = score(x)
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
         rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
 
         def lost(corner: Array) -> tuple[Array, Array]:
             inside = (rows >= corner[0]) & (rows < corner[0] + self.size)
             inside &= (columns >= corner[1]) & (columns < corner[1] + self.size)
             covered = jnp.where(inside[:, :, None], self.value.astype(x.dtype), x)
-            return whole - score(covered), inside.astype(x.dtype)
+            return whole - score(covered), inside.astype(wide)
 
         def add(sums: tuple[Array, Array], these: tuple[Array, Array]) -> Any:
             corner, kept = these
             losses, masks = jax.vmap(lost)(corner)
-            weights = kept.astype(x.dtype)
+            weights = kept.astype(wide)
             total = sums[0] + jnp.einsum("n,nhw->hw", weights * losses, masks)
             return (total, sums[1] + jnp.einsum("n,nhw->hw", weights, masks)), None
 
-        none = jnp.zeros_like(x, shape=(height, width))
+        none = jnp.zeros_like(x, shape=(height, width), dtype=wide)
         parts = corners.reshape(-1, self.chunk, 2), real.reshape(-1, self.chunk)
         (total, count), _ = jax.lax.scan(add, (none, none), jax.tree.map(jnp.asarray, parts))
-        return total / jnp.maximum(count, 1.0)
+        return (total / jnp.maximum(count, 1.0)).astype(x.dtype)
 
 
 def _begins(side: int, size: int, stride: int) -> list[int]:

@@ -54,11 +54,12 @@ class IntegratedGradients:
 
         def add(total: Array, these: tuple[Array, Array]) -> tuple[Array, None]:
             share, part = these
-            return total + jnp.tensordot(part, jax.vmap(at)(share), axes=1), None
+            return total + jnp.tensordot(part, jax.vmap(at)(share).astype(wide), axes=1), None
 
-        given = jnp.asarray(shares, x.dtype), jnp.asarray(parts, x.dtype)
-        mean, _ = jax.lax.scan(add, jnp.zeros_like(x), given)
-        return mean * (x - start)
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
+        given = jnp.asarray(shares, x.dtype), jnp.asarray(parts, wide)
+        mean, _ = jax.lax.scan(add, jnp.zeros_like(x, dtype=wide), given)
+        return (mean * (x - start)).astype(x.dtype)
 
 
 @jax.tree_util.register_dataclass
@@ -97,11 +98,12 @@ class ExpectedGradients:
             index = first + jnp.arange(self.chunk, dtype=jnp.uint32)
             maps = jax.vmap(at)(index)
             counts = (index < self.samples).reshape(-1, *[1] * x.ndim)
-            return total + jnp.sum(jnp.where(counts, maps, 0.0), 0), None
+            return total + jnp.sum(jnp.where(counts, maps.astype(wide), 0.0), 0), None
 
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
         firsts = jnp.arange(0, self.samples, self.chunk, dtype=jnp.uint32)
-        total, _ = jax.lax.scan(add, jnp.zeros_like(x), firsts)
-        return total / self.samples
+        total, _ = jax.lax.scan(add, jnp.zeros_like(x, dtype=wide), firsts)
+        return (total / self.samples).astype(x.dtype)
 
 
 def integrated_gradients(

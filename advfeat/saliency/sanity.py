@@ -67,6 +67,21 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = Tru
 
 
 def edges(image: np.ndarray) -> np.ndarray:
-    """`[H, W, C]`, the Sobel filter's magnitude: a "map" that has never seen a network."""
-    found = [ndimage.sobel(np.asarray(image, float), axis=axis) for axis in (0, 1)]
-    return np.hypot(*found)
+    """The Sobel filter's magnitude, channel by channel: a "map" that has never seen a network.
+
+    Args:
+      image: `[H, W, C]`.
+
+    Returns:
+      `[H, W, C]` float64, in units of the image: 4 times the height of a step.
+
+    A step in red alone is an edge in red alone:
+
+    >>> edges(np.array([[[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]]] * 3))[1].T
+    array([[0., 4., 4., 0.],
+           [0., 0., 0., 0.]])
+    """
+    # One channel at a time: `sobel` also smooths along every axis that it does not differentiate.
+    planes = np.moveaxis(np.asarray(image, float), -1, 0)
+    found = [np.hypot(*(ndimage.sobel(plane, axis=axis) for axis in (0, 1))) for plane in planes]
+    return np.stack(found, axis=-1)
