@@ -15,7 +15,7 @@ from advfeat import data, models
 from advfeat.checkpoints import NetworkSpec
 from advfeat.data import draw_rows
 from advfeat.diagnostics import MOST, Case
-from experiments import evaluate, selection, transfer_learning
+from experiments import evaluate, selection
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
