@@ -209,8 +209,8 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
     """What a network returns for ONE image of a shape, found without computing anything.
 
     Raises:
-      ValueError: if it does not take such an image, is not written in JAX, or returns anything
-        but one array.
+      ValueError: if it does not take such an image, is not written in JAX, changes when it is
+        called, or returns anything but one array.
     """
     if not callable(model_fn):
         raise ValueError(f"model_fn must be a function, got {model_fn!r}")
@@ -218,6 +218,11 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
         output = jax.eval_shape(_apply, as_model_fn(model_fn), image)
     except Exception as error:  # whatever somebody else's code may raise
+        if type(error).__name__ == "TraceContextError":  # flax's, which this layer does not know
+            raise ValueError(
+                "model_fn must not change when it is called, as a flax nnx module in training mode "
+                "does (batch statistics, dropout): give advfeat.models.from_nnx(module)"
+            ) from error
         line = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
             f"model_fn must take ONE image {list(shape)}, but it raised {type(error).__name__}: "
@@ -231,5 +236,6 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
 
 
 def _apply(model_fn: ModelFn, x: Array) -> Array:
-    # One function, so that JAX remembers what a network it has seen returns.
-    return model_fn(x)
+    # One function, so that JAX remembers what a network it has seen returns. Traced within a trace,
+    # as attacks do: only there does a module that updates itself fail.
+    return jax.jit(lambda point: model_fn(point))(x)

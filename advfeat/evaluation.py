@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.ascent import Run
-from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.batch import attack_dataset, check_batch, output_of
 from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
 from advfeat.edges import one_key
@@ -55,13 +55,14 @@ def predict(
       `[N, K]` logits on the host.
 
     Raises:
-      ValueError: for bad images.
+      ValueError: for bad images, or a network that does not take ONE of them.
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
     key = None if key is None else one_key(key)
     model_fn, images = as_model_fn(model_fn), np.asarray(images)
     ids = np.arange(len(images)) if ids is None else np.asarray(ids)
+    output_of(model_fn, images.shape[1:])
     parts = []
     for rows, real in padded_rows(len(images), batch_size):
         x = jnp.asarray(images[rows], jnp.float32)

@@ -174,14 +174,17 @@ class Seeds(NamedTuple):
         return jax.image.resize(image, (*size, self.side[2]), "nearest")
 
 
-def fit_seeds(images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int) -> Seeds:
+def fit_seeds(
+    images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int | tuple[int, int]
+) -> Seeds:
     """Mean and covariance of every class's images, made `side` pixels wide by block means.
 
     Args:
-      images: `[N, H, W, C]` floating point in [0, 1], square, of training images.
+      images: `[N, H, W, C]` floating point in [0, 1], of training images.
       labels: `[N]`.
       num_classes: K; each class needs at least two images.
-      side: of the small images, a divisor of H: the covariance has `(side * side * C) ** 2` values.
+      side: of the small images, one number or `(h, w)`, divisors of H and W: the covariance has
+        `(h * w * C) ** 2` values.
 
     Raises:
       ValueError: for bad images or labels, a side that does not divide theirs, or a class of fewer
@@ -189,12 +192,17 @@ def fit_seeds(images: np.ndarray, labels: np.ndarray, *, num_classes: int, side:
     """
     check_images(images)
     check_labels(labels, num_classes=num_classes, count=len(images))
-    check_positive(side, name="side")
+    sides = (side, side) if isinstance(side, int) else side
+    for number in sides:
+        check_positive(number, name="side")
     count, height, width, channels = images.shape
-    if height % side or width != height:
-        raise ValueError(f"side must divide that of square images, {height}x{width}, got {side}")
-    block = height // side
-    small = images.reshape(count, side, block, side, block, channels).mean(axis=(2, 4))
+    rows, columns = sides
+    if height % rows or width % columns:
+        raise ValueError(
+            f"side must divide the images' height and width, {height} and {width}, got {side}"
+        )
+    blocks = images.reshape(count, rows, height // rows, columns, width // columns, channels)
+    small = blocks.mean(axis=(2, 4))
     flat = small.reshape(count, -1).astype(np.float64)
     means, factors = [], []
     for label in range(num_classes):
@@ -207,5 +215,5 @@ def fit_seeds(images: np.ndarray, labels: np.ndarray, *, num_classes: int, side:
     return Seeds(
         jnp.asarray(np.array(means), jnp.float32),
         jnp.asarray(np.array(factors), jnp.float32),
-        (side, side, channels),
+        (rows, columns, channels),
     )

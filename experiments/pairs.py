@@ -61,8 +61,30 @@ def load_fitting(reference: str, dataset: data.Dataset) -> Network:
 
 
 def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
-    """Both networks, by name."""
-    return {name: load_fitting(getattr(config, name), dataset) for name in PAIR}
+    """Both networks, by name.
+
+    Raises:
+      ValueError: as `load_fitting`; where a network was not given, the message asks for it.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(PairConfig)}
+    found = {}
+    for name in PAIR:
+        reference = getattr(config, name)
+        try:
+            found[name] = load_fitting(reference, dataset)
+        except ValueError as error:
+            if reference != usual[name] or is_whole_cifar10(config):
+                raise
+            raise ValueError(
+                f"flag --{name}: give a network for --dataset={config.dataset}; without it the "
+                f"network is {reference}, which is for cifar10 ({error})"
+            ) from error
+    return found
+
+
+def is_whole_cifar10(config: BaseConfig) -> bool:
+    """Whether the zoo's CIFAR-10 networks, the usual ones of many flags, fit the data set."""
+    return (config.dataset, config.classes) == ("cifar10", None)
 
 
 def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Network]:
@@ -70,8 +92,7 @@ def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Networ
     references = config.judges
     if references is None:
         free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
-        fits = (config.dataset, config.classes) == ("cifar10", None)
-        references = free[0] if fits and free else ("none",)
+        references = free[0] if is_whole_cifar10(config) and free else ("none",)
     return {
         name: load_fitting(reference, dataset)
         for name, reference in further(references, "judges").items()

@@ -31,17 +31,27 @@ from advfeat.stats import Estimate
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.config import flag
 from experiments.map_flags import MapConfig, options_of
-from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
+from experiments.pairs import (
+    PAIR,
+    PairConfig,
+    further,
+    is_whole_cifar10,
+    load_fitting,
+    load_pair,
+)
 from experiments.saliency_maps import EDGES, EXTRA, Options, total
+
+OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(PairConfig, MapConfig):
     """The flags of this experiment."""
 
-    others: tuple[str, ...] = flag(
-        ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
-        "Further networks whose maps stand beside: another architecture. `none` is none.",
+    others: tuple[str, ...] | None = flag(
+        None,
+        "Further networks whose maps stand beside, or the word none. Default: for cifar10 two of "
+        "the zoo, of another architecture; else none.",
     )
     display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
     shown: int = flag(6, "Images in the pictures.", kind="count")
@@ -82,7 +92,10 @@ def prepare(config: Config) -> Plan:
     """Reads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     networks = load_pair(config, dataset)
-    for name, reference in further(config.others, "others").items():
+    others = config.others
+    if others is None:
+        others = OTHERS if is_whole_cifar10(config) else ("none",)
+    for name, reference in further(others, "others").items():
         networks[name] = load_fitting(reference, dataset)
     if "grad_cam" in config.methods:
         for network in networks.values():

@@ -7,6 +7,7 @@ of the image.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ def plan_tasks(
     }  # fmt: skip
     found = {}
     for name in names:
-        eps = strength * EPS[name] * images.shape[1] / SIDE
+        eps = strength * EPS[name] * math.sqrt(images.shape[1] * images.shape[2]) / SIDE
         parts = makers[name](dataset, images, labels, seed)
         found[name] = Task(name=name, eps=eps, step_size=2.5 * eps / 60, **parts)
     return found
@@ -82,14 +83,17 @@ def _generation(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
     """Seeds of each class: a Gaussian of its small training images."""
-    size = images.shape[1]
-    side = max(s for s in range(1, min(8, size) + 1) if size % s == 0)
+    size = images.shape[1:3]
+    rows, columns = (
+        max(s for s in range(1, min(8, pixels) + 1) if pixels % s == 0) for pixels in size
+    )
     train = data.subset(dataset.train, 5000, seed=seed)
     seeds = synthesis.fit_seeds(
-        data.unit(train.image), train.label, num_classes=dataset.num_classes, side=side
+        data.unit(train.image), train.label, num_classes=dataset.num_classes,
+        side=(rows, columns),
     )
     keys = jax.random.split(stream(jax.random.key(seed), "seeds"), len(labels))
-    starts = jax.vmap(lambda key, label: seeds.draw(key, label, (size, size)))(
+    starts = jax.vmap(lambda key, label: seeds.draw(key, label, size))(
         keys, jnp.asarray(labels)
     )
     return {"starts": np.asarray(starts), "labels": labels, "originals": np.asarray(starts)}
@@ -111,7 +115,7 @@ def _inpainting(
     """A square hole filled with the mean of the training pixels; another place in every image."""
     rng = np.random.default_rng(seed)
     count, height, width, _ = images.shape
-    hole = max(1, round(HOLE * height))
+    hole = max(1, round(HOLE * min(height, width)))
     masks = np.zeros((count, height, width), np.float32)
     rows = rng.integers(0, height - hole + 1, count)
     columns = rng.integers(0, width - hole + 1, count)

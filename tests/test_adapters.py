@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
+import advfeat
 from advfeat.models import (
     create,
     from_equinox,
@@ -90,6 +91,22 @@ def test_nnx_is_evaluated_with_its_running_averages():
     np.testing.assert_allclose(fn(IMAGE), expected, rtol=1e-4, atol=1e-5)
     assert not net.dropout.deterministic  # the caller's network is still in training mode
     assert not net.norm.use_running_average
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: lambda x: net(x)[0]])
+def test_nnx_in_training_mode_is_told_of_the_adapter(wrap):
+    net = wrap(NnxNet(0))
+    images, labels = np.full((2, 4, 4, 3), 0.5, np.float32), np.array([0, 1])
+    attack = advfeat.fgsm(advfeat.linf(0.1))
+    for call in (
+        lambda: advfeat.attack_dataset(attack, jax.random.key(0), net, images, labels),
+        lambda: advfeat.accuracy(net, images, labels),
+        lambda: advfeat.evaluate(
+            jax.random.key(0), net, images, labels, threat=advfeat.linf(0.1), suite=["fgsm"]
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"training mode .*from_nnx\(module\)"):
+            call()
 
 
 def test_nnx_does_not_compile_for_new_weights():

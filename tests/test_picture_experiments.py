@@ -219,6 +219,30 @@ def test_bad_input_of_synthesis(given, tmp_path, options, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("size", [(9, 14), (14, 9), (13, 3)])
+def test_every_task_begins_with_images_of_the_data_sets_size(size):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    split = data.Split(rng.integers(0, 256, (40, *size, 3)).astype(np.uint8), labels, np.arange(40))
+    dataset = data.Dataset(name="own", class_names=("a", "b"), train=split, test=split)
+    found = synthesis_tasks.plan_tasks(
+        synthesis_tasks.TASKS, dataset, data.unit(split.image[:4]), labels[:4], strength=1.0, seed=0
+    )
+    assert set(found) == set(synthesis_tasks.TASKS)
+    for task in found.values():
+        for images in (task.starts, task.originals, *task.controls.values()):
+            assert images.shape == (4, *size, 3)
+        side = np.sqrt(size[0] * size[1])
+        assert task.eps == pytest.approx(synthesis_tasks.EPS[task.name] * side / 32)
+
+
+def test_a_network_that_nobody_gave_is_asked_for(given, tmp_path):
+    options = common(tmp_path / "run", given)
+    del options["robust"]
+    with pytest.raises(ValueError, match="flag --robust: give a network for --dataset=digits"):
+        synthesis.run(synthesis.Config(**options))
+
+
 def test_judges_had_no_part_in_what_they_judge(monkeypatch):
     monkeypatch.setattr(pairs, "load_fitting", lambda reference, _: reference)
 

@@ -282,6 +282,30 @@ def test_the_uniform_average_by_hand():
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walk(training.Procedure):
+    """Weights that go from 0 to 1 in a thousand steps."""
+
+    def step(self, key, loss_fn, optimiser, state, batch, share):
+        params = jax.tree.map(lambda w: jnp.full_like(w, state.step / 1000), state.params)
+        return state._replace(params=params, step=state.step + 1), {}
+
+
+def test_an_average_of_half_precision_weights_keeps_its_digits():
+    procedure = training.swa(Walk(), start=0.0)
+    optimiser = training.sgd(lambda count: 0.1, momentum=0.0, weight_decay=0.0)
+    state = training.initial({"params": jnp.zeros(2, jnp.bfloat16)}, optimiser, procedure)
+
+    def one(state, _):
+        return procedure.step(KEY, None, optimiser, state, {}, jnp.float32(1.0))[0], None
+
+    state = jax.lax.scan(one, state, None, length=1001)[0]
+    found = procedure.variables(state)["params"]
+    assert found.dtype == jnp.bfloat16  # in which alone it comes to rest below 0.3
+    np.testing.assert_allclose(np.asarray(found, np.float32), 0.5, atol=2e-3)
+
+
 def test_batch_statistics_are_averaged_too():
     procedure = training.ema(decay=0.5)
     (first, second), _ = steps(

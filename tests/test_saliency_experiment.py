@@ -1,5 +1,6 @@
 """`experiments.saliency`: the smallest run, resumed, refused, and a truth that is known."""
 
+import dataclasses
 import json
 
 import jax
@@ -148,6 +149,11 @@ def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, wor
     with pytest.raises(ValueError, match=words):
         experiment.run(config(tmp_path / "run", given, **options))
     assert not (tmp_path / "run").exists()
+
+
+def test_own_data_have_no_further_networks_unless_they_are_given(given, tmp_path):
+    own = dataclasses.replace(config(tmp_path / "run", given), others=None)
+    assert set(experiment.prepare(own).networks) == {"standard", "robust"}
 
 
 def test_negative_sigma_and_no_samples_are_refused(tmp_path, capsys):

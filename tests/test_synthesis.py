@@ -165,7 +165,8 @@ def test_seeds_have_the_mean_and_covariance_of_their_class():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"side": 3}, "side must divide that of square images, 8x8, got 3"),
+        ({"side": 3}, "side must divide the images' height and width, 8 and 8, got 3"),
+        ({"side": (4, 3)}, r"height and width, 8 and 8, got \(4, 3\)"),
         ({"num_classes": 3}, "labels must hold class 2 at least twice, got 0"),
         ({"side": 0}, "side must be a whole number"),
         ({"images": np.zeros((4, 8, 8, 1), np.uint8)}, "images must be floating point"),

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from advfeat.edges import one_key
+from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
 from advfeat.transforms import Transform
@@ -52,8 +54,9 @@ def train_step(
 
     Returns:
       `(key, state, batch, share=1.0) -> (state, metrics)`; the key is folded with the step here,
-      and share says how much of the training lies behind, where the procedure asks (the beginning
-      of `swa`, the warm-up of `awp`).
+      rows of weight 0 count for nothing, whatever they hold (in batch statistics too, where those
+      are `flax.linen.BatchNorm`'s), and share says how much of the training lies behind, where the
+      procedure asks (the beginning of `swa`, the warm-up of `awp`).
 
     Raises:
       ValueError: for an objective that the procedure cannot descend.
@@ -65,7 +68,7 @@ def train_step(
     ) -> tuple[TrainState, Metrics]:
         root = jax.random.fold_in(one_key(key), state.step)
         return procedure.step(
-            root, loss_fn, optimiser, state, batch, jnp.asarray(share, jnp.float32)
+            root, loss_fn, optimiser, state, filled(batch), jnp.asarray(share, jnp.float32)
         )
 
     return step
@@ -116,11 +119,11 @@ def train_update(
     key_augment, key_step = jax.random.split(one_key(key))
     root = jax.random.fold_in(key_augment, state.step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids[rows])
-    batch = {
+    batch: dict[str, Any] = {
         "image": jax.vmap(augment)(keys, as_unit(images[rows])),
         "label": labels[rows],
         "id": ids[rows],
-        "weight": jnp.ones(rows.shape, jnp.float32),
+        "weight": np.ones(rows.shape, np.float32),  # of NumPy: known, so that nothing is masked
     }
     return batch_step(key_step, state, loss_fn, batch, hyper, procedure, make_optimiser)
 

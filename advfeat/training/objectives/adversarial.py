@@ -23,7 +23,9 @@ class Adversarial(Attacked):
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Returns the loss, the new model state and metrics, all at the attacked images."""
-        logits, model_state = forward(self.model, key, params, model_state, batch["attacked"])
+        logits, model_state = forward(
+            self.model, key, params, model_state, batch["attacked"], batch
+        )
         value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
         return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
 

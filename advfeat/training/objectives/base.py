@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 from advfeat.edges import one_key
 from advfeat.models import model_fn
+from advfeat.models.statistics import statistics_of
+from advfeat.training.padding import filled, real_rows
 from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
 
 D = TypeVar("D", bound="Descent")
@@ -49,7 +51,8 @@ class Descent:
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """The loss of a prepared batch with the network in training mode, its state, metrics.
 
-        The loss is a mean over the batch, weighted by `batch["weight"]`.
+        The loss is a mean over the batch, weighted by `batch["weight"]`. Rows of weight 0 count for
+        nothing, not in batch statistics either; they must be finite (`padding.filled`).
         """
         raise NotImplementedError
 
@@ -58,7 +61,7 @@ class Descent:
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Both: what a foreign train loop differentiates."""
         key_prepare, key_descend = jax.random.split(one_key(key))
-        prepared = self.prepare(key_prepare, params, model_state, batch)
+        prepared = self.prepare(key_prepare, params, model_state, filled(batch))
         return self.descend(key_descend, params, model_state, prepared)
 
     def scaled(self: D, share: float | Array) -> D:
@@ -139,16 +142,34 @@ def _times(size: Array, share: float | Array) -> Array:
 
 
 def forward(
-    model: Any, key: Key, params: Any, model_state: Any, images: Array
+    model: Any, key: Key, params: Any, model_state: Any, images: Array, batch: Batch
 ) -> tuple[Array, Any]:
-    """Logits `[B, K]` of a batch in training mode, and the new model state."""
-    logits, updated = model.apply(
-        {"params": params, **model_state},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": key},
-    )
+    """Logits `[B, K]` of a batch in training mode, and the new model state.
+
+    Args:
+      model: a flax module.
+      key: of dropout.
+      params: its parameters.
+      model_state: its other collections.
+      images: `[B, H, W, C]`.
+      batch: whose weights say which rows the batch statistics are of.
+    """
+    real = real_rows(batch)
+    with statistics_of(real):
+        logits, updated = model.apply(
+            {"params": params, **model_state},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+    if real is not None and updated:
+        # A part of a batch may hold nothing but padding, which has no statistics.
+        some, before = jnp.any(real), {name: model_state[name] for name in updated}
+        leaves = zip(jax.tree.leaves(updated), jax.tree.leaves(before), strict=True)
+        updated = jax.tree.unflatten(
+            jax.tree.structure(updated), [jnp.where(some, new, old) for new, old in leaves]
+        )
     return logits, {**model_state, **updated}
 
 

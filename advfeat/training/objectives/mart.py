@@ -34,9 +34,11 @@ class Mart(Attacked):
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         key_clean, key_attacked = jax.random.split(key)
-        clean, model_state = forward(self.model, key_clean, params, model_state, batch["image"])
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
         attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"]
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
         )
         label = batch["label"]
         doubt = 1.0 - jax.vmap(jnp.take)(jax.nn.softmax(clean), label)

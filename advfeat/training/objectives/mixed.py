@@ -33,9 +33,11 @@ class Mixed(Attacked):
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         key_clean, key_attacked = jax.random.split(key)
         # Two passes, each with the batch statistics of its own kind of images.
-        clean, model_state = forward(self.model, key_clean, params, model_state, batch["image"])
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
         attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"]
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
         )
         losses = jax.vmap(self.loss)
         value = self.alpha * mean(losses(clean, batch["label"]), batch)

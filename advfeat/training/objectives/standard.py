@@ -21,7 +21,7 @@ class Standard(Descent):
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Returns the loss, the new model state and metrics."""
-        logits, model_state = forward(self.model, key, params, model_state, batch["image"])
+        logits, model_state = forward(self.model, key, params, model_state, batch["image"], batch)
         value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
         return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
 

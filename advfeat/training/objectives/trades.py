@@ -69,9 +69,11 @@ class Trades(Attacked):
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         key_clean, key_attacked = jax.random.split(key)
-        clean, model_state = forward(self.model, key_clean, params, model_state, batch["image"])
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
         attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"]
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
         )
         divergence = mean(jax.vmap(kl_divergence)(clean, attacked), batch)
         value = mean(jax.vmap(self.loss)(clean, batch["label"]), batch) + self.beta * divergence

@@ -61,8 +61,15 @@ class Averaged(Procedure):
 
     def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
         """The network as it begins, which then counts nothing."""
-        # Copies: a train step reuses its state's memory, each array once.
-        params, model_state = jax.tree.map(jnp.array, (params, model_state))
+
+        def begin(leaf: Array) -> Array:
+            # A copy: a train step reuses its state's memory, each array once. And float32 at least:
+            # in half precision an average of many steps moves no more.
+            floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+            wide = jnp.promote_types(leaf.dtype, jnp.float32) if floating else leaf.dtype
+            return jnp.array(leaf, wide)
+
+        params, model_state = jax.tree.map(begin, (params, model_state))
         inner = self.inner.init(params, model_state, shape)
         return Average(params, model_state, jnp.zeros((), jnp.int32), inner)
 
@@ -92,15 +99,19 @@ class Averaged(Procedure):
         def mix(old: Array, new: Array) -> Array:
             if not jnp.issubdtype(new.dtype, jnp.floating):
                 return new
-            return jnp.where(part < 1.0, old + part * (new - old), new)
+            return jnp.where(part < 1.0, old + part * (new.astype(old.dtype) - old), new)
 
         params = jax.tree.map(mix, kept.params, inner.params)
         model_state = jax.tree.map(mix, kept.model_state, inner.model_state)
         return inner._replace(extra=Average(params, model_state, terms, inner.extra)), metrics
 
     def variables(self, state: TrainState) -> dict[str, Any]:
-        """The averaged weights and batch statistics."""
-        return {"params": state.extra.params, **state.extra.model_state}
+        """The averaged weights and batch statistics, of the types that the network's have."""
+        kept = state.extra.params, state.extra.model_state
+        params, model_state = jax.tree.map(
+            lambda mean, leaf: mean.astype(leaf.dtype), kept, (state.params, state.model_state)
+        )
+        return {"params": params, **model_state}
 
 
 @jax.tree_util.register_dataclass

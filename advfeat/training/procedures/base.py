@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from advfeat.checks import check_positive
 from advfeat.steps import moved
+from advfeat.training.padding import has_unit_weights
 from advfeat.training.state import TrainState
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
@@ -131,7 +133,7 @@ def prepared(
         return prepare(key, params, model_state, batch)
     # The same key for every part: draws belong to the examples.
     one = jax.lax.map(lambda part: prepare(key, params, model_state, part), split(batch, parts))
-    return joined(one)
+    return {**joined(one), "weight": batch["weight"]}
 
 
 def gradients(
@@ -172,9 +174,13 @@ def gradients(
     if parts == 1:
         return differentiate(at(batch), key, model_state, batch)  # type: ignore[no-any-return]
     total = jnp.maximum(jnp.sum(batch["weight"]), 1e-9)
+    unit = has_unit_weights(batch)
 
     def add(carry: tuple[Any, Any, Array], part: Batch) -> tuple[Any, Any]:
         summed, state, index = carry
+        if unit:  # which cannot be read off a part, as the loop traces it
+            ones: Any = np.ones(part["weight"].shape, np.float32)
+            part = {**part, "weight": ones}
         found, (state, metrics) = differentiate(
             at(part), jax.random.fold_in(key, index), state, part
         )
@@ -185,9 +191,13 @@ def gradients(
         return (summed, state, index + 1), (found, metrics)
 
     # A loop: on CPU as slow for networks of ordinary convolutions as attacks on them are.
-    start = (jax.tree.map(jnp.zeros_like, params), model_state, jnp.zeros((), jnp.int32))
+    def nothing(leaf: Array) -> Array:  # float32 at least: it is a sum
+        return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+
+    start = (jax.tree.map(nothing, params), model_state, jnp.zeros((), jnp.int32))
     (summed, state, _), (images, metrics) = jax.lax.scan(add, start, split(batch, parts))
     metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
+    summed = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), summed, params)
     return {"params": summed, **joined(images)}, (state, metrics)
 
 

@@ -14,6 +14,7 @@ import optax
 
 from advfeat.checks import check_eps, check_positive
 from advfeat.threat import ThreatModel
+from advfeat.training.padding import real_rows
 from advfeat.training.procedures.base import (
     Procedure,
     check_accumulate,
@@ -79,6 +80,7 @@ class Free(Procedure):
         del share
         image = batch["image"]
         project, direction = jax.vmap(self.threat.project), jax.vmap(self.threat.direction)
+        real = real_rows(batch)
 
         def replay(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
             # What is left from the last minibatch is brought into the box around this one.
@@ -93,8 +95,11 @@ class Free(Procedure):
                 by_image=True,
             )
             moved = project(image, x + self.step_size * direction(x, gradient["image"]))
+            extra = moved - image
+            if real is not None:
+                extra = jnp.where(real[:, None, None, None], extra, state.extra)
             state = updated(optimiser, state, gradient["params"], model_state)
-            return state._replace(extra=moved - image), metrics
+            return state._replace(extra=extra), metrics
 
         state, metrics = jax.lax.scan(replay, state, jnp.arange(self.replays))
         metrics = jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
