@@ -124,7 +124,7 @@ def thermometer(model_fn: ModelFn, *, levels: int = 6) -> ModelFn:
     """Pixels as a code of comparisons (Buckman et al. 2018), read back by counting them."""
 
     def fn(inner: ModelFn, x: Array) -> Array:
-        thresholds = (jnp.arange(levels) + 0.5) / levels
+        thresholds = (jnp.arange(levels, dtype=x.dtype) + 0.5) / levels
         code = x[..., None] > thresholds.reshape((1,) * x.ndim + (-1,))
         return inner(jnp.mean(code, axis=-1, dtype=x.dtype))
 

@@ -46,8 +46,7 @@ def margin(logits: Array, label: Array) -> Array:
     >>> margin(jnp.array([1.0, 4.0, 2.0]), jnp.array(1))
     Array(-2., dtype=float32)
     """
-    is_label = jnp.arange(logits.shape[-1]) == label
-    best_other = jnp.max(jnp.where(is_label, -jnp.inf, logits))
+    best_other = jnp.max(jnp.where(_is_class(logits, label), -jnp.inf, logits))
     return best_other - jnp.take(logits, label)
 
 
@@ -140,11 +139,16 @@ def boosted_cross_entropy(logits: Array, label: Array) -> Array:
     >>> boosted_cross_entropy(jnp.zeros(4), jnp.array(1)).round(4)
     Array(1.674, dtype=float32)
     """
-    classes = jnp.arange(logits.shape[-1])
-    other = jnp.argmax(jnp.where(classes == label, -jnp.inf, logits))
+    other = jnp.argmax(jnp.where(_is_class(logits, label), -jnp.inf, logits))
     # 1 - p_k is the sum of the other probabilities: no difference of nearly equal numbers.
-    rest = jax.nn.logsumexp(jnp.where(classes == other, -jnp.inf, logits))
+    rest = jax.nn.logsumexp(jnp.where(_is_class(logits, other), -jnp.inf, logits))
     return cross_entropy(logits, label) + jax.nn.logsumexp(logits) - rest
+
+
+def _is_class(logits: Array, index: Array) -> Array:
+    """`[K]` bool, in one type of integer whatever the label's, as strict promotion asks."""
+    classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    return classes == jnp.asarray(index).astype(jnp.int32)
 
 
 def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None:

@@ -77,11 +77,11 @@ class Looks:
         if image.ndim > 3:
             return jax.vmap(self)(jax.random.split(key, len(image)), image)
         height, width, _ = image.shape
-        draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+        draws = jax.random.uniform(key, (4,), jnp.float32, -1.0, 1.0)
         angle = draws[0] * jnp.deg2rad(self.degrees)
         factor = jnp.exp(draws[1] * jnp.log(self.scale))
-        rows = jnp.arange(height)[:, None] - (height - 1) / 2
-        columns = jnp.arange(width)[None, :] - (width - 1) / 2
+        rows = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+        columns = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
         cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
         at = [
             cosine * rows + sine * columns + (height - 1) / 2 + draws[2] * self.pixels,
