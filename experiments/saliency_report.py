@@ -283,10 +283,13 @@ def findings(summary: dict[str, Any]) -> list[str]:
         told.append(_soonest(name, methods))
         ranks = tests["cascading"]["rank_correlation"]
         last = {method: values[-1] for method, values in ranks.items() if values[-1] is not None}
-        least = {method: value.low for method, value in stats.together(last).items()}
-        if None in least.values():
+        if not last or not all(value.known for value in last.values()):
             continue  # too few images have no interval, and show nothing of this
-        stays = [m.replace("_", " ") for m, low in least.items() if low > _GONE]
+        stays = [
+            method.replace("_", " ")
+            for method, value in stats.together(last).items()
+            if value.low is not None and value.low > _GONE
+        ]
         told.append(
             f"{_title(name)} network, all weights drawn anew: "
             + (

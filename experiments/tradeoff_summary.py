@@ -195,9 +195,9 @@ def _finding(norm: str, part: dict[str, Any]) -> str:
     )
     best = part["highest_between"]
     if best and min(best[end].mean for end in ("less_smallest", "less_largest")) > 0:
-        shown = all((best[end].low or 0) > 0 for end in ("less_smallest", "less_largest"))
+        sure = all((best[end].low or 0) > 0 for end in ("less_smallest", "less_largest"))
         words += (
-            f" The clean accuracy is {'' if shown else 'perhaps '}not monotone: it is highest at "
+            f" The clean accuracy is {'' if sure else 'perhaps '}not monotone: it is highest at "
             f"eps {format_eps(best['eps'])}, {format_rate(best['less_smallest'])} above eps 0 and "
             f"{format_rate(best['less_largest'])} above the largest (chosen after the fact, so "
             "flattering, but the intervals count for the choice)."

@@ -134,7 +134,7 @@ def test_robustness_is_bought_and_at_some_eps_paid_for(tmp_path):
     assert part["tradeoff_shown"]
     assert [claim["verdict"] for claim in summary["claims"]] == ["holds", "holds"]
     assert part["rank_correlation"]["mean"] >= 0.5
-    (line,) = findings(summary)
+    (line,) = findings(revived(summary))
     assert "costs clean accuracy is shown" in line
 
 
