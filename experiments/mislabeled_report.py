@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-import advfeat
 from advfeat import figures, measures
 from advfeat.constructed import ConstructedSet
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
+from experiments.colour_example import probabilities, turn
 from experiments.mislabeled_networks import Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Sets
@@ -65,7 +65,10 @@ def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) 
 def _strips(
     config: Config, plan: Plan, run: RunDirectory, networks: Sources, sets: Sets
 ) -> list[Any]:
-    """A strip of examples for D_det, or for whichever set there is."""
+    """A strip of examples of D_det, or of whichever set there is, below photographs.
+
+    Small grey images take perturbations that are seen; photographs do not.
+    """
     variant = "det" if "det" in config.variants else config.variants[0]
     made = sets.training[variant, ""]()
     rows = _telling(made, plan.dataset.num_classes)
@@ -73,9 +76,14 @@ def _strips(
     before = plan.train.image[[place[int(made.id[row])] for row in rows]]
     after = made.image[rows]
     says = {
-        "standard": (_confident(networks.standard, before), _confident(networks.standard, after)),
-        "robust": (_confident(networks.robust, before), _confident(networks.robust, after)),
+        name: tuple(
+            (shares.argmax(axis=1), shares.max(axis=1))
+            for shares in (probabilities(fn, before), probabilities(fn, after))
+        )
+        for name, fn in (("standard", networks.standard), ("robust", networks.robust))
     }
+    height, _, channels = plan.dataset.input_shape
+    photographs = channels == 3 and height >= 24
     names = plan.dataset.class_names
     examples = []
     for index, row in enumerate(rows):
@@ -90,13 +98,19 @@ def _strips(
                 label=names[made.original_label[row]],
                 new_label=names[made.label[row]],
                 networks=spoken,  # type: ignore[arg-type]
+                smooth=photographs,
             )
         )
-    figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     caption = (
         f"Images of {NAMES[variant]}, the first of each class that fooled the source. "
         "The network trained on this set saw the right-hand images under the new labels."
     )
+    if not photographs:
+        small = {"steps": 2, "most": 10} if config.dry_run else {}
+        turned = turn(seed=config.seed, **small)
+        examples = [*turned.examples, *examples[: 6 - len(turned.examples)]]
+        caption = f"Above: {turned.words()} Below: {caption[0].lower()}{caption[1:]}"
+    figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     alt = "Originals, magnified perturbations and perturbed images with what networks say of them"
     return [_picture(run, "examples", figure, alt, caption)]
 
@@ -113,14 +127,6 @@ def _telling(made: ConstructedSet, classes: int) -> list[int]:
         more = [int(row) for row in np.flatnonzero(moved)[:5] if int(row) not in rows]
         rows = (rows + more)[:4]
     return rows[:5] or list(range(min(3, len(made.label))))
-
-
-def _confident(fn: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted labels and their softmax probabilities."""
-    logits = advfeat.predict(fn, images).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return shares.argmax(axis=1), shares.max(axis=1)
 
 
 def _accuracy_blocks(
