@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-import advfeat
 from advfeat import figures, stats
 from advfeat.constructed import ConstructedSet
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
+from experiments.colour_example import probabilities, turn
 from experiments.mislabeled_networks import Sources
 from experiments.mislabeled_plan import Config, Plan
 from experiments.mislabeled_sets import Sets
@@ -36,9 +36,10 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     chance = 1.0 / plan.dataset.num_classes
+    lead, table = _accuracy_blocks(config, run, summary, chance)
     sections = [
         Section("What the networks were shown", _strips(config, plan, run, networks, sets)),
-        Section("What they learned from it", _accuracy_blocks(config, run, summary, chance)),
+        Section("What they learned from it", [table]),
         Section(
             "When they learned it",
             [_learning(config, run, fresh, chance, len(plan.held_out[1]))],
@@ -59,14 +60,77 @@ def write(
     write_report(
         run.report,
         title=f"The mislabelled-data experiment: {config.dataset}",
+        sentence=_sentence(config, summary, chance),
+        lead=lead,
+        terms=_terms(config, summary),
         findings=findings(config, summary, chance),
         introduction=introduction,
         sections=sections,
         claims=summary["claims"],
+        recipe=_recipe(config, plan, summary),
         command=config.command("experiments.mislabeled"),
         record=run.record(),
         cost=run.cost(),
     )
+
+
+def _sentence(config: Config, summary: dict[str, Any], chance: float) -> str:
+    """What was asked and what was found, for someone who has read nothing of it."""
+    variant = next(v for v in ("rand", "other", "det") if v in config.variants)
+    rate = summary[f"d_{variant}"]["test_accuracy"].mean
+    share = f"{100 * rate:.0f}\u00a0% of unperturbed images"
+    guess = f"where guessing gives {100 * chance:.0f}\u00a0%"
+    return (
+        "Can a network learn to recognise images from examples whose labels all look wrong to "
+        f"people? Trained on such examples only ({NAMES[variant]}), networks recognise {share} "
+        f"rightly, {guess}."
+    )
+
+
+def _terms(config: Config, summary: dict[str, Any]) -> dict[str, str]:
+    """The words of the page's opening."""
+    drawn = "training images changed a little towards a class drawn at random"
+    about = {
+        "rand": f"{drawn}, and labelled as that class",
+        "other": "those of D_rand whose drawn class is not their own",
+        "det": "training images changed a little towards the class that follows their own in the "
+        "list of classes, and labelled as that class",
+    }
+    return {
+        **{NAMES[variant]: about[variant] for variant in about if variant in config.variants},
+        "controls": "the same labels on images that were not changed so; what they teach is no "
+        "effect of the change",
+        "robust network": "one trained so that small changes do not alter what it says; the "
+        "standard network was not, and the changes were made to mislead it",
+        eps_words(summary): "the most that an image may be changed",
+        "PGD": "projected gradient descent, the search for the change",
+    }
+
+
+def _recipe(config: Config, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+    """What was used, presets filled in."""
+    made = {
+        f"{name} network": {
+            "model": recipe["model"],
+            "width": recipe["width"],
+            **{key: value for key, value in recipe.get("training", {}).items() if value},
+            **{key: recipe[key] for key in ("objective", "attack_steps") if key in recipe},
+            **({"eps": recipe["threat"]["eps"]} if "threat" in recipe else {}),
+        }
+        for name, recipe in summary["recipes"].items()
+    }
+    return {
+        "data": f"{config.dataset}: {len(plan.train)} training, {len(plan.held_out[1])} held-out "
+        f"and {len(plan.evaluation[1])} test images of {plan.dataset.num_classes} classes",
+        "norm": {"l2": "L2", "linf": "L∞", "l1": "L1"}[plan.threat.norm.name],
+        "eps": plan.eps,
+        **plan.attack_words,
+        "sources": plan.sources,
+        "seeds": config.seeds,
+        "seed": config.seed,
+        "eps_grid": plan.eps_grid,
+        **made,
+    }
 
 
 def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
@@ -76,7 +140,10 @@ def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) 
 def _strips(
     config: Config, plan: Plan, run: RunDirectory, networks: Sources, sets: Sets
 ) -> list[Any]:
-    """A strip of examples for D_det, or for whichever set there is."""
+    """A strip of examples of D_det, or of whichever set there is, below photographs.
+
+    Small grey images take perturbations that are seen; photographs do not.
+    """
     variant = "det" if "det" in config.variants else config.variants[0]
     made = sets.training[variant, ""]()
     rows = _telling(made, config.seed)
@@ -84,9 +151,14 @@ def _strips(
     before = plan.train.image[[place[int(made.id[row])] for row in rows]]
     after = made.image[rows]
     says = {
-        "standard": (_confident(networks.standard, before), _confident(networks.standard, after)),
-        "robust": (_confident(networks.robust, before), _confident(networks.robust, after)),
+        name: tuple(
+            (shares.argmax(axis=1), shares.max(axis=1))
+            for shares in (probabilities(fn, before), probabilities(fn, after))
+        )
+        for name, fn in (("standard", networks.standard), ("robust", networks.robust))
     }
+    height, _, channels = plan.dataset.input_shape
+    photographs = channels == 3 and height >= 24
     names = plan.dataset.class_names
     examples = []
     for index, row in enumerate(rows):
@@ -101,13 +173,19 @@ def _strips(
                 label=names[made.original_label[row]],
                 new_label=names[made.label[row]],
                 networks=spoken,  # type: ignore[arg-type]
+                smooth=photographs,
             )
         )
-    figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     caption = (
         f"Images of {NAMES[variant]}, drawn from those that fooled the source. "
         "The network trained on this set saw the right-hand images under the new labels."
     )
+    if not photographs:
+        small = {"steps": 2, "most": 10} if config.dry_run else {}
+        turned = turn(seed=config.seed, **small)
+        examples = [*turned.examples, *examples[: 6 - len(turned.examples)]]
+        caption = f"Above: {turned.words()} Below: {caption[0].lower()}{caption[1:]}"
+    figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     alt = "Originals, magnified perturbations and perturbed images with what networks say of them"
     return [_picture(run, "examples", figure, alt, caption)]
 
@@ -117,14 +195,6 @@ def _telling(made: ConstructedSet, seed: int) -> np.ndarray:
     moved = np.flatnonzero(made.fooled & (made.label != made.original_label))
     among = moved if len(moved) else np.arange(len(made.label))
     return among[draw_rows(made.original_label[among], 5, seed=seed)]
-
-
-def _confident(fn: Any, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted labels and their softmax probabilities."""
-    logits = advfeat.predict(fn, images).astype(np.float64)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return shares.argmax(axis=1), shares.max(axis=1)
 
 
 def _accuracy_blocks(
@@ -227,22 +297,31 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
         ("standard", made.fooled),
         ("robust", sets.read[variant].says_new),
     ):
-        values, counts = stats.turned_into(
+        values, counts, intervals = _turned_into(
             made.original_label, made.label, success, plan.dataset.num_classes
         )
-        figure = figures.matrix(values, names, names, barlabel="says the target class")
+        figure = figures.matrix(
+            values, names, names, barlabel="says the target class", counts=counts,
+            intervals=intervals,
+        )  # fmt: skip
         who = "source network (attacked)" if network == "standard" else "robust network (transfer)"
-        caption = (
-            f"{NAMES[variant]}: how often the {who} says the target class, of "
-            f"{_range(counts[counts > 0])} images a pair of classes."
-        )
+        caption = f"{NAMES[variant]}: how often, in per cent, the {who} says the target "
+        caption += "class; below, smaller, the 95 % interval and of how many images."
         alt = f"Matrix of source and target classes for the {network} network"
         blocks.append(_picture(run, f"turned_into_{network}", figure, alt, caption))
     return blocks
 
 
-def _range(counts: np.ndarray) -> str:
-    if not counts.size:
-        return "no"
-    few, many = int(counts.min()), int(counts.max())
-    return str(few) if few == many else f"{few} to {many}"
+def _turned_into(
+    sources: np.ndarray, targets: np.ndarray, success: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """By source and target `[C, C]` the share of successes, of how many, `[C, C, 2]` interval."""
+    shares = np.full((classes, classes), np.nan)
+    intervals = np.full((classes, classes, 2), np.nan)
+    counts = np.zeros((classes, classes), int)
+    for source, target in np.unique(np.stack([sources, targets], axis=1), axis=0):
+        hits = success[(sources == source) & (targets == target)]
+        rate = stats.rate(hits)
+        shares[source, target], counts[source, target] = rate.mean, len(hits)
+        intervals[source, target] = rate.low, rate.high
+    return shares, counts, intervals

@@ -396,6 +396,20 @@ def test_strip_shows_original_plus_magnified_equals_perturbed():
     assert {"=", "L∞ norm = 0.04"} <= set(words)
 
 
+def test_photographs_are_drawn_smoothly_and_have_a_factor_of_their_own():
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0.2, 0.8, (32, 32, 3))
+    photograph = example(
+        original=image, perturbed=image + rng.choice([-0.01, 0.01], image.shape), smooth=True
+    )
+    figure = figures.example_strip([photograph, example()])
+    kinds = [axes.images[0].get_interpolation() for axes in figure.axes]
+    assert kinds == ["bicubic"] * 3 + ["nearest"] * 3
+    words = texts(figure)
+    assert {"perturbation\n(grey: no change)", "+ 1/50 ×", "+ 1/10 ×"} <= set(words)
+    assert any(word.endswith(", shown × 50") for word in words)
+
+
 def test_strip_colours_say_whose_label_it_is():
     figure = figures.example_strip([example()])
     colours = {t.get_text().split(" ")[1]: t.get_color() for axes in figure.axes

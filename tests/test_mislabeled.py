@@ -8,7 +8,14 @@ from estimates import assert_claims
 
 from advfeat import data, stats
 from advfeat.checkpoints import load_network
-from experiments import mislabeled, mislabeled_networks, mislabeled_summary, runner
+from experiments import (
+    colour_example,
+    mislabeled,
+    mislabeled_networks,
+    mislabeled_report,
+    mislabeled_summary,
+    runner,
+)
 
 RATE = {"mean", "low", "high", "n"}
 
@@ -103,8 +110,13 @@ def test_networks_of_the_run_serve_as_checkpoints(finished):
 def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
-    for words in ("D_rand", "D_other", "D_det", "robust network", "experiments.mislabeled"):
+    for words in (
+        "D_rand", "D_other", "D_det", "robust network", "experiments.mislabeled", "Recipe",
+        "whose labels all look wrong", "<dfn>controls</dfn>", "CIFAR-10", "<title>Dry run: ",
+    ):  # fmt: skip
         assert words in page
+    assert page.index("Can a network learn") < page.index("<img") < page.index("would be said")
+    assert page.count("data:image/png") == len(list((path / "figures").glob("*.png")))
     names = {figure.stem for figure in (path / "figures").glob("*.png")}
     assert {"examples", "accuracy", "epsilons", "learning", "turned_into_standard"} <= names
 
@@ -216,3 +228,28 @@ def test_an_npz_of_a_constructed_set_can_be_trained_on_by_every_experiment(finis
         )
     )
     assert_rate(summary["clean_accuracy"])
+
+
+def test_the_cells_of_a_matrix_are_counted_with_their_intervals():
+    sources, targets = np.array([0, 0, 0, 1]), np.array([1, 1, 1, 0])
+    found = mislabeled_report._turned_into(sources, targets, np.array([1, 0, 1, 0], bool), 2)
+    shares, counts, intervals = found
+    np.testing.assert_allclose(shares, [[np.nan, 2 / 3], [0, np.nan]])
+    np.testing.assert_array_equal(counts, [[0, 3], [1, 0]])
+    assert np.isnan(intervals[[0, 1], [0, 1]]).all()
+    assert (intervals[0, 1] > shares[0, 1]).tolist() == [False, True]
+
+
+def test_photographs_are_turned_within_eps_and_counted():
+    turned = colour_example.turn(seed=1, shown=3, steps=2, most=10)
+    assert turned.sure <= turned.turned <= turned.tried <= turned.samples == 10
+    assert len(turned.examples) == min(3, turned.turned or turned.tried)
+    for row in turned.examples:
+        size = np.linalg.norm(row.perturbed - row.original)
+        assert 0 < size <= colour_example.EPS * (1 + 1e-5)
+        assert row.smooth
+        before, after = row.networks["standard"]
+        assert before[0] == row.label != row.new_label
+        assert after[0] == row.new_label or turned.turned == 0
+    for number in (turned.samples, turned.tried, turned.turned, turned.sure):
+        assert f" {number}" in turned.words()

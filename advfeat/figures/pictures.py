@@ -28,6 +28,7 @@ class Example:
         networks: Network name to what it says of the original and of the perturbed image, each
             a class name and a confidence in [0, 1].
         note: A line below the perturbation, for instance which attack made it.
+        smooth: Drawn smoothly between its pixels, as a photograph; else with square pixels.
     """
 
     original: Any
@@ -36,6 +37,7 @@ class Example:
     new_label: str
     networks: Mapping[str, tuple[tuple[str, float], tuple[str, float]]]
     note: str = ""
+    smooth: bool = False
 
 
 def magnification(perturbations: Any) -> int:
@@ -67,8 +69,9 @@ def example_strip(
 ) -> Figure:
     """Rows of original + perturbation = perturbed, with what networks say of each.
 
-    A class name stands in one colour where it is the human label and in another where it is
-    the new label, whoever says it.
+    Photographs (`Example.smooth`) and images of square pixels each have one factor at which their
+    perturbations are shown. A class name stands in one colour where it is the human label and in
+    another where it is the new label, whoever says it.
 
     Args:
         examples: One to six of them.
@@ -86,7 +89,13 @@ def example_strip(
         raise ValueError(f"examples: must be 1 to 6, not {len(examples)}")
     order, sign = _norm(norm)
     pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
-    factor = magnification(np.concatenate([(after - before).ravel() for before, after in pairs]))
+    factors = {
+        smooth: magnification(np.concatenate([
+            (after - before).ravel()
+            for e, (before, after) in zip(examples, pairs, strict=True) if e.smooth == smooth
+        ]))
+        for smooth in {e.smooth for e in examples}
+    }  # fmt: skip
     lines = 1 + max(max(len(e.networks), len(e.note) > 0) for e in examples)
     side, text, gap, between, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.95, 0.75  # inches
     width = 3 * side + 2 * between
@@ -95,23 +104,28 @@ def example_strip(
     figure.set_layout_engine("none")  # every panel is placed by hand, in inches
     if title:
         figure.text(0.02, 1 - 0.06 / height, title, fontsize=style.LARGE, va="top")
-    magnified = "perturbation" if factor == 1 else f"perturbation × {factor}"
+    one = set(factors.values()) - {1}
+    magnified = f"perturbation × {min(one)}" if len(factors) == len(one) == 1 else "perturbation"
     heads = ("original", f"{magnified}\n(grey: no change)", "perturbed")
     for row, (example, (before, after)) in enumerate(zip(examples, pairs, strict=True)):
-        top = head + row * (side + text + gap)
+        top, factor = head + row * (side + text + gap), factors[example.smooth]
         shown = (before, np.clip(0.5 + factor * (after - before), 0, 1), after)
         size = np.linalg.norm((after - before).ravel(), order)
+        many = f", shown × {factor}" if magnified == "perturbation" and factor > 1 else ""
         notes = (
             _notes(example, names[0], example.label, 0),
-            [(f"{sign} = {size:.3g}", style.INK), (style.short(example.note, _LETTERS), style.INK)],
+            [
+                (f"{sign} = {size:.3g}" + many, style.INK),
+                (style.short(example.note, _LETTERS), style.INK),
+            ],
             _notes(example, names[1], example.new_label, 1),
-        )
+        )  # fmt: skip
         for column in range(3):
             left = column * (side + between)
             axes = figure.add_axes(
                 (left / width, 1 - (top + side) / height, side / width, side / height)
             )
-            show(axes, shown[column])
+            show(axes, shown[column], smooth=example.smooth)
             if row == 0:
                 axes.set_title(heads[column], fontsize=style.NORMAL, color=style.INK, pad=6)
             for line, (words, colour) in enumerate(notes[column]):
@@ -212,15 +226,15 @@ def as_image(image: Any) -> np.ndarray:
     return np.clip(unit, 0, 1)
 
 
-def show(axes: Axes, image: np.ndarray) -> None:
-    """Draw an image with its pixels as squares and a thin frame."""
+def show(axes: Axes, image: np.ndarray, *, smooth: bool = False) -> None:
+    """Draw an image with its pixels as squares, or smoothly between them, and a thin frame."""
     grey = image.shape[-1] == 1
     axes.imshow(
         image[..., 0] if grey else image,
         cmap="gray" if grey else None,
         vmin=0,
         vmax=1,
-        interpolation="nearest",
+        interpolation="bicubic" if smooth else "nearest",
     )
     axes.set_xticks([])
     axes.set_yticks([])

@@ -17,7 +17,6 @@ from advfeat.stats.claims import (
 from advfeat.stats.estimate import CORRELATION, FREE, SHARE, Estimate
 from advfeat.stats.intervals import FEW, apart, computed, difference, mean, rate
 from advfeat.stats.sets import counted, of_set
-from advfeat.stats.tables import turned_into
 
 __all__ = [
     "CORRELATION",
@@ -42,5 +41,4 @@ __all__ = [
     "of_set",
     "rate",
     "together",
-    "turned_into",
 ]
