@@ -112,9 +112,7 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
     # The derivative of the last solution is that of the nearest point, however it was found.
     fixed = jax.lax.stop_gradient((eps, step, room))
     scale = jax.lax.stop_gradient(jnp.minimum(eps / jnp.where(length > 0, length, 1.0), most))
-    scale = jax.lax.fori_loop(
-        0, L2_PASSES, lambda _, s: jnp.maximum(s, solved(s, *fixed)), scale
-    )
+    scale = jax.lax.fori_loop(0, L2_PASSES, lambda _, s: jnp.maximum(s, solved(s, *fixed)), scale)
     scale = solved(scale, eps, step, room)
     # Rounding can leave a point about one ulp outside; shrinking by two ulps keeps it inside.
     shrunk = jnp.clip(x0 + scale * (1.0 - 2.0 * jnp.finfo(x0.dtype).eps) * step, 0.0, 1.0)
