@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from advfeat.numerics import finite
 from advfeat.steps import StepRule, initial_state, moved
 from advfeat.threat import ThreatModel
 from advfeat.types import (
@@ -85,14 +86,17 @@ def projected_ascent(threat: ThreatModel, rule: StepRule, step_size: Array) -> A
 
 
 def white_box(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
-    """The oracle that knows the weights: one forward and one backward pass."""
+    """The oracle that knows the weights: one forward and one backward pass.
+
+    Entries of the gradient that are infinite or NaN are dropped here, for all that ascend.
+    """
 
     def oracle(key: Key, x: Array) -> Evaluation:
         def score_fn(point: Array) -> tuple[Array, Array]:
             return objective(with_key(model_fn, key), point, y, key)
 
         (score, success), gradient = jax.value_and_grad(score_fn, has_aux=True)(x)
-        return Evaluation(score, success, gradient)
+        return Evaluation(score, success, finite(gradient))
 
     return oracle
 

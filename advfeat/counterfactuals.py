@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from advfeat.ascent import by_distance
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_positive
+from advfeat.numerics import finite
 from advfeat.saliency.layers import Split
 from advfeat.threat import l2
 from advfeat.types import Array, Key
@@ -66,7 +67,7 @@ def supporting(
         logits = network.perturbed(x, delta)
         return logits[label] - logits[predicted]
 
-    slope = jax.grad(margin)(jnp.zeros_like(activations)).reshape(-1, units).sum(axis=0)
+    slope = finite(jax.grad(margin)(jnp.zeros_like(activations))).reshape(-1, units).sum(axis=0)
     gains, found = jax.lax.top_k(slope * scale, count)
     weights = jnp.zeros(units).at[found].set(1.0 / scale[found])
     return Features(found.astype(jnp.int32), gains, weights)

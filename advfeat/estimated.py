@@ -13,8 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import erf, erfc
 
-from advfeat.checks import check_positive
+from advfeat.checks import check_between, check_positive
+from advfeat.numerics import finite
 from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised, with_key
 
 
@@ -36,13 +39,32 @@ def _backward(pairs: int, kept: tuple[Any, ...], cotangent: Array) -> tuple[Any,
     def add(index: Array, total: Array) -> Array:
         noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
         up, down = jnp.clip(x + sigma * noise, 0.0, 1.0), jnp.clip(x - sigma * noise, 0.0, 1.0)
-        rise = model_fn(up) - model_fn(down)
-        # Networks of another precision than the image's are welcome: float64 weights, say.
-        return total + jnp.vdot(cotangent, rise).astype(x.dtype) * noise
+        # A pair with an output that is not finite says nothing. Networks of another precision than
+        # the image's are welcome: float64 weights, say.
+        rise = finite(jnp.vdot(cotangent, model_fn(up) - model_fn(down))).astype(x.dtype)
+        return total + rise * (up - down)
 
     sigma = sigma.astype(x.dtype)
     total = jax.lax.fori_loop(0, pairs, add, jnp.zeros_like(x))
-    return None, None, None, total / (2 * sigma * pairs)
+    return None, None, None, (total / (pairs * _mean_square(sigma, x))).astype(x.dtype)
+
+
+def _mean_square(sigma: Array, x: Array) -> Array:
+    """The mean square of what lies between a pair, pixel by pixel.
+
+    That is `4 sigma^2` far from the faces of the box and `sigma^2` on one, where one of the two
+    points stays. With n normal, a and b the room below and above over sigma, it is `sigma^2` times
+    the mean of `(min(|n|, a) + min(|n|, b))^2`.
+    """
+
+    def together(low: Array, high: Array) -> Array:  # the mean of min(|n|, low) * min(|n|, high)
+        below = erf(low / np.sqrt(2)) - low * np.sqrt(2 / np.pi) * jnp.exp(-0.5 * high**2)
+        return below + low * high * erfc(high / np.sqrt(2))
+
+    # Further away than this no draw comes; and infinity times 0 would be NaN.
+    below, above = (jnp.clip(room / sigma, 0.0, 10.0) for room in (x, 1.0 - x))
+    mixed = together(jnp.minimum(below, above), jnp.maximum(below, above))
+    return sigma**2 * (together(below, below) + together(above, above) + 2 * mixed)
 
 
 _call.defvjp(_forward, _backward)
@@ -68,7 +90,8 @@ def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Ra
     Args:
       model_fn: the network, for ONE example.
       sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels; it should span what
-        hides the gradient, such as a step of a quantisation. Noisy points stay in the box.
+        hides the gradient, such as a step of a quantisation. Noisy points stay in the box, and the
+        estimate allows for it: of a linear network it has no bias, on the box's faces either.
       pairs: of forward passes for one gradient. Its direction has a cosine of about
         `sqrt(pairs / (pairs + D))` with the smoothed network's, D the number of pixel values.
 
@@ -77,7 +100,7 @@ def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Ra
       `2 * pairs` forward ones.
 
     Raises:
-      ValueError: for `pairs` below 1.
+      ValueError: for `pairs` below 1, or a sigma that is not above 0 and finite.
 
     >>> network = estimated(lambda x: jnp.round(4 * x), sigma=0.2, pairs=500)
     >>> gradient = jax.grad(lambda x: network(x)[0])(jnp.array([0.5, 0.5]))
@@ -85,6 +108,6 @@ def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Ra
     True
     """
     check_positive(pairs, name="pairs")
-
+    check_between(sigma, name="sigma", closed=(False, False))
     sigma = jnp.asarray(sigma, jnp.float32)
     return randomised(_Estimated(as_model_fn(model_fn), sigma, pairs))

@@ -309,7 +309,9 @@ def loss_by_step(
 
     Args:
       key: a typed key.
-      attack: an attack that proceeds step by step; only its first round is looked at.
+      attack: an attack that proceeds step by step; only its first round is looked at. Attacks
+        prefer a success to a higher score: for the highest score so far, which never falls, take
+        `pgd(..., prefer=ascent.by_score)`.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1].
       labels: `[N]` integers.

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.norms import Norm, l2_length
+from advfeat.numerics import over, scaled
 from advfeat.types import Array
 
 # As many as any of thousands of hyperplanes needed, from 64 to 150,528 pixels, with slopes that
@@ -63,10 +64,10 @@ def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
     usable = jnp.isfinite(largest) & (largest > 0) & ~jnp.isnan(value)
     scale = jnp.where(usable, largest, jnp.ones_like(largest))
     # The hyperplane is that of a slope whose largest entry is 1; so nothing over- or underflows.
-    slope = jnp.where(usable, slope, jnp.zeros_like(slope)) / scale
+    slope = over(jnp.where(usable, slope, jnp.zeros_like(slope)), scale)
     side = jnp.where(usable, -jnp.sign(value), 0.0).astype(x.dtype)
     towards = side * jnp.sign(slope)
-    gap, steep = jnp.abs(value / scale).astype(x.dtype), jnp.abs(slope).ravel()
+    gap, steep = jnp.abs(over(value, scale)).astype(x.dtype), jnp.abs(slope).ravel()
     room = jnp.where(towards > 0, 1.0 - x, x).ravel()
     room = jnp.where(steep > 0, jnp.maximum(room, 0.0), 0.0)
     reached = gap <= jnp.sum(steep * room)
@@ -84,8 +85,9 @@ def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
     >>> unbounded_distance(LINF, jnp.array([3.0, -1.0]), jnp.float32(-0.4)).round(3)
     Array(0.1, dtype=float32)
     """
+    slope, largest = scaled(slope)
     length = dual_length(norm, slope)
-    distance = jnp.abs(value) / jnp.where(length > 0, length, 1.0)
+    distance = over(jnp.abs(over(value, largest)), length)
     usable = (length > 0) & jnp.isfinite(length) & jnp.isfinite(distance)
     return jnp.where(usable, distance, jnp.inf)
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from advfeat.numerics import over, scaled
 from advfeat.types import Array, Key
 
-L2_PASSES = 6  # design: four are exact on images; every truncation is feasible
+L2_PASSES = 16  # four are exact on most images, ten or more on black and white ones far outside
 L1_SHARE = 0.01  # share of the coordinates that one step of the sparse L1 direction moves
 L1_ROOM = 0.5 / 255  # a pixel nearer than this to its face of the box counts as there
 
@@ -48,15 +49,6 @@ class Norm:
         return f"Norm({self.name})"
 
 
-def _scaled(x: Array) -> tuple[Array, Array]:
-    """`x` divided by its largest magnitude, and that magnitude; (0, 0) stays (0, 0).
-
-    A gradient of 3e-25 is a direction too, and its square underflows.
-    """
-    largest = jnp.max(jnp.abs(x))
-    return x / jnp.where(largest > 0, largest, jnp.ones_like(largest)), largest
-
-
 def l2_length(x: Array) -> Array:
     """Euclidean length without overflow or underflow, with gradient 0 (not NaN) at 0.
 
@@ -67,7 +59,7 @@ def l2_length(x: Array) -> Array:
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     is_zero = largest == 0
-    ratio = x / jnp.where(is_zero, jnp.ones_like(largest), largest)
+    ratio = over(x, largest)
     square = jnp.sum(ratio * ratio)
     return jnp.where(is_zero, 0.0, largest * jnp.sqrt(jnp.where(is_zero, 1.0, square)))
 
@@ -89,7 +81,7 @@ def _linf_noise(key: Key, shape: tuple[int, ...]) -> Array:
 
 def _l2_direction(x: Array, gradient: Array) -> Array:
     del x
-    ratio, largest = _scaled(gradient)
+    ratio, largest = scaled(gradient)
     # The `where` lies under the root, whose infinite slope at 0 would make the derivative NaN.
     square = jnp.where(largest > 0, jnp.sum(ratio * ratio), jnp.ones_like(largest))
     return ratio / jnp.sqrt(square)
@@ -104,10 +96,10 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
     """
     clipped = jnp.clip(x, 0.0, 1.0)
     eps = jnp.minimum(eps, jnp.sqrt(float(x0.size))).astype(x0.dtype)
-    step, length = x - x0, l2_length(x - x0)
-    room = jnp.where(step > 0, 1.0 - x0, x0)
-    scale = jnp.minimum(eps / jnp.where(length > 0, length, 1.0), 1.0)
-    for _ in range(L2_PASSES):
+    step, most = _l2_unit(x - x0)
+    length, room = l2_length(step), jnp.where(step > 0, 1.0 - x0, x0)
+
+    def solved(scale: Array, eps: Array, step: Array, room: Array) -> Array:
         free = jnp.abs(step) * scale < room
         spent = jnp.sum(jnp.where(free, 0.0, room * room))
         square = jnp.sum(jnp.where(free, step * step, 0.0))
@@ -115,10 +107,29 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
         ratio = left / jnp.where(square > 0, square, 1.0)
         # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
         wanted = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1.0)), 0.0)
-        scale = jnp.clip(jnp.where(square > 0, wanted, 1.0), scale, 1.0)
+        return jnp.where(square > 0, jnp.minimum(wanted, most), most)
+
+    # The derivative of the last solution is that of the nearest point, however it was found.
+    fixed = jax.lax.stop_gradient((eps, step, room))
+    scale = jax.lax.stop_gradient(jnp.minimum(eps / jnp.where(length > 0, length, 1.0), most))
+    scale = jax.lax.fori_loop(0, L2_PASSES, lambda _, s: jnp.maximum(s, solved(s, *fixed)), scale)
+    scale = solved(scale, eps, step, room)
     # Rounding can leave a point about one ulp outside; shrinking by two ulps keeps it inside.
     shrunk = jnp.clip(x0 + scale * (1.0 - 2.0 * jnp.finfo(x0.dtype).eps) * step, 0.0, 1.0)
     return jnp.where(l2_length(clipped - x0) <= eps, clipped, shrunk).astype(x0.dtype)
+
+
+def _l2_unit(step: Array) -> tuple[Array, Array]:
+    """A step as it is with 1, or a very long one of largest entry 1 with what that was before.
+
+    The squares of a very long one would overflow. Of its entries those are dropped whose squares
+    would underflow.
+    """
+    exponent = jnp.finfo(step.dtype).maxexp
+    unit, largest = scaled(step)
+    unit = jnp.where(jnp.abs(unit) < 2.0 ** -(exponent // 2 - 1), 0.0, unit)
+    far = largest > 2.0 ** (exponent // 4)
+    return jnp.where(far, unit, step), jnp.where(far, largest, jnp.ones_like(largest))
 
 
 def _l2_noise(key: Key, shape: tuple[int, ...]) -> Array:
@@ -142,7 +153,7 @@ def _l1_direction(x: Array, gradient: Array) -> Array:
     """
     room = jnp.where(gradient > 0, 1.0 - x, x)
     movable = room > L1_ROOM
-    gain = jnp.where(movable, jnp.abs(_scaled(gradient)[0]), 0.0).ravel()
+    gain = jnp.where(movable, jnp.abs(scaled(gradient)[0]), 0.0).ravel()
     count = max(1, round(L1_SHARE * gain.size))
     top, index = jax.lax.top_k(gain, count)
     taken = jnp.zeros_like(gain).at[index].set(jnp.where(top > 0, 1.0, 0.0))
@@ -234,7 +245,7 @@ def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: in
     >>> round(float(L2.distance(x0, scale_to_norm(L2, jnp.float32(1.0), x0, noise))), 4)
     1.0
     """
-    unit = _scaled(noise)[0]
+    unit = scaled(noise)[0]
     # At a scale of 1/smallest every non-zero coordinate has reached its face of the box.
     magnitude = jnp.abs(unit)
     smallest = jnp.min(jnp.where(magnitude > 0, magnitude, 1.0))

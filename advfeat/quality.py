@@ -118,4 +118,5 @@ def diversity(features: np.ndarray) -> float:
     array = np.asarray(features, np.float64)
     if array.ndim != 2 or len(array) < 2:
         raise ValueError(f"features must be [N, D] with N at least 2, got {array.shape}")
+    # From differences: squares of features far from 0 would lose the digits that differ.
     return float(distance.pdist(array).mean())

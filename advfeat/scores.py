@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.losses import cross_entropy
-from advfeat.norms import l2_length
+from advfeat.norms import L2, l2_length
 from advfeat.types import Array, Key, ModelFn, Objective
 
 
@@ -187,8 +187,8 @@ class Diverse:
         )(activations)
         flat = activations.reshape(len(x), -1, activations.shape[-1])
         gram = jnp.einsum("npi,npj->nij", flat, flat).reshape(len(x), -1)
-        length = jnp.sqrt(jnp.sum(gram**2, axis=1, keepdims=True) + 1e-12)
-        cosines = (gram / length) @ (gram / length).T
+        unit = jax.vmap(L2.direction)(gram, gram)
+        cosines = unit @ unit.T
         others = 1.0 - jnp.eye(len(x))
         alike = jnp.sum(cosines * others) / jnp.maximum(jnp.sum(others), 1.0)
         return jnp.mean(scores) - self.weight * alike, jnp.all(successes)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from advfeat.checks import check_positive
+from advfeat.numerics import scaled
 from advfeat.threat import ThreatModel
 from advfeat.types import Array
 
@@ -51,9 +52,8 @@ class Momentum:
         """The chain: normalise, accumulate, direction, step."""
 
         def normalise(gradient: Array, _: Any) -> Array:
-            # Dividing by the largest value first keeps the sum of tiny gradients from underflow.
-            largest = jnp.max(jnp.abs(gradient))
-            ratio = gradient / jnp.where(largest > 0, largest, jnp.ones_like(largest))
+            # Dividing by the largest value first keeps the sum of gradients within the range.
+            ratio, _ = scaled(gradient)
             return ratio / jnp.maximum(jnp.sum(jnp.abs(ratio)), 1.0)
 
         return optax.chain(

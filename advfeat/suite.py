@@ -142,8 +142,9 @@ def evaluate(
       batch_size: images attacked at a time: what bounds the memory.
       ids: `[N]`, by default 0 … N-1.
       checks: whether to look for reasons not to believe the result by further attacks on a few
-        images. What costs nothing (eps, the outputs' form, claims that were refused) is looked at
-        in any case.
+        images. What costs next to nothing (eps, the outputs' form, claims that were refused,
+        gradients that are not finite) is looked at in any case. A check that raises becomes a
+        warning.
       done: what a killed evaluation had decided, by attack.
       on_part: called with an attack's name and what it has just decided.
       on_attack: called with an attack's name and its number of images before it begins.
@@ -154,8 +155,9 @@ def evaluate(
 
     Raises:
       ValueError: before any attack, for bad images or labels, a network that does not take ONE
-        image, logits that are NaN or too few, an unknown attack, or one that is not defined for the
-        threat model's norm or for so few classes.
+        image, logits that are NaN or too few, an unknown attack, one that is not defined for the
+        threat model's norm or for so few classes, or one that needs a gradient where the network
+        has none.
 
     Example:
 
@@ -178,6 +180,7 @@ def evaluate(
     images, labels, ids = check_batch(model_fn, images, labels, ids)
     model_fn = as_model_fn(model_fn)
     chosen = resolve(suite, threat, num_classes=num_classes)
+    _check_gradient(chosen.attacks, key, model_fn, images[0], labels[0])
     if isinstance(suite, Mapping):
         _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
     problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
@@ -280,6 +283,33 @@ def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise ValueError(f"model_fn must return floating-point logits, got dtype {output.dtype}")
     return output.shape[0]
+
+
+def _slope(model_fn: ModelFn, x: Array) -> Array:
+    return jax.grad(lambda point: jnp.sum(model_fn(point)))(x)
+
+
+def _check_gradient(
+    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Where a network cannot be differentiated, names the attacks that would have to."""
+    point = jnp.asarray(x, jnp.float32)
+    try:
+        jax.eval_shape(_slope, model_fn, point)
+    except Exception as error:  # whatever somebody else's code may raise
+        line = (str(error).strip().splitlines() or [""])[0]
+        needing = []
+        for name, attack in attacks.items():
+            try:
+                jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
+            except Exception:
+                needing.append(name)
+        if needing:
+            raise ValueError(
+                f"model_fn has no gradient ({type(error).__name__}: {line}), and suite needs one "
+                f"for {', '.join(needing)}. Attack it by its scores, suite=['square'], or with "
+                "gradients estimated from them, advfeat.estimated.estimated(model_fn, sigma=...)"
+            ) from error
 
 
 def _check_attacks(

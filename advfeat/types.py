@@ -34,7 +34,8 @@ class Evaluation(NamedTuple):
     Attributes:
       score: `[]`, the value that is ascended.
       success: `[]` bool, whether the objective counts as reached.
-      grad: like the example, the gradient of the score; None where only scores were asked for.
+      grad: like the example, the gradient of the score, finite; None where only scores were asked
+        for.
     """
 
     score: Array

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, stats
+from advfeat.ascent import by_score
 from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
@@ -246,7 +247,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
-    """Accuracy against eps, and the best loss so far against steps, on some of the images."""
+    """Accuracy against eps, and the highest loss so far against steps, on some of the images."""
     rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
     images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
@@ -266,7 +267,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             advance=bar.update,
         )
         by_step = advfeat.loss_by_step(
-            key, advfeat.pgd(plan.threat, steps=2 * steps), fn, images, labels,
+            key, advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score), fn, images, labels,
             batch_size=config.batch_size,
         )
         bar.update(len(labels))

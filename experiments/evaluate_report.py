@@ -112,7 +112,8 @@ def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Pic
     looked = (
         "All checks were made."
         if config.checks and not config.dry_run
-        else "Only eps, the form of the outputs and refused claims were looked at."
+        else "Only eps, the form of the outputs, refused claims and whether gradients are finite "
+        "were looked at."
     )
     if not summary["warnings"]:
         return [f"Nothing was found that speaks against the number. {looked}"]
@@ -153,8 +154,8 @@ def _curves(
         Picture(
             path=figures.save(losses, run.figure("losses")),
             alt="Loss against steps",
-            caption=f"PGD on {count} images: the mean loss of the best point so far. A curve that "
-            "still rises at its end asks for more steps.",
+            caption=f"PGD on {count} images: the mean over images of the highest loss so far. A "
+            "curve that still rises at its end asks for more steps.",
         ),
     ]
 

@@ -197,6 +197,26 @@ def test_an_estimated_gradient_sees_through(name):
     assert not np.allclose(slope, other)  # a fresh estimate at every evaluation
 
 
+def test_an_estimate_has_no_bias_on_the_faces_of_the_box():
+    slope = np.array([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], np.float32)
+    x = jnp.array([0.5, 0.0, 1.0, 0.0, 1.0, 0.02])
+    for sigma in (0.1, 1.0):
+        seen = estimated(lambda x: jnp.stack([slope @ x, 0.0]), sigma=sigma, pairs=20_000)
+        found = jax.grad(lambda x, seen=seen: seen(x)[0])(x)
+        # The standard deviation is about sqrt(6 / 20,000), less than 0.02.
+        np.testing.assert_allclose(found, slope, atol=0.07)
+
+
+def test_pairs_without_a_number_say_nothing():
+    network = lambda x: jnp.stack([jnp.where(x[0] > 0.9, jnp.nan, x[0]), 0.0])  # noqa: E731
+    found = jax.grad(lambda x: estimated(network, sigma=0.1, pairs=300)(x)[0])(jnp.full(2, 0.8))
+    assert np.isfinite(found).all()
+    assert found[0] > 0.2
+
+
 def test_bad_input():
+    for sigma in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=r"sigma must lie in \(0, inf\), got"):
+            estimated(flat, sigma=sigma)
     with pytest.raises(ValueError, match="pairs must be a whole number >= 1, got 0"):
         estimated(flat, sigma=0.1, pairs=0)

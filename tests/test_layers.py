@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
     0: ("types", "norms", "losses", "checks", "transforms", "filters", "batching", "keys",
-        "hyperplane", "relus", "spaces", "sampling", "stats"),
+        "hyperplane", "relus", "spaces", "sampling", "stats", "numerics", "edges", "rounding"),
     1: ("threat", "objectives", "steps", "ascent", "stepwise", "ensemble", "scores"),
     2: ("attacks", "evaluation", "constructed", "suite", "suites", "verdicts",
         "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted",

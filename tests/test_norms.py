@@ -126,14 +126,29 @@ def test_a_point_on_the_boundary_stays_there(name):
 
 
 def test_l2_projection_with_many_faces_stays_feasible_and_near():
-    # A geometric spread needs a pass per coordinate: the worst case for the six there are.
-    x0 = np.full(12, 0.5, np.float32)
-    x = x0 + 2.0 ** np.arange(12, dtype=np.float32)
-    for eps in (0.3, 1.0, 1.4, 1.7):
+    # A geometric spread needs a pass per coordinate: the worst case there is.
+    x0 = np.full(24, 0.5, np.float32)
+    x = x0 + 2.0 ** np.arange(24, dtype=np.float32)
+    for eps in (0.3, 1.4, 1.9, 2.4):
         found = project("l2", eps, x0, x)
         assert oracle.length("l2", found - x0) <= eps * (1 + 4 * oracle.ULP)
         gap = found - oracle.project("l2", eps, x0, x)
         assert oracle.length("l2", gap) <= 0.1 * eps
+
+
+@pytest.mark.parametrize("far", [3.0, 300.0, 1e12, 1e25, 1e38])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_l2_projection_of_black_and_white_images_is_the_nearest_point(far, share):
+    # Half of the values point out of the box; the rest spread over decades.
+    rng = np.random.default_rng(7)
+    x0 = rng.integers(0, 2, 300).astype(np.float32)
+    move = rng.normal(size=300) * 10.0 ** -rng.uniform(0, 4, 300)
+    x = (x0 + far * move / np.abs(move).max()).astype(np.float32)
+    eps = share * oracle.length("l2", np.clip(x, 0, 1) - x0)
+    found = project("l2", eps, x0, x)
+    gap = oracle.length("l2", found - oracle.project("l2", np.float32(eps), x0, x))
+    assert gap <= 1e-5 * eps
+    assert oracle.length("l2", found.astype(np.float64) - x0) <= eps * (1 + 4 * oracle.ULP)
 
 
 @every_norm
@@ -182,6 +197,8 @@ compiled_length = jax.jit(l2_length)
 
 @given(values=hnp.arrays(np.float32, 5, elements=st.floats(-(2.0**60), 2.0**60, width=32)))
 @example(values=np.full(5, 1e-30, np.float32))
+@example(values=np.array([1e38, 1, 0, 0, 0], np.float32))
+@example(values=np.full(5, -1.2e38, np.float32))
 @quick
 def test_l2_length_neither_overflows_nor_underflows(values):
     wanted = np.sqrt((values.astype(np.float64) ** 2).sum())
@@ -191,11 +208,11 @@ def test_l2_length_neither_overflows_nor_underflows(values):
 
 
 @every_norm
-@pytest.mark.parametrize("scale", [1.0, 3e-25, 3e25])
+@pytest.mark.parametrize("scale", [1.0, 3e-25, 3e25, 2e38])
 def test_direction_is_the_steepest_unit_move(name, scale):
     rng = np.random.default_rng(5)
     x = np.full(SHAPE, 0.5, np.float32)
-    g = rng.normal(size=SHAPE)
+    g = rng.uniform(-1.5, 1.5, size=SHAPE)
     d = compiled(name, "direction")(jnp.asarray(x), jnp.float32(g * scale))
     d = np.asarray(d, np.float64)
     assert oracle.length(name, d) == pytest.approx(1, rel=1e-6)

@@ -111,6 +111,9 @@ def test_diversity_by_hand():
     np.testing.assert_allclose(quality.diversity(points), np.mean(far), rtol=1e-9)
     np.testing.assert_allclose(quality.diversity(points + 1e6), np.mean(far), rtol=1e-8)
     assert quality.diversity(np.ones((5, 4))) == 0.0
+    # An offset moves all of them alike; through squares it would cost the digits that differ.
+    near = 1e-3 * points
+    np.testing.assert_allclose(quality.diversity(near + 1e6), 1e-3 * np.mean(far), rtol=1e-5)
 
 
 def test_similarity():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import advfeat
+from advfeat import diagnostics
 from advfeat.suites import SUITES, resolve
 from advfeat.types import AttackResult, Best
 from advfeat.verdicts import Part
@@ -231,6 +232,69 @@ def test_too_few_classes_for_an_attack_show_before_any_other_has_run(classes, at
     with pytest.raises(ValueError, match=rf"suite\['late'\] .*{message}"):
         evaluate(x, y, classes=classes, suite=suite, on_attack=lambda *seen: begun.append(seen))
     assert not begun
+
+
+def on_the_host(x):
+    logits = jax.ShapeDtypeStruct((5,), jnp.float32)
+    weights = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+
+    def look(z):
+        return weights @ np.asarray(z).reshape(12)
+
+    return jax.pure_callback(look, logits, x, vmap_method="sequential")
+
+
+def in_a_loop(x):
+    """A product, summed in a loop whose length only the running program knows."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(12, 5)), jnp.float32)
+
+    def more(carry):
+        i, total = carry
+        return i + 1, total + x.ravel()[i] * weights[i]
+
+    return jax.lax.while_loop(lambda carry: carry[0] < 12, more, (0, jnp.zeros(5)))[1]
+
+
+@pytest.mark.parametrize("suite", ["standard", ["square", "pgd"], "own"])
+def test_attacks_that_need_a_gradient_are_named_before_any_has_run(suite):
+    x, y = problem()
+    begun = []
+    threat = advfeat.l2(0.1)
+    if suite == "own":
+        suite = {"first": advfeat.attacks.square(threat, steps=5), "pgd": advfeat.pgd(threat)}
+    needing = "apgd_ce, apgd_targeted, fab_targeted" if suite == "standard" else "pgd"
+    message = rf"model_fn has no gradient \(ValueError: .*\), and suite needs one for {needing}\. A"
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate(x, y, model_fn=on_the_host, suite=suite, on_attack=lambda *a: begun.append(a))
+    assert not begun
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("model_fn", [on_the_host, in_a_loop])
+def test_a_network_without_a_gradient_is_evaluated_by_scores(model_fn):
+    x, _ = problem(count=20)
+    y = advfeat.predict(model_fn, x).argmax(1)
+    suite = {"square": advfeat.attacks.square(advfeat.linf(0.2), steps=20)}
+    found = evaluate(x, y, model_fn=model_fn, suite=suite, threat=advfeat.linf(0.2), checks=True)
+    assert 0 < found.robust.mean() < 1
+    unchecked = [w.sentence for w in found.warnings if w.code == "unchecked"]
+    assert len(unchecked) == 1
+    assert unchecked[0].startswith("gradients, one_step, not_converged, growth: could not be")
+    assert not found.trusted
+
+
+def test_a_check_that_raises_costs_no_result(monkeypatch):
+    def broken(case):
+        yield diagnostics.Seen("seen", 1.0, 0.0, "This was seen.")
+        raise RuntimeError("no more memory\nand a long story")
+
+    x, y = problem()
+    whole = evaluate(x, y)
+    monkeypatch.setattr(diagnostics, "FREE", (broken, *diagnostics.FREE))
+    found = evaluate(x, y)
+    np.testing.assert_array_equal(found.robust, whole.robust)
+    assert [w.code for w in found.warnings] == ["seen", "unchecked"]
+    assert "broken: could not be checked (RuntimeError: no more memory)" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
         )
 
     def update(state: AutoState, evaluation: Evaluation) -> AutoState:
-        score, grad = _seen(evaluation)
+        score, grad = evaluation.score.astype(jnp.float32), evaluation.grad
+        assert grad is not None
         rises = state.rises + (score > state.score).astype(jnp.int32)
         best, best_grad, best_score = _better(score, grad, state)
         window = jnp.asarray(table)[state.count]
@@ -163,12 +164,6 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
         )
 
     return Ascent(init, update)
-
-
-def _seen(evaluation: Evaluation) -> tuple[Array, Array]:
-    """Score and gradient; one that overflowed must not end the search, so NaN becomes 0."""
-    assert evaluation.grad is not None
-    return evaluation.score.astype(jnp.float32), jnp.nan_to_num(evaluation.grad)
 
 
 def _better(
@@ -238,7 +233,8 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
         )
 
     def update(state: SparseState, evaluation: Evaluation) -> SparseState:
-        x0, (score, grad) = state.x0, _seen(evaluation)
+        x0, score, grad = state.x0, evaluation.score.astype(jnp.float32), evaluation.grad
+        assert grad is not None
         best, best_grad, best_score = _better(score, grad, state)
         due = jnp.asarray(due_table)[state.count]
         moved = _moved(x0, best)

@@ -16,6 +16,7 @@ from advfeat.ascent import Ascent, Run
 from advfeat.attacks.linearised import MinimumNorm, linearised, nearest_boundary
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.norms import NORMS, Norm
+from advfeat.numerics import over, scaled
 from advfeat.objectives import likely_target
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, with_key
@@ -82,11 +83,13 @@ class DeepFool(MinimumNorm):
         def update(state: DeepFoolState, seen: Evaluation) -> DeepFoolState:
             x0, before, slope = state.x0, state.perturbation, seen.grad
             assert slope is not None
+            # A boundary is where it is whatever the network's scale.
+            slope, largest = scaled(slope)
             towards = _steepest(norm, state.x, -jnp.sign(seen.score) * slope)
             rise = jnp.sum(jnp.abs(towards * slope))
             # Where the box takes a share of every move, they would fade before the boundary.
             least = LEAST_MOVE * self.overshoot * norm.distance(jnp.zeros_like(before), before)
-            length = jnp.abs(seen.score) / jnp.where(rise > 0, rise, 1.0) + least
+            length = over(jnp.abs(over(seen.score, largest)), rise) + least
             length = jnp.minimum(length, norm.diameter(x0.size))
             after = jnp.clip(x0 + before + length * towards, 0.0, 1.0) - x0
             x = jnp.clip(x0 + (1.0 + self.overshoot) * after, 0.0, 1.0)

@@ -19,6 +19,7 @@ from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_
 from advfeat.checks import check_norm, check_positive, check_share, is_concrete
 from advfeat.hyperplane import to_hyperplane
 from advfeat.norms import NORMS, Norm
+from advfeat.numerics import over, scaled
 from advfeat.objectives import likely_target
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, with_key
@@ -92,6 +93,8 @@ class FastAdaptiveBoundary(MinimumNorm):
         def update(state: FABState, seen: Evaluation) -> FABState:
             x, x0, slope, value = state.x, state.x0, seen.grad, seen.score
             assert slope is not None
+            slope, largest = scaled(slope)  # or the next product overflows
+            value = over(value, largest)
             value0 = value + jnp.sum(slope * (x0 - x))
             # One vmap: of the iterate's projection and the example's, half the program to compile.
             here, there = jax.vmap(lambda z, lead: to_hyperplane(norm, z, slope, lead).step)(

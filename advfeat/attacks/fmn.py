@@ -15,15 +15,13 @@ import jax.numpy as jnp
 from advfeat import ascent, norms
 from advfeat.ascent import Ascent
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
+from advfeat.hyperplane import unbounded_distance
 from advfeat.losses import margin
 from advfeat.objectives import untargeted
 from advfeat.steps import cosine
 from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, Evaluation, Key, Objective
-
-DUAL = {"linf": norms.L1, "l2": norms.L2, "l1": norms.LINF}
-"""By a norm's name, the norm of gradients: how fast a score can rise per unit of distance."""
 
 
 class FMNState(NamedTuple):
@@ -88,7 +86,7 @@ class FastMinimumNorm(Stepwise):
             nearest = jnp.where(evaluation.success, jnp.minimum(nearest, far), nearest)
             # Before the first success the score's slope says where the boundary should lie; the
             # paper aims at it, and where the network is linear never gets across.
-            guess = far + self._to_boundary(evaluation.score, gradient)
+            guess = far + unbounded_distance(self.threat.norm, gradient, evaluation.score)
             grown = jnp.where(jnp.isinf(nearest), guess, radius) * (1.0 + gamma)
             shrunk = jnp.minimum(radius * (1.0 - gamma), nearest)
             radius = jnp.where(evaluation.success, shrunk, grown)
@@ -99,12 +97,6 @@ class FastMinimumNorm(Stepwise):
             return FMNState(moved, x0, count + 1, radius, nearest)
 
         return Ascent(init, update)
-
-    def _to_boundary(self, score: Array, gradient: Array) -> Array:
-        """`[]`, how far away the score would be 0 if the network were linear."""
-        slope = DUAL[self.threat.norm.name].distance(jnp.zeros_like(gradient), gradient)
-        far = jnp.abs(score) / jnp.where(slope > 0, slope, 1.0)
-        return jnp.where(slope > 0, far, jnp.inf)
 
     def distance(self, x0: Array, x: Array) -> Array:
         """In the threat model's norm."""
@@ -153,7 +145,7 @@ def fmn(
     >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
     ([0.6, 0.6], 0.1)
     """
-    check_norm(threat.norm.name, allowed=tuple(DUAL), attack="fmn")
+    check_norm(threat.norm.name, allowed=tuple(norms.NORMS), attack="fmn")
     check_positive(steps, name="steps")
     check_eps(step_size, name="step_size")
     if last_step_size is None:

@@ -12,6 +12,7 @@ from advfeat.ascent import Run
 from advfeat.hyperplane import to_hyperplane, unbounded_distance
 from advfeat.losses import margin
 from advfeat.norms import Norm
+from advfeat.numerics import finite
 from advfeat.stepwise import Stepwise
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, AttackResult, Best, Evaluation, ModelFn, with_key
@@ -52,7 +53,7 @@ def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisati
     logits, pullback = jax.vjp(model_fn, x)
     chosen = classes(logits)
     one_hot = jax.nn.one_hot(jnp.append(chosen, y), logits.size, dtype=logits.dtype)
-    slopes = jax.vmap(lambda row: pullback(row - one_hot[-1])[0])(one_hot[:-1])
+    slopes = finite(jax.vmap(lambda row: pullback(row - one_hot[-1])[0])(one_hot[:-1]))
     leads = jnp.take(logits, chosen) - jnp.take(logits, y)
     return Linearisation(judged(logits, y), leads.astype(jnp.float32), slopes)
 

@@ -17,7 +17,7 @@ import numpy as np
 from advfeat.diagnostics.attacks import black_box, growth, not_converged, one_step
 from advfeat.diagnostics.case import MOST, Case, Check, Seen
 from advfeat.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
-from advfeat.diagnostics.slopes import gradients
+from advfeat.diagnostics.slopes import finite_gradients, gradients
 from advfeat.types import Key, ModelFn
 from advfeat.verdicts import SuiteResult, Warned
 
@@ -31,6 +31,7 @@ __all__ = [
     "black_box",
     "eps_scale",
     "examine",
+    "finite_gradients",
     "gradients",
     "growth",
     "look",
@@ -46,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     eps_scale,
     outputs,
     refused,
+    finite_gradients,
     randomness,
     gradients,
     one_step,
@@ -55,8 +57,8 @@ CHECKS: tuple[Check, ...] = (
     rounding,
 )
 """Every check, the cheap ones first."""
-FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness)
-"""Those that cost no attack: at most two passes of `MOST` images."""
+FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness, finite_gradients)
+"""Those that cost no attack: two passes of `MOST` images and four gradients of one that stands."""
 
 
 def look(
@@ -72,14 +74,32 @@ def look(
     free: bool = False,
     on_check: Callable[[str], Any] | None = None,
 ) -> list[Seen]:
-    """What every check sees, whether it warns or not; arguments as of `examine`."""
+    """What every check sees, whether it warns or not; arguments as of `examine`.
+
+    A check that raises is itself something seen: it must not cost what the attacks have found.
+    """
     ids = np.arange(len(images)) if ids is None else ids
     case = Case(key, model_fn, images, labels, logits, ids, result, batch_size)
     found: list[Seen] = []
+    failed: dict[str, list[str]] = {}
     for check in FREE if free or not result.clean.any() else CHECKS:
         if on_check is not None:
             on_check(check.__name__)
-        found += check(case)
+        try:
+            found += check(case)
+        except Exception as error:  # whatever somebody else's network may raise
+            line = (str(error).strip().splitlines() or [""])[0]
+            failed.setdefault(f"{type(error).__name__}: {line}", []).append(check.__name__)
+    for error_line, names in failed.items():
+        found.append(
+            Seen(
+                "unchecked",
+                1.0,
+                0.0,
+                f"{', '.join(names)}: could not be checked ({error_line}). Nothing speaks for the "
+                "number there, nor against it.",
+            )
+        )
     return found
 
 
@@ -107,7 +127,7 @@ def examine(
       result: what the suite found.
       ids: `[N]`, by default 0 … N-1.
       batch_size: images at a time.
-      free: make no check by another attack.
+      free: make only the checks of `FREE`.
       on_check: called with each check's name before it begins.
 
     Returns:

@@ -28,6 +28,7 @@ RESTARTS = 2  # with each of them
 SWEEP = (0.25, 0.5, 1.0, 2.0, 4.0)  # times eps
 ESTIMATED_STEPS = 20  # of PGD with an estimated gradient
 PAIRS = 32  # of forward passes for one such gradient
+LEAST_SIGMA = 1e-6  # of the noise behind it
 QUERIES = 500  # of Square
 
 
@@ -98,7 +99,7 @@ def black_box(case: Case) -> Iterator[Seen]:
     rows = case.standing()
     if not len(rows):
         return
-    sigma = 0.5 * _pixel_scale(case)
+    sigma = max(0.5 * _pixel_scale(case), LEAST_SIGMA)
     attack = pgd(
         case.threat,
         steps=ESTIMATED_STEPS,

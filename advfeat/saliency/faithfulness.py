@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
+from advfeat.norms import l2_length
+from advfeat.numerics import scaled
 from advfeat.saliency.types import Saliency
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn
@@ -107,6 +109,8 @@ def infidelity(
         return jnp.sum(noise * attribution), here - model_fn(x - noise)[y]
 
     foretold, seen = jax.lax.map(at, jnp.arange(samples, dtype=jnp.uint32), batch_size=10)
+    # Neither the map's nor the network's scale matters, however small.
+    foretold, seen = scaled(foretold)[0], scaled(seen)[0]
     scale = jnp.sum(foretold * seen) / jnp.maximum(jnp.sum(foretold**2), 1e-30)
     return jnp.mean((scale * foretold - seen) ** 2) / jnp.maximum(jnp.mean(seen**2), 1e-30)
 
@@ -150,6 +154,6 @@ def max_sensitivity(
     # The image itself goes last, so that the method is compiled once.
     maps = jax.lax.map(at, jnp.arange(samples + 1, dtype=jnp.uint32)).reshape(samples + 1, -1)
     here = maps[-1]
-    moved = jnp.linalg.norm(maps[:-1] - here[None], axis=1)
-    length = jnp.linalg.norm(here)
+    moved = jax.vmap(l2_length)(maps[:-1] - here[None])
+    length = l2_length(here)
     return jnp.where(length > 0, jnp.max(moved) / jnp.where(length > 0, length, 1.0), jnp.nan)

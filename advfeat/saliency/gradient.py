@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from advfeat.edges import on_one
+from advfeat.numerics import finite
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, with_key
 
@@ -36,12 +37,12 @@ class Gradient:
 
 
 def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-    """The gradient of an objective's score at ONE example, with respect to it."""
+    """The gradient of an objective's score at ONE example; entries that are not finite are 0."""
 
     def score(point: Array) -> Array:
         return objective(with_key(model_fn, key), point, y, key)[0]
 
-    return jax.grad(score)(x)
+    return finite(jax.grad(score)(x))
 
 
 def gradient(objective: Objective | None = None) -> Gradient:

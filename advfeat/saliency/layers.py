@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.edges import on_one
+from advfeat.numerics import finite
 from advfeat.scores import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
 
@@ -82,7 +83,7 @@ def _parts(
     def score(delta: Array) -> Array:
         return objective(lambda point: network.perturbed(point, delta), x, y, key)[0]
 
-    return activations, jax.grad(score)(jnp.zeros_like(activations))
+    return activations, finite(jax.grad(score)(jnp.zeros_like(activations)))
 
 
 @jax.tree_util.register_dataclass

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from advfeat.checks import check_between, check_eps, check_positive
 from advfeat.norms import l2_length
+from advfeat.numerics import over
 from advfeat.rounding import whole
 from advfeat.types import Array, Key
 
@@ -252,8 +253,8 @@ def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Arra
     check_eps(eps)
     if jnp.shape(weights) != jnp.shape(signs):
         raise ValueError(f"weights must have shape {jnp.shape(signs)}, got {jnp.shape(weights)}")
-    length = l2_length(jnp.asarray(weights, float))
-    unit = weights / jnp.where(length > 0, length, 1.0)
+    weights = jnp.asarray(weights, float)
+    unit = over(weights, l2_length(weights))
     left = 2.0 * bias * jnp.dot(unit, signs) - eps * jnp.sum(jnp.abs(unit))
     return jnp.exp(-jnp.square(jnp.maximum(left, 0.0)) / 2.0)
 

@@ -29,6 +29,7 @@ from jax.scipy.special import erfc, ndtr
 from advfeat.checks import check_between, check_eps, check_positive
 from advfeat.hyperplane import dual_length
 from advfeat.norms import LINF, Norm, l2_length
+from advfeat.numerics import over
 from advfeat.types import Array, Key
 
 Number = float | Array
@@ -150,8 +151,7 @@ def robust_error(
         raise ValueError(f"weights must have shape {jnp.shape(mean)}, got {jnp.shape(weights)}")
     check_between(noise, name="noise")
     check_eps(eps)
-    length = l2_length(weights)
-    unit = weights / jnp.where(length > 0, length, 1.0)
+    unit = over(weights, l2_length(weights))
     return ndtr((eps * dual_length(norm, unit) - jnp.dot(unit, mean)) / noise)
 
 

@@ -16,6 +16,7 @@ from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.pgd import GradientAttack
 from advfeat.checks import check_eps, is_concrete
 from advfeat.norms import l2_length
+from advfeat.numerics import over
 from advfeat.threat import ThreatModel
 from advfeat.training.objectives.adversarial import Adversarial
 from advfeat.training.objectives.base import mean
@@ -69,9 +70,7 @@ def _cosine(a: Array, b: Array) -> Array:
     """`[]`, of the angle between two gradients; 1 where one of them is zero, without slope."""
     long = l2_length(a), l2_length(b)
     some = (long[0] > 0) & (long[1] > 0)
-    a = a / jnp.where(some, long[0], 1.0)
-    b = b / jnp.where(some, long[1], 1.0)
-    return jnp.where(some, jnp.sum(a * b), 1.0)
+    return jnp.where(some, jnp.sum(over(a, long[0]) * over(b, long[1])), 1.0)
 
 
 def fast_attack(

@@ -13,6 +13,7 @@ import optax
 
 from advfeat.checks import check_eps, check_share
 from advfeat.norms import l2_length
+from advfeat.numerics import over
 from advfeat.training.procedures.base import (
     Procedure,
     check_accumulate,
@@ -69,8 +70,7 @@ def perturbation(gamma: Array, weight: Array, gradient: Array) -> Array:
     """
     if weight.ndim < 2:
         return jnp.zeros_like(weight)
-    length = l2_length(gradient)
-    unit = gradient / jnp.where(length > 0, length, 1.0)
+    unit = over(gradient, l2_length(gradient))
     return (gamma * l2_length(weight) * unit).astype(weight.dtype)
 
 
