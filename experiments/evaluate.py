@@ -23,6 +23,7 @@ from advfeat import data, measures
 from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
+from advfeat.files import checksum
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.suites import SUITES, resolve
@@ -31,7 +32,7 @@ from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
 from experiments.config import Config as BaseConfig
 from experiments.config import flag
-from experiments.evaluate_journal import Journal, check_same_problem, fingerprint
+from experiments.evaluate_journal import Journal, check_same_problem
 from experiments.limits import check_linf_eps
 
 
@@ -141,7 +142,7 @@ def prepare(config: Config) -> Plan:
     images = data.unit(test.image)
     logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
-    known = fingerprint([*jax.tree.leaves(network.variables), images, test.label, test.id])
+    known = checksum([network.variables, images, test.label, test.id])
     if not config.overwrite:
         check_same_problem(config.workdir, known)
     return Plan(

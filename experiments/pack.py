@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import json
 import pathlib
 from typing import Any
 
 import advfeat
 from advfeat import data, measures, zoo
 from advfeat.checkpoints import load_network
+from advfeat.files import read_json
 from experiments import runner
 from experiments import train as training_experiment
 from experiments.config import UsageError, flag
@@ -45,10 +45,9 @@ class PackConfig:
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: is the run finished? ({error})") from None
-    return found
 
 
 def _command(name: str, flags: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ How a command ends, always with one line on stderr where the code is not 0:
 
 ====  ============================================================================================
 0     finished, now or before
-1     it cannot go on: the disk is full or not to be written to, or the loss is no number
+1     it cannot go on: the disk is full or not to be written to, a file of the run is damaged,
+      or the loss is no number
 2     wrong input (it shows in ``prepare``, before anything is written)
 130   Ctrl-C
 143   SIGTERM, as a cluster sends before it takes the machine back; a training has been saved
@@ -39,6 +40,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from advfeat import processes
+from advfeat.files import DamagedError
 from advfeat.results import RunDirectory
 from advfeat.training import NotFinite
 from experiments import stopping
@@ -88,7 +90,8 @@ def execute(
     Raises:
         UsageError: The config, the run directory or what ``prepare`` read cannot be used.
             Nothing has been written.
-        CannotGoOn: The disk is full or cannot be written to, or a loss is no number.
+        CannotGoOn: The disk is full or cannot be written to, a file of the run is damaged, or a
+            loss is no number.
     """
     place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
     first = processes.first()
@@ -112,6 +115,10 @@ def execute(
         return {}
     except NotFinite as error:
         raise CannotGoOn(_one_line(error)) from error
+    except DamagedError as error:
+        raise CannotGoOn(
+            f"{_one_line(error)}; delete it, and the same command makes it again"
+        ) from error
     except OSError as error:
         if error.errno not in _PLACE:
             raise

@@ -9,7 +9,6 @@ the training set; the test set is not looked at.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from typing import Any
@@ -21,7 +20,7 @@ from tqdm import tqdm
 import advfeat
 from advfeat import checkpoints, models
 from advfeat.checkpoints import Network, NetworkSpec
-from advfeat.files import write_json
+from advfeat.files import DamagedError, read_json, write_json
 
 MAX_DROP = 0.2  # Wong et al.'s
 KEY_SEED = 0  # the same starts at every epoch, so that epochs differ by their weights alone
@@ -74,8 +73,13 @@ class Watch:
         self.history: list[dict[str, Any]] = []
         self.ended: str | None = None
         if self._record.exists():
-            found = json.loads(self._record.read_text(encoding="utf-8"))
-            self.history, self.ended = found["history"], found["ended"]
+            found = read_json(self._record)
+            try:
+                self.history, self.ended = list(found["history"]), found["ended"]
+                for line in self.history:
+                    int(line["epoch"]), float(line["accuracy"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedError(f"{self._record} is damaged ({error})") from error
 
     @property
     def _record(self) -> pathlib.Path:

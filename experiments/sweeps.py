@@ -16,6 +16,7 @@ import numpy as np
 import advfeat
 from advfeat import data
 from advfeat.attacks import ATTACKS
+from advfeat.files import read_arrays
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.suites import SUITES, resolve
@@ -220,8 +221,7 @@ def measure(
     path = run.arrays_path(f"measured/{job.name}")
     if path.exists():
         advance(job.recipe.how.epochs)
-        with np.load(path) as saved:
-            return dict(saved)
+        return read_arrays(path)
     root = stream(jax.random.key(config.seed), job.name)
     network = networks.train(
         run,
@@ -282,8 +282,7 @@ def clean_hits(
     path = run.arrays_path(f"measured/{name}")
     if path.exists():
         advance(recipe.how.epochs)
-        with np.load(path) as saved:
-            return np.asarray(saved["clean"])
+        return read_arrays(path)["clean"]
     key = stream(stream(jax.random.key(config.seed), name), "training")
     network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
     hits = advfeat.accuracy(network.model_fn(), points.image, points.label)

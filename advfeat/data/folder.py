@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from advfeat.data import classes as classes_lib
-from advfeat.data import images
+from advfeat.data import images, tfds_images
 from advfeat.data.types import DataError, Dataset, Split
 
 _PREFIX = "folder:"
@@ -19,10 +19,17 @@ _TEST_EVERY = 5
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` is `folder:PATH`, or the path (with a separator) of a directory."""
-    if name.startswith(_PREFIX):
+    """Says whether `name` is `folder:PATH`, or can only be a path, or is that of a directory.
+
+    What begins with /, . or ~ can only be one. A directory that TensorFlow Datasets made, or whose
+    name is one of its sets in common use, is left to it.
+    """
+    if name.startswith((_PREFIX, os.sep, ".", "~")):
         return True
-    return os.sep in name and Path(name).expanduser().is_dir()
+    path = Path(name)
+    if not path.is_dir() or name in tfds_images.COMMON:
+        return False
+    return not any(any(path.glob(f"{below}dataset_info.json")) for below in ("", "*/", "*/*/"))
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
@@ -62,7 +69,8 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     else:
         class_names = _class_names(root)
         keep = classes_lib.select(name, class_names, classes)
-        train, test = _every_fifth(_read(root, class_names, keep))
+        kept = tuple(class_names[label] for label in keep)
+        train, test = _every_fifth(_read(root, class_names, keep), root, kept)
     if train.image.shape[-1] != test.image.shape[-1]:
         train, test = (_coloured(split) for split in (train, test))
     return Dataset(name, train, test, tuple(class_names[label] for label in keep))
@@ -70,6 +78,8 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 def _root(path: str, data_dir: str | None) -> Path:
     root = Path(path).expanduser()
+    if root.is_file():
+        raise DataError(f"{root} is a file: neither a folder of images nor a constructed .npz")
     if not root.is_dir() and data_dir and (Path(data_dir).expanduser() / path).is_dir():
         root = Path(data_dir).expanduser() / path
     if not root.is_dir():
@@ -90,14 +100,15 @@ def _files(folder: Path, class_name: str) -> list[Path]:
         for path in (folder / class_name).iterdir()
         if path.suffix.lower() in _ENDINGS and path.name[0] != "." and path.is_file()
     )
-    if not found:
-        raise DataError(f"no {', '.join(_ENDINGS)} files in {folder / class_name}")
     return found
 
 
 def _read(folder: Path, class_names: Sequence[str], keep: Sequence[int]) -> Split:
-    listed = [(path, label) for label, name in enumerate(class_names)
-              for path in _files(folder, name)]
+    files = [_files(folder, name) for name in class_names]
+    for label in keep:
+        if not files[label]:
+            raise DataError(f"no {', '.join(_ENDINGS)} files in {folder / class_names[label]}")
+    listed = [(path, label) for label, paths in enumerate(files) for path in paths]
     positions, labels = classes_lib.relabel(np.array([label for _, label in listed]), keep)
     decoded = _same_size(listed[position][0] for position in positions)
     if len({image.shape[-1] for image in decoded}) == 2:
@@ -126,12 +137,16 @@ def _coloured(split: Split) -> Split:
     return Split(np.ascontiguousarray(np.broadcast_to(split.image, shape)), split.label, split.id)
 
 
-def _every_fifth(split: Split) -> tuple[Split, Split]:
+def _every_fifth(
+    split: Split, root: Path, class_names: Sequence[str]
+) -> tuple[Split, Split]:
     test = np.zeros(len(split), bool)
     for label in np.unique(split.label):
         members = np.flatnonzero(split.label == label)
         if len(members) < 2:
-            raise DataError(f"class {label} has one image: none is left to test with")
+            raise DataError(
+                f"{root}: class {class_names[label]!r} has one image: none is left to test with"
+            )
         # The last of each five; of a smaller class its last one.
         test[members[_TEST_EVERY - 1 :: _TEST_EVERY] if len(members) >= _TEST_EVERY
              else members[-1:]] = True
