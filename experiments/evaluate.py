@@ -10,8 +10,13 @@ on with the images it had not decided. Time and numbers stand in BUILD_NOTES.md,
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.evaluate import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -20,77 +25,17 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, measures
-from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
 from advfeat.files import checksum
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
-from advfeat.suites import SUITES, resolve
+from advfeat.suites import resolve
 from advfeat.threat import ThreatModel, threat_model
 from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
-from experiments.config import Config as BaseConfig
-from experiments.config import flag
 from experiments.evaluate_journal import Journal, check_same_problem
-from experiments.limits import check_linf_eps
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The flags of this experiment."""
-
-    checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
-    attack: tuple[str, ...] = flag(
-        ("autoattack",),
-        "A suite, or attacks in the order they are to run.",
-        choices=(*SUITES, *ATTACKS),
-    )
-    steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
-    restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
-    step_size: float | None = flag(
-        None, "--attack=pgd: size of a step [2.5 eps / steps].", kind="positive"
-    )
-    each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
-    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
-    eps: float | None = flag(None, "Its eps, pixels in [0, 1], as in 8/255 (required).", kind="eps")
-    num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
-    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
-    checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
-    sweep_examples: int = flag(
-        200, "Images of accuracy against eps and loss against steps; 0: all.", kind="natural"
-    )
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        for name in ("checkpoint", "eps"):
-            if getattr(self, name) is None:
-                raise ValueError(f"flag --{name} is missing")
-        check_linf_eps(self.norm, eps=self.eps or 0.0)
-        chosen = f"--attack={','.join(self.attack)}"
-        given = f"flag {chosen}"
-        suites = [name for name in self.attack if name in SUITES]
-        if suites and len(self.attack) > 1:
-            raise ValueError(f"{given}: the suite {suites[0]} stands alone")
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"{given}: names one twice")
-        for name in self.attack:
-            if self.norm not in NORMS_OF.get(name, (self.norm,)):
-                raise ValueError(
-                    f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
-                    f"not for {self.norm}"
-                )
-        for name, value in self.pgd_options().items():
-            if self.attack != ("pgd",):
-                raise ValueError(
-                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
-                )
-
-    def pgd_options(self) -> dict[str, Any]:
-        """Those of PGD's flags that were given."""
-        given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
-        return {name: value for name, value in given.items() if value is not None}
+from experiments.limits import check_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +76,7 @@ def prepare(config: Config) -> Plan:
         reference=config.checkpoint,
     )
     threat = threat_model(config.norm, config.eps)
-    _check_eps_scale(config, threat, dataset.input_shape)
+    check_eps(config.norm, dataset.input_shape, eps=config.eps)
     suite: Any = ("fgsm", "pgd") if config.dry_run else config.attack
     if config.pgd_options() and not config.dry_run:
         suite = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
@@ -155,16 +100,6 @@ def prepare(config: Config) -> Plan:
         suite=suite,
         fingerprint=known,
     )
-
-
-def _check_eps_scale(config: Config, threat: ThreatModel, shape: tuple[int, int, int]) -> None:
-    widest, eps = threat.norm.diameter(math.prod(shape)), float(threat.eps)
-    if widest < eps < math.inf:
-        raise ValueError(
-            f"flag --eps={eps:g}: must be at most {widest:.4g}, or inf, for {config.norm} and "
-            f"images of {'x'.join(map(str, shape))}, no two of which are further apart; an eps in "
-            "grey levels has to be divided by 255"
-        )
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:

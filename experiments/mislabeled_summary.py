@@ -7,6 +7,7 @@ from typing import Any
 
 from advfeat import measures
 from advfeat.checkpoints import Network
+from advfeat.norms import title
 from advfeat.report import format_rate
 from experiments.mislabeled_networks import FreshResult, Sources
 from experiments.mislabeled_plan import Config, Plan
@@ -157,7 +158,7 @@ def _claims(
 
 def eps_words(summary: Mapping[str, Any]) -> str:
     """The size of the perturbations as one says it: "L2 eps 0.5"."""
-    sign = {"l2": "L2", "linf": "L∞", "l1": "L1"}[summary["norm"]]
+    sign = title(summary["norm"])
     return f"{sign} eps {summary['eps']:g}"
 
 

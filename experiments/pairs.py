@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from advfeat import data, models
 from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network, check_fits, load_network
-from experiments.config import Config as BaseConfig
-from experiments.config import flag
+from experiments.flags.pairs import JudgedConfig, PairConfig
 
 PAIR = ("standard", "robust")
 JUDGES = (
     ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
     ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairConfig(BaseConfig):
-    """A data set and two networks."""
-
-    dataset: str = flag("cifar10", "What the images are of.")
-    standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
-    robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgedConfig(PairConfig):
-    """Two networks, and others that had no part in what those make."""
-
-    judges: tuple[str, ...] | None = flag(
-        None,
-        "Independent networks that read what was made, or the word none. Default: for cifar10 two "
-        "of the zoo, of another architecture than the networks looked at; else none.",
-    )
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        for judge in self.judges or ():
-            if judge in (self.standard, self.robust):
-                raise ValueError(
-                    f"flag --judges={judge}: is one of the two networks, not independent of them"
-                )
 
 
 def load_fitting(reference: str, dataset: data.Dataset) -> Network:

@@ -16,6 +16,12 @@ Two CPU cores: 2 minutes 12. Numbers: BUILD_NOTES.md, "Maps and pictures".
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.saliency import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -25,33 +31,12 @@ import numpy as np
 
 from advfeat import data, measures, saliency
 from advfeat.checkpoints import Network
-from advfeat.figures import DISPLAYS
 from advfeat.results import RunDirectory
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
-from experiments.config import flag
-from experiments.map_flags import MapConfig, options_of
-from experiments.pairs import PAIR, PairConfig, further, load_fitting, load_pair
-from experiments.saliency_maps import EDGES, EXTRA, Options, total
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(PairConfig, MapConfig):
-    """The flags of this experiment."""
-
-    others: tuple[str, ...] = flag(
-        ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
-        "Further networks whose maps stand beside: another architecture. `none` is none.",
-    )
-    display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
-    shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(25, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(5, "Images of the sanity checks.", kind="count")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if "gradient" not in self.methods:
-            raise ValueError("flag --methods: must hold gradient, which the others are compared to")
+from experiments.flags.maps import EXTRA
+from experiments.map_flags import options_of
+from experiments.pairs import PAIR, further, load_fitting, load_pair
+from experiments.saliency_maps import EDGES, Options, total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import measures
+from advfeat.norms import title
 from advfeat.report import format_rate
-from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
+from experiments.sweeps import Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.sample_complexity import Config, Plan
@@ -238,7 +239,7 @@ def _claims(summary: dict[str, Any], curves: Curves) -> list[dict[str, Any]]:
 
 def eps_words(summary: Mapping[str, Any]) -> str:
     """The threat model as one says it."""
-    return f"{SIGNS[summary['norm']]} eps {summary['eps']:g}"
+    return f"{title(summary['norm'])} eps {summary['eps']:g}"
 
 
 def size_words(found: Mapping[str, Any]) -> str:

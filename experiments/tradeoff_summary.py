@@ -10,9 +10,10 @@ from scipy import stats
 
 from advfeat import measures
 from advfeat.measures import HOLDS
+from advfeat.norms import title
 from advfeat.report import format_rate
 from experiments.config import format_eps
-from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
+from experiments.sweeps import Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.tradeoff import Config, Plan
@@ -122,7 +123,7 @@ def _norm(plan: Plan, norm: str, grid: tuple[float, ...], hits: np.ndarray) -> d
 def _claims(norm: str, part: dict[str, Any], hits: np.ndarray) -> list[dict[str, Any]]:
     first, last = part["by_eps"][0], part["by_eps"][-1]
     apart = part["smallest_less_largest"]
-    name, top = SIGNS[norm], format_eps(last["eps"])
+    name, top = title(norm), format_eps(last["eps"])
     claims = [
         measures.claim(
             f"{name}: trained at the largest eps ({top}), networks are fooled less often at eps "
@@ -153,7 +154,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
 
 
 def _finding(norm: str, part: dict[str, Any]) -> str:
-    first, last, name = part["by_eps"][0], part["by_eps"][-1], SIGNS[norm]
+    first, last, name = part["by_eps"][0], part["by_eps"][-1], title(norm)
     shown = "is shown" if part["tradeoff_shown"] else "is not shown"
     words = (
         f"{name}: that a lower fooling rate costs clean accuracy {shown} between training at eps 0 "
