@@ -31,7 +31,7 @@ from advfeat.diagnostics import examine
 from advfeat.evaluation import predict
 from advfeat.keys import stream
 from advfeat.stepwise import Stepwise
-from advfeat.suites import resolve
+from advfeat.suites import Suite, resolve
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, as_model_fn
 from advfeat.verdicts import AttackOutcome, Part, SuiteResult, Warned
@@ -56,7 +56,7 @@ def evaluate(
     labels: np.ndarray,
     *,
     threat: ThreatModel,
-    suite: str | Iterable[str] | Mapping[str, AttackFn] = "standard",
+    suite: str | Iterable[str] | Mapping[str, AttackFn] | Suite = "standard",
     sequential: bool = True,
     batch_size: int = 250,
     ids: np.ndarray | None = None,

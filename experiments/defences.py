@@ -31,6 +31,7 @@ from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.suite import evaluate
+from advfeat.suites import Suite, resolve, shortened
 from advfeat.training import Fit
 from advfeat.types import Array, ModelFn
 from advfeat.verdicts import SuiteResult
@@ -68,7 +69,7 @@ class Plan:
     labels: np.ndarray
     threat: advfeat.ThreatModel
     defences: tuple[str, ...]
-    attack: tuple[str, ...]
+    attack: Suite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ def prepare(config: Config) -> Plan:
     test = data.subset(dataset.test, some, seed=config.seed)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
     threat = advfeat.threat_model(config.norm, config.eps)
+    suite = resolve(config.attack, threat, num_classes=dataset.num_classes)
     preset = preset_for(dataset)
     epochs = 1 if config.dry_run else config.epochs
     standard = Recipe(
@@ -115,7 +117,7 @@ def prepare(config: Config) -> Plan:
         labels=test.label,
         threat=threat,
         defences=config.defences[::6] if config.dry_run else config.defences,
-        attack=("pgd",) if config.dry_run else config.attack,
+        attack=shortened(suite) if config.dry_run else suite,
     )
 
 

@@ -30,9 +30,8 @@ from advfeat.checks import check_logits
 from advfeat.files import checksum
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
-from advfeat.suites import resolve
+from advfeat.suites import Suite, resolve, shortened
 from advfeat.threat import ThreatModel, threat_model
-from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
 from experiments.evaluate_journal import Journal, check_same_problem
 from experiments.limits import check_eps
@@ -49,7 +48,7 @@ class Plan:
       ids: `[N]`, the images' places in the test set.
       class_names: of the data set.
       threat: the threat model.
-      suite: names of the attacks, or of a suite, or attacks by name.
+      suite: the attacks by name; in a dry run each in short.
       fingerprint: of the network's weights and of the images.
     """
 
@@ -59,7 +58,7 @@ class Plan:
     ids: np.ndarray
     class_names: tuple[str, ...]
     threat: ThreatModel
-    suite: tuple[str, ...] | dict[str, AttackFn]
+    suite: Suite
     fingerprint: str
 
 
@@ -77,10 +76,10 @@ def prepare(config: Config) -> Plan:
     )
     threat = threat_model(config.norm, config.eps)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
-    suite: Any = ("fgsm", "pgd") if config.dry_run else config.attack
-    if config.pgd_options() and not config.dry_run:
-        suite = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
-    resolve(suite, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    named: Any = config.attack
+    if config.pgd_options():
+        named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
+    suite = resolve(named, threat, num_classes=dataset.num_classes)  # says now what cannot be
     test = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )
@@ -97,7 +96,7 @@ def prepare(config: Config) -> Plan:
         ids=test.id,
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=suite,
+        suite=shortened(suite) if config.dry_run else suite,
         fingerprint=known,
     )
 

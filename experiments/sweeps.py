@@ -18,7 +18,7 @@ from advfeat import data
 from advfeat.files import read_arrays
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
-from advfeat.suites import resolve
+from advfeat.suites import resolve, shortened
 from advfeat.threat import ThreatModel
 from advfeat.training import Fit
 from advfeat.types import AttackFn
@@ -96,7 +96,8 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
     """The attacks of the measurement, by name; says now which are not defined for the norm."""
-    found = resolve(config.attack, threat, num_classes=num_classes).attacks
+    suite = resolve(config.attack, threat, num_classes=num_classes)
+    found = (shortened(suite) if config.dry_run else suite).attacks
     steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
     pgd = advfeat.pgd(threat, steps=steps, restarts=restarts)
     return {name: pgd if name == "pgd" else attack for name, attack in found.items()}

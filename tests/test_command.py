@@ -1,4 +1,4 @@
-"""The command line: answered before anything slow is imported; what can be chosen is what there is."""
+"""Command lines: answered before anything slow is imported; all that can be chosen is there."""
 
 import pathlib
 import re
@@ -72,12 +72,12 @@ def test_so_is_the_help():
 
 def test_what_can_be_chosen_is_what_there_is():
     assert set(choices.NORMS) == set(NORMS)
-    assert choices.ATTACKS == tuple(ATTACKS)
+    assert tuple(ATTACKS) == choices.ATTACKS
     assert choices.SUITES == suites.SUITES
     assert {name: choices.NORMS_OF.get(name, ("linf", "l2", "l1")) for name in ATTACKS} == NORMS_OF
-    assert choices.MODELS == models.names()
-    assert choices.OBJECTIVES == (*training.OBJECTIVES, "free")
-    assert choices.SCHEDULES == tuple(training.SCHEDULES)
-    assert choices.TRANSFORMS == tuple(TRANSFORMS)
-    assert choices.DISPLAYS == tuple(figures.DISPLAYS)
-    assert choices.DEFENCES == tuple(defences.DEFENCES)
+    assert models.names() == choices.MODELS
+    assert (*training.OBJECTIVES, "free") == choices.OBJECTIVES
+    assert tuple(training.SCHEDULES) == choices.SCHEDULES
+    assert tuple(TRANSFORMS) == choices.TRANSFORMS
+    assert tuple(figures.DISPLAYS) == choices.DISPLAYS
+    assert tuple(defences.DEFENCES) == choices.DEFENCES

@@ -113,7 +113,7 @@ def test_a_class_of_one_image_is_named(tmp_path):
 def test_what_can_only_be_a_path_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("/no/such/folder", "./absent", "~/no_such_folder", "folder:absent.npz"):
-        with pytest.raises(data.DataError, match="no such folder of images: .*(folder|absent)"):
+        with pytest.raises(data.DataError, match=r"no such folder of images: .*(folder|absent)"):
             data.load(name)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(data.DataError, match=r"notes\.txt is a file: neither a folder of images"):

@@ -8,6 +8,7 @@ import small_networks
 
 from advfeat import data
 from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
+from experiments.flags.synthesis import TASKS
 
 DIGITS = data.load("digits")
 
@@ -104,12 +105,12 @@ def test_synthesis(drawn):
     path, summary, _ = drawn
     assert json.loads((path / "summary.json").read_text()) == summary
     figures = {figure.stem for figure in (path / "figures").glob("*.png")}
-    assert figures == {"attacks", *synthesis_tasks.TASKS}
+    assert figures == {"attacks", *TASKS}
     (judge,) = summary["read"]
-    assert set(summary["read"][judge]) == set(synthesis_tasks.TASKS)
+    assert set(summary["read"][judge]) == set(TASKS)
     assert set(summary["restored"]) == {"inpainting", "superresolution"}
     assert set(summary["spread"]) == {"judge", "standard", "robust", "seeds", "real"}
-    assert len(summary["claims"]) == len(synthesis_tasks.TASKS)
+    assert len(summary["claims"]) == len(TASKS)
     with np.load(path / "drawn" / "inpainting.npz") as found:
         assert found["robust"].shape == (20, 8, 8, 1)
 

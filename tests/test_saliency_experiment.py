@@ -21,6 +21,7 @@ from advfeat.data import planted_images
 from advfeat.planted import pointing
 from experiments import runner, saliency_maps
 from experiments import saliency as experiment
+from experiments.flags import maps
 from experiments.networks import spec_for
 
 KEY = jax.random.key(0)
@@ -88,7 +89,7 @@ def test_every_method_of_both_networks_is_measured(finished):
 @pytest.mark.slow
 def test_all_methods(given, tmp_path):
     summary = experiment.run(config(tmp_path / "run", given))
-    assert set(summary["networks"]["robust"]["methods"]) == {*saliency_maps.METHODS, "edges"}
+    assert set(summary["networks"]["robust"]["methods"]) == {*maps.METHODS, "edges"}
 
 
 def test_report_and_figures_are_there(finished):

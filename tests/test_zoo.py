@@ -64,6 +64,7 @@ def test_a_damaged_network_of_the_zoo_is_refused(tmp_path, monkeypatch):
     arrays.write_bytes(whole)
     about.write_bytes(card)
     original = jax.tree.leaves(zoo.load(name).variables)
+    refusals = []
     for place in np.random.default_rng(0).integers(len(whole), size=12):
         damaged = bytearray(whole)
         damaged[place] ^= 4
@@ -71,9 +72,10 @@ def test_a_damaged_network_of_the_zoo_is_refused(tmp_path, monkeypatch):
         try:
             found = zoo.load(name)
         except ValueError as error:
-            assert "checkpoint zoo:digits_standard" in str(error)
+            refusals.append(str(error))
         else:  # a byte of the archive that carries nothing
             assert all(map(np.array_equal, original, jax.tree.leaves(found.variables)))
+    assert all(text.startswith("checkpoint zoo:digits_standard") for text in refusals)
     # An archive that is whole, of other weights: what no format notices.
     with np.load(shelf / f"{name}.npz") as packed:
         others = {key: packed[key] for key in packed.files}
