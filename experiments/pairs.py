@@ -5,9 +5,11 @@ from __future__ import annotations
 from advfeat import data, models
 from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.data.sample_set import PREFIX as SAMPLES
 from experiments.flags.pairs import JudgedConfig, PairConfig
 
 PAIR = ("standard", "robust")
+CIFAR10 = ("samples:cifar10", "cifar10")  # the images of the zoo's networks
 JUDGES = (
     ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
     ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
@@ -38,7 +40,7 @@ def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Networ
     references = config.judges
     if references is None:
         free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
-        fits = (config.dataset, config.classes) == ("cifar10", None)
+        fits = config.dataset in CIFAR10 and config.classes is None
         references = free[0] if fits and free else ("none",)
     return {
         name: load_fitting(reference, dataset)
@@ -76,3 +78,26 @@ def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
             raise ValueError(f"flag --{flag_name}={reference}: there is a network {name} already")
         found[name] = reference
     return found
+
+
+def data_words(dataset: data.Dataset, *uses: str) -> str:
+    """Which images a report speaks of, in a sentence.
+
+    Args:
+      dataset: as loaded.
+      uses: what training images were used for.
+
+    >>> data_words(data.load("samples:cifar10"), "baselines")
+    'Data: samples:cifar10, the 70 test images that come with the package and, for baselines, 30
+    others in place of training images.'
+    >>> data_words(data.load("digits"))
+    'Data: digits, 445 test images.'
+    """
+    count, there = len(dataset.test), f"Data: {dataset.name}, "
+    if dataset.name.startswith(SAMPLES):
+        there += f"the {count} test images that come with the package"
+        words = f"{len(dataset.train)} others in place of training images"
+    else:
+        there += f"{count} test images"
+        words = "training images"
+    return there + (f" and, for {' and '.join(uses)}, {words}." if uses else ".")

@@ -10,7 +10,8 @@ numbers: how often does the representation order distortions by their strength, 
 an attack move each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.00945;
 https://distill.pub/2019/advex-bugs-discussion/response-4).
 
-Two CPU cores: 2 minutes 44. Numbers: BUILD_NOTES.md, "Maps and pictures".
+By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
+whole test set (two CPU cores: 2 minutes 44). Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations

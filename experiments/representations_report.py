@@ -10,7 +10,7 @@ from advfeat import distortions, figures
 from advfeat.report import Picture, Section, Table, format_number, format_rate, write_report
 from advfeat.results import RunDirectory
 from experiments import representations_pictures as pictures
-from experiments.pairs import PAIR
+from experiments.pairs import PAIR, data_words
 
 if TYPE_CHECKING:
     from experiments.representations import Config, Plan
@@ -31,7 +31,8 @@ def write(
         findings=findings(summary),
         introduction=(
             f"Layer {summary['layer']!r} of a standard and a robust network. Numbers are of "
-            f"{summary['images']} test images, those of inversion of {summary['inverted']}."
+            f"{summary['images']} test images, those of inversion of {summary['inverted']}. "
+            + data_words(plan.dataset)
         ),
         sections=[
             Section("What units look for", [_units(run, drawn), _directions(plan, run, drawn)]),

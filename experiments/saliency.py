@@ -11,7 +11,8 @@ insertion curves, how far a map moves when the image hardly does.
 `experiments.sanity` adds the test of permuted labels, `experiments.roar` retrains without the
 pixels that a map ranks first, `experiments.ground_truth` knows which feature is used.
 
-Two CPU cores: 2 minutes 12. Numbers: BUILD_NOTES.md, "Maps and pictures".
+By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
+whole test set (two CPU cores: 2 minutes 12). Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations

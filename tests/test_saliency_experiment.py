@@ -213,7 +213,7 @@ def test_numpy_predict_is_the_softmax_and_tolerates_rounding():
 
 def test_the_default_is_cifar10_in_colour():
     config = experiment.Config(workdir="runs/a")
-    assert config.dataset == "cifar10"
+    assert config.dataset == "samples:cifar10"
     assert config.standard == "zoo:cifar10_standard"
 
 

@@ -12,7 +12,11 @@ from experiments.config import flag
 class PairConfig(BaseConfig):
     """A data set and two networks."""
 
-    dataset: str = flag("cifar10", "What the images are of.")
+    dataset: str = flag(
+        "samples:cifar10",
+        "What the images are of: by default the hundred that come with the package; cifar10, once "
+        "it is prepared, is the whole set.",
+    )
     standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
     robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
 
@@ -23,7 +27,7 @@ class JudgedConfig(PairConfig):
 
     judges: tuple[str, ...] | None = flag(
         None,
-        "Independent networks that read what was made, or the word none. Default: for cifar10 two "
+        "Independent networks that read what was made, or the word none. Default: for CIFAR-10 two "
         "of the zoo, of another architecture than the networks looked at; else none.",
     )
 
