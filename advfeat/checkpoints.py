@@ -2,17 +2,19 @@
 
 A run directory holds its networks in `networks/NAME/`: `network.json` says which architecture, for
 which images and classes; `variables/` holds the arrays. The json is written last, so a network that
-has one is whole.
+has one is whole. It also holds a checksum of architecture and arrays, so that a network which was
+damaged later is refused; one of an earlier version, without a checksum, is read with a warning, and
+`save_network(path, load_network(path))` gives it one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import shutil
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +25,7 @@ import orbax.checkpoint as ocp
 import tensorstore  # orbax's own storage
 
 from advfeat import models
-from advfeat.files import write_json
+from advfeat.files import CHECKSUM, DamagedError, checksum, read_json, write_json
 from advfeat.training_checkpoints import disk_error, first_line, only_here, quiet
 from advfeat.types import ModelFn
 
@@ -118,8 +120,40 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
         shutil.rmtree(path, ignore_errors=True)
         raise reason from error
     write_json(
-        path / _RECORD, {"spec": dataclasses.asdict(network.spec), "record": network.record}
+        path / _RECORD,
+        {
+            "spec": dataclasses.asdict(network.spec),
+            "record": network.record,
+            CHECKSUM: network_checksum(network),
+        },
     )
+
+
+def network_checksum(network: Network) -> str:
+    """What tells one network from every other: of its architecture and its arrays, in float32."""
+
+    def single(leaf: Any) -> np.ndarray:
+        host = np.asarray(leaf)
+        return host.astype(np.float32) if jnp.issubdtype(host.dtype, jnp.floating) else host
+
+    arrays = jax.tree.map(single, _plain_dicts(network.variables))
+    return checksum(arrays, dataclasses.asdict(network.spec))
+
+
+def check_network(network: Network, name: str, *, expected: Any) -> None:
+    """Raises unless a network is the one whose checksum was kept.
+
+    Raises:
+      DamagedError: naming it.
+    """
+    if network_checksum(network) != expected:
+        raise DamagedError(
+            f"{name} is damaged: its weights or its architecture are not those that were saved"
+        )
+
+
+def _plain_dicts(tree: Any) -> Any:
+    return {k: _plain_dicts(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
 
 
 def is_saved(path: str | os.PathLike[str]) -> bool:
@@ -138,13 +172,13 @@ def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
 
 def _read(path: pathlib.Path) -> Network:
     try:
-        found = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+        found = read_json(path / _RECORD)
         spec = spec_of(found["spec"])
         model = spec.build()
         record = dict(found["record"])
         wanted = jax.eval_shape(lambda: models.init(jax.random.key(0), model, spec.input_shape))
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise DamagedError(
             f"checkpoint {path}: {_RECORD} cannot be used: {first_line(error)}"
         ) from None
     try:
@@ -156,10 +190,19 @@ def _read(path: pathlib.Path) -> Network:
             variables = saver.restore(arrays, args=ocp.args.StandardRestore(dict(wanted)))
     except Exception as error:
         # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
-        raise ValueError(
+        raise DamagedError(
             f"checkpoint {path}: its arrays are not those of a {spec.model}: {first_line(error)}"
         ) from None
-    return Network(spec, variables, record)
+    network = Network(spec, variables, record)
+    if CHECKSUM in found:
+        check_network(network, f"checkpoint {path}", expected=found[CHECKSUM])
+    else:
+        warnings.warn(
+            f"checkpoint {path} is of an earlier version and has no checksum: damage to its "
+            "weights would not be noticed",
+            stacklevel=3,
+        )
+    return network
 
 
 def _check_whole(arrays: pathlib.Path) -> None:

@@ -1,17 +1,27 @@
-"""Strict JSON and atomic writes."""
+"""Strict JSON, atomic writes, and checksums that tell a damaged file from a whole one."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
+
+JSON_ENDING, CHECKSUM = ".json", "sha256"
+
+
+class DamagedError(ValueError):
+    """A file that is not what was written; its message is one clear line that names it."""
 
 
 def plain(value: Any, *, nonfinite: str = "null") -> Any:
@@ -72,3 +82,84 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # what a full disk has no room for need not stay
             temporary.unlink()
         raise
+
+
+def checksum(tree: Any, about: Any = None) -> str:
+    """SHA-256 of a tree of arrays: their names, shapes, types and values.
+
+    Args:
+        tree: Nest of NumPy or JAX arrays.
+        about: What JSON can hold and belongs to them, such as how a network is built.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> one, other = {"w": np.array([0.0, 1.0])}, {"w": np.array([0.0, 1.0 + 1e-15])}
+        >>> checksum(one) == checksum(dict(one)), checksum(one) == checksum(other)
+        (True, False)
+    """
+    digest = hashlib.sha256(json.dumps(plain(about), sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        host = np.ascontiguousarray(leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        digest.update(f"\n{name} {host.dtype} {np.shape(leaf)}\n".encode())
+        digest.update(host.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedError: It cannot be read, or holds something else than an object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DamagedError(f"{path} must hold an object, holds {str(found)[:40]!r}")
+    return found
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Read an ``.npz`` whole; the ``sha256`` of the JSON beside it, if there is one, must be its.
+
+    Args:
+        path: What :meth:`RunDirectory.save_arrays` wrote, or any other ``.npz``.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        DamagedError: It is absent, empty, truncated, damaged, another file than the JSON says, or
+            holds pickled objects, which are never loaded.
+    """
+    if not path.is_file():
+        raise DamagedError(f"no such file: {path}")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise DamagedError(f"{path} is empty")
+    record = path.with_suffix(JSON_ENDING)
+    expected = read_json(record).get(CHECKSUM) if record.exists() else None
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise DamagedError(f"{path} is not the file that {record} describes: one is damaged")
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise DamagedError(f"{path} is truncated or no .npz archive")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            # What is no array (another file packed along) comes as bytes.
+            return {key: value for key in file.files
+                    if isinstance(value := file[key], np.ndarray)}
+    except Exception as error:  # a damaged zip or npy header raises a dozen kinds
+        if "pickle" in str(error):
+            raise DamagedError(f"{path} holds pickled objects, which are never loaded") from error
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedError(f"{path} is damaged: {first}") from error

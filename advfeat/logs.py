@@ -90,9 +90,11 @@ class MetricsLog:
         if self._path.exists():
             for line in self._path.read_bytes().split(b"\n")[:-1]:
                 try:
-                    lines.append(json.loads(line))
-                except ValueError:
+                    found = json.loads(line)
+                    str(found["stage"]), int(found["step"]), float(found["seconds"])
+                except (ValueError, KeyError, TypeError):
                     break
+                lines.append(found)
         return lines
 
     def _repair(self) -> list[dict[str, Any]]:

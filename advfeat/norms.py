@@ -222,6 +222,21 @@ L1 = Norm(
     diameter=lambda size: float(size),
 )
 NORMS = {norm.name: norm for norm in (LINF, L2, L1)}
+_TITLES = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+
+
+def title(norm: str | Norm) -> str:
+    """A norm as text for people has it; flags and keys have its name.
+
+    Args:
+      norm: `linf`, `l2`, `l1`, or a `Norm`; a name of your own stays as it is.
+
+    >>> title("linf"), title(L2)
+    ('L∞', 'L2')
+    """
+    name = norm if isinstance(norm, str) else norm.name
+    return _TITLES.get(name, name)
+
 
 
 def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: int = 40) -> Array:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -26,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from advfeat import provenance as _provenance
-from advfeat.files import plain, write_bytes, write_json
+from advfeat.files import CHECKSUM, plain, read_json, write_bytes, write_json
 from advfeat.locks import RunLock
 from advfeat.logs import MetricsLog
 
@@ -246,7 +245,7 @@ class RunDirectory:
         record = {
             **provenance,
             "arrays": {k: {"shape": v.shape, "dtype": str(v.dtype)} for k, v in host.items()},
-            "sha256": hashlib.sha256(content).hexdigest(),
+            CHECKSUM: hashlib.sha256(content).hexdigest(),
             "revision": _provenance.revision(),
             "versions": _provenance.versions(),
         }
@@ -275,8 +274,9 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: The run is not finished.
+            DamagedError: It is no JSON object.
         """
-        return json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+        return read_json(self.path / SUMMARY)
 
     def close(self) -> None:
         """Flush the metrics and let other processes at the directory."""
@@ -330,8 +330,9 @@ def _entries(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _record(path: pathlib.Path) -> dict[str, Any]:
     try:
-        record = json.loads((path / RUN).read_text(encoding="utf-8"))
-        if isinstance(record["experiment"], str) and isinstance(record["flags"], dict):
+        record = read_json(path / RUN)
+        kinds = {"experiment": str, "flags": dict, "resumed": list}
+        if all(isinstance({"resumed": [], **record}[key], kind) for key, kind in kinds.items()):
             return record
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass

@@ -33,7 +33,7 @@ from advfeat.edges import one_key
 from advfeat.evaluation import LOOKS, predict, shares, within
 from advfeat.keys import stream
 from advfeat.stepwise import Stepwise
-from advfeat.suites import resolve
+from advfeat.suites import Suite, resolve
 from advfeat.threat import ThreatModel
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomised, as_model_fn
 from advfeat.verdicts import AttackOutcome, Part, SuiteResult, Warned
@@ -115,7 +115,7 @@ def evaluate(
     labels: np.ndarray,
     *,
     threat: ThreatModel,
-    suite: str | Iterable[str] | Mapping[str, AttackFn] = "standard",
+    suite: str | Iterable[str] | Mapping[str, AttackFn] | Suite = "standard",
     sequential: bool = True,
     batch_size: int = 250,
     ids: np.ndarray | None = None,

@@ -122,15 +122,21 @@ _GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QU
 SUITES = ("autoattack", *_VERSIONS)
 """Names of suites; `autoattack` is another one of `standard`."""
 
+_FEW = {"steps": 4, "length": 2, "rounds": 2, "repeats": 2, "eot": 2}
+"""By the attacks' own word for it, how many of it a shortened attack has."""
+
 
 def resolve(
-    suite: str | Iterable[str] | Mapping[str, AttackFn], threat: ThreatModel, *, num_classes: int
+    suite: str | Iterable[str] | Mapping[str, AttackFn] | Suite,
+    threat: ThreatModel,
+    *,
+    num_classes: int,
 ) -> Suite:
     """A suite's attacks for a threat model and a number of classes.
 
     Args:
       suite: a suite's name, an attack's, names of attacks in the order they are to run, or attacks
-        by names of your own.
+        by names of your own; a `Suite` stays as it is.
       threat: what they may do.
       num_classes: K.
 
@@ -138,6 +144,8 @@ def resolve(
       ValueError: for an unknown name, one named twice, no attack at all, or one that is not defined
         for the norm.
     """
+    if isinstance(suite, Suite):
+        return suite
     if isinstance(suite, Mapping):
         if not suite:
             raise ValueError("suite must name at least one attack")
@@ -181,6 +189,23 @@ def resolve(
         for name in names
     }
     return Suite("custom", attacks, notes=maker.notes)
+
+
+def shortened(suite: Suite) -> Suite:
+    """The same attacks in the same order, each with few steps, restarts, targets and queries.
+
+    For trying out whether everything runs; what it finds is no measure of robustness.
+    """
+    attacks = {name: _short(attack) for name, attack in suite.attacks.items()}
+    return dataclasses.replace(suite, attacks=attacks)
+
+
+def _short(attack: Any) -> Any:
+    if not dataclasses.is_dataclass(attack) or isinstance(attack, type):
+        return attack  # a function of somebody's own
+    there = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
+    fewer = {name: min(there[name], most) for name, most in _FEW.items() if name in there}
+    return dataclasses.replace(attack, **fewer)
 
 
 def _make(name: str, threat: ThreatModel, **options: Any) -> AttackFn:

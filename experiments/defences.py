@@ -9,6 +9,12 @@ the undefended network, or if the checks of `advfeat.diagnostics` say not to tru
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.defences import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -19,21 +25,20 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, defences, figures, stats
-from advfeat.attacks import ATTACKS
 from advfeat.checkpoints import Network
 from advfeat.keys import stream
+from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.stats import Claim, Estimate
 from advfeat.suite import evaluate
-from advfeat.suites import SUITES
+from advfeat.suites import Suite, resolve, shortened
 from advfeat.training import Fit
 from advfeat.types import Array, ModelFn
 from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
-from experiments.config import Config as BaseConfig
-from experiments.config import flag, format_eps
-from experiments.limits import check_linf_eps
+from experiments.config import format_eps
+from experiments.limits import check_eps
 from experiments.networks import spec_for
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
@@ -41,32 +46,6 @@ from experiments.recipes import Recipe
 SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
 PLAIN, ROBUST = "no defence", "adversarial training"
 IN_ONE_PICTURE = 7  # labels of more would touch
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The flags of this experiment."""
-
-    defences: tuple[str, ...] = flag(
-        tuple(defences.DEFENCES), "Which ones.", choices=tuple(defences.DEFENCES)
-    )
-    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
-    eps: float = flag(0.2, "Its eps, pixels in [0, 1].", kind="eps")
-    attack: tuple[str, ...] = flag(
-        ("standard",), "A suite, or attacks in their order.", choices=(*SUITES, *ATTACKS)
-    )
-    num_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
-    model: str = flag("mlp", "Architecture of the networks.")
-    width: int = flag(64, "Their width.", kind="count")
-    epochs: int = flag(10, "Of training; twice as many for the adversarial one.", kind="count")
-    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        check_linf_eps(self.norm, eps=self.eps)
-        if np.isinf(self.eps):
-            raise ValueError("flag --eps=inf: must be finite")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +70,7 @@ class Plan:
     labels: np.ndarray
     threat: advfeat.ThreatModel
     defences: tuple[str, ...]
-    attack: tuple[str, ...]
+    attack: Suite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +93,9 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     some = 20 if config.dry_run else config.num_examples
     test = data.subset(dataset.test, some, seed=config.seed)
+    check_eps(config.norm, dataset.input_shape, eps=config.eps)
     threat = advfeat.threat_model(config.norm, config.eps)
+    suite = resolve(config.attack, threat, num_classes=dataset.num_classes)
     preset = preset_for(dataset)
     epochs = 1 if config.dry_run else config.epochs
     standard = Recipe(
@@ -132,7 +113,7 @@ def prepare(config: Config) -> Plan:
         labels=test.label,
         threat=threat,
         defences=config.defences[::6] if config.dry_run else config.defences,
-        attack=("pgd",) if config.dry_run else config.attack,
+        attack=shortened(suite) if config.dry_run else suite,
     )
 
 
@@ -336,7 +317,8 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         title=f"Broken defences: {config.dataset}",
         findings=_findings(plan, summary),
         introduction=(
-            f"{summary['examples']} test images, {config.norm} eps {format_eps(config.eps)}, "
+            f"{summary['examples']} test images, {title(config.norm)} eps "
+            f"{format_eps(config.eps)}, "
             f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
             "the same standard network, so what is left beyond that network's own robust accuracy "
             "is an attack that failed."

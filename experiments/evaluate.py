@@ -10,8 +10,13 @@ on with the images it had not decided. Time and numbers stand in BUILD_NOTES.md,
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.evaluate import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -21,80 +26,17 @@ from tqdm import tqdm
 import advfeat
 from advfeat import data, stats
 from advfeat.ascent import by_score
-from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.checks import check_logits
+from advfeat.files import checksum
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
-from advfeat.suites import SUITES, resolve
+from advfeat.suites import Suite, resolve, shortened
 from advfeat.threat import ThreatModel, threat_model
-from advfeat.types import AttackFn
 from experiments import evaluate_report, runner
-from experiments.config import Config as BaseConfig
-from experiments.config import flag
-from experiments.evaluate_journal import Journal, check_same_problem, fingerprint
-from experiments.limits import check_linf_eps
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The flags of this experiment."""
-
-    checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
-    attack: tuple[str, ...] = flag(
-        ("autoattack",),
-        "A suite, or attacks in the order they are to run.",
-        choices=(*SUITES, *ATTACKS),
-    )
-    steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
-    restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
-    step_size: float | None = flag(
-        None, "--attack=pgd: size of a step [2.5 eps / steps].", kind="positive"
-    )
-    each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
-    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
-    eps: float | None = flag(None, "Its eps, pixels in [0, 1], as in 8/255 (required).", kind="eps")
-    num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
-    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
-    checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
-    curves: bool = flag(
-        True, "Measure accuracy against eps and loss against steps (--nocurves: do not)."
-    )
-    sweep_examples: int = flag(
-        200, "Images of those curves, drawn from the others; 0: all.", kind="natural"
-    )
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        for name in ("checkpoint", "eps"):
-            if getattr(self, name) is None:
-                raise ValueError(f"flag --{name} is missing")
-        check_linf_eps(self.norm, eps=self.eps or 0.0)
-        chosen = f"--attack={','.join(self.attack)}"
-        given = f"flag {chosen}"
-        suites = [name for name in self.attack if name in SUITES]
-        if suites and len(self.attack) > 1:
-            raise ValueError(f"{given}: the suite {suites[0]} stands alone")
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"{given}: names one twice")
-        for name in self.attack:
-            if self.norm not in NORMS_OF.get(name, (self.norm,)):
-                raise ValueError(
-                    f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
-                    f"not for {self.norm}"
-                )
-        for name, value in self.pgd_options().items():
-            if self.attack != ("pgd",):
-                raise ValueError(
-                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
-                )
-
-    def pgd_options(self) -> dict[str, Any]:
-        """Those of PGD's flags that were given."""
-        given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
-        return {name: value for name, value in given.items() if value is not None}
+from experiments.evaluate_journal import Journal, check_same_problem
+from experiments.limits import check_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +50,7 @@ class Plan:
       ids: `[N]`, the images' places in the test set.
       class_names: of the data set.
       threat: the threat model.
-      suite: names of the attacks, or of a suite, or attacks by name.
+      suite: the attacks by name; in a dry run each in short.
       fingerprint: of the network's weights and of the images.
     """
 
@@ -118,7 +60,7 @@ class Plan:
     ids: np.ndarray
     class_names: tuple[str, ...]
     threat: ThreatModel
-    suite: tuple[str, ...] | dict[str, AttackFn]
+    suite: Suite
     fingerprint: str
 
 
@@ -135,18 +77,18 @@ def prepare(config: Config) -> Plan:
         reference=config.checkpoint,
     )
     threat = threat_model(config.norm, config.eps)
-    _check_eps_scale(config, threat, dataset.input_shape)
-    suite: Any = ("fgsm", "pgd") if config.dry_run else config.attack
-    if config.pgd_options() and not config.dry_run:
-        suite = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
-    resolve(suite, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    check_eps(config.norm, dataset.input_shape, eps=config.eps)
+    named: Any = config.attack
+    if config.pgd_options():
+        named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
+    suite = resolve(named, threat, num_classes=dataset.num_classes)  # says now what cannot be
     test = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )
     images = data.unit(test.image)
     logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
-    known = fingerprint([*jax.tree.leaves(network.variables), images, test.label, test.id])
+    known = checksum([network.variables, images, test.label, test.id])
     if not config.overwrite:
         check_same_problem(config.workdir, known)
     return Plan(
@@ -156,19 +98,9 @@ def prepare(config: Config) -> Plan:
         ids=test.id,
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=suite,
+        suite=shortened(suite) if config.dry_run else suite,
         fingerprint=known,
     )
-
-
-def _check_eps_scale(config: Config, threat: ThreatModel, shape: tuple[int, int, int]) -> None:
-    widest, eps = threat.norm.diameter(math.prod(shape)), float(threat.eps)
-    if widest < eps < math.inf:
-        raise ValueError(
-            f"flag --eps={eps:g}: must be at most {widest:.4g}, or inf, for {config.norm} and "
-            f"images of {'x'.join(map(str, shape))}, no two of which are further apart; an eps in "
-            "grey levels has to be divided by 255"
-        )
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:

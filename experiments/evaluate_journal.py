@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from advfeat.files import read_arrays
 from advfeat.results import RunDirectory
 from advfeat.verdicts import Part
 
 SAVE_SECONDS = 10.0  # a kill loses what was decided in so much time, and the images in flight
-
-
-def fingerprint(arrays: Iterable[Any]) -> str:
-    """What tells one network and its images from others: a digest of shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        host = np.asarray(array)
-        digest.update(f"{host.shape} {host.dtype};".encode())
-        digest.update(np.ascontiguousarray(host).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
@@ -39,12 +28,12 @@ def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
       ValueError: saying so.
     """
     for path in sorted(pathlib.Path(workdir).glob("parts/*.npz"))[:1]:
-        with np.load(path) as saved:
-            if "problem" not in saved.files or str(saved["problem"]) != problem:
-                raise ValueError(
-                    f"workdir {workdir} holds verdicts on another network or other images than "
-                    "--checkpoint and --dataset hold now; choose another workdir, or --overwrite"
-                )
+        saved = read_arrays(path)
+        if "problem" not in saved or str(saved["problem"]) != problem:
+            raise ValueError(
+                f"workdir {workdir} holds verdicts on another network or other images than "
+                "--checkpoint and --dataset hold now; choose another workdir, or --overwrite"
+            )
 
 
 class Journal:
@@ -61,10 +50,10 @@ class Journal:
         self._count = 0
         found: dict[str, list[Part]] = {}
         for path in sorted(run.path.glob("parts/*.npz")):
-            with np.load(path) as saved:
-                name = str(saved["attack"])
-                part = Part(*(saved[field] for field in Part._fields))
-                self._seconds[name] = self._seconds.get(name, 0.0) + float(saved["seconds"])
+            saved = read_arrays(path)
+            name = str(saved["attack"])
+            part = Part(*(saved[field] for field in Part._fields))
+            self._seconds[name] = self._seconds.get(name, 0.0) + float(saved["seconds"])
             found.setdefault(name, []).append(part)
             self._count += 1
         for name, parts in found.items():

@@ -8,6 +8,7 @@ import numpy as np
 
 import advfeat
 from advfeat import figures
+from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
@@ -47,7 +48,7 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
         f"Of {summary['num_examples']} test images the network is right on "
         f"{format_rate(summary['clean_accuracy'])} without an attack and on "
         f"{format_rate(summary['robust_accuracy'])} in the worst case of all attacks "
-        f"({config.norm}, eps {eps})."
+        f"({title(config.norm)}, eps {eps})."
     ]
     if summary["warnings"]:
         codes = ", ".join(dict.fromkeys(warned["code"] for warned in summary["warnings"]))
@@ -133,7 +134,7 @@ def _curves(
     sweep = figures.curves(
         [part["eps"] for part in by_eps],
         {"test images under PGD": [part["accuracy"] for part in by_eps]},
-        xlabel=f"eps ({config.norm}, pixels in [0, 1])",
+        xlabel=f"eps ({title(config.norm)}, pixels in [0, 1])",
         chance=1 / len(plan.class_names),
     )
     losses = figures.curves(

@@ -15,6 +15,12 @@ Two CPU cores: 165 seconds. Numbers: BUILD_NOTES.md, "Maps and pictures".
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.ground_truth import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -33,8 +39,7 @@ from advfeat.scores import class_score
 from advfeat.threat import linf
 from advfeat.training import Fit
 from experiments import ground_truth_report, ground_truth_summary, networks, runner, saliency_maps
-from experiments.config import flag
-from experiments.map_flags import MapConfig, check_recipe, options_of
+from experiments.map_flags import check_recipe, options_of
 from experiments.networks import spec_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options
@@ -47,20 +52,6 @@ NETWORKS = {
 """Name of a network -> what it is trained on."""
 ROBUST = ("robust", "robust with marks")
 SHOWN = 4  # images in a picture
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(MapConfig):
-    """The flags of this experiment."""
-
-    dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
-    model: str = flag("cnn", "Architecture.")
-    width: int = flag(16, "Its width.", kind="count")
-    epochs: int = flag(6, "Standard networks: passes over the 4,000 training images.", kind="count")
-    robust_epochs: int = flag(10, "Robust networks: passes over them.", kind="count")
-    eps: float = flag(8 / 255, "L-infinity eps of the robust network's training.", kind="eps")
-    measured: int = flag(24, "Images that are scored.", kind="count")
-    sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,20 +17,6 @@ from advfeat.types import ModelFn
 SEGMENTS = 50  # of an image; the library's own choice is made for photographs, not for 32 pixels
 
 
-def check_installed() -> None:
-    """Raises unless the library is there.
-
-    Raises:
-      ValueError: saying how to install it.
-    """
-    try:
-        import lime.lime_image  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            "flag --methods=lime: needs the library lime, `pip install 'advfeat[lime]'`"
-        ) from None
-
-
 def _segments(image: np.ndarray) -> np.ndarray:
     """`[H, W]` int: patches of like colour, of much the same size."""
     grey = image.shape[-1] == 1

@@ -13,6 +13,12 @@ Everything measured, CIFAR-10 cats against dogs included: BUILD_NOTES.md.
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.mislabeled import CONTROLS, VARIANTS, Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 from typing import Any
 
 from advfeat.results import RunDirectory
@@ -23,7 +29,7 @@ from experiments import (
     mislabeled_summary,
     runner,
 )
-from experiments.mislabeled_plan import CONTROLS, VARIANTS, Config, Plan, prepare
+from experiments.mislabeled_plan import Plan, prepare
 
 __all__ = ["CONTROLS", "VARIANTS", "Config", "run"]
 

@@ -13,6 +13,7 @@ import advfeat
 from advfeat import data
 from advfeat.constructed import ConstructedSet
 from advfeat.ensemble import ensemble
+from advfeat.files import read_arrays
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
@@ -77,8 +78,7 @@ def _standing(
     """`[E, M]`: which of M evaluation images the network gets right under PGD at each eps."""
     path = run.arrays_path(f"measured/{name}")
     if path.exists():
-        with np.load(path) as saved:
-            return saved["robust"]
+        return read_arrays(path)["robust"]
     images, labels = _some(config, plan)
     total = len(images) * sum(eps > 0 for eps in plan.eps_grid)
     norm, steps = plan.threat.norm, 1 if config.dry_run else config.eval_steps
@@ -154,8 +154,7 @@ def _one(
     path = run.arrays_path(f"predictions/{name}")
     if path.exists():
         bar.update(plan.fresh.how.epochs)
-        with np.load(path) as saved:
-            return dict(saved)
+        return read_arrays(path)
     network = networks.train(
         run,
         name,

@@ -14,6 +14,7 @@ from tqdm import tqdm
 import advfeat
 from advfeat import constructed
 from advfeat.constructed import ConstructedSet
+from advfeat.files import read_arrays
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.types import ModelFn
@@ -99,8 +100,7 @@ def _held_out(
     images, labels = plan.held_out
     path = run.arrays_path(f"measured/held_out_{rule}")
     if path.exists():
-        with np.load(path) as saved:
-            return Reading(**saved)
+        return Reading(**read_arrays(path))
     classes = plan.dataset.num_classes
     if rule == "det":
         targets = constructed.deterministic_targets(labels, num_classes=classes)
@@ -165,8 +165,8 @@ def _attacked(
 ) -> ConstructedSet:
     path = run.arrays_path(_file(variant, source))
     if path.exists():
-        with np.load(path) as saved:
-            return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
+        saved = read_arrays(path)
+        return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
     what = f"D_{variant} from the {source} network"
     with tqdm(total=len(plan.train), desc=what, unit="image") as bar:
         made = constructed.construct(

@@ -9,6 +9,7 @@ import numpy as np
 
 from advfeat import stats
 from advfeat.checkpoints import Network
+from advfeat.norms import title
 from advfeat.report import format_rate
 from advfeat.stats import Claim, Estimate
 from experiments import runner
@@ -186,7 +187,7 @@ def _claims(
 
 def eps_words(summary: Mapping[str, Any]) -> str:
     """The size of the perturbations as one says it: "L2 eps 0.5"."""
-    sign = {"l2": "L2", "linf": "L∞", "l1": "L1"}[summary["norm"]]
+    sign = title(summary["norm"])
     return f"{sign} eps {summary['eps']:g}"
 
 

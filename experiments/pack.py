@@ -10,45 +10,33 @@ run's summary, the accuracy on all test images after rounding to half precision,
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.pack import PackConfig
+
+if __name__ == "__main__":
+    command.check(PackConfig, __doc__)  # type: ignore[type-var]
+
 import dataclasses
 import importlib.resources
-import json
 import pathlib
 from typing import Any
 
 import advfeat
 from advfeat import data, stats, zoo
 from advfeat.checkpoints import load_network
+from advfeat.files import read_json
 from experiments import runner
 from experiments import train as training_experiment
-from experiments.config import UsageError, flag
+from experiments.config import UsageError
 
 LOST = 0.002  # of accuracy, more than which half precision must not cost
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PackConfig:
-    """The flags. There is no workdir: networks go into the package, or to `folder`."""
-
-    run: str = flag("", "Finished run of experiments.train.")
-    name: str = flag("", "The network's name in the zoo.")
-    evaluation: str | None = flag(None, "Finished run of experiments.evaluate on it.")
-    data_dir: str | None = flag(None, "Where TFDS data lie.")
-    folder: str | None = flag(None, "Where to write (default: the package's zoo).")
-
-    def validate(self) -> None:
-        """Both names have to be given."""
-        for option in ("run", "name"):
-            if not getattr(self, option):
-                raise ValueError(f"flag --{option} is missing")
-
-
 def _read(path: pathlib.Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: is the run finished? ({error})") from None
-    return found
 
 
 def _command(name: str, flags: dict[str, Any]) -> str:

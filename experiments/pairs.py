@@ -7,43 +7,16 @@ import dataclasses
 from advfeat import data, models
 from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.data.sample_set import PREFIX as SAMPLES
 from experiments.config import Config as BaseConfig
-from experiments.config import flag
+from experiments.flags.pairs import JudgedConfig, PairConfig
 
 PAIR = ("standard", "robust")
+CIFAR10 = ("samples:cifar10", "cifar10")  # the images of the zoo's networks
 JUDGES = (
     ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
     ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PairConfig(BaseConfig):
-    """A data set and two networks."""
-
-    dataset: str = flag("cifar10", "What the images are of.")
-    standard: str = flag("zoo:cifar10_standard", "Standard network: DIR, DIR:NAME or zoo:NAME.")
-    robust: str = flag("zoo:cifar10_l2_robust", "Robust network, likewise.")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JudgedConfig(PairConfig):
-    """Two networks, and others that had no part in what those make."""
-
-    judges: tuple[str, ...] | None = flag(
-        None,
-        "Independent networks that read what was made, or the word none. Default: for cifar10 two "
-        "of the zoo, of another architecture than the networks looked at; else none.",
-    )
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        for judge in self.judges or ():
-            if judge in (self.standard, self.robust):
-                raise ValueError(
-                    f"flag --judges={judge}: is one of the two networks, not independent of them"
-                )
 
 
 def load_fitting(reference: str, dataset: data.Dataset) -> Network:
@@ -73,18 +46,18 @@ def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
         try:
             found[name] = load_fitting(reference, dataset)
         except ValueError as error:
-            if reference != usual[name] or is_whole_cifar10(config):
+            if reference != usual[name] or is_cifar10(config):
                 raise
             raise ValueError(
                 f"flag --{name}: give a network for --dataset={config.dataset}; without it the "
-                f"network is {reference}, which is for cifar10 ({error})"
+                f"network is {reference}, which is for CIFAR-10 ({error})"
             ) from error
     return found
 
 
-def is_whole_cifar10(config: BaseConfig) -> bool:
+def is_cifar10(config: BaseConfig) -> bool:
     """Whether the zoo's CIFAR-10 networks, the usual ones of many flags, fit the data set."""
-    return (config.dataset, config.classes) == ("cifar10", None)
+    return config.dataset in CIFAR10 and config.classes is None
 
 
 def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Network]:
@@ -92,7 +65,7 @@ def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Networ
     references = config.judges
     if references is None:
         free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
-        references = free[0] if is_whole_cifar10(config) and free else ("none",)
+        references = free[0] if is_cifar10(config) and free else ("none",)
     return {
         name: load_fitting(reference, dataset)
         for name, reference in further(references, "judges").items()
@@ -129,3 +102,26 @@ def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
             raise ValueError(f"flag --{flag_name}={reference}: there is a network {name} already")
         found[name] = reference
     return found
+
+
+def data_words(dataset: data.Dataset, *uses: str) -> str:
+    """Which images a report speaks of, in a sentence.
+
+    Args:
+      dataset: as loaded.
+      uses: what training images were used for.
+
+    >>> data_words(data.load("samples:cifar10"), "baselines")
+    'Data: samples:cifar10, the 70 test images that come with the package and, for baselines, 30
+    others in place of training images.'
+    >>> data_words(data.load("digits"))
+    'Data: digits, 445 test images.'
+    """
+    count, there = len(dataset.test), f"Data: {dataset.name}, "
+    if dataset.name.startswith(SAMPLES):
+        there += f"the {count} test images that come with the package"
+        words = f"{len(dataset.train)} others in place of training images"
+    else:
+        there += f"{count} test images"
+        words = "training images"
+    return there + (f" and, for {' and '.join(uses)}, {words}." if uses else ".")

@@ -12,28 +12,17 @@ TFDS's standard set, in its standard order, which every experiment reads with `-
 
 from __future__ import annotations
 
-import dataclasses
+from experiments import command
+from experiments.flags.prepare_data import PrepareConfig
+
+if __name__ == "__main__":
+    command.check(PrepareConfig, __doc__)  # type: ignore[type-var]
+
 import sys
 
 from advfeat.data import DataError, prepare
 from experiments import runner
-from experiments.config import UsageError, flag
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """The flags. There is no workdir: what is prepared goes to `data_dir`."""
-
-    dataset: str = flag("cifar10", "cifar10 or mnist.")
-    archive_dir: str = flag("archives", "Folder of the published archives.")
-    data_dir: str | None = flag(
-        None, "Where TFDS data go (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)."
-    )
-    download: bool = flag(False, "Fetch the archives that are not in archive_dir.")
-    overwrite: bool = flag(False, "Replace the set if it is prepared already.")
-
-    def validate(self) -> None:
-        """Leaves every check to `prepare`, which makes them before it writes anything."""
+from experiments.config import UsageError
 
 
 def run(config: PrepareConfig) -> prepare.PrepareResult:

@@ -13,10 +13,9 @@ import advfeat
 from advfeat import models, training
 from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Dataset
+from experiments.flags.train import MEANT_FOR
 from experiments.selection import Selection
 
-OBJECTIVES = (*training.OBJECTIVES, "free")
-ROBUST = tuple(name for name in OBJECTIVES if name != "standard")
 ONE_STEP = ("mixed", "fast", "free")
 """Those whose attack is one step: they may come to withstand that step and nothing else."""
 
@@ -24,47 +23,6 @@ DEFAULTS = {"alpha": 0.5, "beta": 6.0, "grad_align": 0.0, "replays": 8}
 ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; else:
 USUAL_STEPS = 7
 AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
-
-MEANT_FOR: dict[str, tuple[str, ...]] = {
-    "alpha": ("mixed",),
-    "beta": ("trades", "mart"),
-    "grad_align": ("fast",),
-    "replays": ("free",),
-    "attack_steps": ("adversarial", "mixed", "trades", "mart"),
-    "attack_step_size": ROBUST,
-    "eps_warmup": ROBUST,
-    "label_smoothing": tuple(name for name in OBJECTIVES if name != "mart"),
-    "awp": tuple(name for name in OBJECTIVES if name != "free"),
-    "select": ROBUST,
-    "patience": ROBUST,
-    "max_drop": ROBUST,
-}
-"""By a flag of `experiments.train`, the objectives for which it means something."""
-
-
-def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
-    """Refuses flags that the objective would ignore.
-
-    Args:
-      objective: one of `OBJECTIVES`.
-      given: flag to value, None where it was not given.
-
-    Raises:
-      ValueError: naming the first such flag.
-
-    >>> check_meaning("trades", {"replays": 4})
-    Traceback (most recent call last):
-    ...
-    ValueError: flag --replays=4: has no meaning for --objective=trades, only for free
-    """
-    for name, value in given.items():
-        allowed = MEANT_FOR[name]
-        if value is not None and objective not in allowed:
-            raise ValueError(
-                f"flag --{name}={value}: has no meaning for --objective={objective}, "
-                f"only for {', '.join(allowed)}"
-            )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:

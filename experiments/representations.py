@@ -10,10 +10,17 @@ numbers: how often does the representation order distortions by their strength, 
 an attack move each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.00945;
 https://distill.pub/2019/advex-bugs-discussion/response-4).
 
-Two CPU cores: 2 minutes 44. Numbers: BUILD_NOTES.md, "Maps and pictures".
+By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
+whole test set (two CPU cores: 2 minutes 44). Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations
+
+from experiments import command
+from experiments.flags.representations import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
 
 import dataclasses
 from typing import Any
@@ -32,42 +39,13 @@ from advfeat.threat import ThreatModel, l2
 from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner
-from experiments.config import flag
-from experiments.limits import check_least
-from experiments.pairs import PAIR, JudgedConfig, check_layer, load_judges, load_pair
+from experiments.limits import check_eps
+from experiments.pairs import PAIR, check_layer, load_judges, load_pair
 
 PIXELS = "pixels"  # the control: distances of the images themselves
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 NEAR = 0.1
 """Relative distance below which two images have one representation."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(JudgedConfig):
-    """The flags of this experiment."""
-
-    layer: str = flag("representation", "The layer that is looked into.")
-    units: tuple[int, ...] | None = flag(
-        None, "Units to picture. Default: three that vary much, of each network.", kind="natural"
-    )
-    shown: int = flag(4, "Images in the pictures.", kind="count")
-    inverted: int = flag(24, "Images that are inverted for the numbers.", kind="count")
-    measured: int = flag(100, "Images of the other numbers.", kind="count")
-    searched: int = flag(2000, "Test images searched for those that activate a unit.",
-                         kind="count")  # fmt: skip
-    steps: int = flag(300, "Steps of an inversion; other pictures take half of them.", kind="count")
-    step_size: float = flag(
-        0.1, "Their L2 length. Units take twice it; inversions begin at twice it and "
-        "interpolations at it, and come to rest.",
-        kind="positive",
-    )  # fmt: skip
-    eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        # Another image is always needed: to begin at, to go to, to compare with.
-        check_least(self, shown=2, inverted=2, measured=2, searched=pictures.EXTREMES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +86,7 @@ class Plan:
 def prepare(config: Config) -> Plan:
     """Reads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
     count = 6 if config.dry_run else max(config.measured, config.inverted, 2 * config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)

@@ -18,6 +18,7 @@ from advfeat.sampling import draw_rows
 from advfeat.scores import direction, diverse
 from advfeat.scores import unit as unit_score
 from advfeat.types import ModelFn
+from experiments.flags.representations import EXTREMES
 from experiments.pairs import PAIR
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 STARTS = ("from_noise", "from_another")
 BLENDS = 7  # images of an interpolation, both ends included
 _BATCH = 50
-EXTREMES = 3  # most and least activating images of a unit
 TWO = 2  # pictures of a unit that are drawn to differ
 _CLASSES = 4  # whose directions are drawn
 

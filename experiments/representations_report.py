@@ -11,7 +11,7 @@ from advfeat.report import Picture, Section, Table, format_number, format_rate, 
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
 from experiments import representations_pictures as pictures
-from experiments.pairs import PAIR
+from experiments.pairs import PAIR, data_words
 
 if TYPE_CHECKING:
     from experiments.representations import Config, Plan
@@ -32,7 +32,8 @@ def write(
         findings=findings(summary),
         introduction=(
             f"Layer {summary['layer']!r} of a standard and a robust network. Numbers are of "
-            f"{summary['images']} test images, those of inversion of {summary['inverted']}."
+            f"{summary['images']} test images, those of inversion of {summary['inverted']}. "
+            + data_words(plan.dataset)
         ),
         sections=[
             Section("What units look for", [_units(run, drawn), _directions(plan, run, drawn)]),

@@ -13,6 +13,12 @@ CPU cores. Numbers: BUILD_NOTES.md, "Maps and pictures".
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.roar import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -27,31 +33,16 @@ from advfeat.keys import stream
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_maps, sweeps
-from experiments.config import flag
-from experiments.map_flags import MapConfig, check_recipe, options_of
+from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options, total
-from experiments.sweeps import Points, TrainingConfig
+from experiments.sweeps import Points
 
 RANDOM = "random"
 CONTROLS = (RANDOM, EDGES)
 _SHOWN = 4  # images in the picture
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(MapConfig, TrainingConfig):
-    """The flags of this experiment."""
-
-    shares: tuple[float, ...] = flag(SHARES, "Shares of the pixels removed.", kind="fraction")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if sorted(set(self.shares)) != list(self.shares) or self.shares[0] == 0:
-            shown = ",".join(f"{share:g}" for share in self.shares)
-            raise ValueError(f"flag --shares={shown}: must ascend, from above 0")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ How a command ends, always with one line on stderr where the code is not 0:
 
 ====  ============================================================================================
 0     finished, now or before
-1     it cannot go on: the disk is full or not to be written to, or the loss is no number
+1     it cannot go on: the disk is full or not to be written to, a file of the run is damaged,
+      or the loss is no number
 2     wrong input (it shows in ``prepare``, before anything is written)
 130   Ctrl-C
 143   SIGTERM, as a cluster sends before it takes the machine back; a training has been saved
@@ -39,17 +40,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from advfeat import figures, processes, stats
+from advfeat.files import DamagedError
 from advfeat.results import RunDirectory
 from advfeat.stats import Claim
 from advfeat.training import NotFinite
-from experiments import stopping
-from experiments.config import Config, HelpRequested, UsageError, parse
+from experiments import command, stopping
+from experiments.command import USAGE
+from experiments.config import Config, UsageError
 
 C = TypeVar("C", bound=Config)
 Inputs = TypeVar("Inputs")
 T = TypeVar("T")
 
-FAILED, USAGE = 1, 2
+FAILED = 1
 INTERRUPTED = 130  # the shells' code for an end by Ctrl-C
 _PLACE = {  # errors of the place that is written to, which no change of the flags would mend
     code for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
@@ -90,7 +93,8 @@ def execute(
     Raises:
         UsageError: The config, the run directory or what ``prepare`` read cannot be used.
             Nothing has been written.
-        CannotGoOn: The disk is full or cannot be written to, or a loss is no number.
+        CannotGoOn: The disk is full or cannot be written to, a file of the run is damaged, or a
+            loss is no number.
     """
     place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
     first = processes.first()
@@ -113,12 +117,17 @@ def execute(
             follow(config, inputs)
         return {}
     except NotFinite as error:
-        raise CannotGoOn(_one_line(error)) from error
+        raise CannotGoOn(command.one_line(error)) from error
+    except DamagedError as error:
+        raise CannotGoOn(
+            f"{command.one_line(error)}; delete it, and the same command makes it again"
+        ) from error
     except OSError as error:
         if error.errno not in _PLACE:
             raise
         raise CannotGoOn(
-            f"{config.workdir}: {_one_line(error)}; once that is mended, the same command goes on"
+            f"{config.workdir}: {command.one_line(error)}; once that is mended, the same command "
+            "goes on"
         ) from error
 
 
@@ -136,7 +145,7 @@ def _together(step: Callable[[], T]) -> T:
         failure = error
     went_well = processes.gather(failure is None)
     if failure is not None and (processes.first() or went_well[0]):
-        raise UsageError(_one_line(failure)) from failure
+        raise UsageError(command.one_line(failure)) from failure
     if not all(went_well):
         sys.exit(USAGE)  # another process says why
     return done
@@ -184,31 +193,26 @@ def main(
     Raises:
         SystemExit: With a code of this module's docstring, after one line on stderr.
     """
+    config = command.check(config_class, doc, arguments)
     try:
         with stopping.listening():
-            config = parse(config_class, sys.argv[1:] if arguments is None else arguments, doc)
             _join(config, distributed)
             run(config)
-    except HelpRequested as help_text:
-        try:
-            print(help_text, flush=True)
-        except BrokenPipeError:  # a pager left early; Python would flush once more at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
-        print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
+        command.tell(error)
         sys.exit(USAGE)
     except CannotGoOn as error:
         if processes.first() or not isinstance(error.__cause__, NotFinite):
-            print(f"{_program()}: {_one_line(error)}", file=sys.stderr)
+            command.tell(error)
         if not isinstance(error.__cause__, NotFinite):
             _abandon()
         sys.exit(FAILED)
     except stopping.Terminated:
         if processes.first():
-            print(f"\n{_program()}: terminated; the same command goes on", file=sys.stderr)
+            print(f"\n{command.program()}: terminated; the same command goes on", file=sys.stderr)
         sys.exit(stopping.TERMINATED)
     except KeyboardInterrupt:
-        print(f"\n{_program()}: interrupted; the same command goes on", file=sys.stderr)
+        print(f"\n{command.program()}: interrupted; the same command goes on", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception:
         if not processes.alone():
@@ -228,7 +232,7 @@ def _join(config: Config, distributed: bool) -> None:
             # They print nothing; this is also for what JAX's libraries write there.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"distributed run: {_one_line(error)}") from error
+        raise UsageError(f"distributed run: {command.one_line(error)}") from error
 
 
 def _abandon() -> None:
@@ -237,12 +241,3 @@ def _abandon() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(FAILED)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _program() -> str:
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec else os.path.basename(sys.argv[0])

@@ -11,10 +11,17 @@ insertion curves, how far a map moves when the image hardly does.
 `experiments.sanity` adds the test of permuted labels, `experiments.roar` retrains without the
 pixels that a map ranks first, `experiments.ground_truth` knows which feature is used.
 
-Two CPU cores: 2 minutes 12. Numbers: BUILD_NOTES.md, "Maps and pictures".
+By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
+whole test set (two CPU cores: 2 minutes 12). Numbers: BUILD_NOTES.md, "Maps and pictures".
 """
 
 from __future__ import annotations
+
+from experiments import command
+from experiments.flags.saliency import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
 
 import dataclasses
 from typing import Any
@@ -25,44 +32,15 @@ import numpy as np
 
 from advfeat import data, saliency, stats
 from advfeat.checkpoints import Network
-from advfeat.figures import DISPLAYS
 from advfeat.results import RunDirectory
 from advfeat.stats import Estimate
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
-from experiments.config import flag
-from experiments.map_flags import MapConfig, options_of
-from experiments.pairs import (
-    PAIR,
-    PairConfig,
-    further,
-    is_whole_cifar10,
-    load_fitting,
-    load_pair,
-)
-from experiments.saliency_maps import EDGES, EXTRA, Options, total
+from experiments.flags.maps import EXTRA
+from experiments.map_flags import options_of
+from experiments.pairs import PAIR, further, is_cifar10, load_fitting, load_pair
+from experiments.saliency_maps import EDGES, Options, total
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(PairConfig, MapConfig):
-    """The flags of this experiment."""
-
-    others: tuple[str, ...] | None = flag(
-        None,
-        "Further networks whose maps stand beside, or the word none. Default: for cifar10 two of "
-        "the zoo, of another architecture; else none.",
-    )
-    display: str = flag("three_sigma", "How maps are shown.", choices=tuple(DISPLAYS))
-    shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(25, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(10, "Images of the sanity checks.", kind="count")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if "gradient" not in self.methods:
-            raise ValueError("flag --methods: must hold gradient, which the others are compared to")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +72,7 @@ def prepare(config: Config) -> Plan:
     networks = load_pair(config, dataset)
     others = config.others
     if others is None:
-        others = OTHERS if is_whole_cifar10(config) else ("none",)
+        others = OTHERS if is_cifar10(config) else ("none",)
     for name, reference in further(others, "others").items():
         networks[name] = load_fitting(reference, dataset)
     if "grad_cam" in config.methods:

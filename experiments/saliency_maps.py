@@ -24,23 +24,10 @@ from experiments.pairs import check_layer
 
 T = TypeVar("T")
 
-METHODS = (
-    "gradient",
-    "gradient_times_input",
-    "smoothgrad",
-    "smoothgrad_squared",
-    "vargrad",
-    "integrated_gradients",
-    "expected_gradients",
-    "guided_backpropagation",
-    "grad_cam",
-    "occlusion",
-)
 ATTRIBUTIONS = ("gradient_times_input", "integrated_gradients", "expected_gradients", "occlusion",
                 "grad_cam", "lime")  # fmt: skip
 """Methods whose maps are shares of the score, so that a sign says for or against the class; the
 others say how much depends on a pixel."""
-EXTRA = ("lime",)  # slow, and not everybody has the library
 EDGES = "edges"  # the control: a map that no network made
 BATCH = 5  # small, so that few images take the same compiled program as many
 

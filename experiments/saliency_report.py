@@ -12,7 +12,7 @@ from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
 from advfeat.stats import Estimate
-from experiments.pairs import PAIR
+from experiments.pairs import PAIR, data_words
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _GONE = 0.5
 """A map whose ranks still agree so well with the trained network's is called insensitive."""
+
+_BASELINES = "expected_gradients"
 
 _FEW = 2  # images that are shown by all networks
 
@@ -65,7 +67,11 @@ def write(
             f"Maps of the {summary['score']} of each image's own class, for {summary['images']} "
             f"test images; SmoothGrad and its kind average {summary['samples']} copies with noise "
             f"of standard deviation {summary['sigma']:g}. Rank correlations are Spearman's, of "
-            "absolute values over pixels."
+            "absolute values over pixels. "
+            + data_words(
+                plan.dataset,
+                *(["baselines of expected gradients"] if _BASELINES in config.methods else []),
+            )
         ),
         sections=sections,
         claims=summary["claims"],

@@ -9,6 +9,12 @@ paper's Gaussian and Bernoulli models, where errors are exact and bounds are kno
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.sample_complexity import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -16,7 +22,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import data, stats
+from advfeat import data
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
@@ -27,62 +33,12 @@ from experiments import (
     sample_theory,
     sweeps,
 )
-from experiments.config import flag
-from experiments.limits import check_linf_eps
+from experiments.limits import check_eps
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
-from experiments.sweeps import Hits, Job, Points, SweepConfig
+from experiments.sweeps import Hits, Job, Points
 
 KINDS = ("standard", "adversarial")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(SweepConfig):
-    """The flags of this experiment."""
-
-    norm: str = flag("linf", "Norm of the threat model.", choices=("linf", "l2", "l1"))
-    eps: float | None = flag(
-        None, "Its eps, of training and measurement. Default: the preset's.", kind="eps"
-    )
-    sizes: tuple[int, ...] | None = flag(
-        None,
-        "Sizes of the training set, ascending. Default: all training images, halved up to five "
-        "times.",
-        kind="count",
-    )
-    share: float = flag(
-        0.9, "The share of its final value whose size is looked for.", kind="fraction"
-    )
-    dim: int = flag(10_000, "Dimension of the Gaussian model.", kind="count")
-    noise: float | None = flag(
-        None, "Its standard deviation. Default: 0.64 dim^(1/4), where one example gives an error "
-        "of about 1 %.", kind="positive"
-    )  # fmt: skip
-    model_eps: float = flag(0.6, "Eps of its adversary, in L-infinity.", kind="eps")
-    draws: int = flag(200, "How often it is drawn.", kind="count")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        check_linf_eps(self.norm, eps=self.eps or 0.0)
-        if self.eps == 0 or np.isinf(self.eps or 0.0):
-            raise ValueError(f"flag --eps={self.eps:g}: must be above 0 and finite")
-        if self.norm == "l1" and self.eps is None:
-            raise ValueError("flag --norm=l1: give --eps with it")
-        if not 0 < self.share < 1:
-            raise ValueError(f"flag --share={self.share}: must lie between 0 and 1")
-        if self.dim < 2:
-            raise ValueError(f"flag --dim={self.dim}: must be at least 2")
-        if self.draws < stats.FEW:
-            raise ValueError(
-                f"flag --draws={self.draws}: must be at least {stats.FEW}, for an interval"
-            )
-        if np.isinf(self.model_eps):
-            raise ValueError("flag --model_eps=inf: must be finite")
-        sizes = self.sizes
-        if sizes is not None and (len(sizes) < 2 or list(sizes) != sorted(set(sizes))):
-            words = ",".join(map(str, sizes))
-            raise ValueError(f"flag --sizes={words}: must be at least 2 sizes, ascending")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,6 +75,7 @@ def prepare(config: Config) -> Plan:
     train = sweeps.training_images(config, dataset, preset)
     usual = preset.linf_eps if config.norm == "linf" else preset.robust_eps
     eps = usual if config.eps is None else config.eps
+    check_eps(config.norm, dataset.input_shape, eps=eps)
     threat = threat_model(config.norm, eps)
     sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be
     dim = 100 if config.dry_run else config.dim

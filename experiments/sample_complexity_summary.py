@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from advfeat import stats
+from advfeat.norms import title
 from advfeat.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
 from experiments import runner
-from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
+from experiments.sweeps import Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.sample_complexity import Config, Plan
@@ -246,7 +247,7 @@ def _claims(summary: dict[str, Any], curves: Curves) -> list[Claim]:
 
 def eps_words(summary: Mapping[str, Any]) -> str:
     """The threat model as one says it."""
-    return f"{SIGNS[summary['norm']]} eps {summary['eps']:g}"
+    return f"{title(summary['norm'])} eps {summary['eps']:g}"
 
 
 def _size_words(sizes: Mapping[str, Any], name: str) -> str:

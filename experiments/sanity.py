@@ -14,6 +14,12 @@ Two CPU cores: 63 seconds on digits. Numbers: BUILD_NOTES.md, "Maps and pictures
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.sanity import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -33,13 +39,10 @@ from advfeat.report import (
 )
 from advfeat.results import RunDirectory
 from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
-from experiments.config import flag
-from experiments.limits import check_least
-from experiments.map_flags import MapConfig, check_recipe, options_of
+from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options
-from experiments.sweeps import TrainingConfig
 
 KINDS = ("true", "again", "permuted")
 """Trained on true labels, on true labels from other weights, on permuted labels."""
@@ -48,25 +51,6 @@ PAIRS = ("again", "permuted", "unrelated")
 """What a map of a network of true labels is compared with; "unrelated" is the next image's."""
 Likeness = dict[str, dict[str, dict[str, np.ndarray]]]
 """Measure, pair, method -> `[seeds, N]`."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(MapConfig, TrainingConfig):
-    """The flags of this experiment."""
-
-    epochs: int | None = flag(
-        60, "Passes over all training images: enough to learn permuted labels by heart.",
-        kind="count",
-    )  # fmt: skip
-    width: int | None = flag(32, "Width of the networks.", kind="count")
-    weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
-    measured: int = flag(50, "Images whose maps are compared.", kind="count")
-    shown: int = flag(3, "Images in the picture.", kind="count")
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        check_least(self, measured=2)  # a map is compared with another image's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ the training set; the test set is not looked at.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from typing import Any
@@ -21,7 +20,7 @@ from tqdm import tqdm
 import advfeat
 from advfeat import checkpoints, models, stats
 from advfeat.checkpoints import Network, NetworkSpec
-from advfeat.files import write_json
+from advfeat.files import DamagedError, read_json, write_json
 from advfeat.sampling import draw_rows
 from advfeat.stats import Estimate
 
@@ -77,8 +76,13 @@ class Watch:
         self.history: list[dict[str, Any]] = []
         self.ended: str | None = None
         if self._record.exists():
-            found = json.loads(self._record.read_text(encoding="utf-8"))
-            self.history, self.ended = found["history"], found["ended"]
+            found = read_json(self._record)
+            try:
+                self.history, self.ended = list(found["history"]), found["ended"]
+                for line in self.history:
+                    int(line["epoch"]), float(line["accuracy"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedError(f"{self._record} is damaged ({error})") from error
 
     @property
     def _record(self) -> pathlib.Path:

@@ -15,17 +15,15 @@ import numpy as np
 
 import advfeat
 from advfeat import data
-from advfeat.attacks import ATTACKS
+from advfeat.files import read_arrays
 from advfeat.keys import stream
 from advfeat.results import RunDirectory
-from advfeat.suites import SUITES, resolve
+from advfeat.suites import resolve, shortened
 from advfeat.threat import ThreatModel
 from advfeat.training import Fit
-from advfeat.transforms import TRANSFORMS
 from advfeat.types import AttackFn
 from experiments import networks
-from experiments.config import Config as BaseConfig
-from experiments.config import flag
+from experiments.flags.sweeps import SweepConfig, TrainingConfig
 from experiments.networks import spec_for
 from experiments.presets import Preset, chosen
 from experiments.recipes import Recipe
@@ -33,60 +31,6 @@ from experiments.recipes import Recipe
 Hits = dict[str, np.ndarray]
 """What was measured of one network: name to `[N]` bool."""
 
-SIGNS = {"l2": "L2", "linf": "L∞", "l1": "L1"}
-_PRESET = "Default: the data set's preset."
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig(BaseConfig):
-    """The flags of an experiment that trains small networks."""
-
-    seeds: int = flag(3, "Networks per setting.", kind="count")
-    train_examples: int | None = flag(
-        None, "Use at most so many training images; 0: all. " + _PRESET, kind="natural"
-    )
-    eval_examples: int = flag(
-        1000, "Images of the measurement, drawn by the seed; 0: all.", kind="natural"
-    )
-    model: str | None = flag(None, "Architecture. " + _PRESET)
-    width: int | None = flag(None, "Its width. " + _PRESET, kind="count")
-    bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
-    epochs: int | None = flag(
-        None, "Passes over all training images. Default: the preset's, at most 20.", kind="count"
-    )
-    batch_size: int | None = flag(None, "Examples per training step. " + _PRESET, kind="count")
-    learning_rate: float | None = flag(None, "The largest. " + _PRESET, kind="positive")
-    weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
-    augment: str | None = flag(None, "Augmentation. " + _PRESET, choices=tuple(TRANSFORMS))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepConfig(TrainingConfig):
-    """The flags of an experiment that trains adversarially and measures robust accuracy."""
-
-    attack: tuple[str, ...] = flag(
-        ("pgd",),
-        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
-        "--eval_steps and --restarts.",
-        choices=(*SUITES, *ATTACKS),
-    )
-    eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
-    restarts: int = flag(2, "Its restarts.", kind="count")
-    attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
-    attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
-    eps_warmup: float = flag(
-        0.4, "The share of adversarial training over which eps rises from 0: without it a network "
-        "may collapse at a large eps.", kind="fraction"
-    )  # fmt: skip
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
-        suites = [name for name in self.attack if name in SUITES]
-        if suites and len(self.attack) > 1:
-            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +96,8 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
     """The attacks of the measurement, by name; says now which are not defined for the norm."""
-    found = resolve(config.attack, threat, num_classes=num_classes).attacks
+    suite = resolve(config.attack, threat, num_classes=num_classes)
+    found = (shortened(suite) if config.dry_run else suite).attacks
     steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
     pgd = advfeat.pgd(threat, steps=steps, restarts=restarts)
     return {name: pgd if name == "pgd" else attack for name, attack in found.items()}
@@ -220,8 +165,7 @@ def measure(
     path = run.arrays_path(f"measured/{job.name}")
     if path.exists():
         advance(job.recipe.how.epochs)
-        with np.load(path) as saved:
-            return dict(saved)
+        return read_arrays(path)
     root = stream(jax.random.key(config.seed), job.name)
     network = networks.train(
         run,
@@ -282,8 +226,7 @@ def clean_hits(
     path = run.arrays_path(f"measured/{name}")
     if path.exists():
         advance(recipe.how.epochs)
-        with np.load(path) as saved:
-            return np.asarray(saved["clean"])
+        return read_arrays(path)["clean"]
     key = stream(stream(jax.random.key(config.seed), name), "training")
     network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
     hits = advfeat.accuracy(network.model_fn(), points.image, points.label)

@@ -9,11 +9,14 @@ import numpy as np
 from advfeat import figures
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
-from experiments.pairs import PAIR
+from experiments.pairs import PAIR, data_words
 from experiments.synthesis_tasks import Task
 
 if TYPE_CHECKING:
     from experiments.synthesis import Config, Plan
+
+_TRAINED = {"generation": "the seeds of generation", "inpainting": "the mean colour of holes"}
+"""By task, what training images are used for."""
 
 _CAPTIONS = {
     "generation": "From a seed, drawn from a Gaussian of the class's training images.",
@@ -47,7 +50,10 @@ def write(
         findings=findings(summary),
         introduction=(
             f"{summary['images']} images for every task, {summary['steps']} steps of ascent of the "
-            "class within an L2 ball around the start."
+            "class within an L2 ball around the start. "
+            + data_words(
+                plan.dataset, *(use for task, use in _TRAINED.items() if task in plan.tasks)
+            )
         ),
         sections=sections,
         claims=summary["claims"],

@@ -20,7 +20,6 @@ from advfeat import data, saliency, synthesis
 from advfeat.checkpoints import Network
 from advfeat.keys import stream
 
-TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
 SIDE = 32  # that the eps below are for
 EPS = {
     "generation": 6.0, "translation": 4.0, "inpainting": 4.0, "superresolution": 2.0, "sketch": 8.0,

@@ -10,71 +10,29 @@ https://arxiv.org/abs/1805.12152).
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.tradeoff import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from advfeat import data
 from advfeat.results import RunDirectory
 from advfeat.threat import ThreatModel, threat_model
 from experiments import runner, sweeps, tradeoff_report, tradeoff_summary
-from experiments.config import flag, format_eps
-from experiments.limits import check_linf_eps
+from experiments.limits import check_eps
 from experiments.presets import Preset, preset_for
 from experiments.recipes import Recipe
-from experiments.sweeps import Hits, Job, Points, SweepConfig
+from experiments.sweeps import Hits, Job, Points
 
 NORMS = ("l2", "linf", "l1")
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)
 """The usual training eps, as shares of the eps of the measurement."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(SweepConfig):
-    """The flags of this experiment."""
-
-    norms: tuple[str, ...] = flag(("l2", "linf"), "Norms of the threat models.", choices=NORMS)
-    eval_l2: float | None = flag(
-        None, "L2 eps of the measurement. Default: the preset's robust_eps.", kind="eps"
-    )
-    eval_linf: float | None = flag(
-        None, "L-infinity eps of the measurement. Default: the preset's linf_eps.", kind="eps"
-    )
-    eval_l1: float | None = flag(None, "L1 eps of the measurement.", kind="eps")
-    train_l2: tuple[float, ...] | None = flag(
-        None, "L2 eps of training; 0 is added. Default: 0.25 to 1.25 times that of the "
-        "measurement.", kind="eps_list"
-    )  # fmt: skip
-    train_linf: tuple[float, ...] | None = flag(
-        None, "L-infinity eps of training, likewise.", kind="eps_list"
-    )
-    train_l1: tuple[float, ...] | None = flag(
-        None, "L1 eps of training, likewise.", kind="eps_list"
-    )
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if len(set(self.norms)) != len(self.norms):
-            raise ValueError(f"flag --norms={','.join(self.norms)}: names one twice")
-        if "l1" in self.norms and self.eval_l1 is None:
-            raise ValueError("flag --norms: give --eval_l1 with l1")
-        check_linf_eps("linf", eval_linf=self.eval_linf or 0.0, train_linf=self.train_linf or ())
-        for norm in NORMS:
-            value, many = getattr(self, f"eval_{norm}"), getattr(self, f"train_{norm}")
-            if value is not None and not 0 < value < np.inf:
-                shown = format_eps(value)
-                raise ValueError(f"flag --eval_{norm}={shown}: must be above 0 and finite")
-            if many is not None and not (0 < max(many) < np.inf and len(set(many)) == len(many)):
-                shown = ",".join(map(format_eps, many))
-                raise ValueError(
-                    f"flag --train_{norm}={shown}: must be different and finite, one above 0"
-                )
-            if norm not in self.norms and (value is not None or many is not None):
-                name = f"eval_{norm}" if value is not None else f"train_{norm}"
-                raise ValueError(f"flag --{name}: {norm} is not among --norms")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +64,9 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     measured_at = {norm: _eval_eps(config, preset, norm) for norm in config.norms}
+    for norm, eps in measured_at.items():
+        given = {f"eval_{norm}": eps, f"train_{norm}": getattr(config, f"train_{norm}")}
+        check_eps(norm, dataset.input_shape, **given)
     threats = {norm: threat_model(norm, eps) for norm, eps in measured_at.items()}
     for threat in threats.values():
         sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
+from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.config import format_eps
-from experiments.sweeps import SIGNS
 from experiments.tradeoff_summary import findings
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
     sections: list[Section] = [Section("The frontier", _frontier(run, summary))]
     for norm, part in summary["norms"].items():
         blocks = _sweep(run, norm, part, chance)
-        sections.append(Section(f"{SIGNS[norm]}: accuracy against training eps", blocks))
+        sections.append(Section(f"{title(norm)}: accuracy against training eps", blocks))
     how = summary["recipe"]["training"]
     measured = " and ".join(
-        f"{SIGNS[norm]} eps {format_eps(part['eval_eps'])}"
+        f"{title(norm)} eps {format_eps(part['eval_eps'])}"
         for norm, part in summary["norms"].items()
     )
     write_report(
@@ -53,7 +53,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
 
 def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Blocks:
     series = {
-        f"{SIGNS[norm]}, attacked at {format_eps(part['eval_eps'])}": {
+        f"{title(norm)}, attacked at {format_eps(part['eval_eps'])}": {
             format_eps(point["eps"]): (point["robust_accuracy"], point["clean_accuracy"])
             for point in part["by_eps"]
         }
@@ -82,7 +82,7 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
             ],
             "fooling rate": [point["fooling_rate"] for point in points],
         },
-        xlabel=f"eps of training ({SIGNS[norm]}, pixels in [0, 1])",
+        xlabel=f"eps of training ({title(norm)}, pixels in [0, 1])",
         ylabel="share of test images",
         chance=chance,
     )

@@ -9,11 +9,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from advfeat import stats
+from advfeat.norms import title
 from advfeat.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
 from experiments import runner
 from experiments.config import format_eps
-from experiments.sweeps import SIGNS, Hits, attack_steps, attack_words
+from experiments.sweeps import Hits, attack_steps, attack_words
 
 if TYPE_CHECKING:
     from experiments.tradeoff import Config, Plan
@@ -160,7 +161,7 @@ def _between(grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any] | None
 def _claims(norm: str, part: dict[str, Any]) -> list[Claim]:
     first, last = part["by_eps"][0], part["by_eps"][-1]
     apart = part["smallest_less_largest"]
-    name, top = SIGNS[norm], format_eps(last["eps"])
+    name, top = title(norm), format_eps(last["eps"])
     return [
         stats.claim(
             f"{name}: trained at the largest eps ({top}), networks are fooled less often at eps "
@@ -184,7 +185,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
 
 
 def _finding(norm: str, part: dict[str, Any]) -> str:
-    first, last, name = part["by_eps"][0], part["by_eps"][-1], SIGNS[norm]
+    first, last, name = part["by_eps"][0], part["by_eps"][-1], title(norm)
     shown = "is shown" if part["tradeoff_shown"] else "is not shown"
     words = (
         f"{name}: that a lower fooling rate costs clean accuracy {shown} between training at eps 0 "

@@ -15,6 +15,12 @@ PGD, in 18 minutes on one core) stands in BUILD_NOTES.md, "Robust training".
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.train import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 from typing import Any
 
 import jax
@@ -24,12 +30,13 @@ from tqdm import tqdm
 import advfeat
 from advfeat import data, figures, stats
 from advfeat.keys import stream
+from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.stats import Estimate
 from experiments import networks, runner
 from experiments.recipes import DEFAULTS
-from experiments.train_plan import Config, Plan, prepare
+from experiments.train_plan import Plan, prepare
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
@@ -112,7 +119,7 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     sweep = figures.curves(
         [part["eps"] for part in finite],
         {"test images under PGD": [part["accuracy"] for part in finite]},
-        xlabel=f"eps ({config.norm}, pixels in [0, 1])",
+        xlabel=f"eps ({title(config.norm)}, pixels in [0, 1])",
         chance=chance,
     )
     blocks: list[str | Table | Picture] = [
@@ -135,7 +142,8 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     findings = [
         f"The network is right on {format_rate(summary['clean_accuracy'])} of the test images and, "
         f"of {summary['evaluation']['examples']} of them, on "
-        f"{format_rate(summary['robust_accuracy'])} under PGD at {config.norm} eps {plan.eps:g}.",
+        f"{format_rate(summary['robust_accuracy'])} under PGD at {title(config.norm)} "
+        f"eps {plan.eps:g}.",
         *plan.notes,
         *_selected(summary),
         "PGD is one attack; a number to rely on needs a suite of attacks.",

@@ -18,6 +18,12 @@ Two CPU cores: a minute for the default. Numbers: BUILD_NOTES.md, "Maps and pict
 
 from __future__ import annotations
 
+from experiments import command
+from experiments.flags.transfer_learning import Config
+
+if __name__ == "__main__":
+    command.check(Config, __doc__)
+
 import dataclasses
 from typing import Any
 
@@ -38,46 +44,15 @@ from advfeat.report import Picture, Section, Table, format_rate, write_report
 from advfeat.results import RunDirectory
 from advfeat.threat import threat_model
 from experiments import networks, runner, sweeps
-from experiments.config import UsageError, flag
+from experiments.config import UsageError
+from experiments.limits import check_eps
 from experiments.presets import preset_for
 from experiments.recipes import Recipe, fine_tuned
-from experiments.sweeps import Points, SweepConfig
+from experiments.sweeps import Points
 
 WAYS = ("frozen", "fine-tuned")
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Default eps of the sources, as shares of the preset's."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(SweepConfig):
-    """The flags of this experiment."""
-
-    target: str = flag("digits", "The data set that is transferred to.")
-    target_classes: tuple[str, ...] | None = flag(
-        None, "Keep only these of its classes. Default: all, or the second half."
-    )
-    target_examples: int = flag(100, "Training images of the target.", kind="count")
-    target_epochs: int = flag(30, "Passes over them in fine-tuning.", kind="count")
-    eps: tuple[float, ...] | None = flag(
-        None, "L2 eps of the sources; 0 is added. Default: 0.1 to 1 times the preset's.",
-        kind="eps_list",
-    )  # fmt: skip
-
-    def validate(self) -> None:
-        """Checks what one flag alone cannot."""
-        super().validate()
-        if self.seeds < 2:
-            raise ValueError(
-                f"flag --seeds={self.seeds}: must be at least 2, since each seed's eps is chosen "
-                "by the others"
-            )
-        given = self.eps or (1.0,)
-        if not (0 < max(given) < np.inf and len(set(given)) == len(given)):
-            shown = ",".join(f"{eps:g}" for eps in given)
-            raise ValueError(f"flag --eps={shown}: must be different and finite, one above 0")
-        if self.target == self.dataset and (self.classes is None) != (self.target_classes is None):
-            raise ValueError("flag --target: the source's data set; give both --classes and "
-                             "--target_classes, or neither")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,6 +99,7 @@ def prepare(config: Config) -> Plan:
             f"flag --target_examples={config.target_examples}: must be at least "
             f"{2 * target.num_classes}, two for each class"
         )
+    check_eps("l2", source.input_shape, eps=config.eps)
     standard = sweeps.recipe(config, source, preset)
     grid = config.eps or tuple(float(f"{share * preset.robust_eps:.4g}") for share in SHARES)
     grid = tuple(sorted({0.0, *grid}))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import jax
 import numpy as np
@@ -149,6 +150,49 @@ def test_files_that_are_cut_short_or_gone(broken, kind, capfd):
 def test_arrays_that_are_gone(broken):
     shutil.rmtree(broken / "variables")
     refused(broken, "resnet9")
+
+
+def flipped(path, bit):
+    whole = bytearray(path.read_bytes())
+    whole[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(whole)
+
+
+def test_a_flipped_bit_is_noticed_or_harmless(saved, broken):
+    original = saved[1]["robust"]
+    largest = max((broken / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)
+    whole, refusals = largest.read_bytes(), []
+    for bit in np.random.default_rng(0).integers(8 * len(whole), size=12):
+        flipped(largest, int(bit))
+        try:
+            assert same(load_network(str(broken)).variables, original.variables)
+        except ValueError as error:
+            refusals.append(str(error))
+        largest.write_bytes(whole)
+    assert len(refusals) > 6  # most of the file is weights
+    assert all(text.startswith(f"checkpoint {broken}") for text in refusals)
+
+
+def test_arrays_of_another_network_of_the_same_shapes_are_refused(saved, broken):
+    shutil.rmtree(broken / "variables")
+    shutil.copytree(saved[0] / "networks" / "standard" / "variables", broken / "variables")
+    refused(broken, "damaged")
+
+
+def test_an_architecture_that_was_changed_is_refused_though_its_arrays_fit(broken):
+    edit(broken, lambda r: r["spec"].update(mean=[0.4, 0.5, 0.7]))
+    refused(broken, "damaged")
+
+
+def test_a_network_of_an_earlier_version_is_read_with_a_warning(saved, broken):
+    edit(broken, lambda r: r.pop("sha256"))
+    with pytest.warns(UserWarning, match=f"checkpoint {broken} .*no checksum"):
+        found = load_network(str(broken))
+    assert same(found.variables, saved[1]["robust"].variables)
+    save_network(broken, found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_network(str(broken))
 
 
 def test_half_a_network_is_none(broken):

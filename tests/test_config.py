@@ -128,8 +128,9 @@ def test_wrong_values_name_the_flag_and_the_value(argument):
         (["stray"], "stray"),
         (["--seed"], "seed"),
         (["--dry_run", "false"], "'false'"),
-        (["--norm=linf", "--eps=8"], "--eps=8: must be at most 1 for linf"),
+        (["--norm=linf", "--eps=8"], "--eps=8: must be below 1 for linf.*8 grey levels are 8/255"),
         (["--norm=linf", "--eps_grid=0,8"], "--eps_grid=8"),
+        (["--norm=linf", "--eps=1"], "--eps=1: must be below 1"),
     ],
 )
 def test_wrong_command_lines(arguments, message):
@@ -139,7 +140,8 @@ def test_wrong_command_lines(arguments, message):
 
 def test_linf_bound_is_for_linf_only():
     assert read("--norm=l2", "--eps=8").eps == 8
-    assert read("--norm=linf", "--eps=1").eps == 1
+    assert read("--norm=linf", "--eps=0.99").eps == 0.99
+    assert read("--norm=linf", "--eps=inf").eps == math.inf
 
 
 def test_workdir_is_required():
@@ -203,7 +205,9 @@ def test_identity_leaves_out_what_does_not_decide_the_result():
 
 
 def test_help_shows_the_docstring_every_flag_and_its_default(capsys):
-    runner.main(print, Everything, "What it does.", ["--help"])
+    with pytest.raises(SystemExit) as end:
+        runner.main(print, Everything, "What it does.", ["--help"])
+    assert end.value.code == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("What it does.\n")
     for field in dataclasses.fields(Everything):

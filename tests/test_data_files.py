@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from advfeat import data
+from advfeat.data import folder
 from advfeat.results import RunDirectory
 
 # folders
@@ -97,6 +98,53 @@ def test_bad_folders(tmp_path):
     shutil.move(tmp_path / "a", tmp_path / "train" / "a")
     with pytest.raises(data.DataError, match=r"has a folder train but none of test"):
         data.load(str(tmp_path))
+
+
+def test_an_empty_class_folder_matters_only_where_it_is_kept(tmp_path):
+    for name in ("a", "c"):
+        for number in range(2):
+            picture(tmp_path / name / f"{number}.png", seed=number)
+    (tmp_path / "b").mkdir()
+    found = data.load(str(tmp_path), classes=("a", "c"))
+    assert found.class_names == ("a", "c")
+    assert found.train.id.tolist() == [0, 2]
+    for classes in (None, ("a", "b")):
+        with pytest.raises(data.DataError, match=r"no \.png, .* files in .*/b$"):
+            data.load(str(tmp_path), classes=classes)
+
+
+def test_a_class_of_one_image_is_named(tmp_path):
+    for name, count in (("a", 2), ("cats", 1), ("dogs", 2)):
+        for number in range(count):
+            picture(tmp_path / name / f"{number}.png")
+    for classes in (None, ("dogs", "cats")):
+        with pytest.raises(data.DataError, match=r"class 'cats' has one image"):
+            data.load(str(tmp_path), classes=classes)
+
+
+def test_what_can_only_be_a_path_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("/no/such/folder", "./absent", "~/no_such_folder", "folder:absent.npz"):
+        with pytest.raises(data.DataError, match=r"no such folder of images: .*(folder|absent)"):
+            data.load(name)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(data.DataError, match=r"notes\.txt is a file: neither a folder of images"):
+        data.load("./notes.txt")
+    for place in ("real", "real.npz", "cifar10"):
+        for name in ("a", "b"):
+            for number in range(2):
+                picture(tmp_path / place / name / f"{number}.png")
+    for name in ("real", "real.npz", "folder:real.npz", "folder:cifar10", "./cifar10"):
+        assert data.load(name).class_names == ("a", "b")
+    monkeypatch.chdir(tmp_path / "real")
+    assert data.load(".").class_names == ("a", "b")
+
+
+def test_a_folder_that_tensorflow_datasets_made_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some_set" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "some_set" / "1.0.0" / "dataset_info.json").write_text("{}")
+    assert not folder.matches("some_set")
 
 
 # constructed .npz files
@@ -224,6 +272,14 @@ def test_bad_provenance(constructed):
         (json.dumps({**record, "sha256": "0" * 64}), r"is not the file that .*d_det\.json"),
         (json.dumps({**record, "dataset": None}), r"has no test_image, and .* no \"dataset\""),
         (json.dumps({**record, "dataset": str(path)}), r"names the file itself"),
+        (json.dumps({**record, "dataset": 3}), r"d_det\.json: dataset must be a text, is 3"),
+        (json.dumps({**record, "data_dir": ["a"]}), r"data_dir must be a text, is \[\"a\"\]"),
+        (json.dumps({**record, "sha256": 3}), r"sha256 must be a text"),
+        (json.dumps({**record, "classes": "38"}), r"classes must be a list of names, is \"38\""),
+        (json.dumps({**record, "classes": [["3"], "8"]}), r"classes must be a list of names"),
+        (json.dumps({**record, "class_names": 3}), r"class_names must be a list of names, is 3"),
+        (json.dumps({**record, "class_names": {"3": 0}}), r"class_names must be a list of names"),
+        (json.dumps({**record, "class_names": ["3", "3"]}), r"class_names names one twice"),
         (json.dumps({**record, "dataset": "digitz"}), r"the test set of .*unknown data set"),
         ("{", r"not readable JSON"),
         ("[]", r"must hold an object"),
@@ -233,4 +289,33 @@ def test_bad_provenance(constructed):
             data.load(str(path))
     beside.unlink()
     with pytest.raises(data.DataError, match=r"has no test_image"):
+        data.load(str(path))
+
+
+def test_sets_that_name_one_another(tmp_path):
+    image, label = np.zeros((4, 2, 2, 1), np.uint8), [0, 1, 0, 1]
+    paths = [tmp_path / f"{name}.npz" for name in "abc"]
+    for path, source in zip(paths, paths[1:] + paths[:1], strict=True):
+        np.savez(path, image=image, label=label)
+        path.with_suffix(".json").write_text(json.dumps({"dataset": str(source)}))
+    with pytest.raises(data.DataError, match=r"c\.json names .*a\.npz, which was made") as caught:
+        data.load(str(paths[0]))
+    assert len(str(caught.value)) < 1000
+    # A chain that ends is followed to its end.
+    np.savez(paths[2], image=image, label=label, test_image=image[:2], test_label=[1, 0])
+    assert data.load(str(paths[0])).test.label.tolist() == [1, 0]
+
+
+def test_labels_that_leave_classes_out_need_their_names(tmp_path):
+    image, path = np.zeros((4, 2, 2, 1), np.uint8), tmp_path / "x.npz"
+    np.savez(path, image=image, label=[0, 1, 10**6, 1], test_image=image, test_label=[0, 1, 0, 1])
+    with pytest.raises(data.DataError, match=r"no image has label 2, but one has 1000000"):
+        data.load(str(path))
+    np.savez(path, image=image, label=[0, 1, 3, 1], test_image=image, test_label=[0, 1, 0, 1])
+    with pytest.raises(data.DataError, match=r"no image has label 2, but one has 3"):
+        data.load(str(path))
+    path.with_suffix(".json").write_text(json.dumps({"class_names": list("abcd")}))
+    assert data.load(str(path)).class_names == ("a", "b", "c", "d")
+    np.savez(path, image=image, label=[0, -1, 1, 1], test_image=image, test_label=[0, 1, 0, 1])
+    with pytest.raises(data.DataError, match=r"label must lie in \[0, 4\), holds -1"):
         data.load(str(path))

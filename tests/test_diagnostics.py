@@ -157,12 +157,15 @@ def sentences(check, case):
     ("norm", "eps", "warned"),
     [
         ("linf", 8.0, True),
-        ("linf", 1.0, False),
+        ("linf", 1.0, True),
+        ("linf", 0.5, True),
+        ("linf", 0.49, False),
         ("linf", 8 / 255, False),
         ("l2", 128.0, True),
-        ("l2", 3.9, False),
+        ("l2", 2.0, True),
+        ("l2", 1.9, False),
         ("l1", 17.0, True),
-        ("l1", 12.0, False),
+        ("l1", 7.9, False),
     ],
 )
 def test_an_eps_in_grey_levels(norm, eps, warned):

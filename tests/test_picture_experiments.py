@@ -9,6 +9,7 @@ import small_networks
 
 from advfeat import data, stats
 from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
+from experiments.flags.synthesis import TASKS
 
 DIGITS = data.load("digits")
 
@@ -106,16 +107,16 @@ def test_synthesis(drawn):
     path, summary, _ = drawn
     assert json.loads((path / "summary.json").read_text()) == summary
     figures = {figure.stem for figure in (path / "figures").glob("*.png")}
-    assert figures == {"attacks", *synthesis_tasks.TASKS}
+    assert figures == {"attacks", *TASKS}
     (judge,) = summary["read"]
-    assert set(summary["read"][judge]) == set(synthesis_tasks.TASKS)
+    assert set(summary["read"][judge]) == set(TASKS)
     made = {"standard", "robust"}
     assert {task: set(rows) - made for task, rows in summary["restored"].items()} == {
         "inpainting": {"mean of all", "mean of the rest"},
         "superresolution": {"nearest", "bicubic"},
     }
     assert set(summary["spread"]) == {"judge", "standard", "robust", "seeds", "real"}
-    assert len(summary["claims"]) == len(synthesis_tasks.TASKS)
+    assert len(summary["claims"]) == len(TASKS)
     with np.load(path / "drawn" / "inpainting.npz") as found:
         assert found["robust"].shape == (20, 8, 8, 1)
 

@@ -15,6 +15,7 @@ from advfeat.training.procedures.averaging import Ema, Swa
 from advfeat.training.procedures.free import Free
 from advfeat.training.procedures.weight_perturbation import WeightPerturbation
 from experiments import networks, presets, recipes, runner, train, train_plan
+from experiments.flags import choices
 
 KEY = jax.random.key(0)
 
@@ -25,7 +26,7 @@ def plan(tmp_path, **options):
     return train.prepare(config)
 
 
-@pytest.mark.parametrize("objective", recipes.OBJECTIVES)
+@pytest.mark.parametrize("objective", choices.OBJECTIVES)
 def test_every_objective_has_a_recipe(tmp_path, objective):
     eps = None if objective == "standard" else 0.5
     recipe = plan(tmp_path, objective=objective, eps=eps, model="linear").recipe

@@ -24,6 +24,7 @@ from advfeat.data import planted_images
 from advfeat.planted import pointing
 from experiments import runner, saliency_maps, saliency_report
 from experiments import saliency as experiment
+from experiments.flags import maps
 from experiments.networks import spec_for
 
 KEY = jax.random.key(0)
@@ -109,7 +110,7 @@ def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
 @pytest.mark.slow
 def test_all_methods(given, tmp_path):
     summary = experiment.run(config(tmp_path / "run", given))
-    assert set(summary["networks"]["robust"]["methods"]) == {*saliency_maps.METHODS, "edges"}
+    assert set(summary["networks"]["robust"]["methods"]) == {*maps.METHODS, "edges"}
 
 
 def test_report_and_figures_are_there(finished):
@@ -239,7 +240,7 @@ def test_numpy_predict_is_the_softmax_and_tolerates_rounding():
 
 def test_the_default_is_cifar10_in_colour():
     config = experiment.Config(workdir="runs/a")
-    assert config.dataset == "cifar10"
+    assert config.dataset == "samples:cifar10"
     assert config.standard == "zoo:cifar10_standard"
 
 

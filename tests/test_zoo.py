@@ -56,6 +56,42 @@ def test_what_was_packed_is_read_back(trained, tmp_path, monkeypatch):
         zoo.load("huge")
 
 
+def test_a_damaged_network_of_the_zoo_is_refused(tmp_path, monkeypatch):
+    shelf, name = zoo._shelf(), "digits_standard"
+    whole, card = ((shelf / f"{name}.{end}").read_bytes() for end in ("npz", "json"))
+    arrays, about = tmp_path / f"{name}.npz", tmp_path / f"{name}.json"
+    monkeypatch.setattr(zoo, "_shelf", lambda: tmp_path)
+    arrays.write_bytes(whole)
+    about.write_bytes(card)
+    original = jax.tree.leaves(zoo.load(name).variables)
+    refusals = []
+    for place in np.random.default_rng(0).integers(len(whole), size=12):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        arrays.write_bytes(damaged)
+        try:
+            found = zoo.load(name)
+        except ValueError as error:
+            refusals.append(str(error))
+        else:  # a byte of the archive that carries nothing
+            assert all(map(np.array_equal, original, jax.tree.leaves(found.variables)))
+    assert all(text.startswith("checkpoint zoo:digits_standard") for text in refusals)
+    # An archive that is whole, of other weights: what no format notices.
+    with np.load(shelf / f"{name}.npz") as packed:
+        others = {key: packed[key] for key in packed.files}
+    key = next(iter(others))
+    others[key] = others[key] + np.asarray(1, others[key].dtype)
+    np.savez_compressed(arrays, **others)
+    with pytest.raises(ValueError, match="checkpoint zoo:digits_standard is damaged"):
+        zoo.load(name)
+    arrays.write_bytes(whole)
+    for text in (card.replace(b'"model": "cnn"', b'"model": "mlp"'), b"{", b"[]",
+                 card.replace(b'"sha256"', b'"sha255"')):  # fmt: skip
+        about.write_bytes(text)
+        with pytest.raises(ValueError, match="checkpoint zoo:digits_standard"):
+            zoo.load(name)
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_card_is_whole(name):
     about = zoo.card(name)

@@ -17,6 +17,7 @@ from advfeat.data import (
     folder,
     planted_images,
     restricted_imagenet,
+    sample_set,
     tfds_images,
 )
 from advfeat.data.samples import Samples, sample_names, samples
@@ -46,13 +47,14 @@ __all__ = [
 _SOURCES: tuple[ModuleType, ...] = (
     digits,
     planted_images,
+    sample_set,
     restricted_imagenet,
     constructed_npz,
     folder,
     tfds_images,
 )
 
-_NAMES = ("digits", "planted", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+_NAMES = ("digits", "planted", "samples:cifar10", *tfds_images.COMMON)
 
 
 def names() -> tuple[str, ...]:
@@ -66,7 +68,8 @@ def load(
     """Loads a data set into memory.
 
     Args:
-      name: "digits"; "planted" (drawn images, see `advfeat.planted`); the TFDS name of a prepared
+      name: "digits"; "planted" (drawn images, see `advfeat.planted`); "samples:cifar10" (a hundred
+        images that come with the package); the TFDS name of a prepared
         image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of
         a folder of class folders of images; the path of a constructed `.npz`.
       classes: names of the classes to keep, at least two; their order gives the new labels. None

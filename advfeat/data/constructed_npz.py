@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,16 @@ import numpy as np
 
 from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
+from advfeat.files import DamagedError, read_arrays, read_json
+
+_PREFIX = "folder:"  # another source's, whose path may end in anything
+_DEEPEST = 20  # sets made from one another
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` is the path of an `.npz` file."""
-    return name.lower().endswith(".npz")
+    """Says whether `name` is the path of an `.npz` file (which need not exist)."""
+    ends = name.lower().endswith(".npz") and not name.startswith(_PREFIX)
+    return ends and not Path(name).expanduser().is_dir()
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
@@ -27,7 +31,9 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     `id` `[N]` (else 0 … N-1), and perhaps `test_image` and `test_label`. Without those the test
     set is the original, unmodified one of the data set that the file beside it, `NAME.json`, says
     it was made from: its "dataset", "classes" and "data_dir" are what `advfeat.data.load` takes.
-    If NAME.json holds a "sha256", the file must have it.
+    If NAME.json holds a "sha256", the file must have it. Class names are those of the original
+    data set or NAME.json's "class_names"; else the labels themselves, of which then none may be
+    left out.
 
     Args:
       name: the path.
@@ -43,8 +49,20 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
         NAME.json is absent where it is needed, or is another file's.
     """
     path = Path(name).expanduser()
+    found = _load(path, classes=classes, data_dir=data_dir, made_from=())
+    return dataclasses.replace(found, name=name)
+
+
+def _load(
+    path: Path, *, classes: Sequence[str] | None, data_dir: str | None, made_from: tuple[Path, ...]
+) -> Dataset:
+    """As `load`; `made_from` are the files whose test set this one is to bring."""
+    name = str(path)
     provenance = _provenance(path)
-    arrays = _read(path, provenance)
+    try:
+        arrays = read_arrays(path)
+    except DamagedError as error:
+        raise DataError(str(error)) from error
     image = _images(path, arrays, "image")
     labels = _integers(path, arrays, "label", len(image))
     ids = (_integers(path, arrays, "id", len(image)) if "id" in arrays
@@ -52,10 +70,10 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     if "test_image" in arrays:
         test_image = _images(path, arrays, "test_image")
         test_labels = _integers(path, arrays, "test_label", len(test_image))
-        class_names = _class_names(provenance, max(labels.max(), test_labels.max()) + 1)
+        class_names = provenance.get("class_names") or _counted(path, labels, test_labels)
         test = Split(test_image, test_labels, np.arange(len(test_image)))
     else:
-        original = _original(path, provenance, data_dir)
+        original = _original(path, provenance, data_dir, made_from)
         test, class_names = original.test, original.class_names
     for key, value in (("label", labels), ("test_label", test.label)):
         if value.min() < 0 or value.max() >= len(class_names):
@@ -75,39 +93,36 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    """Returns what `NAME.json` says, `{}` if there is none."""
+    """What `NAME.json` says, each as it has to be; `{}` if there is none."""
+    record = path.with_suffix(".json")
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        found = read_json(record)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.with_suffix('.json')} is not readable JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path.with_suffix('.json')} must hold an object")
+    except DamagedError as error:
+        raise DataError(str(error)) from error
+    for key in ("dataset", "data_dir", "sha256"):
+        if not isinstance(found.get(key), (str, type(None))):
+            raise DataError(f"{record}: {key} must be a text, is {_shown(found[key])}")
+    for key in ("classes", "class_names"):
+        names = found.get(key)
+        if names is None:
+            continue
+        if not isinstance(names, list) or not all(_is_name(name) for name in names):
+            raise DataError(f"{record}: {key} must be a list of names, is {_shown(names)}")
+        found[key] = tuple(str(name) for name in names)
+        if len(set(found[key])) != len(names):
+            raise DataError(f"{record}: {key} names one twice: {_shown(names)}")
     return found
 
 
-def _read(path: Path, provenance: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    if not path.stat().st_size:
-        raise DataError(f"{path} is empty")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is truncated or no .npz archive")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            # What is no array (another file packed along) comes as bytes.
-            arrays = {key: value for key in file.files
-                      if isinstance(value := file[key], np.ndarray)}
-    except Exception as error:  # a damaged zip or npy header raises a dozen kinds
-        if "pickle" in str(error):
-            raise DataError(f"{path} holds pickled objects, which are never loaded") from error
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path} is damaged: {first}") from error
-    expected = provenance.get("sha256")
-    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise DataError(f"{path} is not the file that {path.with_suffix('.json')} describes")
-    return arrays
+def _is_name(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _array(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
@@ -146,28 +161,51 @@ def _integers(
     return value.astype(np.int32)
 
 
-def _class_names(provenance: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    names = provenance.get("class_names") or [str(label) for label in range(count)]
-    return tuple(str(name) for name in names)
+def _counted(path: Path, labels: np.ndarray, test_labels: np.ndarray) -> tuple[str, ...]:
+    """Class names where nobody gives any: the labels, from 0 to the largest."""
+    there = np.unique(np.concatenate([labels, test_labels]))
+    if there[0] < 0:
+        raise DataError(f"{path}: labels must be 0 or more, holds {there[0]}")
+    gaps = np.flatnonzero(there != np.arange(len(there)))
+    if len(gaps):
+        raise DataError(
+            f"{path}: no image has label {gaps[0]}, but one has {there[-1]}; if there are so many "
+            f"classes, name them all in {path.with_suffix('.json').name} (\"class_names\")"
+        )
+    return tuple(str(label) for label in there)
 
 
-def _original(path: Path, provenance: Mapping[str, Any], data_dir: str | None) -> Dataset:
+def _original(
+    path: Path, provenance: Mapping[str, Any], data_dir: str | None, made_from: tuple[Path, ...]
+) -> Dataset:
     # Imported late: the registry of `advfeat.data` names this module.
     from advfeat import data
 
-    name = provenance.get("dataset")
+    name, record = provenance.get("dataset"), path.with_suffix(".json")
     if not name:
         raise DataError(
-            f"{path} has no test_image, and {path.with_suffix('.json')} no \"dataset\" that says "
-            "which test set belongs to it"
+            f"{path} has no test_image, and {record} no \"dataset\" that says which test set "
+            "belongs to it"
         )
-    if matches(name) and Path(name).expanduser().resolve() == path.resolve():
-        raise DataError(f"{path.with_suffix('.json')} names the file itself as its data set")
+    wanted: dict[str, Any] = {
+        "classes": provenance.get("classes"),
+        "data_dir": data_dir or provenance.get("data_dir"),
+    }
+    made_from = (*made_from, path.resolve())
+    if not matches(name):
+        try:
+            return data.load(name, **wanted)
+        except DataError as error:
+            raise DataError(f"the test set of {path}: {error}") from error
+    source = Path(name).expanduser()
+    if source.resolve() in made_from:
+        what = "the file itself" if len(made_from) == 1 else f"{name}, which was made from it,"
+        raise DataError(f"{record} names {what} as its data set")
+    if len(made_from) > _DEEPEST:
+        raise DataError(f"{record}: more than {_DEEPEST} sets are made from one another")
     try:
-        return data.load(
-            name,
-            classes=provenance.get("classes"),
-            data_dir=data_dir or provenance.get("data_dir"),
-        )
+        return _load(source, **wanted, made_from=made_from)
     except DataError as error:
-        raise DataError(f"the test set of {path}: {error}") from error
+        # Once is enough, however long the chain.
+        prefix = "" if str(error).startswith("the test set of") else f"the test set of {path}: "
+        raise DataError(f"{prefix}{error}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from advfeat.data import classes as classes_lib
-from advfeat.data import images
+from advfeat.data import images, tfds_images
 from advfeat.data.types import DataError, Dataset, Split
 
 _PREFIX = "folder:"
@@ -20,10 +20,17 @@ _TEST_SHARE = 0.2
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` is `folder:PATH`, or the path (with a separator) of a directory."""
-    if name.startswith(_PREFIX):
+    """Says whether `name` is `folder:PATH`, or can only be a path, or is that of a directory.
+
+    What begins with /, . or ~ can only be one. A directory that TensorFlow Datasets made, or whose
+    name is one of its sets in common use, is left to it.
+    """
+    if name.startswith((_PREFIX, os.sep, ".", "~")):
         return True
-    return os.sep in name and Path(name).expanduser().is_dir()
+    path = Path(name)
+    if not path.is_dir() or name in tfds_images.COMMON:
+        return False
+    return not any(any(path.glob(f"{below}dataset_info.json")) for below in ("", "*/", "*/*/"))
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
@@ -63,8 +70,10 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
     else:
         class_names = _class_names(root)
         keep = classes_lib.select(name, class_names, classes)
+        kept = tuple(class_names[label] for label in keep)
         found, files = _read(root, class_names, keep), _listed(root, class_names)
-        train, test = _parted(found, [files[position][0].name for position in found.id])
+        names = [files[position][0].name for position in found.id]
+        train, test = _parted(found, names, root, kept)
     if train.image.shape[-1] != test.image.shape[-1]:
         train, test = (_coloured(split) for split in (train, test))
     return Dataset(name, train, test, tuple(class_names[label] for label in keep))
@@ -72,6 +81,8 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 def _root(path: str, data_dir: str | None) -> Path:
     root = Path(path).expanduser()
+    if root.is_file():
+        raise DataError(f"{root} is a file: neither a folder of images nor a constructed .npz")
     if not root.is_dir() and data_dir and (Path(data_dir).expanduser() / path).is_dir():
         root = Path(data_dir).expanduser() / path
     if not root.is_dir():
@@ -92,8 +103,6 @@ def _files(folder: Path, class_name: str) -> list[Path]:
         for path in (folder / class_name).iterdir()
         if path.suffix.lower() in _ENDINGS and path.name[0] != "." and path.is_file()
     )
-    if not found:
-        raise DataError(f"no {', '.join(_ENDINGS)} files in {folder / class_name}")
     return found
 
 
@@ -104,6 +113,9 @@ def _listed(folder: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
 
 def _read(folder: Path, class_names: Sequence[str], keep: Sequence[int]) -> Split:
     listed = _listed(folder, class_names)
+    for label in keep:
+        if not any(owner == label for _, owner in listed):
+            raise DataError(f"no {', '.join(_ENDINGS)} files in {folder / class_names[label]}")
     positions, labels = classes_lib.relabel(np.array([label for _, label in listed]), keep)
     decoded = _same_size(listed[position][0] for position in positions)
     if len({image.shape[-1] for image in decoded}) == 2:
@@ -132,7 +144,9 @@ def _coloured(split: Split) -> Split:
     return Split(np.ascontiguousarray(np.broadcast_to(split.image, shape)), split.label, split.id)
 
 
-def _parted(split: Split, names: Sequence[str]) -> tuple[Split, Split]:
+def _parted(
+    split: Split, names: Sequence[str], root: Path, class_names: Sequence[str]
+) -> tuple[Split, Split]:
     """Training and test images: of each class, the fifth whose names have the lowest hashes.
 
     So neither an order in the names nor a class that is left out has a part in it, and a file that
@@ -143,7 +157,9 @@ def _parted(split: Split, names: Sequence[str]) -> tuple[Split, Split]:
     for label in np.unique(split.label):
         members = np.flatnonzero(split.label == label)
         if len(members) < 2:
-            raise DataError(f"class {label} has one image: none is left to test with")
+            raise DataError(
+                f"{root}: class {class_names[label]!r} has one image: none is left to test with"
+            )
         count = max(1, round(_TEST_SHARE * len(members)))
         test[members[np.argsort(hashes[members], kind="stable")][:count]] = True
     return split.take(~test), split.take(test)

@@ -6,6 +6,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import io
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from advfeat.data.types import DataError
+
+_SHA256 = {"cifar10": "e83f384b451d2ff32735f932a696105723350b1f484b0dbeefe389c7a69b1496"}
 
 
 class Samples(NamedTuple):
@@ -43,7 +46,7 @@ def samples(name: str) -> Samples:
       name: one of `sample_names()`.
 
     Raises:
-      DataError: for an unknown name.
+      DataError: for an unknown name, or a file that is not the package's.
 
     >>> samples("cifar10").image.shape
     (100, 32, 32, 3)
@@ -51,6 +54,8 @@ def samples(name: str) -> Samples:
     if name not in sample_names():
         raise DataError(f"there are samples of {', '.join(sample_names())}; not of {name!r}")
     found = importlib.resources.files(__package__).joinpath(f"{name}_samples.npz").read_bytes()
+    if hashlib.sha256(found).hexdigest() != _SHA256[name]:
+        raise DataError(f"the samples of {name} are damaged: install the package again")
     with np.load(io.BytesIO(found)) as arrays:
         names = tuple(str(each) for each in arrays["class_names"])
         return Samples(arrays["image"], arrays["label"].astype(np.int64), names)

@@ -24,6 +24,9 @@ from advfeat.data import archives, images
 from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
 
+COMMON = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
+"""Sets in common use."""
+
 _BLOCK = 4096  # Records read at once: a few MB of encoded images.
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from advfeat.diagnostics.case import LUCK, Case, Seen, percent
 from advfeat.evaluation import predict
 from advfeat.keys import stream
+from advfeat.norms import title
 from advfeat.types import Randomised
 
 # Limits. Shares are of the images looked at, unless it says otherwise.
@@ -24,12 +25,17 @@ def eps_scale(case: Case) -> Iterator[Seen]:
     """Pixels lie in [0, 1]; an eps of 8 is meant as 8/255."""
     eps, norm = float(case.threat.eps), case.threat.norm
     widest = norm.diameter(int(np.prod(case.images.shape[1:])))
+    reach = (
+        f"allows every image: no two are further apart than {widest:g}"
+        if eps >= widest
+        else f"turns every image into the same grey one, at most {widest / 2:g} away"
+    )
     yield Seen(
         "eps_scale",
         eps,
-        widest,
-        f"An eps of {eps:g} in {norm.name} allows every image: no two are further apart than "
-        f"{widest:g}, since pixels lie in [0, 1]. An eps in grey levels has to be divided by 255.",
+        float(np.nextafter(widest / 2, 0)),
+        f"{title(norm)} eps {eps:g} {reach}, since pixels lie in [0, 1], and no network can "
+        "withstand that. An eps in grey levels has to be divided by 255.",
     )
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advfeat.figures import style
+from advfeat.norms import title
 
 _LETTERS = 29  # of a line under an image of a strip: more would meet the next image's
 _FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)
@@ -242,7 +243,7 @@ def show(axes: Axes, image: np.ndarray, *, smooth: bool = False) -> None:
 
 
 def _norm(name: str) -> tuple[float, str]:
-    signs = {"l2": (2, "L2 norm"), "linf": (np.inf, "L∞ norm"), "l1": (1, "L1 norm")}
-    if name not in signs:
-        raise ValueError(f"norm: must be one of {', '.join(signs)}, not {name!r}")
-    return signs[name]
+    orders = {"l2": 2, "linf": np.inf, "l1": 1}
+    if name not in orders:
+        raise ValueError(f"norm: must be one of {', '.join(orders)}, not {name!r}")
+    return orders[name], f"{title(name)} norm"

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.checkpoints import Network, spec_of
-from advfeat.files import write_bytes, write_json
+from advfeat.checkpoints import Network, check_network, network_checksum, spec_of
+from advfeat.files import CHECKSUM, DamagedError, write_bytes, write_json
+from advfeat.training_checkpoints import first_line
 
 PREFIX = "zoo:"
 _BETWEEN = "/"  # the names of an array's path
@@ -54,12 +55,19 @@ def card(name: str) -> dict[str, Any]:
     """What is known of a network: `spec`, `command`, `numbers` and how it was trained.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or a card that cannot be read.
     """
     if name not in names():
         known = ", ".join(names()) or "none yet"
         raise ValueError(f"the zoo holds {known}; not {name!r}")
-    found: dict[str, Any] = json.loads((_shelf() / f"{name}.json").read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(
+            (_shelf() / f"{name}.json").read_text(encoding="utf-8")
+        )
+    except (OSError, ValueError) as error:
+        raise DamagedError(
+            f"checkpoint {PREFIX}{name}: its card cannot be read: {first_line(error)}"
+        ) from error
     return found
 
 
@@ -74,12 +82,18 @@ def load(name: str) -> Network:
       `network.record` is its card.
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or files that are not those that were packed.
     """
-    about = card(name)
-    with np.load(io.BytesIO((_shelf() / f"{name}.npz").read_bytes())) as arrays:
-        flat = {key: jnp.asarray(arrays[key], jnp.float32) for key in arrays.files}
-    return Network(spec_of(about["spec"]), _nested(flat), about)
+    about, named = card(name), f"checkpoint {PREFIX}{name}"
+    try:
+        with np.load(io.BytesIO((_shelf() / f"{name}.npz").read_bytes())) as arrays:
+            flat = {key: jnp.asarray(arrays[key], jnp.float32) for key in arrays.files}
+        network = Network(spec_of(about["spec"]), _nested(flat), about)
+        expected = about[CHECKSUM]
+    except Exception as error:  # a damaged zip or card raises a dozen kinds
+        raise DamagedError(f"{named} is damaged: {first_line(error)}") from error
+    check_network(network, named, expected=expected)
+    return network
 
 
 def halved(network: Network) -> Network:
@@ -129,7 +143,12 @@ def pack(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **flat)
     path = pathlib.Path(folder) / name
-    write_json(path.with_suffix(".json"), {"spec": dataclasses.asdict(network.spec), **about})
+    card = {
+        "spec": dataclasses.asdict(network.spec),
+        CHECKSUM: network_checksum(halved(network)),
+        **about,
+    }
+    write_json(path.with_suffix(".json"), card)
     write_bytes(path.with_suffix(".npz"), buffer.getvalue())
     return len(buffer.getvalue())
 

@@ -1,0 +1,44 @@
+"""What the library offers, by name, for flags to choose from.
+
+Written out, since asking the library takes seconds; the tests say that it is all there is.
+"""
+
+from __future__ import annotations
+
+NORMS = ("l2", "linf", "l1")
+
+ATTACKS = (
+    "fgsm", "pgd", "pgd_momentum", "pgd_adam", "apgd_ce", "apgd_dlr", "apgd_targeted",
+    "carlini_wagner", "ddn", "deepfool", "elastic_net", "fab", "fab_targeted", "fmn", "square",
+    "uniform_noise", "gaussian_noise", "salt_and_pepper_noise",
+)  # fmt: skip
+
+NORMS_OF = {
+    "pgd_adam": ("linf", "l2"), "carlini_wagner": ("l2",), "ddn": ("l2",), "elastic_net": ("l1",),
+}  # fmt: skip
+"""Of attacks that are not defined for all norms."""
+
+SUITES = ("autoattack", "standard", "plus", "rand", "quick")
+
+MODELS = (
+    "linear", "mlp", "cnn", "resnet9", "resnet20", "resnet56", "resnet18", "resnet34", "resnet50",
+    "wrn_16_4", "wrn_28_10",
+)  # fmt: skip
+
+OBJECTIVES = ("standard", "adversarial", "mixed", "trades", "mart", "fast", "free")
+
+SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
+
+TRANSFORMS = ("none", "flip", "shift1", "shift2", "flip_shift4")
+
+DISPLAYS = ("three_sigma", "heat", "signed")
+
+DEFENCES = (
+    "scaled_logits", "probabilities", "clipped_log", "hard_labels", "stopped_gradient",
+    "quantised", "thermometer", "jpeg", "shattered", "noisy_gradient", "switching", "k_winners",
+    "lookup", "plausible_lookup", "masked_off_grid", "gamma_corrected", "random_view",
+    "dropout_left_on",
+)  # fmt: skip
+
+FEW = 10
+"""Below it nothing has an interval."""

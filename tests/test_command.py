@@ -1,0 +1,83 @@
+"""Command lines: answered before anything slow is imported; all that can be chosen is there."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from advfeat import defences, figures, models, suites, training
+from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.norms import NORMS
+from advfeat.transforms import TRANSFORMS
+from experiments.flags import choices
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COMMANDS = sorted(
+    path.stem
+    for path in (ROOT / "experiments").glob("*.py")
+    if "runner.main(" in path.read_text() and path.stem != "runner"
+)
+SLOW = ("jax", "flax", "numpy", "scipy", "matplotlib", "orbax", "tensorflow_datasets", "advfeat")
+
+
+def told(command, *flags):
+    arguments = [sys.executable, "-X", "importtime", "-m", f"experiments.{command}", *flags]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    imported = set(re.findall(r"\| +(\w+)$", done.stderr, re.MULTILINE))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    return done.returncode, lines, done.stdout, imported & set(SLOW)
+
+
+def test_every_command_is_here():
+    assert {"train", "evaluate", "mislabeled", "saliency", "pack", "prepare_data"} < set(COMMANDS)
+    flags = {path.stem for path in (ROOT / "experiments" / "flags").glob("*.py")}
+    assert flags >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_answered_before_anything_slow_is_imported(command):
+    code, lines, out, slow = told(command, "--no_such_flag=1")
+    assert (code, out, slow) == (2, "", set())
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"experiments.{command}: ")
+    assert "no_such_flag" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("evaluate", ["--workdir=w", "--checkpoint=zoo:x", "--eps=8"], "--eps=8: must be below 1"),
+        ("evaluate", ["--workdir=w", "--attack=pgdd"], "--attack=pgdd: must be"),
+        ("train", ["--workdir=w", "--model=resnet1000"], "--model=resnet1000: must be one of"),
+        ("train", ["--workdir=w", "--replays=4"], "has no meaning for --objective=standard"),
+        ("tradeoff", ["--workdir=w", "--norms=l1"], "give --eval_l1"),
+        ("saliency", ["--workdir=w", "--methods=gradient,gradient"], "names one twice"),
+        ("pack", ["--name=x"], "flag --run is missing"),
+    ],
+)
+def test_so_are_values_that_need_no_data(command, flags, message):
+    code, lines, _, slow = told(command, *flags)
+    assert (code, slow, len(lines)) == (2, set(), 1), lines
+    assert message in lines[0]
+
+
+def test_so_is_the_help():
+    code, lines, out, slow = told("mislabeled", "--help")
+    assert (code, lines, slow) == (0, [], set())
+    assert out.startswith("The mislabelled-data experiment")
+    assert "--robust_checkpoint" in out
+
+
+def test_what_can_be_chosen_is_what_there_is():
+    assert set(choices.NORMS) == set(NORMS)
+    assert tuple(ATTACKS) == choices.ATTACKS
+    assert choices.SUITES == suites.SUITES
+    assert {name: choices.NORMS_OF.get(name, ("linf", "l2", "l1")) for name in ATTACKS} == NORMS_OF
+    assert models.names() == choices.MODELS
+    assert (*training.OBJECTIVES, "free") == choices.OBJECTIVES
+    assert tuple(training.SCHEDULES) == choices.SCHEDULES
+    assert tuple(TRANSFORMS) == choices.TRANSFORMS
+    assert tuple(figures.DISPLAYS) == choices.DISPLAYS
+    assert tuple(defences.DEFENCES) == choices.DEFENCES
