@@ -21,6 +21,7 @@ from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 FEW = 10
 """A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
 _RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
+_REST_DRAWS = 100
 _ROUNDING = 1e-5
 
 
@@ -191,12 +192,14 @@ def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Est
     sides = [_parts(each.mean(axis=1), _covariance(each), points)
              for each in ([first - second] if same_networks else [first, second])]  # fmt: skip
 
+    middle, variance = float(paired.mean()), float(paired.var())
+
     def at(level: float) -> Ends:
-        low, high = _difference_ends(paired.mean(), paired.var(), points, sides, level)
+        low, high = _difference_ends(middle, variance, points, sides, level)
         return float(low), float(high)
 
     seeds = max(len(first), len(second))
-    return estimated(float(paired.mean()), at, n=points, seeds=seeds, unit="points")
+    return estimated(middle, at, n=points, seeds=seeds, unit="points")
 
 
 def _difference_ends(
@@ -247,14 +250,17 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
 
     Over points it is the wider of Student's interval and Hall's (1992, "On the removal of skewness
     by transformation"), end by end: scores that crowd at a limit are skewed, and Student's interval
-    of two dozen of them covers 92 % instead of 95. Over seeds as in `rate`.
+    of two dozen of them covers 92 % instead of 95. Over seeds as in `rate`. Where all points are
+    equal, as many as these could well have missed may lie at a limit (Clopper and Pearson's bound);
+    without limits nothing can be told then.
 
     Args:
       values: `[N]` or `[seeds, N]`.
       limits: what no value can go beyond, so that the interval ends there too.
 
     Returns:
-      The mean, with unit "number". Fewer than `FEW` points have no interval.
+      The mean, with unit "number". Fewer than `FEW` points, or equal ones without limits, have no
+      interval.
 
     Raises:
       ValueError: for no value, one that is not finite, or one beyond the limits.
@@ -277,25 +283,34 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     middle, columns = float(array.mean()), array.mean(axis=0)
     parts = _parts(array.mean(axis=1), _covariance(array), points)
 
-    def at(level: float) -> Ends:
-        below, above = _skewed(columns, level)
-        student = _t(level, parts.freedom) ** 2 * parts.seeds if parts.freedom else 0.0
-        low = middle - float(np.sqrt(below**2 + student))
-        high = middle + float(np.sqrt(above**2 + student))
-        return max(low, limits[0]), min(high, limits[1])
-
     # One unit in the last place of a limit is no limit broken.
-    middle = float(np.clip(middle, *limits))
-    return estimated(middle, at if points >= FEW else None, n=points, seeds=seeds, unit="number")
+    middle, equal = float(np.clip(middle, *limits)), bool(np.ptp(columns) == 0)
+    error, skew = (0.0, 0.0) if equal else _moments(columns)
+
+    def at(level: float) -> Ends:
+        if equal:
+            missed = 1 - ((1 - level) / 2) ** (1 / points)
+            below, above = missed * (middle - limits[0]), missed * (limits[1] - middle)
+        else:
+            below, above = _reach(points, error, skew, level)
+        student = float(_t(level, parts.freedom) ** 2 * parts.seeds) if parts.freedom else 0.0
+        low, high = middle - np.hypot(below, student**0.5), middle + np.hypot(above, student**0.5)
+        return max(float(low), limits[0]), min(float(high), limits[1])
+
+    tells = points >= FEW and not (equal and not np.isfinite(limits).all())
+    return estimated(middle, at if tells else None, n=points, seeds=seeds, unit="number")
 
 
-def _skewed(values: np.ndarray, level: float) -> tuple[float, float]:
-    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """The standard error of the mean, and the skewness that it has."""
     count, spread = len(values), float(values.std(ddof=1))
-    if spread == 0:
-        return 0.0, 0.0
-    error, student = spread / np.sqrt(count), _t(level, count - 1)
-    skew = float(((values - values.mean()) ** 3).mean()) / spread**3 / np.sqrt(count)
+    skew = float((((values - values.mean()) / spread) ** 3).mean())
+    return spread / count**0.5, skew / count**0.5
+
+
+def _reach(count: int, error: float, skew: float, level: float) -> tuple[float, float]:
+    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+    student = float(_t(level, count - 1))
     if abs(skew) < 1e-6:
         return student * error, student * error
 
@@ -312,9 +327,10 @@ def computed(
 
     The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
     the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
-    from. Where the values are hits, every draw is from the points and two more, one that is a hit
-    everywhere and one nowhere: of points that all say the same, no bootstrap learns how unsure they
-    leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
+    from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
+    are hits, every draw is from the points and two more, one that is a hit everywhere and one
+    nowhere: of points that all say the same, no bootstrap learns how unsure they leave it. For a
+    ratio of hits to hits, `rate(among=...)` is sharper.
 
     Args:
       compute: the arrays, in their order, to the number; it takes any number of seeds and points.
@@ -324,10 +340,12 @@ def computed(
       limits: what the number cannot go beyond.
 
     Returns:
-      The number, n the least number of points. Fewer than `FEW` points have no interval.
+      The number, n the least number of points. Fewer than `FEW` points have no interval, nor has a
+      number that is not finite on the points or on some draw of them.
 
     Raises:
-      ValueError: for no array, an empty one, or another number of seeds in one of them.
+      ValueError: for no array, an empty one, one that is not finite, or another number of seeds in
+        one of them.
 
     >>> right = np.repeat([True, False], [90, 10])[None]
     >>> computed(lambda hits: 2 * hits.mean(), right).mean
@@ -339,14 +357,15 @@ def computed(
     seeds, points = len(arrays[0]), min(array.shape[-1] for array in arrays)
     if any(len(array) != seeds for array in arrays):
         raise ValueError(f"hits must be of the same seeds, got {[len(a) for a in arrays]}")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("hits must be finite")
     value = float(compute(*arrays))
+    unknown = estimated(value, None, n=points, seeds=seeds, unit="number")
     if points < FEW:
-        return estimated(value, None, n=points, seeds=seeds, unit="number")
-    of_points = float(np.var(_redrawn(compute, arrays, draws), ddof=1))
-    of_seeds = 0.0
-    if seeds > 1:
-        others = [compute(*(np.delete(array, s, axis=0) for array in arrays)) for s in range(seeds)]
-        of_seeds = float(np.var(others)) * (seeds - 1)
+        return unknown
+    of_points, of_seeds = _variances(compute, arrays, draws)
+    if not np.isfinite([value, of_points, of_seeds]).all():
+        return unknown
 
     def at(level: float) -> Ends:
         square = _t(level, points - 1) ** 2 * of_points
@@ -358,16 +377,37 @@ def computed(
     return estimated(value, at, n=points, seeds=seeds, unit="number")
 
 
-def _redrawn(compute: Callable[..., float], arrays: list[np.ndarray], draws: int) -> list[float]:
-    """The number on draws of the points, those of one array being drawn together."""
-    rng = np.random.default_rng(0)
-    padded = []
-    for array in arrays:
-        if np.isin(array, (0, 1)).all():
-            more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
-            array = np.concatenate([array, more.astype(array.dtype)], axis=-1)
-        padded.append(array)
-    return [
-        float(compute(*(a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded)))
-        for _ in range(draws)
-    ]
+def _variances(
+    compute: Callable[..., float], arrays: list[np.ndarray], draws: int
+) -> tuple[float, float]:
+    """Of the number: the points' part, from draws, and the seeds', from leaving one out."""
+    seeds, rng = len(arrays[0]), np.random.default_rng(0)
+    padded = [_padded(array) for array in arrays]
+
+    def drawn() -> list[np.ndarray]:
+        return [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded]
+
+    def without(sample: list[np.ndarray]) -> np.ndarray:
+        return np.array(
+            [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
+        )
+
+    samples = [drawn() for _ in range(draws)]
+    of_points = float(np.var([compute(*sample) for sample in samples], ddof=1))
+    if seeds == 1:
+        return of_points, 0.0
+    full = without(arrays)
+    between = float(np.var(full)) * (seeds - 1)
+    if _shared(seeds) == 0:
+        return of_points, between
+    moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
+    rest = float(np.mean(moved)) * (seeds - 1)
+    return of_points, max(between - _shared(seeds) * rest, 0.0)
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    """With a point that is a hit everywhere and one that is nowhere, if these are hits."""
+    if not np.isin(array, (0, 1)).all():
+        return array
+    more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
+    return np.concatenate([array, more.astype(array.dtype)], axis=-1)
