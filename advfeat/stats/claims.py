@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import optimize
 
 from advfeat.stats.estimate import LEVEL, Estimate, Unit
 from advfeat.stats.intervals import apart
@@ -131,21 +132,25 @@ def _tails(gap: Estimate, margin: float | None) -> tuple[float, float, float] | 
     if at is None:
         return None
     return (
-        _least(lambda level: at(level)[0] > 0),
-        _least(lambda level: at(level)[1] < 0),
-        1.0 if margin is None else _least(lambda level: at(level)[1] < margin),
+        _least(lambda level: at(level)[0]),
+        _least(lambda level: -at(level)[1]),
+        1.0 if margin is None else _least(lambda level: margin - at(level)[1]),
     )
 
 
-def _least(clear: Callable[[float], bool]) -> float:
-    """The least one-sided p at which the interval is clear of what it is tested against."""
-    low, high = np.log(_LEAST), np.log(0.5)
-    if not clear(1 - 2 * 0.4999):
+def _least(room: Callable[[float], float]) -> float:
+    """The least one-sided p at which the interval has room to what it is tested against."""
+
+    def at(logarithm: float) -> float:
+        return room(1 - 2 * float(np.exp(logarithm)))
+
+    low, high = np.log(_LEAST), np.log(0.4999)
+    if not at(high) > 0:
         return 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if clear(1 - 2 * float(np.exp(middle))) else (middle, high)
-    return float(np.exp(high))
+    if at(low) > 0:
+        return _LEAST
+    # Wider at every step of the level, so that there is one root.
+    return float(np.exp(optimize.brentq(at, low, high, xtol=1e-6)))
 
 
 def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:

@@ -10,7 +10,7 @@ seeds that happen to agree do not show that all would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,19 +21,20 @@ from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 FEW = 10
 """A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
 _RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
+_REST_DRAWS = 100
 _ROUNDING = 1e-5
 
 
 class _Parts(NamedTuple):
     """Variance of the grand mean: of the points (the rest included) and of the seeds."""
 
-    points: float
-    seeds: float
-    freedom: float  # of the seeds' part; 0 for one seed
+    points: Any
+    seeds: Any
+    freedom: int  # of the seeds' part; 0 for one seed
 
 
-def _t(level: float, freedom: float) -> float:
-    return float(special.stdtrit(freedom, 0.5 + level / 2))
+def _t(level: float, freedom: Any) -> Any:
+    return special.stdtrit(freedom, 0.5 + level / 2)
 
 
 def _normal(level: float) -> float:
@@ -49,29 +50,55 @@ def _shared(seeds: int) -> float:
     return (seeds - 2) / (seeds + 1)
 
 
-def _parts(array: np.ndarray) -> _Parts:
-    """Of `[S, N]` values."""
+def _covariance(array: np.ndarray) -> np.ndarray:
+    """Of the rows of `[S, N]` values over their points: `[S, S]`; one point says nothing of it."""
     seeds, points = array.shape
-    columns, rows = array.mean(axis=0), array.mean(axis=1)
-    of_points = float(columns.var(ddof=1)) / points if points > 1 else 0.0
+    return np.cov(array).reshape(seeds, seeds) if points > 1 else np.zeros((seeds, seeds))
+
+
+def _parts(rows: np.ndarray, covariance: np.ndarray, points: int) -> _Parts:
+    """From the rows' means `[..., S]` and their covariance `[..., S, S]` over the points."""
+    seeds = rows.shape[-1]
+    whole = covariance.mean(axis=(-2, -1))
     if seeds == 1:
-        return _Parts(of_points, 0.0, 0.0)
-    between = float(rows.var(ddof=1)) / seeds
-    rest = array - rows[:, None] - columns + array.mean()
-    spread = float((rest**2).sum()) / max((seeds - 1) * (points - 1), 1) / (seeds * points)
-    return _Parts(of_points, max(between - _shared(seeds) * spread, 0.0), seeds - 1)
+        return _Parts(whole / points, np.zeros_like(whole), 0)
+    between = rows.var(axis=-1, ddof=1) / seeds
+    rest = (np.trace(covariance, axis1=-2, axis2=-1) - seeds * whole) / (seeds - 1)
+    spread = between - _shared(seeds) * rest / (seeds * points)
+    return _Parts(whole / points, np.maximum(spread, 0.0), seeds - 1)
 
 
-def _korn_graubard(mean: float, count: float, level: float) -> Ends:
+def _korn_graubard(mean: Any, count: Any, level: float) -> tuple[Any, Any]:
     """Clopper and Pearson's interval for a rate out of an effective number of points.
 
     Korn and Graubard, 1998, "Confidence intervals for proportions with small expected number of
     positive counts estimated from survey data". Exact for independent points of one network.
     """
     tail, hits = (1 - level) / 2, mean * count
-    low = 0.0 if mean <= 0 else float(special.betaincinv(hits, count - hits + 1, tail))
-    high = 1.0 if mean >= 1 else float(special.betaincinv(hits + 1, count - hits, 1 - tail))
-    return low, high
+    low = special.betaincinv(np.where(mean > 0, hits, 1.0), count - hits + 1, tail)
+    high = special.betaincinv(hits + 1, np.where(mean < 1, count - hits, 1.0), 1 - tail)
+    return np.where(mean > 0, low, 0.0), np.where(mean < 1, high, 1.0)
+
+
+def _rate_ends(mean: Any, parts: _Parts, counted: Any, most: Any, level: float) -> tuple[Any, Any]:
+    """Of rates, by an effective number of points from 1 to `most`; `counted` where none tells."""
+    normal, spread = _normal(level), mean * (1 - mean)
+    square = normal**2 * parts.points
+    if parts.freedom:
+        square = square + _t(level, parts.freedom) ** 2 * parts.seeds
+    unsure = (square > 0) & (spread > 0)
+    effective = np.where(unsure, spread * normal**2 / np.where(unsure, square, 1.0), counted)
+    return _korn_graubard(mean, np.clip(effective, 1.0, most), level)
+
+
+def _hits(name: str, values: Any) -> np.ndarray:
+    """`[seeds, N]`, checked."""
+    array = np.atleast_2d(np.asarray(values, np.float64))
+    if np.ndim(values) not in (1, 2) or array.size == 0:
+        raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(values)}")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{name} must lie in [0, 1], got {array.min()} to {array.max()}")
+    return array
 
 
 def rate(hits: Any, *, among: Any = None) -> Estimate:
@@ -98,11 +125,7 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     >>> rate([1, 1, 0, 0], among=[1, 1, 1, 0]).mean
     0.666...
     """
-    array = np.atleast_2d(np.asarray(hits, np.float64))
-    if np.ndim(hits) not in (1, 2) or array.size == 0:
-        raise ValueError(f"hits must have shape [N] or [seeds, N], got {np.shape(hits)}")
-    if not ((array >= 0) & (array <= 1)).all():
-        raise ValueError("hits must lie in [0, 1]")
+    array = _hits("hits", hits)
     weight = np.ones_like(array)
     if among is not None:
         weight = np.atleast_2d(np.asarray(among, bool)).astype(np.float64)
@@ -115,24 +138,25 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     seeds = len(array)
     mean = float((array * weight).sum() / weight.sum())
     counted = float(weight.sum()) / seeds
-    # The ratio's linearisation: its grand mean is 0, its variance that of the rate.
-    parts = _parts(weight * (array - mean) / weight.mean())
-    events = min((weight * array).any(axis=0).sum(), (weight * (1 - array)).any(axis=0).sum())
-    most = counted * (seeds if events >= _RELIABLE else 1)
+    if seeds == 1 and not np.any((array > 0) & (array < 1)):
+        # Exact: the hits of one network are binomial.
+        parts, most = _Parts(0.0, 0.0, 0), counted
+    else:
+        # The ratio's linearisation: its grand mean is 0, its variance that of the rate.
+        line = weight * (array - mean) / weight.mean()
+        parts = _parts(line.mean(axis=1), _covariance(line), array.shape[1])
+        sides = (weight * array, weight * (1 - array))
+        events = min(int(side.any(axis=0).sum()) for side in sides)
+        most = counted * (seeds if events >= _RELIABLE else 1)
 
     def at(level: float) -> Ends:
-        normal, spread = _normal(level), mean * (1 - mean)
-        student = _t(level, parts.freedom) if parts.freedom else 0.0
-        square = normal**2 * parts.points + student**2 * parts.seeds
-        effective = spread * normal**2 / square if square > 0 and spread > 0 else counted
-        if seeds == 1 and not np.any((array > 0) & (array < 1)):
-            effective = counted  # exact: hits of one network are binomial
-        return _korn_graubard(mean, float(np.clip(effective, 1.0, most)), level)
+        low, high = _rate_ends(mean, parts, counted, most, level)
+        return float(low), float(high)
 
     return estimated(mean, at, n=round(counted), seeds=seeds)
 
 
-def difference(effect: Any, control: Any) -> Estimate:
+def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Estimate:
     """The difference of two rates measured on the same points, paired point by point.
 
     Of values that are no rates, take the `mean` of the differences: the points added here are for
@@ -140,44 +164,59 @@ def difference(effect: Any, control: Any) -> Estimate:
 
     Two points are added for the interval, one for each side (Bonett and Price, 2012): without them
     it has no width where every point says the same. The networks of the two sides may differ in
-    number; their spreads are taken for independent (Welch).
+    number; their spreads are taken for independent (Welch), unless they are the same networks.
 
     Args:
-      effect: `[N]` or `[seeds, N]`.
+      effect: `[N]` or `[seeds, N]`, in [0, 1].
       control: `[N]` or `[seeds, N]`, the same N points.
+      same_networks: whether row by row both are of one network, as its accuracy with and without an
+        attack: then each network's own difference tells the spread.
 
     Returns:
       The difference, in [-1, 1], in points.
 
     Raises:
-      ValueError: for an empty array, another rank, or points that differ in number.
+      ValueError: for an empty array, another rank, entries outside [0, 1], points that differ in
+        number, or networks that do and should be the same.
 
     >>> difference([1, 1, 1, 0], [0, 0, 0, 0]).mean
     0.75
     """
-    for name, array in (("effect", effect), ("control", control)):
-        if np.ndim(array) not in (1, 2) or np.size(array) == 0:
-            raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(array)}")
-    first = np.atleast_2d(np.asarray(effect, np.float64))
-    second = np.atleast_2d(np.asarray(control, np.float64))
+    first, second = _hits("effect", effect), _hits("control", control)
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"both must be of the same points, got {first.shape} and {second.shape}")
+    if same_networks and first.shape != second.shape:
+        raise ValueError(f"both must be of the same networks, got {first.shape}, {second.shape}")
+    points = first.shape[1]
     paired = first.mean(axis=0) - second.mean(axis=0)
-    padded = np.append(paired, [1.0, -1.0])
-    centre, of_points = float(padded.mean()), float(padded.var()) / len(padded)
-    sides = [part for part in (_parts(first), _parts(second)) if part.freedom]
-    of_seeds = sum(part.seeds for part in sides)
-    pieces = sum(part.seeds**2 / part.freedom for part in sides)
+    sides = [_parts(each.mean(axis=1), _covariance(each), points)
+             for each in ([first - second] if same_networks else [first, second])]  # fmt: skip
+
+    middle, variance = float(paired.mean()), float(paired.var())
 
     def at(level: float) -> Ends:
-        square = _t(level, len(padded) - 1) ** 2 * of_points
-        if pieces > 0:
-            square += _t(level, of_seeds**2 / pieces) ** 2 * of_seeds
-        half = float(np.sqrt(square))
-        return max(-1.0, centre - half), min(1.0, centre + half)
+        low, high = _difference_ends(middle, variance, points, sides, level)
+        return float(low), float(high)
 
     seeds = max(len(first), len(second))
-    return estimated(float(paired.mean()), at, n=len(paired), seeds=seeds, unit="points")
+    return estimated(middle, at, n=points, seeds=seeds, unit="points")
+
+
+def _difference_ends(
+    mean: Any, variance: Any, points: int, sides: Sequence[_Parts], level: float
+) -> tuple[Any, Any]:
+    """Of paired differences with this mean and variance, and what each side's seeds add."""
+    centre = points * mean / (points + 2)
+    of_points = (points * (variance + mean**2) + 2) / (points + 2) - centre**2
+    square = _t(level, points + 1) ** 2 * of_points / (points + 2)
+    sides = [part for part in sides if part.freedom]
+    if sides:
+        of_seeds = sum(part.seeds for part in sides)
+        pieces = sum(part.seeds**2 / part.freedom for part in sides)
+        freedom = np.where(pieces > 0, of_seeds**2 / np.where(pieces > 0, pieces, 1.0), 1.0)
+        square = square + _t(level, freedom) ** 2 * of_seeds
+    half = np.sqrt(square)
+    return np.maximum(centre - half, -1.0), np.minimum(centre + half, 1.0)
 
 
 def apart(effect: Estimate, control: Estimate) -> Estimate:
@@ -211,14 +250,17 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
 
     Over points it is the wider of Student's interval and Hall's (1992, "On the removal of skewness
     by transformation"), end by end: scores that crowd at a limit are skewed, and Student's interval
-    of two dozen of them covers 92 % instead of 95. Over seeds as in `rate`.
+    of two dozen of them covers 92 % instead of 95. Over seeds as in `rate`. Where all points are
+    equal, as many as these could well have missed may lie at a limit (Clopper and Pearson's bound);
+    without limits nothing can be told then.
 
     Args:
       values: `[N]` or `[seeds, N]`.
       limits: what no value can go beyond, so that the interval ends there too.
 
     Returns:
-      The mean, with unit "number". Fewer than `FEW` points have no interval.
+      The mean, with unit "number". Fewer than `FEW` points, or equal ones without limits, have no
+      interval.
 
     Raises:
       ValueError: for no value, one that is not finite, or one beyond the limits.
@@ -238,27 +280,37 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     if np.any((array < limits[0] - _ROUNDING) | (array > limits[1] + _ROUNDING)):
         raise ValueError(f"values must lie in {list(limits)}, got {array.min()} to {array.max()}")
     seeds, points = array.shape
-    middle, columns, parts = float(array.mean()), array.mean(axis=0), _parts(array)
-
-    def at(level: float) -> Ends:
-        below, above = _skewed(columns, level)
-        student = _t(level, parts.freedom) ** 2 * parts.seeds if parts.freedom else 0.0
-        low = middle - float(np.sqrt(below**2 + student))
-        high = middle + float(np.sqrt(above**2 + student))
-        return max(low, limits[0]), min(high, limits[1])
+    middle, columns = float(array.mean()), array.mean(axis=0)
+    parts = _parts(array.mean(axis=1), _covariance(array), points)
 
     # One unit in the last place of a limit is no limit broken.
-    middle = float(np.clip(middle, *limits))
-    return estimated(middle, at if points >= FEW else None, n=points, seeds=seeds, unit="number")
+    middle, equal = float(np.clip(middle, *limits)), bool(np.ptp(columns) == 0)
+    error, skew = (0.0, 0.0) if equal else _moments(columns)
+
+    def at(level: float) -> Ends:
+        if equal:
+            missed = 1 - ((1 - level) / 2) ** (1 / points)
+            below, above = missed * (middle - limits[0]), missed * (limits[1] - middle)
+        else:
+            below, above = _reach(points, error, skew, level)
+        student = float(_t(level, parts.freedom) ** 2 * parts.seeds) if parts.freedom else 0.0
+        low, high = middle - np.hypot(below, student**0.5), middle + np.hypot(above, student**0.5)
+        return max(float(low), limits[0]), min(float(high), limits[1])
+
+    tells = points >= FEW and not (equal and not np.isfinite(limits).all())
+    return estimated(middle, at if tells else None, n=points, seeds=seeds, unit="number")
 
 
-def _skewed(values: np.ndarray, level: float) -> tuple[float, float]:
-    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """The standard error of the mean, and the skewness that it has."""
     count, spread = len(values), float(values.std(ddof=1))
-    if spread == 0:
-        return 0.0, 0.0
-    error, student = spread / np.sqrt(count), _t(level, count - 1)
-    skew = float(((values - values.mean()) ** 3).mean()) / spread**3 / np.sqrt(count)
+    skew = float((((values - values.mean()) / spread) ** 3).mean())
+    return spread / count**0.5, skew / count**0.5
+
+
+def _reach(count: int, error: float, skew: float, level: float) -> tuple[float, float]:
+    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+    student = float(_t(level, count - 1))
     if abs(skew) < 1e-6:
         return student * error, student * error
 
@@ -275,9 +327,10 @@ def computed(
 
     The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
     the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
-    from. Where the values are hits, every draw is from the points and two more, one that is a hit
-    everywhere and one nowhere: of points that all say the same, no bootstrap learns how unsure they
-    leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
+    from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
+    are hits, every draw is from the points and two more, one that is a hit everywhere and one
+    nowhere: of points that all say the same, no bootstrap learns how unsure they leave it. For a
+    ratio of hits to hits, `rate(among=...)` is sharper.
 
     Args:
       compute: the arrays, in their order, to the number; it takes any number of seeds and points.
@@ -287,10 +340,12 @@ def computed(
       limits: what the number cannot go beyond.
 
     Returns:
-      The number, n the least number of points. Fewer than `FEW` points have no interval.
+      The number, n the least number of points. Fewer than `FEW` points have no interval, nor has a
+      number that is not finite on the points or on some draw of them.
 
     Raises:
-      ValueError: for no array, an empty one, or another number of seeds in one of them.
+      ValueError: for no array, an empty one, one that is not finite, or another number of seeds in
+        one of them.
 
     >>> right = np.repeat([True, False], [90, 10])[None]
     >>> computed(lambda hits: 2 * hits.mean(), right).mean
@@ -302,14 +357,15 @@ def computed(
     seeds, points = len(arrays[0]), min(array.shape[-1] for array in arrays)
     if any(len(array) != seeds for array in arrays):
         raise ValueError(f"hits must be of the same seeds, got {[len(a) for a in arrays]}")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("hits must be finite")
     value = float(compute(*arrays))
+    unknown = estimated(value, None, n=points, seeds=seeds, unit="number")
     if points < FEW:
-        return estimated(value, None, n=points, seeds=seeds, unit="number")
-    of_points = float(np.var(_redrawn(compute, arrays, draws), ddof=1))
-    of_seeds = 0.0
-    if seeds > 1:
-        others = [compute(*(np.delete(array, s, axis=0) for array in arrays)) for s in range(seeds)]
-        of_seeds = float(np.var(others)) * (seeds - 1)
+        return unknown
+    of_points, of_seeds = _variances(compute, arrays, draws)
+    if not np.isfinite([value, of_points, of_seeds]).all():
+        return unknown
 
     def at(level: float) -> Ends:
         square = _t(level, points - 1) ** 2 * of_points
@@ -321,16 +377,37 @@ def computed(
     return estimated(value, at, n=points, seeds=seeds, unit="number")
 
 
-def _redrawn(compute: Callable[..., float], arrays: list[np.ndarray], draws: int) -> list[float]:
-    """The number on draws of the points, those of one array being drawn together."""
-    rng = np.random.default_rng(0)
-    padded = []
-    for array in arrays:
-        if np.isin(array, (0, 1)).all():
-            more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
-            array = np.concatenate([array, more.astype(array.dtype)], axis=-1)
-        padded.append(array)
-    return [
-        float(compute(*(a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded)))
-        for _ in range(draws)
-    ]
+def _variances(
+    compute: Callable[..., float], arrays: list[np.ndarray], draws: int
+) -> tuple[float, float]:
+    """Of the number: the points' part, from draws, and the seeds', from leaving one out."""
+    seeds, rng = len(arrays[0]), np.random.default_rng(0)
+    padded = [_padded(array) for array in arrays]
+
+    def drawn() -> list[np.ndarray]:
+        return [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded]
+
+    def without(sample: list[np.ndarray]) -> np.ndarray:
+        return np.array(
+            [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
+        )
+
+    samples = [drawn() for _ in range(draws)]
+    of_points = float(np.var([compute(*sample) for sample in samples], ddof=1))
+    if seeds == 1:
+        return of_points, 0.0
+    full = without(arrays)
+    between = float(np.var(full)) * (seeds - 1)
+    if _shared(seeds) == 0:
+        return of_points, between
+    moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
+    rest = float(np.mean(moved)) * (seeds - 1)
+    return of_points, max(between - _shared(seeds) * rest, 0.0)
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    """With a point that is a hit everywhere and one that is nowhere, if these are hits."""
+    if not np.isin(array, (0, 1)).all():
+        return array
+    more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
+    return np.concatenate([array, more.astype(array.dtype)], axis=-1)
