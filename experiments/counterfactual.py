@@ -156,9 +156,9 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         units=units,
         gains=np.asarray(top.gains),
         changed={way: np.asarray(found.x) for way, found in best.items()},
-        turned={way: right(found.x) for way, found in best.items()},
+        turned={way: right(np.asarray(found.x)) for way, found in best.items()},
         distance={way: np.asarray(found.distance) for way, found in best.items()},
-        nearest=np.where(right(nearest.x), nearest.distance, np.nan),
+        nearest=np.where(right(np.asarray(nearest.x)), nearest.distance, np.nan),
         values=values,
         off={
             way: np.take_along_axis(values[places], chosen, axis=1) <= 0

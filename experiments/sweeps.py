@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -193,11 +194,15 @@ def measure(
             )
             hits[f"{where}_clean"], hits[f"{where}_{name}"] = found.clean, found.robust
             if job.noise:
-                noise = advfeat.uniform_noise(threat, repeats=config.restarts)
                 hits[f"{where}_{name}_noise"] = advfeat.evaluate_epsilons(
-                    key, lambda _, noise=noise: noise, fn, points.image, points.label,
-                    [float(threat.eps)], batch_size=config.attack_batch_size,
-                ).robust[0]  # fmt: skip
+                    key,
+                    partial(_noise, threat, config.restarts),
+                    fn,
+                    points.image,
+                    points.label,
+                    [float(threat.eps)],
+                    batch_size=config.attack_batch_size,
+                ).robust[0]
     threats = {
         name: {"norm": threat.norm.name, "eps": float(threat.eps)}
         for name, threat in job.threats.items()
@@ -207,6 +212,10 @@ def measure(
         f"measured/{job.name}", hits, {**made, "threats": threats, "attack": attack_words(config)}
     )
     return hits
+
+
+def _noise(threat: advfeat.ThreatModel, repeats: int, eps: advfeat.types.Array) -> Any:
+    return advfeat.uniform_noise(dataclasses.replace(threat, eps=eps), repeats=repeats)
 
 
 def clean_hits(

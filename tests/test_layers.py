@@ -15,7 +15,7 @@ LAYERS = {
         "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted",
         "synthesis", "representations", "distortions", "quality", "counterfactuals"),
     3: ("models", "training"),
-    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "report",
+    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "formats", "report",
         "zoo", "locks", "training_checkpoints", "processes"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
