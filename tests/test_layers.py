@@ -15,8 +15,8 @@ LAYERS = {
         "contested", "defences", "diagnostics", "estimated", "theory", "saliency", "planted",
         "synthesis", "representations", "distortions", "quality", "counterfactuals"),
     3: ("models", "training"),
-    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "formats", "report",
-        "zoo", "locks", "training_checkpoints", "processes"),
+    4: ("data", "checkpoints", "results", "files", "provenance", "logs", "figures", "formats",
+        "report", "zoo", "locks", "training_checkpoints", "processes"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 FACE = 2  # the flat face may be imported wherever its layers may

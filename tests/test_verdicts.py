@@ -69,7 +69,7 @@ def stranger(x, threat):
     return (advfeat.predict(NETWORK, X).argmax(1) == Y) & ~(wrong & inside)
 
 
-@pytest.mark.parametrize(("make", "norm", "options"), catalogue())
+@pytest.mark.parametrize(("make", "norm", "options"), list(catalogue()))
 def test_robust_is_what_a_stranger_computes(make, norm, options):
     eps = EPS[norm]
     threat = advfeat.threat_model(norm, eps)
