@@ -5,7 +5,9 @@
 
 `--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks with commas, run one
 after the other on what the ones before them left (`--each`: each on all images). A killed run goes
-on with the images it had not decided. Time and numbers stand in BUILD_NOTES.md, "Evaluation".
+on with the images it had not decided. The checks and the curves mostly compile, however few images
+there are: for a quick look, `--nochecks --nocurves`. Time and numbers stand in BUILD_NOTES.md,
+"Evaluation".
 """
 
 from __future__ import annotations
