@@ -1,7 +1,12 @@
-"""The README's Python runs as it stands there."""
+"""The README's Python runs as it stands there, and its commands can be typed in their order."""
 
+import importlib
 import pathlib
 import re
+import shlex
+
+from advfeat import zoo
+from experiments.config import parse
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -18,3 +23,37 @@ def test_blocks_run_one_after_the_other():
     names = {}
     for index, block in enumerate(blocks()):
         exec(compile(block, f"README block {index}", "exec"), names)
+
+
+def commands():
+    """Command lines of experiments, as they stand there one after the other."""
+    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"python -m experiments\.(\w+) (--[^\n]*)", text)
+    return [(name, shlex.split(flags, comments=True)) for name, flags in found]
+
+
+def test_commands_take_their_flags():
+    assert len(commands()) >= 12
+    for name, flags in commands():
+        module = importlib.import_module(f"experiments.flags.{name}")
+        (config_class,) = (
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        )
+        parse(config_class, flags)
+
+
+def test_commands_name_what_is_there_by_then():
+    made = set()
+    for _, flags in commands():
+        given = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
+        for flag in ("checkpoint", "robust_checkpoint", "standard", "robust"):
+            reference = given.get(flag)
+            if reference is not None and reference.startswith(zoo.PREFIX):
+                assert reference.removeprefix(zoo.PREFIX) in zoo.names()
+            elif reference is not None:
+                assert reference in made, f"{reference} is taken before it is made"
+        if given.get("dataset", "").endswith(".npz"):
+            assert str(pathlib.Path(given["dataset"]).parent) in made
+        made.add(given.get("workdir"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import html.parser
 import json
@@ -17,17 +18,19 @@ from PIL import Image
 
 from advfeat import figures, report
 from advfeat.report import Picture, Section, Table, write_report
+from advfeat.stats import Claim, Estimate
 
 RATE = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
 FINDINGS = ["D_rand gives 87.8 % where its control gives 11 %.", "Trust <nobody> & nothing."]
-GAIN = {"mean": 0.768, "low": 0.73, "high": 0.802, "n": 360, "unit": "rate"}
+MEASURED = Estimate(0.878, 0.86, 0.894, 360)
+GAIN = Estimate(0.768, 0.73, 0.802, 360, unit="points")
 VERDICTS = {
     "holds": "yes", "the other way": "no", "no effect above 5 points": "none",
     "not decidable at this size": "open",
 }  # fmt: skip
 CLAIMS = [
-    {"claim": f"claim {verdict}", "effect": RATE, "control": 0.1, "difference": GAIN,
-     "margin": "5 points", "p": 0.01, "verdict": verdict}
+    Claim(f"claim {verdict}", MEASURED, Estimate(0.1, 0.07, 0.14, 360), GAIN, 0.05,
+          (0.01, 1.0, 1.0), verdict)
     for verdict in VERDICTS
 ]  # fmt: skip
 RECORD = {
@@ -154,11 +157,11 @@ def test_a_dry_run_says_so_and_decides_nothing(tmp_path):
 
 
 def test_claims_show_only_what_they_have(tmp_path):
-    bare = [{"claim": "it", "effect": RATE, "control": None, "verdict": None}]
+    bare = [dataclasses.replace(CLAIMS[0], claim="it", margin=None, verdict=None)]
     text, attributes = read(write(tmp_path, claims=bare))
     assert "strongest control" in text
     assert {v for t, n, v in attributes if n == "data-head"} >= {"effect", "strongest control"}
-    assert not {v for t, n, v in attributes if n == "data-head"} & {"difference"}
+    assert not {v for t, n, v in attributes if n == "data-head"} & {"counts as none below"}
     assert not [v for _, n, v in attributes if n == "class" and "badge" in v]
 
 
@@ -194,7 +197,7 @@ def test_text_is_shown_as_it_is(tmp_path, name):
     page = write(
         tmp_path, title=name, sentence=name, terms={name: name}, findings=[name], lead=picture,
         introduction=name, command=name, recipe={"names": (name, name)},
-        claims=[{**CLAIMS[0], "claim": name}], sections=[Section(name, [name, table, picture])],
+        claims=[dataclasses.replace(CLAIMS[0], claim=name)], sections=[Section(name, [name, table, picture])],
     )  # fmt: skip
     text, attributes = read(page)
     shown = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
@@ -250,7 +253,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
         write(lead=Picture(path=tmp_path / "a.png", alt=" "))
     for verdict in ("maybe", "", "no effect above"):
         with pytest.raises(ValueError, match="verdict"):
-            write(claims=[{**CLAIMS[0], "verdict": verdict}])
+            write(claims=[dataclasses.replace(CLAIMS[0], verdict=verdict)])
     assert not (tmp_path / "r.html").exists()
 
 
