@@ -91,7 +91,7 @@ def claim(
       A claim without a verdict: `judge` gives it, to all claims of a report at once.
 
     Raises:
-      ValueError: without a control, or with another number of differences.
+      ValueError: without a control, with another number of differences, or a margin not above 0.
 
     >>> from advfeat.stats import rate
     >>> low, high = rate([0] * 90 + [1] * 10), rate([1] * 90 + [0] * 10)
@@ -107,6 +107,8 @@ def claim(
         gaps = [paired] if isinstance(paired, Estimate) else list(paired)
     if len(gaps) != len(controls):
         raise ValueError(f"paired must hold {len(controls)} differences, one a control")
+    if margin is not None and not margin > 0:
+        raise ValueError(f"margin must be above 0, got {margin}")
     if margin is None and effect.unit == "rate":
         margin = MARGIN
     nearest = int(np.argmax([control.mean for control in controls]))

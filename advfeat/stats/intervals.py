@@ -21,7 +21,7 @@ from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 FEW = 10
 """A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
 _RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
-_REST_DRAWS = 100
+_REST_DRAWS, _PADDINGS = 100, 20
 _ROUNDING = 1e-5
 
 
@@ -328,9 +328,10 @@ def computed(
     The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
     the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
     from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
-    are hits, every draw is from the points and two more, one that is a hit everywhere and one
-    nowhere: of points that all say the same, no bootstrap learns how unsure they leave it. For a
-    ratio of hits to hits, `rate(among=...)` is sharper.
+    are hits, the interval is that of the points and four more, two of them hits and two not
+    (Agresti and Coull, 1998); of hits along axes between, one is a hit everywhere, one nowhere, one
+    at a single place and one everywhere else. Of points that all say the same, no bootstrap learns how
+    unsure they leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
 
     Args:
       compute: the arrays, in their order, to the number; it takes any number of seeds and points.
@@ -363,8 +364,8 @@ def computed(
     unknown = estimated(value, None, n=points, seeds=seeds, unit="number")
     if points < FEW:
         return unknown
-    of_points, of_seeds = _variances(compute, arrays, draws)
-    if not np.isfinite([value, of_points, of_seeds]).all():
+    centre, of_points, of_seeds = _redrawn(compute, arrays, draws)
+    if not np.isfinite([value, centre, of_points, of_seeds]).all():
         return unknown
 
     def at(level: float) -> Ends:
@@ -372,42 +373,48 @@ def computed(
         if of_seeds > 0:
             square += _t(level, seeds - 1) ** 2 * of_seeds
         half = float(np.sqrt(square))
-        return max(value - half, limits[0]), min(value + half, limits[1])
+        low, high = min(value, centre - half), max(value, centre + half)
+        return max(low, limits[0]), min(high, limits[1])
 
     return estimated(value, at, n=points, seeds=seeds, unit="number")
 
 
-def _variances(
+def _redrawn(
     compute: Callable[..., float], arrays: list[np.ndarray], draws: int
-) -> tuple[float, float]:
-    """Of the number: the points' part, from draws, and the seeds', from leaving one out."""
+) -> tuple[float, float, float]:
+    """The number with points added, and its variance: the points' part and the seeds'."""
     seeds, rng = len(arrays[0]), np.random.default_rng(0)
-    padded = [_padded(array) for array in arrays]
+    hits = [bool(np.isin(array, (0, 1)).all()) for array in arrays]
 
-    def drawn() -> list[np.ndarray]:
-        return [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded]
+    def padded() -> list[np.ndarray]:
+        return [_padded(a, rng) if is_hit else a for a, is_hit in zip(arrays, hits, strict=True)]
 
     def without(sample: list[np.ndarray]) -> np.ndarray:
         return np.array(
             [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
         )
 
-    samples = [drawn() for _ in range(draws)]
+    centre = np.mean([compute(*padded()) for _ in range(_PADDINGS)]) if any(hits) else None
+    samples = [
+        [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded()] for _ in range(draws)
+    ]
     of_points = float(np.var([compute(*sample) for sample in samples], ddof=1))
-    if seeds == 1:
-        return of_points, 0.0
-    full = without(arrays)
-    between = float(np.var(full)) * (seeds - 1)
-    if _shared(seeds) == 0:
-        return of_points, between
-    moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
-    rest = float(np.mean(moved)) * (seeds - 1)
-    return of_points, max(between - _shared(seeds) * rest, 0.0)
+    of_seeds = 0.0
+    if seeds > 1:
+        full = without(arrays)
+        of_seeds = float(np.var(full)) * (seeds - 1)
+    if _shared(max(seeds, 2)) > 0:
+        moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
+        of_seeds -= _shared(seeds) * float(np.mean(moved)) * (seeds - 1)
+    middle = compute(*arrays) if centre is None else centre
+    return float(middle), of_points, max(of_seeds, 0.0)
 
 
-def _padded(array: np.ndarray) -> np.ndarray:
-    """With a point that is a hit everywhere and one that is nowhere, if these are hits."""
-    if not np.isin(array, (0, 1)).all():
-        return array
-    more = np.stack([np.ones(array.shape[:-1]), np.zeros(array.shape[:-1])], axis=-1)
+def _padded(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With four more points, the same for all seeds."""
+    places = np.zeros(array.shape[1:-1], bool)
+    if places.size > 1:
+        places.flat[rng.integers(places.size)] = True
+    more = np.stack([places, ~places, np.ones_like(places), np.zeros_like(places)], axis=-1)
+    more = np.broadcast_to(more, (len(array), *more.shape))
     return np.concatenate([array, more.astype(array.dtype)], axis=-1)
