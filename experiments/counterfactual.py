@@ -41,6 +41,7 @@ from advfeat.types import Array, Key
 from experiments import runner
 from experiments.limits import check_eps
 from experiments.pairs import PAIR, check_layer, data_words, load_pair
+from experiments.words import network_words, per_cent, terms
 
 WAYS = ("top", "random")
 _BATCH = 50
@@ -256,6 +257,21 @@ def _report(
     write_report(
         run.report,
         title=f"Enhance the top {config.features} features: {config.dataset}",
+        sentence=(
+            f"Is a wrong prediction put right by making the {config.features} features stronger "
+            "that speak most for the true class? "
+            + "; ".join(
+                f"in {per_cent(part['turned']['top'])} of the {part['wrong']} errors of the {name} "
+                f"network ({per_cent(part['turned']['random'])} with features drawn at random)"
+                for name, part in summary["networks"].items()
+            ).capitalize()
+            + "."
+        ),
+        lead=_picture(config, plan, run, found),
+        terms=terms(
+            "feature", "unit", "robust network", "L2", "interval",
+            enhanced="the image is changed, within an L2 distance, until the units react more",
+        ),
         findings=[
             f"{name.capitalize()} network: enhancing the top {config.features} features turns "
             f"{100 * part['turned']['top'].mean:.0f} % of {part['wrong']} wrong predictions "
@@ -269,7 +285,6 @@ def _report(
             + data_words(plan.dataset)
         ),
         sections=[
-            Section("Before and after", [_picture(config, plan, run, found)]),
             Section("How often", [
                 Table(
                     caption="Wrong predictions turned into the label; the distance of those that "
@@ -280,6 +295,15 @@ def _report(
                 )
             ]),
         ],
+        recipe={
+            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
+               for name in PAIR},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "layer": config.layer,
+            "eps": config.eps,
+            "steps": config.steps,
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.counterfactual"),
         record=run.record(),

@@ -42,6 +42,7 @@ from experiments.limits import check_eps
 from experiments.networks import spec_for
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
+from experiments.words import of_norms, terms
 
 SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
 PLAIN, ROBUST = "no defence", "adversarial training"
@@ -238,6 +239,10 @@ def _claims(
     ]
 
 
+def _caught(entry: dict[str, Any]) -> bool:
+    return bool(entry["broken"] or not entry["trusted"])
+
+
 def _outcome(entry: dict[str, Any], name: str) -> str:
     if name in (PLAIN, ROBUST):
         return "trusted" if entry["trusted"] else "not trusted"
@@ -315,6 +320,24 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     write_report(
         run.report,
         title=f"Broken defences: {config.dataset}",
+        sentence=(
+            "Does a defence that one weak attack cannot break keep its promise? By FGSM alone "
+            f"{len(plan.defences)} broken defences are right about "
+            f"{100 * np.mean([found[name]['fgsm_accuracy'].mean for name in plan.defences]):.0f}"
+            "\u00a0% of the attacked images on average; after a whole suite of attacks "
+            f"{100 * np.mean([found[name]['robust_accuracy'].mean for name in plan.defences]):.0f}"
+            f"\u00a0% are left, and {sum(_caught(found[name]) for name in plan.defences)} of "
+            f"{len(plan.defences)} are broken or marked as not to be trusted."
+        ),
+        lead=pictures[0],
+        terms=terms(
+            "eps", *of_norms(config.norm), "FGSM", "robust accuracy", "interval",
+            **{
+                "suite": "several different attacks, one after the other on what is left",
+                "defence": "something put before or behind a network that is to make it robust; "
+                "these hide the gradient and do not",
+            },
+        ),
         findings=_findings(plan, summary),
         introduction=(
             f"{summary['examples']} test images, {title(config.norm)} eps "
@@ -324,9 +347,16 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
             "is an attack that failed."
         ),
         sections=[
-            Section("FGSM beside the suite", [*pictures, table]),
+            Section("FGSM beside the suite", [*pictures[1:], table]),
             Section("Why not to believe it", blocks),
         ],
+        recipe={
+            "data": f"{config.dataset}: {summary['examples']} test images",
+            "norm": title(config.norm),
+            "eps": format_eps(config.eps),
+            "attacks": list(summary["attacks"]),
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.defences"),
         record=run.record(),

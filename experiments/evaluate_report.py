@@ -14,6 +14,7 @@ from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
 from advfeat.verdicts import SuiteResult
 from experiments.config import format_eps
+from experiments.words import network_words, of_norms, per_cent, terms
 
 if TYPE_CHECKING:
     from experiments.evaluate import Config, Plan
@@ -23,8 +24,9 @@ def write(
     config: Config, plan: Plan, run: RunDirectory, result: SuiteResult, summary: dict[str, Any]
 ) -> None:
     """Writes the figures and `report.html`."""
+    lead, table = _attacks(config, run, summary)
     sections = [
-        Section("Accuracy, attack by attack", _attacks(config, run, summary)),
+        Section("Accuracy, attack by attack", [table]),
         Section("When not to believe it", _warnings(config, summary)),
         Section("How the attacks went", _curves(config, plan, run, summary)),
     ]
@@ -34,11 +36,41 @@ def write(
     write_report(
         run.report,
         title=f"How robust is {config.checkpoint}?",
+        sentence=_sentence(config, summary),
+        lead=lead,
+        terms=terms("eps", *of_norms(config.norm), "attack", "robust accuracy", "interval"),
         findings=_findings(config, summary),
         sections=sections,
+        recipe={
+            "network": network_words(str(config.checkpoint), plan.network),
+            "data": f"{config.dataset}: {len(plan.labels)} test images of "
+            f"{len(plan.class_names)} classes",
+            "norm": title(config.norm),
+            "eps": format_eps(summary["eps"]),
+            "attacks": list(summary["attacks"]),
+            "draws of a random network": result.looks if result.looks > 1 else None,
+            "seed": config.seed,
+        },
         command=config.command("experiments.evaluate"),
         record=run.record(),
         cost=run.cost(),
+    )
+
+
+def _sentence(config: Config, summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    believed = {
+        True: "and none of the checks speaks against that number",
+        False: "but warnings below say that this number is not to be believed",
+        None: "a number that nobody has checked",
+    }[summary["trusted"]]
+    return (
+        f"How often is this network right when an image may be changed by up to "
+        f"{title(config.norm)} eps {format_eps(summary['eps'])} to mislead it? Of "
+        f"{summary['num_examples']} test images it is right about "
+        f"{per_cent(summary['clean_accuracy'])} as they are and "
+        f"{per_cent(summary['robust_accuracy'])} under the strongest of the attacks tried, "
+        f"{believed}."
     )
 
 
@@ -56,7 +88,7 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
             f"There are warnings ({codes}). "
             + (
                 "They say how the number was come by; nothing speaks against it."
-                if summary["trusted"]
+                if summary["trusted"] is not False
                 else "This number is not to be believed before they are explained."
             )
         )
@@ -69,7 +101,7 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
 
 def _attacks(
     config: Config, run: RunDirectory, summary: dict[str, Any]
-) -> list[str | Table | Picture]:
+) -> tuple[Picture, Table]:
     order = "each on every image" if config.each else "each on what the ones before it left"
     rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
     for name, part in summary["attacks"].items():
@@ -93,20 +125,18 @@ def _attacks(
         {name.replace("_", "\n"): {name: value} for name, value in accuracies.items()},
         ylabel="accuracy",
     )
-    return [
-        Table(
-            caption=f"Accuracy after each attack, {order}; 95 % intervals over images. Passes are "
-            "forward passes (those of gradients included) and backward passes; time includes "
-            "compilation",
-            columns=["attack", "accuracy", "tried", "fooled", "forward", "backward", "time"],
-            rows=rows,
-        ),
-        Picture(
-            path=figures.save(chart, run.figure("attacks")),
-            alt="Accuracy after each attack",
-            caption="The same as bars, with the same intervals.",
-        ),
-    ]
+    picture = Picture(
+        path=figures.save(chart, run.figure("attacks")),
+        alt="Accuracy after each attack",
+        caption=f"Accuracy after each attack, {order}; bars end in 95 % intervals over images.",
+    )
+    table = Table(
+        caption="The same in numbers. Passes are forward passes (those of gradients included) and "
+        "backward passes; time includes compilation",
+        columns=["attack", "accuracy", "tried", "fooled", "forward", "backward", "time"],
+        rows=rows,
+    )
+    return picture, table
 
 
 def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Picture]:

@@ -11,6 +11,7 @@ from advfeat.planted import FEATURES
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from advfeat.stats import Claim
+from experiments.words import per_cent, terms, training_words
 
 if TYPE_CHECKING:
     from experiments.ground_truth import Changes, Config, Plan
@@ -25,9 +26,30 @@ def write(
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
+    told = summary["networks"]
+    pictures, *changed = _changed(plan, run, changes, summary)
+    pointing = told["shape"]["pointing"]
+    method, most = stats.chosen({name: found["shape"] for name, found in pointing.items()})
     write_report(
         run.report,
         title="Do maps, pictures and counterfactuals show what a network provably uses?",
+        sentence=(
+            "Do maps, pictures and counterfactuals show what a network provably uses? Where shape "
+            "and texture both tell the class, the standard network is right about "
+            f"{per_cent(told['standard']['uses']['texture'])} of the images by the texture alone "
+            f"and the robust one about {per_cent(told['robust']['uses']['shape'])} by the shape "
+            f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
+            f"({method.replace('_', ' ')}) points with an area of {most.mean:.2f} (chance: 0.5)."
+        ),
+        lead=pictures,
+        terms=terms(
+            "feature", "saliency map", "robust network", "interval",
+            **{
+                "counterfactual": "the nearest image that the network takes for another class",
+                "area": "under the ROC curve: how well the map's values tell the pixels of the "
+                "feature from the others",
+            },
+        ),
         findings=findings(summary),
         introduction=(
             "Drawn images: the shape is the robust feature, a texture of signs, 6/255 strong, the "
@@ -40,13 +62,20 @@ def write(
             Section("What each network uses", [_uses(summary)]),
             Section("Maps", [*_compared(config, summary), *_maps(plan, run, maps),
                              _pointing(summary)]),
-            Section("Pictures and counterfactuals", _changed(plan, run, changes, summary)),
+            Section("Pictures and counterfactuals", changed),
         ],
+        recipe={
+            "data": f"drawn images, {summary['images']} of them scored",
+            **{f"network {name!r}": f"trained on {where}"
+               for name, where in plan.trained_on.items()},
+            **training_words(summary["recipe"]),
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.ground_truth"),
         record=run.record(),
         cost=run.cost(),
-    )
+    )  # fmt: skip
 
 
 def _uses(summary: dict[str, Any]) -> Table:

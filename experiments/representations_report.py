@@ -12,6 +12,7 @@ from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR, data_words
+from experiments.words import network_words, terms
 
 if TYPE_CHECKING:
     from experiments.representations import Config, Plan
@@ -26,9 +27,18 @@ def write(
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
+    lead, inverted = _inversion(config, plan, run, drawn, summary)
     write_report(
         run.report,
         title=f"What a representation holds: {config.dataset}",
+        sentence=_sentence(summary),
+        lead=lead,
+        terms=terms(
+            "representation", "unit", "robust network", "attack", "interval",
+            SSIM="how alike two pictures are to the eye: 1 the same, 0 not at all",
+            inversion="making an image, from noise or another image, until its representation is "
+            "that of a given one",
+        ),
         findings=findings(summary),
         introduction=(
             f"Layer {summary['layer']!r} of a standard and a robust network. Numbers are of "
@@ -37,15 +47,34 @@ def write(
         ),
         sections=[
             Section("What units look for", [_units(run, drawn), _directions(plan, run, drawn)]),
-            Section("Images from representations", _inversion(config, plan, run, drawn, summary)),
+            Section("Images from representations", [inverted]),
             Section("From one image to another", _blends(config, plan, run, drawn)),
             Section("A feature added", _added(config, plan, run, drawn)),
             Section("Distances", [_ordered(summary), _sensitivity(run, summary)]),
         ],
+        recipe={
+            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
+               for name in PAIR},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "layer": summary["layer"],
+            "images": summary["images"],
+            "eps": summary["eps"],
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.representations"),
         record=run.record(),
         cost=run.cost(),
+    )  # fmt: skip
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    like = {name: summary["inversion"][name]["from_noise"]["ssim"].mean for name in PAIR}
+    return (
+        "What does a network keep of an image? Made again from nothing but its representation, an "
+        f"image is like the original by {like['robust']:.2f} (SSIM) for the robust network and by "
+        f"{like['standard']:.2f} for the standard one."
     )
 
 

@@ -38,6 +38,7 @@ from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options, total
 from experiments.sweeps import Points
+from experiments.words import per_cent, terms, training_words
 
 RANDOM = "random"
 CONTROLS = (RANDOM, EDGES)
@@ -246,9 +247,28 @@ def _report(
     )  # fmt: skip
     together = stats.together(summary["mean_accuracy"])
     ranked = sorted(together.items(), key=lambda item: item[1].mean)
+    lead = Picture(
+        path=figures.save(chart, run.figure("roar")),
+        alt="Accuracy against the share of pixels removed, a line per method",
+        caption="The lower a line, the better the map knew what matters.",
+    )
+    best = min(ranked, key=lambda item: item[1].mean)
+    worse = sum(claim.holds for claim in summary["claims"])
     write_report(
         run.report,
         title=f"Remove and retrain: {config.dataset}",
+        sentence=(
+            "Do saliency maps know which pixels a network needs? Networks were trained anew "
+            "without the pixels that each map ranks first: random pixels leave them "
+            f"{per_cent(summary['mean_accuracy'][RANDOM])} right, the pixels of the best map "
+            f"({best[0].replace('_', ' ')}) {per_cent(best[1])}; {worse} of {len(config.methods)} "
+            "methods are decidably better than random."
+        ),
+        lead=lead,
+        terms=terms(
+            "saliency map", "interval",
+            random="pixels drawn by chance, the control: a map that knows nothing does as well",
+        ),
         findings=[
             "From the map that knew best to the one that knew least (mean accuracy over the "
             "shares): " + ", ".join(
@@ -262,9 +282,6 @@ def _report(
         ),
         sections=[
             Section("Accuracy without the pixels", [
-                Picture(path=figures.save(chart, run.figure("roar")),
-                        alt="Accuracy against the share of pixels removed, a line per method",
-                        caption="The lower a line, the better the map knew what matters."),
                 Table(caption="Accuracy with 95 % intervals over test images and seeds",
                       columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
                       rows=[[name.replace("_", " "), *rates]
@@ -274,6 +291,13 @@ def _report(
                         caption=f"{100 * share:.0f} % of the pixels removed."),
             ]),
         ],
+        recipe={
+            "data": f"{config.dataset}: {summary['train_examples']} training and "
+            f"{summary['evaluation_examples']} test images of {plan.dataset.num_classes} classes",
+            **training_words(summary["recipe"]),
+            "shares": plan.shares,
+            "seeds": summary["seeds"],
+        },
         claims=summary["claims"],
         command=config.command("experiments.roar"),
         record=run.record(),

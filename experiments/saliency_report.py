@@ -15,6 +15,7 @@ from advfeat.stats import Estimate
 from experiments.pairs import PAIR, data_words
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
+from experiments.words import network_words, terms
 
 if TYPE_CHECKING:
     from experiments.saliency import Config, Plan
@@ -43,7 +44,8 @@ def write(
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    sections = [Section("Maps", _maps(config, plan, run, found))]
+    lead, *maps = _maps(config, plan, run, found)
+    sections = [Section("Maps of further networks", maps)] if maps else []
     sections += [
         Section(f"{_title(name)} network", [
             *_numbers(part), *(_curves(run, name, part) if name in PAIR else []),
@@ -62,6 +64,12 @@ def write(
     write_report(
         run.report,
         title=f"Which pixels a network uses: {config.dataset}",
+        sentence=_sentence(summary),
+        lead=lead,
+        terms=terms(
+            "saliency map", "robust network", "interval",
+            gradient="how much the score of the class changes with each pixel",
+        ),
         findings=findings(summary),
         introduction=(
             f"Maps of the {summary['score']} of each image's own class, for {summary['images']} "
@@ -74,10 +82,31 @@ def write(
             )
         ),
         sections=sections,
+        recipe={
+            **{f"{name.replace('_', ' ')} network": network_words(
+                getattr(config, name, name), network) for name, network in plan.networks.items()},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "images": summary["images"],
+            "methods": [name.replace("_", " ") for name in config.methods],
+            "samples": summary["samples"],
+            "sigma": summary["sigma"],
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.saliency"),
         record=run.record(),
         cost=run.cost(),
+    )  # fmt: skip
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    claim = summary["claims"][0]
+    return (
+        "Which pixels does a network use, and does a robust one use those that a person would? The "
+        "gradient looks like the image itself (cosine, 0: not at all) with "
+        f"{claim.effect.mean:.3f} in the robust network and {claim.control.mean:.3f} in the "
+        "standard one."
     )
 
 

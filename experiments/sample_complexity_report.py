@@ -8,6 +8,7 @@ from advfeat import figures
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
 from experiments.sample_complexity_summary import eps_words, findings
+from experiments.words import of_norms, terms, training_words
 
 if TYPE_CHECKING:
     from experiments.sample_complexity import Config, Plan
@@ -17,8 +18,9 @@ Blocks = list[str | Table | Picture]
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     """Draws the figures and writes `report.html`."""
+    lead, table = _accuracy(plan, run, summary)
     sections = [
-        Section("Accuracy on test images", _accuracy(plan, run, summary)),
+        Section("Accuracy on test images", [table]),
         Section("From training to test images", _gaps(plan, run, summary)),
         Section("The Gaussian model", _gaussian(run, summary["gaussian"])),
         Section("The Bernoulli model", _bernoulli(run, summary["bernoulli"])),
@@ -27,6 +29,9 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
     write_report(
         run.report,
         title=f"Does robust generalisation need more data? {config.dataset}",
+        sentence=_sentence(summary),
+        lead=lead,
+        terms=terms("eps", *of_norms(config.norm), "attack", "PGD", "interval"),
         findings=findings(summary),
         introduction=(
             f"{summary['seeds']} networks per size and kind, each seed with training sets of its "
@@ -37,10 +42,34 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"under {summary['attack']}, on {summary['evaluation_examples']} test images."
         ),
         sections=sections,
+        recipe={
+            "data": f"{config.dataset}: {', '.join(map(str, summary['sizes']))} training and "
+            f"{summary['evaluation_examples']} test images of {plan.dataset.num_classes} classes",
+            **training_words(summary["recipe"]),
+            "eps": eps_words(summary),
+            "attack": summary["attack"],
+            "seeds": summary["seeds"],
+        },
         claims=summary["claims"],
         command=config.command("experiments.sample_complexity"),
         record=run.record(),
         cost=run.cost(),
+    )
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    least, most = summary["by_size"][0], summary["by_size"][-1]
+
+    def share(kind: str, name: str) -> str:
+        small, large = (part[kind]["test"][name].mean for part in (least, most))
+        return f"{100 * small / large:.0f}\u00a0%" if large > 0 else "nothing"
+
+    return (
+        "Does it take more data to be right under attack than to be right? With "
+        f"{summary['sizes'][0]} training images instead of {summary['sizes'][-1]}, standard "
+        f"networks keep {share('standard', 'clean')} of their accuracy on unchanged images, "
+        f"adversarially trained ones {share('adversarial', 'robust')} of theirs under attack."
     )
 
 
@@ -52,7 +81,7 @@ def _of(summary: dict[str, Any], kind: str, where: str, name: str) -> list[Any]:
     return [part[kind][where][name] for part in summary["by_size"]]
 
 
-def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
+def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[Picture, Table]:
     chart = figures.curves(
         summary["sizes"],
         {
@@ -79,7 +108,7 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
         ]
         for part in summary["by_size"]
     ]
-    return [
+    return (
         _picture(
             run,
             "accuracy",
@@ -96,7 +125,7 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
                      "adversarial, attacked", "adversarial, noise", "clean less attacked"],
             rows=rows,
         ),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:

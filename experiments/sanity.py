@@ -43,6 +43,7 @@ from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options
+from experiments.words import terms, training_words
 
 KINDS = ("true", "again", "permuted")
 """Trained on true labels, on true labels from other weights, on permuted labels."""
@@ -267,9 +268,30 @@ def _report(
             "permuted labels.",
         )
     )
+    lead, *blocks = blocks
+    method = "gradient" if "gradient" in config.methods else config.methods[0]
+    same, permuted = (
+        summary["likeness"][MEASURES[0]][pair][method] for pair in ("again", "permuted")
+    )
     write_report(
         run.report,
         title=f"Do maps show what was learned? {config.dataset}",
+        sentence=(
+            "Does a saliency map show what a network has learned, or only the image? Two networks "
+            "that learned the same labels have maps of rank correlation "
+            f"{same.mean:.2f} (method: {method.replace('_', ' ')}), a network that learned "
+            f"permuted labels and one that learned the true ones of {permuted.mean:.2f}."
+        ),
+        lead=lead,
+        terms=terms(
+            "saliency map", "interval",
+            **{
+                "permuted labels": "training labels exchanged at random: what can be learned from "
+                "them has nothing to do with what is seen",
+                "rank correlation": "1 where two maps order the pixels alike, 0 where one says "
+                "nothing of the other",
+            },
+        ),
         findings=[
             f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
             + (" (by heart)" if summary["learned"]["permuted"].low > 0.95 else
@@ -283,6 +305,12 @@ def _report(
             f"images, maps of {summary['images']} test images."
         ),
         sections=[Section("How alike maps are", blocks)],
+        recipe={
+            "data": f"{config.dataset}: {summary['train_examples']} training images, maps of "
+            f"{summary['images']} test images",
+            **training_words(plan.recipe.record()),
+            "seeds": summary["seeds"],
+        },
         claims=summary["claims"],
         command=config.command("experiments.sanity"),
         record=run.record(),

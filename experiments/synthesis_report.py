@@ -11,6 +11,7 @@ from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.pairs import PAIR, data_words
 from experiments.synthesis_tasks import Task
+from experiments.words import network_words, per_cent, terms
 
 if TYPE_CHECKING:
     from experiments.synthesis import Config, Plan
@@ -40,13 +41,17 @@ def write(
         Section(task.capitalize(), _task(config, plan, run, plan.tasks[task], found, summary))
         for task, found in drawn.items()
     ]
-    sections.insert(0, Section("Attacks, small and large",
-                               [_attacks(config, plan, run, side_by_side)]))  # fmt: skip
     if summary["read"]:
         sections.append(Section("What independent networks read", [_read(summary)]))
     write_report(
         run.report,
         title=f"What one classifier can draw: {config.dataset}",
+        sentence=_sentence(summary),
+        lead=_attacks(config, plan, run, side_by_side),
+        terms=terms(
+            "robust network", "attack", "L2", "independent network", "interval",
+            PSNR="how near a picture is to the original, in decibels: more is nearer",
+        ),
         findings=findings(summary),
         introduction=(
             f"{summary['images']} images for every task, {summary['steps']} steps of ascent of the "
@@ -56,10 +61,37 @@ def write(
             )
         ),
         sections=sections,
+        recipe={
+            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
+               for name in PAIR},
+            **{f"judge: {name.replace('_', ' ')}": network.spec.model
+               for name, network in plan.judges.items()},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "images": summary["images"],
+            "steps": summary["steps"],
+            "eps": {task: about["eps"] for task, about in summary["tasks"].items()},
+            "seed": config.seed,
+        },
         claims=summary["claims"],
         command=config.command("experiments.synthesis"),
         record=run.record(),
         cost=run.cost(),
+    )  # fmt: skip
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    asked = "Can a classifier draw, by nothing but making its own answer surer?"
+    if not summary["read"]:
+        return f"{asked} The pictures of a standard and of a robust network stand side by side."
+    judge, found = list(summary["read"].items())[-1]
+    told = "; ".join(
+        f"{task}, {per_cent(rates['robust'])} (robust) and {per_cent(rates['standard'])} (standard)"
+        for task, rates in found.items()
+    )
+    return (
+        f"{asked} So often an independent network ({judge.replace('_', ' ')}) reads the class that "
+        f"was to be drawn: {told}."
     )
 
 

@@ -10,6 +10,7 @@ from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from experiments.config import format_eps
 from experiments.tradeoff_summary import findings
+from experiments.words import of_norms, per_cent, terms, training_words
 
 if TYPE_CHECKING:
     from experiments.tradeoff import Config, Plan
@@ -20,7 +21,7 @@ Blocks = list[str | Table | Picture]
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     """Draws the figures and writes `report.html`."""
     chance = 1 / plan.dataset.num_classes
-    sections: list[Section] = [Section("The frontier", _frontier(run, summary))]
+    sections: list[Section] = []
     for norm, part in summary["norms"].items():
         blocks = _sweep(run, norm, part, chance)
         sections.append(Section(f"{title(norm)}: accuracy against training eps", blocks))
@@ -32,6 +33,9 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
     write_report(
         run.report,
         title=f"Does robustness cost accuracy? {config.dataset}",
+        sentence=_sentence(summary),
+        lead=_frontier(run, summary),
+        terms=terms("eps", *of_norms(*summary["norms"]), "attack", "fooling rate", "interval"),
         findings=findings(summary),
         introduction=(
             f"{summary['seeds']} networks for each norm and training eps, {how['epochs']} passes "
@@ -44,14 +48,40 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "paired difference whose interval lies above 0, at a level that counts for all claims."
         ),
         sections=sections,
+        recipe={
+            "data": f"{config.dataset}: {summary['train_examples']} training and "
+            f"{summary['evaluation_examples']} test images of {plan.dataset.num_classes} classes",
+            **training_words(summary["recipe"]),
+            **{f"training eps, {title(norm)}": [point["eps"] for point in part["by_eps"]]
+               for norm, part in summary["norms"].items()},
+            "attacked at": measured,
+            "attack": summary["attack"],
+            "seeds": summary["seeds"],
+        },
         claims=summary["claims"],
         command=config.command("experiments.tradeoff"),
         record=run.record(),
         cost=run.cost(),
-    )
+    )  # fmt: skip
 
 
-def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Blocks:
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    found = []
+    for norm, part in summary["norms"].items():
+        first, last = part["by_eps"][0], part["by_eps"][-1]
+        found.append(
+            f"trained against {title(norm)} attacks, networks are fooled about "
+            f"{per_cent(last['fooling_rate'])} of the images instead of "
+            f"{per_cent(first['fooling_rate'])}, and are right about "
+            f"{per_cent(last['clean_accuracy'])} of the unchanged ones instead of "
+            f"{per_cent(first['clean_accuracy'])}"
+        )
+    words = "; ".join(found)
+    return f"Does robustness cost accuracy? {words[0].upper()}{words[1:]}."
+
+
+def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:
     series = {
         f"{title(norm)}, attacked at {format_eps(part['eval_eps'])}": {
             format_eps(point["eps"]): (point["robust_accuracy"], point["clean_accuracy"])
@@ -60,15 +90,13 @@ def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Blocks:
         for norm, part in summary["norms"].items()
     }
     chart = figures.frontier(series, ylabel="accuracy on clean images")
-    return [
-        Picture(
-            path=figures.save(chart, run.figure("frontier")),
-            alt="Clean accuracy against accuracy under attack, a point per training eps",
-            caption="One point per training eps, which stands beside it; bars are 95 % intervals "
-            "over networks and test images. Where a line falls to the right, robustness is paid "
-            "for with accuracy. The axes begin where the points do.",
-        ),
-    ]
+    return Picture(
+        path=figures.save(chart, run.figure("frontier")),
+        alt="Clean accuracy against accuracy under attack, a point per training eps",
+        caption="One point per training eps, which stands beside it; bars are 95 % intervals "
+        "over networks and test images. Where a line falls to the right, robustness is paid "
+        "for with accuracy. The axes begin where the points do.",
+    )
 
 
 def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) -> Blocks:

@@ -37,6 +37,7 @@ from advfeat.stats import Estimate
 from experiments import networks, runner
 from experiments.recipes import DEFAULTS
 from experiments.train_plan import Plan, prepare
+from experiments.words import of_norms, per_cent, terms, training_words
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
@@ -122,16 +123,16 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         xlabel=f"eps ({title(config.norm)}, pixels in [0, 1])",
         chance=chance,
     )
+    lead = Picture(
+        path=figures.save(sweep, run.figure("epsilons")),
+        alt="Accuracy against eps",
+        caption="Right on the clean image and under PGD at this eps and every smaller one.",
+    )
     blocks: list[str | Table | Picture] = [
         Picture(
             path=figures.save(learning, run.figure("learning")),
             alt="Accuracy by epoch on training and held-out images",
             caption="After every epoch. Adversarial training is shown on its attacked images.",
-        ),
-        Picture(
-            path=figures.save(sweep, run.figure("epsilons")),
-            alt="Accuracy against eps",
-            caption="Right on the clean image and under PGD at this eps and every smaller one.",
         ),
         Table(
             caption="Accuracy under PGD, 95 % intervals over test points",
@@ -151,8 +152,27 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     write_report(
         run.report,
         title=f"A {config.objective} network: {config.dataset}",
+        sentence=(
+            f"How often is a network right that was trained by {config.objective} training? About "
+            f"{per_cent(summary['clean_accuracy'])} of the test images as they are, and about "
+            f"{per_cent(summary['robust_accuracy'])} when PGD may change them by up to "
+            f"{title(config.norm)} eps {plan.eps:g}."
+        ),
+        lead=lead,
+        terms=terms("eps", *of_norms(config.norm), "PGD", "interval"),
         findings=findings,
         sections=[Section("Accuracy", blocks)],
+        recipe={
+            "data": f"{config.dataset}: {len(plan.train)} training, {len(plan.held_out[1])} "
+            f"held-out, {len(plan.dataset.test)} test images of {plan.dataset.num_classes} classes",
+            "network": f"{plan.recipe.spec.model}, width {plan.recipe.spec.width}",
+            "objective": config.objective,
+            "eps": plan.eps,
+            "eps_grid": plan.eps_grid,
+            **training_words(plan.recipe.record()),
+            "measured by": f"PGD of {summary['evaluation']['steps']} steps",
+            "seed": config.seed,
+        },
         command=config.command("experiments.train"),
         record=run.record(),
         cost=run.cost(),

@@ -49,6 +49,7 @@ from experiments.limits import check_eps
 from experiments.presets import preset_for
 from experiments.recipes import Recipe, fine_tuned
 from experiments.sweeps import Points
+from experiments.words import per_cent, terms, training_words
 
 WAYS = ("frozen", "fine-tuned")
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -314,9 +315,29 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         list(plan.eps), series, xlabel="L2 eps of the source's training",
         ylabel="accuracy on the target's test images", chance=1 / plan.target.num_classes,
     )  # fmt: skip
+    lead = Picture(
+        path=figures.save(chart, run.figure("transfer")),
+        alt="Accuracy on the target against the eps of the source",
+        caption="Frozen: a linear classifier on the representation. Fine-tuned: all weights. Bands "
+        "are 95 % intervals over test images and seeds.",
+    )
+    told = "; ".join(
+        f"{way}, {per_cent(best['target_accuracy'])} of the target's test images are recognised "
+        f"from a robust source and {per_cent(found[way]['0'])} from the standard one"
+        for way, best in summary["chosen"].items()
+    )
     write_report(
         run.report,
         title=f"Do robust representations transfer better? {config.dataset} to {config.target}",
+        sentence="Does a robust network make a better start for another task than a standard one? "
+        f"{told[0].upper()}{told[1:]}.",
+        lead=lead,
+        terms=terms(
+            "eps", "L2", "robust network", "representation", "interval",
+            source="the network trained first, on the first task; the target is the second task",
+            frozen="the source's representation stays as it is and only a linear classifier is "
+            "trained; fine-tuned: all weights are trained on",
+        ),
         findings=[
             f"{way.capitalize()}: robust source {format_rate(best['target_accuracy'])} (eps "
             f"{', '.join(f'{eps:g}' for eps in best['eps'])}, each chosen by the other seeds' "
@@ -335,10 +356,6 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
         ),
         sections=[
             Section("Accuracy on the target", [
-                Picture(path=figures.save(chart, run.figure("transfer")),
-                        alt="Accuracy on the target against the eps of the source",
-                        caption="Frozen: a linear classifier on the representation. Fine-tuned: "
-                        "all weights. Bands are 95 % intervals over test images and seeds."),
                 Table(caption="With 95 % intervals over test images and seeds",
                       columns=["source", "on its own test set", *WAYS],
                       rows=[[name if name == "none" else f"eps {name}",
@@ -346,6 +363,15 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
                              *(found[way][name] for way in WAYS)] for name in ("none", *names)]),
             ]),
         ],
+        recipe={
+            "source": f"{config.dataset}, {summary['train_examples']} images",
+            "target": f"{config.target}, {summary['target_examples']} training, "
+            f"{summary['choice_examples']} choosing and {summary['evaluation_examples']} test "
+            "images",
+            **training_words(summary["recipe"]),
+            "eps": plan.eps,
+            "seeds": summary["seeds"],
+        },
         claims=summary["claims"],
         command=config.command("experiments.transfer_learning"),
         record=run.record(),
