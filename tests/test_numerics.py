@@ -31,8 +31,8 @@ divided = jax.jit(over)
 @example(values=np.array([1e-38, 2e-38, 0], np.float32), scale=LEAST)
 @settings(max_examples=50, deadline=None, derandomize=True)
 def test_a_quotient_is_that_of_float64(values, scale):
-    wanted = values.astype(np.float64) / scale
-    wanted = np.where(np.abs(wanted) > MOST, np.sign(wanted) * np.inf, wanted)
+    with np.errstate(over="ignore"):
+        wanted = (values.astype(np.float64) / scale).astype(np.float32)
     found = divided(values, jnp.float32(scale))
     # XLA on CPU rounds subnormal numbers to 0, of the values too.
     lost = LEAST * (1 + 1 / scale)
@@ -90,7 +90,7 @@ def test_an_infinite_slope_stops_no_attack(name):
     assert np.isfinite(found.last.x).all()
 
 
-@pytest.mark.parametrize("name", ["pgd_momentum", "fab", "deepfool", "fmn", "ddn"])
+@pytest.mark.parametrize("name", ["fab", "deepfool", "fmn"])
 def test_a_huge_slope_stops_no_attack(name):
     def network(x):
         return 2e38 * jnp.stack([x[0, 1, 0] - 0.49, 0.0])
