@@ -39,7 +39,6 @@ from experiments.map_flags import options_of
 from experiments.pairs import PAIR, further, load_fitting, load_pair
 from experiments.saliency_maps import EDGES, Options, total
 
-
 _DRY = 2  # images and methods of a dry run's sanity checks
 
 
