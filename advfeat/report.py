@@ -72,7 +72,7 @@ def write_report(
     title: str,
     findings: Sequence[str],
     sections: Sequence[Section],
-    claims: Sequence[Claim] = (),
+    claims: Sequence[Claim | Mapping[str, Any]] = (),
     introduction: str = "",
     command: str = "",
     record: Mapping[str, Any] | None = None,
@@ -190,7 +190,7 @@ def format_cell(value: Any) -> str:
 
 
 def field(value: Any, name: str) -> Any:
-    """Of an estimate, or of a mapping as a summary holds it; None where it has no such thing."""
+    """Of an estimate or a claim, also as a summary holds it; None where it has no such thing."""
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
@@ -230,16 +230,17 @@ def _picture(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _claim(claim: Claim) -> dict[str, str]:
-    verdict = "a dry run shows nothing" if claim.verdict is None else claim.verdict
+def _claim(claim: Claim | Mapping[str, Any]) -> dict[str, str]:
+    verdict = field(claim, "verdict")
+    verdict = "a dry run shows nothing" if verdict is None else verdict
     known = [words for words in _BADGES if verdict.startswith(words)]
     if not known:
         raise ValueError(f"verdict: must be one of {', '.join(_BADGES)}, not {verdict!r}")
     badge, sign = _BADGES[known[0]]
     return {
-        "claim": claim.claim,
-        "effect": format_cell(claim.effect),
-        "control": format_cell(claim.control),
+        "claim": field(claim, "claim"),
+        "effect": format_cell(field(claim, "effect")),
+        "control": format_cell(field(claim, "control")),
         "verdict": verdict,
         "badge": badge,
         "sign": sign,

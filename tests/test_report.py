@@ -20,7 +20,7 @@ RATE = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
 FINDINGS = ["D_rand gives 87.8 % where its control gives 11 %.", "Trust <nobody> & nothing."]
 CLAIMS = [
     {"claim": f"claim {verdict}", "effect": RATE, "control": 0.1, "verdict": verdict}
-    for verdict in ("holds", "does not hold here", "not decidable at this size")
+    for verdict in ("holds", "the other way", "not decidable at this size")
 ]
 RECORD = {
     "flags": {"eps": 0.5, "seeds": [0, 1], "classes": None, "dry_run": True},
