@@ -333,9 +333,9 @@ def test_hits_and_misses_mirror(hits):
 
 
 @quick
-@given(hits_of(3, 30), st.integers(1, 4))
-def test_the_tables_pieces_are_the_public_functions(hits, times):
-    seeds, points = hits.shape
+@given(hits_of(3, 30))
+def test_the_tables_pieces_are_the_public_functions(hits):
+    points = hits.shape[1]
     found = table.rate_of_patterns(hits.T.astype(float), np.ones((1, points), int), points)
     assert np.squeeze(found) == pytest.approx(ends(rate(hits)), abs=1e-9)
 
@@ -431,9 +431,9 @@ def normal(centre, error=1.0):
 def test_power_grows_and_small_effects_stay(gain):
     # Ten per cent of points disagree; the shares of both ways are as expected at every size.
     power = []
-    for points in (445, 1000, 4000, 40_000):
+    for points in (445, 1000, 4000, 12_000):
         rng, found = np.random.default_rng(0), []
-        for _ in range(60):
+        for _ in range(25):
             up, down = rng.multinomial(points, [0.05 + gain / 2, 0.05 - gain / 2, 0.9])[:2]
             effect = np.arange(points) < up
             control = np.arange(points)[::-1] < down
@@ -442,7 +442,7 @@ def test_power_grows_and_small_effects_stay(gain):
         power.append(np.mean([each.verdict == HOLDS for each in found]))
         assert all(each.verdict != OTHER for each in found)
     assert power == sorted(power)
-    assert power[-2:] == [1.0, 1.0] or (gain == 0.02 and power[-1] == 1.0)
+    assert power[-1] == 1.0
 
 
 def test_an_effect_of_the_margin_is_seldom_called_none():

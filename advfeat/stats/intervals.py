@@ -330,8 +330,8 @@ def computed(
     from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
     are hits, the interval is that of the points and four more, two of them hits and two not
     (Agresti and Coull, 1998); of hits along axes between, one is a hit everywhere, one nowhere, one
-    at a single place and one everywhere else. Of points that all say the same, no bootstrap learns how
-    unsure they leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
+    at a single place and one everywhere else. Of points that all say the same, no bootstrap learns
+    how unsure they leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
 
     Args:
       compute: the arrays, in their order, to the number; it takes any number of seeds and points.
@@ -386,17 +386,19 @@ def _redrawn(
     seeds, rng = len(arrays[0]), np.random.default_rng(0)
     hits = [bool(np.isin(array, (0, 1)).all()) for array in arrays]
 
-    def padded() -> list[np.ndarray]:
-        return [_padded(a, rng) if is_hit else a for a, is_hit in zip(arrays, hits, strict=True)]
-
     def without(sample: list[np.ndarray]) -> np.ndarray:
         return np.array(
             [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
         )
 
-    centre = np.mean([compute(*padded()) for _ in range(_PADDINGS)]) if any(hits) else None
+    # Where every way to add points is the same, one is enough.
+    ways = _PADDINGS if any(array[0, ..., 0].size > 1 for array in arrays) else 1
+    padded = [[_padded(a, rng) if hit else a for a, hit in zip(arrays, hits, strict=True)]
+              for _ in range(ways if any(hits) else 1)]  # fmt: skip
+    centre = float(np.mean([compute(*each) for each in padded]))
     samples = [
-        [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded()] for _ in range(draws)
+        [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded[draw % len(padded)]]
+        for draw in range(draws)
     ]
     of_points = float(np.var([compute(*sample) for sample in samples], ddof=1))
     of_seeds = 0.0
@@ -406,8 +408,7 @@ def _redrawn(
     if _shared(max(seeds, 2)) > 0:
         moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
         of_seeds -= _shared(seeds) * float(np.mean(moved)) * (seeds - 1)
-    middle = compute(*arrays) if centre is None else centre
-    return float(middle), of_points, max(of_seeds, 0.0)
+    return centre, of_points, max(of_seeds, 0.0)
 
 
 def _padded(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
