@@ -197,7 +197,8 @@ def test_text_is_shown_as_it_is(tmp_path, name):
     page = write(
         tmp_path, title=name, sentence=name, terms={name: name}, findings=[name], lead=picture,
         introduction=name, command=name, recipe={"names": (name, name)},
-        claims=[dataclasses.replace(CLAIMS[0], claim=name)], sections=[Section(name, [name, table, picture])],
+        claims=[dataclasses.replace(CLAIMS[0], claim=name)],
+        sections=[Section(name, [name, table, picture])],
     )  # fmt: skip
     text, attributes = read(page)
     shown = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
