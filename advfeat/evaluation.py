@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.ascent import Run
-from advfeat.attacks.batch import attack_dataset, check_batch, output_of
+from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.batching import padded_rows
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
-from advfeat.edges import one_key
+from advfeat.edges import one_key, output_of
 from advfeat.keys import stream
 from advfeat.norms import Norm
 from advfeat.stepwise import Stepwise

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.batch import attack_dataset, check_batch, output_of
+from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import (
     check_images,
@@ -29,7 +29,7 @@ from advfeat.checks import (
 )
 from advfeat.contested import Contest
 from advfeat.diagnostics import examine
-from advfeat.edges import one_key
+from advfeat.edges import one_key, output_of
 from advfeat.evaluation import LOOKS, predict, shares, within
 from advfeat.keys import stream
 from advfeat.stepwise import Stepwise

@@ -13,8 +13,8 @@ import numpy as np
 
 import advfeat
 from advfeat import models, saliency
-from advfeat.attacks.batch import output_of
 from advfeat.checkpoints import Network
+from advfeat.edges import output_of
 from advfeat.keys import stream
 from advfeat.saliency import Saliency
 from advfeat.scores import class_score

@@ -8,15 +8,12 @@ Rates and differences need only the counts of the patterns across networks, whic
 so that 10,000 points cost what ten do; a test holds this against the public functions.
 """
 
-import argparse
 import itertools
-import sys
-import time
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
-from advfeat.stats import computed, intervals, mean
+from advfeat.stats import intervals
 
 SIZES = (10, 30, 100, 445, 1000, 10_000)
 RATES = (0.002, 0.02, 0.1, 0.5, 0.77, 0.95, 0.998)

@@ -213,7 +213,7 @@ def test_text_is_shown_as_it_is(tmp_path, name):
         (RATE, "87.8 % [86.0, 89.4]"),
         ({"mean": 0.5, "low": None, "high": None, "n": 1}, "50.0 % [too few to tell]"),
         ({"mean": 2.0, "low": 1.5, "high": 2.5, "unit": "number"}, "2.000 [1.500, 2.500]"),
-        (GAIN | {"unit": "points"}, "+76.8 points [+73.0, +80.2]"),
+        (GAIN, "+76.8 points [+73.0, +80.2]"),
         (types.SimpleNamespace(**RATE, unit="rate"), "87.8 % [86.0, 89.4]"),
         (
             types.SimpleNamespace(mean=0.5, low=None, high=None, unit="number"),
