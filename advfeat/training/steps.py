@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advfeat.edges import one_key
+from advfeat.edges import on_training_batch, one_key
+from advfeat.training.objectives.base import Descent
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
 from advfeat.transforms import Transform
@@ -63,6 +64,8 @@ def train_step(
     def step(
         key: Key, state: TrainState, batch: Batch, share: float | Array = 1.0
     ) -> tuple[TrainState, Metrics]:
+        if isinstance(loss_fn, Descent):
+            on_training_batch(batch)
         root = jax.random.fold_in(one_key(key), state.step)
         return procedure.step(
             root, loss_fn, optimiser, state, batch, jnp.asarray(share, jnp.float32)
