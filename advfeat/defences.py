@@ -232,7 +232,8 @@ def k_winners(halves: Halves, *, share: float = 0.1, sharpness: float = 20.0) ->
         count = max(1, round(share * features.size))
         least = jax.lax.top_k(features, count)[0][-1]
         winners = jnp.where(features >= least, features, 0.0)
-        level = jax.lax.stop_gradient(jnp.sum(features) / jnp.maximum(jnp.sum(winners > 0), 1))
+        number = jnp.sum(winners > 0, dtype=features.dtype)
+        level = jax.lax.stop_gradient(jnp.sum(features) / jnp.maximum(number, 1))
         return parts.head(level * jnp.tanh(sharpness * winners / jnp.maximum(level, 1e-6)))
 
     return Partial(fn, halves)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.checks import check_ids, check_labels, check_range, is_concrete
-from advfeat.types import Array, Key, ModelFn, as_model_fn
+from advfeat.types import Array, Batch, Key, ModelFn, as_model_fn
 
 THREEFRY = "threefry2x32"
 
@@ -181,6 +181,26 @@ def on_batch(method: Any, root: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any
     integers = [leaf for leaf in jax.tree.leaves(y) if _is_index(leaf, 1)]
     if integers:
         _check_classes(integers, model_fn, np.shape(x)[1:])
+
+
+def on_training_batch(batch: Batch) -> None:
+    """Checks a batch's shapes and types; also while tracing. A key that it lacks is not asked for.
+
+    Raises:
+      ValueError: for images that are no floating-point `[B, H, W, C]`, labels, ids or weights that
+        are no integers or numbers `[B]`.
+    """
+    kinds = {"image": (4, float), "label": (1, int), "id": (1, int), "weight": (1, float)}
+    there = {name: kind for name, kind in kinds.items() if name in batch}
+    for name, (rank, kind) in there.items():
+        leaf = batch[name]
+        wanted = f"{kind.__name__} {'[B, H, W, C]' if rank == 4 else '[B]'}"
+        says = f"batch[{name!r}] must be {wanted}, got {leaf.dtype} {list(leaf.shape)}"
+        require(chex.assert_rank, leaf, rank, says=says)
+        require(chex.assert_type, leaf, kind, says=says)
+    shapes = {name: list(batch[name].shape) for name in there}
+    says = f"batch must have one leading axis, got {shapes}"
+    require(chex.assert_equal_shape_prefix, [batch[name] for name in there], 1, says=says)
 
 
 def _is_here(value: Any) -> bool:

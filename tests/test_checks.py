@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checks, constructed, stats, steps, training
+from advfeat import checks, constructed, saliency, stats, steps, training
 
 IMAGES = np.full((4, 2, 3, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 2, 0], np.int32)
@@ -47,6 +47,27 @@ BAD_LABELS = {
     "fractional": np.array([0.0, 1.0, 2.0, 0.0]),
     "booleans": np.array([True, False, True, False]),
     "scalar": np.int32(1),
+    "a column": np.array([[0], [1], [2], [0]]),
+    "names": np.array(["cat", "dog", "owl", "cat"]),
+    "nothing": np.array([None] * 4),
+}
+# One of each way in which a label is used.
+METHODS = {
+    "objective": advfeat.pgd(advfeat.l2(0.3), steps=1),
+    "targeted": advfeat.pgd(advfeat.l2(0.3), steps=1, objective=advfeat.targeted()),
+    "linearised": advfeat.deepfool(advfeat.l2(0.3), steps=1),
+    "pair": advfeat.apgd_targeted(advfeat.l2(0.3), steps=1, targets=1, loss="margin"),
+    "noise": advfeat.uniform_noise(advfeat.l2(0.3)),
+    "map": saliency.gradient(),
+    "wrapped map": saliency.smoothgrad(saliency.gradient_times_input(), samples=2),
+    "occlusion": saliency.occlusion(size=2),
+}
+BAD_IDS = {
+    "too large": np.arange(4) + 2**32,
+    "negative": np.arange(4) - 1,
+    "fractional": np.arange(4.0),
+    "too few": np.arange(3),
+    "scalar": np.int32(3),
 }
 BAD_EPS = {
     "negative": -1e-9,
@@ -56,6 +77,8 @@ BAD_EPS = {
     "None": None,
     "complex": 1j,
     "array": jnp.array(-0.1),
+    "digits": "0.1",
+    "a list with None": [0.1, None],
 }
 
 
@@ -93,8 +116,10 @@ def test_labels(case):
     attack = advfeat.fgsm(advfeat.linf(0.1))
     says("truth", lambda: checks.check_labels(bad, num_classes=3, count=4, name="truth"))
     says("labels", lambda: advfeat.accuracy(linear, IMAGES, bad))
-    if case in ("too large", "negative", "too few", "scalar"):  # else a target of another kind
-        says("labels", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, bad))
+    for method in METHODS.values():
+        says("labels", lambda method=method: advfeat.attack_dataset(
+            method, KEY, linear, IMAGES, bad
+        ))
     says("labels", lambda: training.fit(
         KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3
     ))
@@ -110,6 +135,7 @@ def test_eps(case):
     says("radius", lambda: checks.check_eps(bad, name="radius"))
     for make in (advfeat.linf, advfeat.l2, advfeat.l1):
         says("eps", lambda make=make: make(bad))
+    assert "NaN" not in says("eps", lambda: advfeat.linf(None))
     if bad is not None:
         says("step_size", lambda: advfeat.pgd(advfeat.l2(1.0), step_size=bad))
         says("step_size", lambda: advfeat.fgsm(advfeat.l2(1.0), step_size=bad))
@@ -185,3 +211,84 @@ def test_checks_let_traced_values_pass():
     assert not jax.jit(lambda e: checks.check_eps(e) or jnp.bool_(checks.is_concrete(e)))(-1.0)
     threat = jax.jit(lambda e: advfeat.l2(e))(0.25)
     assert float(threat.eps) == 0.25
+
+
+# --- What comes past the loops over a data set. ---------------------------------------------------
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_one_example_is_checked_too(case):
+    method, x, model = METHODS[case], IMAGES[0], advfeat.as_model_fn(linear)
+    in_box = "map" not in case and case != "occlusion"  # a gradient is there anywhere
+    for bad in (-0.01, np.nan, np.inf, 255.0):
+        if in_box or not np.isfinite(bad):
+            says("x must", lambda bad=bad: method(KEY, model, with_pixel(bad)[1], 0))
+    says("x must", lambda: method(KEY, model, np.zeros((2, 3, 1), np.uint8), 0))
+    for bad in (3, -1, 0.0, True, None, "cat", np.eye(3)[0], np.array([0])):
+        says("y must", lambda bad=bad: method(KEY, model, x, bad))
+    for bad in (0, None, jnp.zeros(2), jax.random.split(KEY, 3), np.zeros(3, np.uint32)):
+        says("key must", lambda bad=bad: method(bad, model, x, 0))
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_a_batch_is_checked_before_it_is_compiled(case):
+    def batch(ids=np.arange(4), x=IMAGES, y=LABELS, root=KEY):
+        return advfeat.attack_batch(METHODS[case], root, ids, linear, x, y)
+
+    for pixel in (-0.01, 1.001, np.nan, 255.0):
+        says("x must", lambda pixel=pixel: batch(x=with_pixel(pixel)))
+    says("x must", lambda: batch(x=np.zeros((4, 2, 3, 1), np.uint8)))
+    says("x must", lambda: batch(x=IMAGES[0]))
+    for bad in BAD_LABELS.values():
+        says("y must", lambda bad=bad: batch(y=bad))
+    for bad in BAD_IDS.values():
+        says("ids must|one image per id", lambda bad=bad: batch(ids=bad))
+    says("root must", lambda: batch(root=0))
+
+
+@pytest.mark.parametrize("case", sorted(set(BAD_IDS) - {"scalar"}))
+def test_ids(case):
+    bad, attack = BAD_IDS[case], METHODS["objective"]
+    says("ids", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, LABELS, ids=bad))
+    says("ids", lambda: constructed.construct(
+        KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad
+    ))
+    says("ids", lambda: training.fit(
+        KEY, None, {}, IMAGES, LABELS, training.Fit(), num_classes=3, ids=bad
+    ))
+
+
+def test_the_largest_ids_draw_numbers_of_their_own():
+    def drawn(ids):
+        noise = METHODS["noise"]
+        one = advfeat.attack_batch(noise, KEY, ids, linear, IMAGES, LABELS).best.x
+        many = advfeat.attack_dataset(noise, KEY, linear, IMAGES, LABELS, ids=ids).best.x
+        np.testing.assert_allclose(one, many, atol=1e-6)
+        return np.asarray(one)
+
+    large = np.arange(2**32 - 4, 2**32)
+    assert not np.isclose(drawn(large), drawn(np.arange(4))).all(axis=(1, 2, 3)).any()
+
+
+def test_traced_values_pass_but_traced_shapes_do_not():
+    attack = METHODS["objective"]
+
+    @jax.jit
+    def found(x, y):
+        return attack(KEY, linear, x, y).best.x
+
+    assert found(IMAGES[0] * 0 + 2, 7).shape == (2, 3, 1)
+    says("y must", lambda: found(IMAGES[0], jnp.eye(3)[0]))
+    says("x must", lambda: found(np.zeros((2, 3, 1), np.uint8), 0))
+
+
+@pytest.mark.parametrize(("name", "bad"), [
+    ("image", np.zeros((4, 6), np.float32)), ("label", np.eye(4, dtype=np.float32)),
+    ("label", np.zeros(4, np.float32)), ("id", np.zeros((4, 1), int)), ("weight", np.ones(4, int)),
+    ("label", np.zeros(3, int)),
+])  # fmt: skip
+def test_a_training_batch(name, bad):
+    batch = {"image": IMAGES, "label": LABELS, "id": np.arange(4), "weight": np.ones(4, np.float32)}
+    batch = jax.tree.map(jnp.asarray, {**batch, name: bad})
+    loss_fn = training.standard(None, advfeat.cross_entropy)
+    says("batch", lambda: jax.jit(loss_fn)(KEY, {}, {}, batch))

@@ -39,5 +39,72 @@ def test_importing_it_stays_light():
 
 
 @pytest.mark.parametrize("layer", ["models", "data", "training", "checkpoints"])
-def test_outer_layers_are_not_on_the_face(layer):
-    assert layer not in advfeat.__all__
+def test_outer_layers_are_on_the_face_but_not_of_it(layer):
+    assert layer not in advfeat.__all__  # `from advfeat import *` stays light
+    assert layer in dir(advfeat)
+
+
+def ran(code):
+    """What a process of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:advfeat", "-c", code],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.split()
+
+
+PARTS = """
+import sys, advfeat
+assert "flax" not in sys.modules
+for name in dir(advfeat):
+    getattr(advfeat, name)
+assert "flax" in sys.modules
+for part in ("zoo", "data", "models", "saliency", "training", "synthesis", "theory", "figures",
+             "representations", "objectives", "scores", "checkpoints", "results"):
+    assert getattr(advfeat, part).__name__ == "advfeat." + part
+assert "Any" not in dir(advfeat) and advfeat.ATTACKS["pgd"] is advfeat.pgd
+try:
+    advfeat.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
+from advfeat import *
+assert pgd is advfeat.pgd and "zoo" not in globals()
+import jax
+jax.config.update("jax_num_cpu_devices", 3)  # nothing has asked for a device so far
+print(len(jax.devices()))
+"""
+
+
+def test_every_part_is_there_on_its_first_use():
+    assert ran(PARTS) == ["3"]
+
+
+ABSENT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchattacks", "foolbox", "tensorflow", "lime", "haiku",
+                                  "equinox"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+"""
+ORDERS = {
+    "advfeat, then flax": "import advfeat, flax",
+    "flax first": "import flax, advfeat",
+    "parts first": "import advfeat.zoo, advfeat.training, advfeat",
+    "the last layer first": "import advfeat.models.adapters, advfeat.figures, advfeat",
+    "in threads": (
+        "import threading, advfeat\n"
+        "use = lambda part: getattr(advfeat, part).__name__\n"
+        "threads = [threading.Thread(target=use, args=(part,))\n"
+        "           for part in ('zoo', 'training', 'models', 'data', 'zoo', 'training')]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]"
+    ),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_order_of_imports_does_not_matter(order):
+    use = "\nmodel = advfeat.models.create('linear', num_classes=2); print(advfeat.zoo.names()[0])"
+    assert ran(ABSENT + ORDERS[order] + use) == ["cifar10_cnn_l2_robust"]

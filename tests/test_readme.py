@@ -1,9 +1,12 @@
 """The README's Python runs as it stands there, and its commands can be typed in their order."""
 
 import importlib
+import importlib.util
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 from advfeat import zoo
 from experiments.config import parse
@@ -57,3 +60,33 @@ def test_commands_name_what_is_there_by_then():
         if given.get("dataset", "").endswith(".npz"):
             assert str(pathlib.Path(given["dataset"]).parent) in made
         made.add(given.get("workdir"))
+
+
+def names(package):
+    """Every dotted name of a package, in the text, in inline code and in blocks."""
+    text = README.read_text(encoding="utf-8")
+    return sorted(set(re.findall(rf"(?<![\w./-]){package}(?:\.[A-Za-z_]\w*)+", text)))
+
+
+def test_every_name_is_there_after_import_advfeat():
+    found = names("advfeat")
+    assert {"advfeat.ATTACKS", "advfeat.zoo.load", "advfeat.models.adapters"} <= set(found)
+    code = "\n".join(["import advfeat", *found])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
+def test_every_experiment_is_there():
+    found = names("experiments")
+    assert len(found) > 8
+    for name in found:
+        assert importlib.util.find_spec(name) is not None, name
+
+
+def test_every_adapter_is_there():
+    from advfeat.models import adapters
+
+    found = set(re.findall(r"`(from_\w+)`", README.read_text(encoding="utf-8")))
+    assert len(found) >= 5
+    for name in found:
+        assert callable(getattr(adapters, name)), name

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from advfeat.edges import one_key
+from advfeat.edges import on_training_batch, one_key
+from advfeat.training.objectives.base import Descent
 from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
@@ -66,6 +67,8 @@ def train_step(
     def step(
         key: Key, state: TrainState, batch: Batch, share: float | Array = 1.0
     ) -> tuple[TrainState, Metrics]:
+        if isinstance(loss_fn, Descent):
+            on_training_batch(batch)
         root = jax.random.fold_in(one_key(key), state.step)
         return procedure.step(
             root, loss_fn, optimiser, state, filled(batch), jnp.asarray(share, jnp.float32)

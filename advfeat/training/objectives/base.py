@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advfeat.edges import one_key
+from advfeat.edges import on_training_batch, one_key
 from advfeat.models import model_fn
 from advfeat.models.statistics import statistics_of
 from advfeat.training.padding import filled, real_rows
@@ -60,6 +60,7 @@ class Descent:
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Both: what a foreign train loop differentiates."""
+        on_training_batch(batch)
         key_prepare, key_descend = jax.random.split(one_key(key))
         prepared = self.prepare(key_prepare, params, model_state, filled(batch))
         return self.descend(key_descend, params, model_state, prepared)
