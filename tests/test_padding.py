@@ -21,7 +21,7 @@ ROWS = {
     "id": np.arange(REAL, dtype=np.int32) + 5,
 }
 RUBBISH = {"image": np.nan, "label": 99, "id": -1}
-THREAT = advfeat.linf(0.1)
+THREAT, BALL = advfeat.linf(0.1), advfeat.l2(0.5)
 ATTACK = advfeat.pgd(THREAT, steps=2, random_start=True, score_last=False)
 
 
@@ -79,9 +79,9 @@ def drawn(model):
     return jax.tree.map(lambda leaf: leaf + 0.1 * jnp.ones_like(leaf), variables)
 
 
-def close(found, wanted):
+def close(found, wanted, atol=3e-6):
     chex.assert_tree_all_finite(found)
-    chex.assert_trees_all_close(found, wanted, atol=3e-6, rtol=2e-4)
+    chex.assert_trees_all_close(found, wanted, atol=atol, rtol=2e-4)
 
 
 @pytest.mark.parametrize("name", training.OBJECTIVES)
@@ -108,7 +108,8 @@ PROCEDURES = {
     "parts": (training.plain(accumulate=4), training.plain(accumulate=REAL)),
     "awp": (training.awp(), training.awp()),
     "ema": (training.ema(decay=0.5), training.ema(decay=0.5)),
-    "free": (training.free(THREAT, replays=2), training.free(THREAT, replays=2)),
+    # L2: where a gradient is nearly zero, rounding would turn its sign.
+    "free": (training.free(BALL, replays=2), training.free(BALL, replays=2)),
 }
 
 
@@ -137,7 +138,7 @@ def test_every_procedure_steps_as_on_the_real_rows(name):
     if name == "free":
         assert np.all(np.asarray(found.extra[REAL:]) == 0)
         found = found._replace(extra=found.extra[:REAL])
-    close((found, metrics), (wanted, wanted_metrics))
+    close((found, metrics), (wanted, wanted_metrics), atol=2e-5)  # up to four updates
 
 
 def test_a_batch_of_padding_alone_changes_nothing():
