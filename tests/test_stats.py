@@ -398,10 +398,10 @@ def verdicts(rng, repeats, points, first, second, seeds=1, paired=True, claims=1
 
 @pytest.mark.parametrize(("seeds", "paired"), [(1, True), (1, False), (3, True), (8, False)])
 def test_no_effect_seldom_holds(seeds, paired):
-    found = verdicts(np.random.default_rng(0), 300, 100, 0.5, 0.5, seeds, paired)
-    # 2.5 % and three standard errors of 300.
-    assert (found == HOLDS).mean() <= 0.052
-    assert (found == OTHER).mean() <= 0.052
+    found = verdicts(np.random.default_rng(0), 200, 100, 0.5, 0.5, seeds, paired)
+    # 2.5 % and three standard errors of 200.
+    assert (found == HOLDS).mean() <= 0.058
+    assert (found == OTHER).mean() <= 0.058
 
 
 @pytest.mark.parametrize("claims", [1, 3, 10, 42])
@@ -409,14 +409,14 @@ def test_no_effect_seldom_holds_in_a_report(claims):
     # Exactly normal differences, whose p values are uniform: as many false ones as there can be.
     rng, false = np.random.default_rng(0), []
     [one] = [claim("So.", rate([1]), rate([1]))]
-    for shifts in rng.standard_normal((2000, claims)):
+    for shifts in rng.standard_normal((1000, claims)):
         tails = zip(stats.norm.sf(shifts), stats.norm.cdf(shifts), strict=True)
         report = judge([dataclasses.replace(one, p=(*each, 1.0)) for each in tails])
         false.append([found.verdict for found in report])
     held = (np.array(false) == HOLDS).any(axis=1).mean()
     wrong = np.isin(false, (HOLDS, OTHER)).any(axis=1).mean()
-    assert held <= 0.025 + 0.012
-    assert 0.03 < wrong <= 0.05 + 0.015  # three errors of 2,000
+    assert held <= 0.025 + 0.015
+    assert 0.02 < wrong <= 0.05 + 0.021  # three errors of 1,000
 
 
 def normal(centre, error=1.0):
@@ -447,12 +447,10 @@ def test_power_grows_and_small_effects_stay(gain):
 
 def test_an_effect_of_the_margin_is_seldom_called_none():
     rng, found = np.random.default_rng(0), []
-    for _ in range(300):
-        effect, control = rng.random(300) < 0.55, rng.random(300) < 0.5
-        gap = apart(rate(effect), rate(control))
-        [each] = judge([claim("So.", rate(effect), rate(control), paired=gap)])
-        found.append(each.verdict)
-    assert np.mean([each in (NO_EFFECT, OTHER) for each in found]) <= 0.05
+    for _ in range(200):
+        effect, control = rate(rng.random(300) < 0.55), rate(rng.random(300) < 0.5)
+        found += judge([claim("So.", effect, control)])
+    assert np.mean([each.verdict in (NO_EFFECT, OTHER) for each in found]) <= 0.058
 
 
 @pytest.mark.parametrize(
