@@ -152,14 +152,17 @@ def _do(
                 print(f"{run.path}: going on with the run begun there")
             with figures.marked("dry run" if config.dry_run else ""):
                 done = work(config, inputs, run)  # type: ignore[arg-type]
-            claims = [
-                {**claim, "verdict": None} if config.dry_run else claim
-                for claim in done.get("claims", [])
-            ]
-            about = {"experiment": name, "dry_run": config.dry_run}
-            summary = run.finish({**about, **done, "claims": claims, **run.cost()})
+            done = {"experiment": name, "dry_run": config.dry_run, "claims": [], **done}
+            summary = run.finish({**(_undecided(done) if config.dry_run else done), **run.cost()})
     print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
     return summary
+
+
+def _undecided(summary: Any) -> Any:
+    """The same without any verdict: a dry run decides nothing."""
+    if isinstance(summary, Mapping):
+        return {k: None if k == "verdict" else _undecided(v) for k, v in summary.items()}
+    return [_undecided(v) for v in summary] if isinstance(summary, (list, tuple)) else summary
 
 
 def main(

@@ -45,8 +45,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
         for control in part["controls"].values():
             assert_rate(control)
             assert control["n"] == 445
-    verdicts = {"holds", "does not hold here", "not decidable at this size"}
-    assert {claim["verdict"] for claim in summary["claims"]} <= verdicts
+    assert {claim["verdict"] for claim in summary["claims"]} == {None}  # of a dry run
     assert len(summary["claims"]) == 10
 
 

@@ -61,11 +61,12 @@ def test_a_dry_run_is_marked_as_one(tmp_path, dry_run):
     def work(config, inputs, run):
         figure = figures.bars({"a": {"b": 0.5}})
         figures.save(figure, run.figure("bars"))
-        return {"claims": [claim]}
+        return {"claims": [claim], "by": {"method": [claim]}}
 
     summary = toy(ToyConfig(workdir=str(tmp_path), dry_run=dry_run), work=work)
     assert summary["dry_run"] is dry_run
     assert summary["claims"] == [{**claim, "verdict": None if dry_run else "holds"}]
+    assert summary["by"] == {"method": summary["claims"]}
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     plain = figures.save(figures.bars({"a": {"b": 0.5}}), tmp_path / "plain.png").read_bytes()
     same = (tmp_path / "figures" / "bars.png").read_bytes() == plain

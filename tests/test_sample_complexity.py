@@ -11,7 +11,6 @@ from experiments import runner, sample_complexity, sample_theory, sweeps
 from experiments.sample_complexity_summary import CLEAN, NOISE, ROBUST, Curves, needed, reached
 
 TINY = {"model": "mlp", "width": 16}
-VERDICTS = {"holds", "does not hold here", "not decidable at this size"}
 
 
 def config(path, **options):
@@ -55,7 +54,7 @@ def test_summary_has_every_rate_with_its_interval(finished):
             clean["train"]["clean"]["mean"] - clean["test"]["clean"]["mean"]
         )
     assert len(summary["claims"]) == 4
-    assert {claim["verdict"] for claim in summary["claims"]} <= VERDICTS
+    assert {claim["verdict"] for claim in summary["claims"]} == {None}  # of a dry run
     assert {"eps", "norm", "attack", "recipe", "wall_seconds"} <= set(summary)
     for part in summary["gaussian"]["by_count"]:
         for name in ("standard", "robust", "least"):
