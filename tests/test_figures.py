@@ -400,7 +400,7 @@ def test_photographs_are_drawn_smoothly_and_have_a_factor_of_their_own():
     rng = np.random.default_rng(0)
     image = rng.uniform(0.2, 0.8, (32, 32, 3))
     photograph = example(
-        original=image, perturbed=image + rng.choice([-0.01, 0.01], image.shape), smooth=True
+        original=image, perturbed=image + rng.choice([-0.009, 0.009], image.shape), smooth=True
     )
     figure = figures.example_strip([photograph, example()])
     kinds = [axes.images[0].get_interpolation() for axes in figure.axes]
