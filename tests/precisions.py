@@ -36,7 +36,8 @@ X, WEIGHTS = RNG.uniform(0.2, 0.8, SHAPE), RNG.normal(size=(CLASSES, 8 * 8 * 3))
 PRECISIONS = ["float32", "bfloat16"]
 if jax.config.jax_enable_x64:
     PRECISIONS.append("float64")
-PARTS = sys.argv[1:] or ["attacks", "maps", "pictures", "networks", "lossy", "trainings"]
+ALL = ["attacks", "maps", "pictures", "networks", "lossy", "trainings"]
+PARTS = (sys.argv[1:] if __name__ == "__main__" else []) or ALL
 FEW = {"steps": 2, "searches": 2, "targets": 2, "restarts": 2}
 done = failed = 0
 
@@ -194,7 +195,8 @@ def trainings():
         trial(f"{objective} {procedure}", one)
 
 
-for part in PARTS:
-    globals()[part]()
-print(f"{done} cases, {failed} failed")
-sys.exit(failed > 0)
+if __name__ == "__main__":
+    for part in PARTS:
+        globals()[part]()
+    print(f"{done} cases, {failed} failed")
+    sys.exit(failed > 0)

@@ -155,7 +155,7 @@ def test_a_hole_is_all_that_changes():
     np.testing.assert_allclose(inside, np.broadcast_to(DIGITS.mean, inside.shape), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", synthesis_tasks.TASKS)
+@pytest.mark.parametrize("name", TASKS)
 def test_no_column_shows_what_another_does(name):
     task = made(name, IMAGES, LABELS)
     columns = {"start": task.starts, **task.controls}
@@ -227,9 +227,9 @@ def test_every_task_begins_with_images_of_the_data_sets_size(size):
     split = data.Split(rng.integers(0, 256, (40, *size, 3)).astype(np.uint8), labels, np.arange(40))
     dataset = data.Dataset(name="own", class_names=("a", "b"), train=split, test=split)
     found = synthesis_tasks.plan_tasks(
-        synthesis_tasks.TASKS, dataset, data.unit(split.image[:4]), labels[:4], strength=1.0, seed=0
+        TASKS, dataset, data.unit(split.image[:4]), labels[:4], strength=1.0, seed=0
     )
-    assert set(found) == set(synthesis_tasks.TASKS)
+    assert set(found) == set(TASKS)
     for task in found.values():
         for images in (task.starts, task.originals, *task.controls.values()):
             assert images.shape == (4, *size, 3)

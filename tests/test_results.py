@@ -393,3 +393,25 @@ def test_a_full_disk_leaves_no_half_file_and_lets_the_run_go(tmp_path, monkeypat
         with pytest.raises(OSError, match="No space left"):
             run.close()
     assert opened(tmp_path).state == "resumed"
+
+
+@pytest.mark.parametrize(
+    "line", [b"3", b"[]", b'{"stage": "a"}', b'{"stage": "a", "step": "x", "seconds": 1}', b"null"]
+)
+def test_a_line_that_is_no_line_of_ours_is_cut_off(tmp_path, line):
+    with RunDirectory.open(tmp_path, {}, name="x") as run:
+        run.log(1, loss=0.5)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with RunDirectory.open(tmp_path, {}, name="x") as run:
+        assert [found["step"] for found in run.metrics()] == [1]
+
+
+@pytest.mark.parametrize("change", [{"resumed": 3}, {"flags": []}, {"experiment": None}])
+def test_a_run_json_of_other_contents_is_no_run(tmp_path, change):
+    with RunDirectory.open(tmp_path, {}, name="x") as run:
+        run.log(1, loss=0.5)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(ValueError, match="holds no run"):
+        RunDirectory.open(tmp_path, {}, name="x")

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
 from advfeat import figures, stats
+from advfeat.files import read_arrays
 from experiments import runner
 from experiments.config import Config, UsageError, flag
 
@@ -185,3 +187,28 @@ def test_kill_resume_finish_refuse_overwrite_from_the_command_line(tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "--steps=6, not --steps=7" in refused.stderr
+
+
+@pytest.mark.parametrize("damage", ["array", "record"])
+def test_a_damaged_file_of_the_run_is_one_line_that_names_it(tmp_path, damage):
+    def work(config, inputs, run):
+        path = run.arrays_path("measured/one")
+        if path.exists():
+            return {"sum": float(read_arrays(path)["hits"].sum())}
+        run.save_arrays("measured/one", {"hits": np.arange(4)}, {})
+        raise KeyboardInterrupt
+
+    config, path = ToyConfig(workdir=str(tmp_path)), tmp_path / "measured" / "one.npz"
+    with pytest.raises(KeyboardInterrupt):
+        toy(config, work=work)
+    if damage == "array":  # a whole archive of other numbers, which no format notices
+        np.savez_compressed(path, hits=np.arange(1, 5))
+    else:
+        path.with_suffix(".json").write_text("[")
+    with pytest.raises(runner.CannotGoOn, match=r"one\.(npz|json) is .*delete it, and the same"):
+        toy(config, work=work)
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        toy(config, work=work)
+    assert toy(config, work=work)["sum"] == 6

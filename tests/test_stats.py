@@ -25,7 +25,6 @@ from advfeat.stats import (
     judge,
     mean,
     rate,
-    turned_into,
 )
 from advfeat.stats.claims import HOLDS, OTHER
 
@@ -520,11 +519,3 @@ def test_means_need_a_margin_to_have_no_effect():
         [found] = judge([claim("So.", mean(values), mean(values), paired=mean(values - values.mean()
                          + 1e-9), margin=margin)])  # fmt: skip
         assert found.verdict == verdict
-
-
-def test_which_class_was_turned_into_which():
-    sources, targets = np.array([0, 0, 0, 2, 1]), np.array([1, 1, 2, 0, 1])
-    share, tried = turned_into(sources, targets, np.array([1, 0, 1, 0, 1], bool), 3)
-    nan = np.nan
-    np.testing.assert_array_equal(share, [[nan, 0.5, 1.0], [nan, 1.0, nan], [0.0, nan, nan]])
-    np.testing.assert_array_equal(tried, [[0, 2, 1], [0, 1, 0], [1, 0, 0]])
