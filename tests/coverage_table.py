@@ -238,11 +238,10 @@ def numbers(draws):
         *((f"mean, {share}", seeds, spread,
            lambda s, n, p=share, w=spread: ([right(s, n, p, SPREADS[w])[0]],
                                             right(1, 1, p, SPREADS[w])[1]), np.mean)
-          for share, seeds, spread in ((0.002, 1, "0"), (0.98, 1, "0"), (0.5, 1, "0"),
-                                       (0.77, 3, "0"), (0.77, 3, "6.5"), (0.77, 5, "6.5"))),
+          for share, seeds, spread in ((0.98, 1, "0"), (0.77, 3, "0"), (0.77, 3, "6.5"))),
         *((f"fooled of the right, {1 - kept:g}", seeds, "0",
            lambda s, n, k=kept: ([pair(s, n, 0.97, k)], 1 - k), fooled)
-          for kept, seeds in ((0.99, 1), (0.9, 1), (0.5, 1), (0.02, 1), (0.99, 3), (0.02, 3))),
+          for kept, seeds in ((0.99, 1), (0.9, 1), (0.5, 1), (0.02, 1), (0.99, 3))),
         ("ratio 0.5 / 0.8, other points", 1, "0",
          lambda s, n: ([right(s, n, 0.5)[0], right(s, n, 0.8)[0]], 0.625),
          lambda a, b: a.mean() / max(b.mean(), 1e-9)),
@@ -285,23 +284,23 @@ def widths(draws):
 TABLES = {
     "rate": (rates, 1000),
     "rate, its width": (widths, 1000),
-    "rate(among=)": (rates_among, 500),
+    "rate(among=)": (rates_among, 400),
     "difference": (differences, 1000),
     "difference of nested hits": (nested, 1000),
     "mean": (means, 2000),
     "mean over three seeds": (lambda draws: means(draws, over_seeds=True), 1000),
-    "computed": (numbers, 300),
+    "computed": (numbers, 200),
 }
 
 
 def main():
     for name, (table, draws) in TABLES.items():
         start = time.perf_counter()
-        head, *rows = table(draws)
         print(f"\n### {name}, {draws:,} draws a cell\n")
-        print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-        for row in rows:
+        for index, row in enumerate(table(draws)):
             print(f"| {' | '.join(row)} |", flush=True)
+            if index == 0:
+                print(f"|{'---|' * len(row)}")
         print(f"\n({time.perf_counter() - start:.0f} s)", flush=True)
 
 

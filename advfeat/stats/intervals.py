@@ -364,7 +364,8 @@ def computed(
     unknown = estimated(value, None, n=points, seeds=seeds, unit="number")
     if points < FEW:
         return unknown
-    centre, of_points, of_seeds = _redrawn(compute, arrays, draws)
+    with np.errstate(invalid="ignore"):
+        centre, of_points, of_seeds = _redrawn(compute, arrays, draws)
     if not np.isfinite([value, centre, of_points, of_seeds]).all():
         return unknown
 
