@@ -90,9 +90,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 ORDERS = {
-    "advfeat, then flax": "import advfeat, flax",
     "flax first": "import flax, advfeat",
-    "parts first": "import advfeat.zoo, advfeat.training, advfeat",
     "the last layer first": "import advfeat.models.adapters, advfeat.figures, advfeat",
     "in threads": (
         "import threading, advfeat\n"

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,8 +110,7 @@ def test_weights_are_cut_off_from_the_attack(style):
     found = jax.jit(jax.grad(robust_loss))(weights)
     point = jax.jit(attack)(KEY, jax.tree_util.Partial(curved, weights), x, 0).best.x
     wanted = jax.jit(jax.grad(lambda w: advfeat.cross_entropy(curved(w, point), 0)))(weights)
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    chex.assert_trees_all_close(found, wanted, atol=1e-5)
 
 
 def test_no_steps_activations_are_kept_for_the_backward_pass():
@@ -179,8 +179,7 @@ def test_checkpointing_changes_nothing():
     weights = (jnp.asarray(V), jnp.asarray(U))
     plain = jax.jit(jax.grad(robust_loss))(weights)
     saved = jax.jit(jax.grad(jax.checkpoint(robust_loss)))(weights)
-    for a, b in zip(plain, saved, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    chex.assert_trees_all_close(plain, saved, atol=1e-6)
 
 
 DEVICES = """

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -142,12 +143,9 @@ def test_group_norm_has_no_state_and_ignores_the_batch():
 
 
 def test_new_weights_do_not_retrace():
-    traces = 0
-
     @jax.jit
+    @chex.assert_max_traces(n=2)  # two networks
     def gradient(fn, x):
-        nonlocal traces
-        traces += 1
         return jax.grad(lambda x: fn(x).sum())(x)
 
     x = jnp.ones((8, 8, 1))
@@ -156,10 +154,8 @@ def test_new_weights_do_not_retrace():
         model = models.create("mlp", **SMALL)  # made anew, as after loading a checkpoint
         variables = models.init(jax.random.key(seed), model, (8, 8, 1))
         results.append(gradient(models.model_fn(model, variables), x))
-    assert traces == 1
     assert not np.allclose(results[0], results[1])
     gradient(models.model_fn(model, variables, layer="hidden1"), x)
-    assert traces == 2
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other platforms have no such order")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -190,8 +191,7 @@ def test_fgsm_is_the_worst_case_of_logistic_regression():
 def test_at_the_ends_it_is_another_objective(name, number, same):
     first = value_and_gradient(make(name, number=number), PARAMS, {}, BATCH)
     second = value_and_gradient(make(same), PARAMS, {}, BATCH)
-    for a, b in zip(jax.tree.leaves(first[:2]), jax.tree.leaves(second[:2]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(first[:2], second[:2], rtol=1e-5, atol=1e-6)
 
 
 def test_fast_without_its_regulariser_is_adversarial_training():
@@ -239,8 +239,7 @@ def test_rows_of_weight_zero_change_nothing(name):
     padded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), BATCH, garbage)
     first = value_and_gradient(make(name), PARAMS, {}, BATCH)
     second = value_and_gradient(make(name), PARAMS, {}, padded)
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(first, second, rtol=1e-5, atol=1e-6)
     empty = {**BATCH, "weight": jnp.zeros(COUNT)}
     assert all(np.isfinite(leaf).all() for leaf in
                jax.tree.leaves(value_and_gradient(make(name), PARAMS, {}, empty)))
