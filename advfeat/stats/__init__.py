@@ -3,6 +3,7 @@
 The coverage of every interval, by simulation: docs/intervals.md.
 """
 
+from advfeat.stats.bootstrap import computed
 from advfeat.stats.choice import chosen, together
 from advfeat.stats.claims import (
     MARGIN,
@@ -15,7 +16,7 @@ from advfeat.stats.claims import (
     margin_words,
 )
 from advfeat.stats.estimate import CORRELATION, FREE, SHARE, Estimate
-from advfeat.stats.intervals import FEW, apart, computed, difference, mean, rate
+from advfeat.stats.intervals import FEW, apart, difference, mean, rate
 from advfeat.stats.sets import counted, of_set
 
 __all__ = [

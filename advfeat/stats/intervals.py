@@ -4,13 +4,13 @@ Networks are rows and points are columns: each point is seen by every network, s
 of the grand mean has a part from the points, one from the seeds and a rest (a two-way layout
 without repetition). What few seeds say of their own spread carries Student's quantile with one
 degree of freedom less than there are seeds. Of the rest, which the seeds' spread holds once more,
-only the share is taken off that leaves the coverage at 95 % for every spread (`_shared`): three
+only the share is taken off that leaves the coverage at 95 % for every spread (`shared`): three
 seeds that happen to agree do not show that all would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 FEW = 10
 """A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
 _RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
-_REST_DRAWS, _PADDINGS = 100, 20
 _ROUNDING = 1e-5
 
 
@@ -33,7 +32,8 @@ class _Parts(NamedTuple):
     freedom: int  # of the seeds' part; 0 for one seed
 
 
-def _t(level: float, freedom: Any) -> Any:
+def t_quantile(level: float, freedom: Any) -> Any:
+    """Student's quantile of a two-sided interval."""
     return special.stdtrit(freedom, 0.5 + level / 2)
 
 
@@ -41,7 +41,7 @@ def _normal(level: float) -> float:
     return float(special.ndtri(0.5 + level / 2))
 
 
-def _shared(seeds: int) -> float:
+def shared(seeds: int) -> float:
     """The share of the rest that may be taken off the seeds' spread.
 
     Chosen by the exact coverage over all ratios of the two variances: at least 0.947 for 2 to 8
@@ -64,7 +64,7 @@ def _parts(rows: np.ndarray, covariance: np.ndarray, points: int) -> _Parts:
         return _Parts(whole / points, np.zeros_like(whole), 0)
     between = rows.var(axis=-1, ddof=1) / seeds
     rest = (np.trace(covariance, axis1=-2, axis2=-1) - seeds * whole) / (seeds - 1)
-    spread = between - _shared(seeds) * rest / (seeds * points)
+    spread = between - shared(seeds) * rest / (seeds * points)
     return _Parts(whole / points, np.maximum(spread, 0.0), seeds - 1)
 
 
@@ -85,7 +85,7 @@ def _rate_ends(mean: Any, parts: _Parts, counted: Any, most: Any, level: float) 
     normal, spread = _normal(level), mean * (1 - mean)
     square = normal**2 * parts.points
     if parts.freedom:
-        square = square + _t(level, parts.freedom) ** 2 * parts.seeds
+        square = square + t_quantile(level, parts.freedom) ** 2 * parts.seeds
     unsure = (square > 0) & (spread > 0)
     effective = np.where(unsure, spread * normal**2 / np.where(unsure, square, 1.0), counted)
     return _korn_graubard(mean, np.clip(effective, 1.0, most), level)
@@ -208,13 +208,13 @@ def _difference_ends(
     """Of paired differences with this mean and variance, and what each side's seeds add."""
     centre = points * mean / (points + 2)
     of_points = (points * (variance + mean**2) + 2) / (points + 2) - centre**2
-    square = _t(level, points + 1) ** 2 * of_points / (points + 2)
+    square = t_quantile(level, points + 1) ** 2 * of_points / (points + 2)
     sides = [part for part in sides if part.freedom]
     if sides:
         of_seeds = sum(part.seeds for part in sides)
         pieces = sum(part.seeds**2 / part.freedom for part in sides)
         freedom = np.where(pieces > 0, of_seeds**2 / np.where(pieces > 0, pieces, 1.0), 1.0)
-        square = square + _t(level, freedom) ** 2 * of_seeds
+        square = square + t_quantile(level, freedom) ** 2 * of_seeds
     half = np.sqrt(square)
     return np.maximum(centre - half, -1.0), np.minimum(centre + half, 1.0)
 
@@ -293,7 +293,9 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
             below, above = missed * (middle - limits[0]), missed * (limits[1] - middle)
         else:
             below, above = _reach(points, error, skew, level)
-        student = float(_t(level, parts.freedom) ** 2 * parts.seeds) if parts.freedom else 0.0
+        student = 0.0
+        if parts.freedom:
+            student = float(t_quantile(level, parts.freedom) ** 2 * parts.seeds)
         low, high = middle - np.hypot(below, student**0.5), middle + np.hypot(above, student**0.5)
         return max(float(low), limits[0]), min(float(high), limits[1])
 
@@ -310,7 +312,7 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
 
 def _reach(count: int, error: float, skew: float, level: float) -> tuple[float, float]:
     """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
-    student = float(_t(level, count - 1))
+    student = float(t_quantile(level, count - 1))
     if abs(skew) < 1e-6:
         return student * error, student * error
 
@@ -318,105 +320,3 @@ def _reach(count: int, error: float, skew: float, level: float) -> tuple[float, 
         return float((np.cbrt(1 + skew * (bound - skew / 6)) - 1) / (skew / 3))
 
     return error * max(student, back(student)), error * max(student, -back(-student))
-
-
-def computed(
-    compute: Callable[..., float], *hits: Any, draws: int = 300, limits: Ends = FREE
-) -> Estimate:
-    """Any number computed from hits (a gap, a ratio, a correlation), with its interval.
-
-    The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
-    the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
-    from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
-    are hits, the interval is that of the points and four more, two of them hits and two not
-    (Agresti and Coull, 1998); of hits along axes between, one is a hit everywhere, one nowhere, one
-    at a single place and one everywhere else. Of points that all say the same, no bootstrap learns
-    how unsure they leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
-
-    Args:
-      compute: the arrays, in their order, to the number; it takes any number of seeds and points.
-      *hits: `[seeds, ..., N]` each: the same seeds in all, points of its own in each. What is to
-        be compared on the same points goes into one array, along the axes between.
-      draws: of the bootstrap.
-      limits: what the number cannot go beyond.
-
-    Returns:
-      The number, n the least number of points. Fewer than `FEW` points have no interval, nor has a
-      number that is not finite on the points or on some draw of them.
-
-    Raises:
-      ValueError: for no array, an empty one, one that is not finite, or another number of seeds in
-        one of them.
-
-    >>> right = np.repeat([True, False], [90, 10])[None]
-    >>> computed(lambda hits: 2 * hits.mean(), right).mean
-    1.8
-    """
-    arrays = [np.asarray(array) for array in hits]
-    if not arrays or any(array.ndim < 2 or array.size == 0 for array in arrays):
-        raise ValueError(f"hits must have shape [seeds, ..., N], got {[np.shape(h) for h in hits]}")
-    seeds, points = len(arrays[0]), min(array.shape[-1] for array in arrays)
-    if any(len(array) != seeds for array in arrays):
-        raise ValueError(f"hits must be of the same seeds, got {[len(a) for a in arrays]}")
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError("hits must be finite")
-    value = float(compute(*arrays))
-    unknown = estimated(value, None, n=points, seeds=seeds, unit="number")
-    if points < FEW:
-        return unknown
-    with np.errstate(invalid="ignore"):
-        centre, of_points, of_seeds = _redrawn(compute, arrays, draws)
-    if not np.isfinite([value, centre, of_points, of_seeds]).all():
-        return unknown
-
-    def at(level: float) -> Ends:
-        square = _t(level, points - 1) ** 2 * of_points
-        if of_seeds > 0:
-            square += _t(level, seeds - 1) ** 2 * of_seeds
-        half = float(np.sqrt(square))
-        low, high = min(value, centre - half), max(value, centre + half)
-        return max(low, limits[0]), min(high, limits[1])
-
-    return estimated(value, at, n=points, seeds=seeds, unit="number")
-
-
-def _redrawn(
-    compute: Callable[..., float], arrays: list[np.ndarray], draws: int
-) -> tuple[float, float, float]:
-    """The number with points added, and its variance: the points' part and the seeds'."""
-    seeds, rng = len(arrays[0]), np.random.default_rng(0)
-    hits = [bool(np.isin(array, (0, 1)).all()) for array in arrays]
-
-    def without(sample: list[np.ndarray]) -> np.ndarray:
-        return np.array(
-            [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
-        )
-
-    # Where every way to add points is the same, one is enough.
-    ways = _PADDINGS if any(array[0, ..., 0].size > 1 for array in arrays) else 1
-    padded = [[_padded(a, rng) if hit else a for a, hit in zip(arrays, hits, strict=True)]
-              for _ in range(ways if any(hits) else 1)]  # fmt: skip
-    centre = float(np.mean([compute(*each) for each in padded]))
-    samples = [
-        [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded[draw % len(padded)]]
-        for draw in range(draws)
-    ]
-    of_points = float(np.var([compute(*sample) for sample in samples], ddof=1))
-    of_seeds = 0.0
-    if seeds > 1:
-        full = without(arrays)
-        of_seeds = float(np.var(full)) * (seeds - 1)
-    if _shared(max(seeds, 2)) > 0:
-        moved = [np.var(without(sample) - full) for sample in samples[:_REST_DRAWS]]
-        of_seeds -= _shared(seeds) * float(np.mean(moved)) * (seeds - 1)
-    return centre, of_points, max(of_seeds, 0.0)
-
-
-def _padded(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With four more points, the same for all seeds."""
-    places = np.zeros(array.shape[1:-1], bool)
-    if places.size > 1:
-        places.flat[rng.integers(places.size)] = True
-    more = np.stack([places, ~places, np.ones_like(places), np.zeros_like(places)], axis=-1)
-    more = np.broadcast_to(more, (len(array), *more.shape))
-    return np.concatenate([array, more.astype(array.dtype)], axis=-1)
