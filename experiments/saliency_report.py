@@ -15,7 +15,7 @@ from advfeat.stats import Estimate
 from experiments.pairs import PAIR, data_words
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
-from experiments.words import network_words, terms
+from experiments.words import network_words, terms, unless_it_holds
 
 if TYPE_CHECKING:
     from experiments.saliency import Config, Plan
@@ -106,7 +106,7 @@ def _sentence(summary: dict[str, Any]) -> str:
         "Which pixels does a network use, and does a robust one use those that a person would? The "
         "gradient looks like the image itself (cosine, 0: not at all) with "
         f"{claim.effect.mean:.3f} in the robust network and {claim.control.mean:.3f} in the "
-        "standard one."
+        f"standard one{unless_it_holds(claim)}."
     )
 
 

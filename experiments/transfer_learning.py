@@ -49,7 +49,7 @@ from experiments.limits import check_eps
 from experiments.presets import preset_for
 from experiments.recipes import Recipe, fine_tuned
 from experiments.sweeps import Points
-from experiments.words import per_cent, terms, training_words
+from experiments.words import per_cent, terms, training_words, unless_it_holds
 
 WAYS = ("frozen", "fine-tuned")
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -324,7 +324,8 @@ def _report(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, An
     told = "; ".join(
         f"{way}, {per_cent(best['target_accuracy'])} of the target's test images are recognised "
         f"from a robust source and {per_cent(found[way]['0'])} from the standard one"
-        for way, best in summary["chosen"].items()
+        f"{unless_it_holds(claim)}"
+        for (way, best), claim in zip(summary["chosen"].items(), summary["claims"], strict=True)
     )
     write_report(
         run.report,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advfeat.checkpoints import Network
+from advfeat.stats import Claim
 
 TERMS = {
     "eps": "the most that an image may be changed, in units of pixels from 0 (black) to 1 (white)",
@@ -63,3 +64,8 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
         key: value for key, value in recipe.items() if key != "training" and value is not None
     }
     return {**rest, **training}
+
+
+def unless_it_holds(claim: Claim) -> str:
+    """A claim's verdict in brackets, for a sentence that would else say more than was shown."""
+    return "" if claim.verdict is None or claim.holds else f" ({claim.verdict})"
