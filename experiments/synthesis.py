@@ -216,7 +216,7 @@ def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
 def _against(images: np.ndarray, originals: np.ndarray) -> dict[str, Any]:
     pairs = list(zip(images, originals, strict=True))
     psnr = np.array([quality.psnr(*pair) for pair in pairs])
-    differ = np.isfinite(psnr)
+    differ = np.array([not np.array_equal(*pair) for pair in pairs])
     found: Estimate | None = stats.mean(psnr[differ]) if differ.any() else None
     return {
         "psnr": found,

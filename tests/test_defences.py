@@ -210,7 +210,8 @@ def test_pairs_without_a_number_say_nothing():
     network = lambda x: jnp.stack([jnp.where(x[0] > 0.9, jnp.nan, x[0]), 0.0])  # noqa: E731
     found = jax.grad(lambda x: estimated(network, sigma=0.1, pairs=300)(x)[0])(jnp.full(2, 0.8))
     assert np.isfinite(found).all()
-    assert found[0] > 0.2
+    # Those with |n| < 1 are left: the mean of n^2 over them is 0.199 of 1, +- 0.02.
+    assert abs(found[0] - 0.199) < 0.08
 
 
 def test_bad_input():

@@ -136,7 +136,7 @@ def test_l2_projection_with_many_faces_stays_feasible_and_near():
         assert oracle.length("l2", gap) <= 0.1 * eps
 
 
-@pytest.mark.parametrize("far", [3.0, 300.0, 1e12, 1e25, 1e38])
+@pytest.mark.parametrize("far", [3.0, 300.0, 1e12, 1e25])
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
 def test_l2_projection_of_black_and_white_images_is_the_nearest_point(far, share):
     # Half of the values point out of the box; the rest spread over decades.
@@ -148,6 +148,9 @@ def test_l2_projection_of_black_and_white_images_is_the_nearest_point(far, share
     found = project("l2", eps, x0, x)
     gap = oracle.length("l2", found - oracle.project("l2", np.float32(eps), x0, x))
     assert gap <= 1e-5 * eps
+    if far == 1e25:  # the oracle's bisection goes no further, and nothing changes any more
+        further = project("l2", eps, x0, (x0 + 1e13 * (x - x0)).astype(np.float32))
+        np.testing.assert_allclose(further, found, atol=1e-5)
     assert oracle.length("l2", found.astype(np.float64) - x0) <= eps * (1 + 4 * oracle.ULP)
 
 
