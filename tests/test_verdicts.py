@@ -1,6 +1,7 @@
 """A verdict is what the network says of a point: what a stranger computes from the images."""
 
 import functools
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ def claiming(attack, says):
     return jax.tree_util.Partial(attacked)
 
 
+SHORT = {"steps": 30, "searches": 2}
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 1.0}
 
 
@@ -44,6 +46,7 @@ def catalogue():
     """Every attack in one norm, in the others as slow tests; and what makes attacks claim less."""
     for name, make in ATTACKS.items():
         options = {"targets": CLASSES - 1} if name.endswith("targeted") else {}
+        options |= {key: most for key, most in SHORT.items() if key in signature(make).parameters}
         for place, norm in enumerate(NORMS_OF[name]):
             yield pytest.param(
                 make, norm, options, id=f"{name}-{norm}", marks=[pytest.mark.slow] if place else []
@@ -52,7 +55,9 @@ def catalogue():
         yield pytest.param(ATTACKS[name], "l2", {"score_last": False}, id=f"{name}-unscored")
     for name in ("carlini_wagner", "elastic_net"):
         norm = NORMS_OF[name][0]
-        yield pytest.param(ATTACKS[name], norm, {"confidence": 3.0}, id=f"{name}-confident")
+        yield pytest.param(
+            ATTACKS[name], norm, {"confidence": 3.0, **SHORT}, id=f"{name}-confident"
+        )
 
 
 def stranger(x, threat):
@@ -130,7 +135,7 @@ def test_iterates_that_are_not_scored_fool_all_the_same(name):
 def test_a_confidence_that_is_not_reached_fools_all_the_same(confidence):
     x, y = near_the_plane(60)
     threat = advfeat.l2(1.0)
-    suite = {"cw": ATTACKS["carlini_wagner"](threat, confidence=confidence)}
+    suite = {"cw": ATTACKS["carlini_wagner"](threat, confidence=confidence, steps=100, searches=3)}
     found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
     assert found.robust.sum() == 0
 
