@@ -59,7 +59,7 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
       most: look at so many samples only, of as many classes as there are; all by default.
     """
     samples = data.samples("cifar10")
-    picked = np.linspace(0, len(samples.label) - 1, most or len(samples.label)).round().astype(int)
+    picked = data.draw_rows(samples.label, most or 0, seed=seed)
     images, labels = data.unit(samples.image[picked]), samples.label[picked]
     network, robust = (zoo.load(f"cifar10_{name}").model_fn() for name in ("standard", "l2_robust"))
     before = probabilities(network, images)
@@ -72,8 +72,8 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
     perturbed = np.asarray(found.best.x)
     after = probabilities(network, perturbed)
     there = after.argmax(axis=1) == aims
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(there) if there.any() else
-                                                    len(labels))[:shown]  # fmt: skip
+    among = np.flatnonzero(there) if there.any() else np.arange(len(labels))
+    drawn = among[data.draw_rows(labels[among], shown, seed=seed)]
     robust_says = [probabilities(robust, x[drawn]) for x in (images, perturbed)]
     says = {"standard": [before[drawn], after[drawn]], "robust": robust_says}
     names = samples.class_names

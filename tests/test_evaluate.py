@@ -217,7 +217,7 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
 def test_pgds_own_flags(network, tmp_path):
     flags = {"steps": 7, "restarts": 2, "step_size": 0.25}
     plan = evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",), **flags))
-    attack = plan.suite["pgd"]
+    attack = plan.suite.attacks["pgd"]
     assert (attack.steps, attack.rounds, float(attack.step_size)) == (7, 2, 0.25)
     assert evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",))).suite == ("pgd",)
 

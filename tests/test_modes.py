@@ -119,7 +119,8 @@ def test_draws_depend_on_key_and_id_alone(impl, raw):
         np.testing.assert_array_equal(alone[0], whole[i])
     assert not np.array_equal(whole, drawn(other, slice(None)))
     # The same by anybody's vmap, and of the maps.
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+    typed = jax.random.wrap_key_data(key, impl=impl) if raw else key
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(typed, ids)
     for run in (noise, method):
         many = jax.vmap(run, (0, None, 0, 0))(keys, advfeat.as_model_fn(linear), IMAGES, LABELS)
         one = run(keys[2], linear, IMAGES[2], 2)

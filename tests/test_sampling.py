@@ -193,6 +193,25 @@ BY_VALUE = "by value, not by place"
 NO_EXAMPLES = "no examples: names, text, bytes, pixels, units or steps"
 DRAWN = "of an order that was drawn"
 ALLOWED = {
+    ("advfeat/__init__.py", "name[:2]"): NO_EXAMPLES,
+    ("advfeat/data/constructed_npz.py", "text[:57]"): NO_EXAMPLES,
+    ("advfeat/data/sample_set.py", "np.flatnonzero(everything.label == label)[:_TRAIN]"):
+        "the set's own parts, of every class alike; its images were drawn",
+    ("advfeat/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
+    ("advfeat/diagnostics/numbers.py", "case.wrong('rounding', rounded, batch)[:len(rows)]"):
+        PADDING,
+    ("advfeat/edges.py", "data[:2]"): NO_EXAMPLES,
+    ("advfeat/figures/style.py", "line[:half]"): NO_EXAMPLES,
+    ("advfeat/figures/style.py", "found[:lines - 1]"): NO_EXAMPLES,
+    ("advfeat/files.py", "str(found)[:40]"): NO_EXAMPLES,
+    ("advfeat/stats/bootstrap.py", "samples[:_REST_DRAWS]"): DRAWN,
+    ("advfeat/suite.py", "share[:len(rows)]"): PADDING,
+    ("experiments/mislabeled_report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
+    ("experiments/saliency.py", "checked[:_DRY]"): NO_EXAMPLES,
+    ("experiments/transfer_learning.py", "slice(None, len(plan.choice))"):
+        "two sets that were measured in one pass",
+    ("experiments/transfer_learning.py", "slice(len(plan.choice), None)"):
+        "two sets that were measured in one pass",
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
     ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
     ("advfeat/attacks/bumps.py", "numbers[0:2]"): NO_EXAMPLES,
@@ -214,8 +233,6 @@ ALLOWED = {
     ("advfeat/data/types.py", "rng.permutation(members)[:count]"): "drawn within each class",
     ("advfeat/defences.py", "blocks.reshape(padded.shape)[:height, :width]"): NO_EXAMPLES,
     ("advfeat/defences.py", "random[:place]"): NO_EXAMPLES,
-    ("advfeat/diagnostics/case.py", "(logits.argmax(axis=1) != data[1])[:len(rows)]"): PADDING,
-    ("advfeat/diagnostics/numbers.py", "hits[:len(rows)]"): PADDING,
     ("advfeat/diagnostics/slopes.py", "np.concatenate(leaf)[:len(rows)]"): PADDING,
     ("advfeat/evaluation.py", "np.asarray(logits)[:real]"): PADDING,
     ("advfeat/evaluation.py", "np.asarray(scores)[:real]"): PADDING,
@@ -225,7 +242,6 @@ ALLOWED = {
     ("advfeat/representations.py", "order[::-1][:count]"): BY_VALUE,
     ("advfeat/representations.py", "order[:count]"): BY_VALUE,
     ("advfeat/suite.py", "inside[:len(rows)]"): PADDING,
-    ("advfeat/suite.py", "logits[:len(rows)]"): PADDING,
     ("advfeat/training/loop.py", "images[:1]"): "one shows the shape and type of all",
     ("advfeat/training/loop.py", "itertools.islice(rest, min(CHUNK, steps - begin))"):
         "the rest comes in the next chunk",
