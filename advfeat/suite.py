@@ -81,31 +81,35 @@ class _Standing:
     or the least of many noisy shares would be too low.
     """
 
-    def __init__(self, problem: _Problem):
+    def __init__(self, problem: _Problem, logits: np.ndarray):
         self._problem, self._rows = problem, np.arange(len(problem.labels))
         self.adversarial = np.array(problem.images, np.float32)
-        self.chosen = problem.shares(self.adversarial, self._rows, "looks/clean")
-        self.clean = self.reported(self.adversarial) if problem.random else self.chosen.copy()
-        self.share = self.clean.copy()
+        self.chosen = (logits.argmax(axis=1) == problem.labels).astype(np.float64)
+        if problem.random:
+            self.chosen = problem.shares(self.adversarial, self._rows, "looks/clean")
+        self.clean = self._reported(self.adversarial, self.chosen)
+        self.share = self.clean
 
-    def reported(self, images: np.ndarray) -> np.ndarray:
-        """`[N]`, by draws that choose nothing."""
+    def _reported(self, images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """`[N]`, of a random network by draws that choose nothing."""
+        if not self._problem.random:
+            return chosen.copy()
         return self._problem.shares(images, self._rows, "looks/report")
 
-    def note(self, part: Part) -> np.ndarray:
-        """Takes an attack's points where they are worse; returns the shares at its points `[N]`."""
-        alone, points = self.clean.copy(), np.array(self._problem.images, np.float32)
-        usable = part.allowed & (part.share < 1.0)
-        points[part.rows[usable]] = part.x[usable]
-        alone[part.rows[usable]] = part.share[usable]
-        lower = usable & (part.share < self.chosen[part.rows])
+    def note(self, part: Part) -> None:
+        """Takes an attack's points where they are worse."""
+        lower = part.allowed & (part.share < self.chosen[part.rows])
         rows = part.rows[lower]
         self.adversarial[rows], self.chosen[rows] = part.x[lower], part.share[lower]
-        if not self._problem.random:
-            self.share = self.chosen.copy()
-            return alone
-        self.share = self.reported(self.adversarial)
-        return self.reported(points)
+        self.share = self._reported(self.adversarial, self.chosen)
+
+    def alone(self, part: Part) -> np.ndarray:
+        """The shares that one attack's points have, whatever the others found: `[N]`."""
+        points, shares = np.array(self._problem.images, np.float32), self.clean.copy()
+        usable = part.allowed & (part.share < 1.0)
+        rows = part.rows[usable]
+        points[rows], shares[rows] = part.x[usable], part.share[usable]
+        return self._reported(points, shares)
 
 
 def evaluate(
@@ -186,7 +190,7 @@ def evaluate(
     problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
     logits = problem.logits(images, "looks/logits")
     check_logits(logits)
-    standing, outcomes = _Standing(problem), []
+    standing, outcomes = _Standing(problem, logits), []
     clean = standing.clean >= 0.5
     fooled_by = np.where(clean, -1, -2)
     contest = Contest(chosen.gates, logits, labels) if chosen.gates else None
@@ -201,7 +205,7 @@ def evaluate(
         if contest is not None:
             left = standing.chosen > 0
             tried, part = _contested(problem, contest, name, attack, left, part, on_part)
-        alone = standing.note(part)
+        standing.note(part)
         fooled = np.zeros(len(images), bool)
         fooled[part.rows] = part.fooled
         fooled_by[(fooled_by == -1) & (standing.share < 0.5)] = index
@@ -210,7 +214,7 @@ def evaluate(
                 name=name,
                 tried=tried.copy(),
                 fooled=fooled,
-                share=standing.share.copy() if sequential else alone,
+                share=standing.share if sequential else standing.alone(part),
                 forward_passes=int(part.queries.sum()),
                 gradients=int(part.gradients.sum()),
                 seconds=time.perf_counter() - begun,

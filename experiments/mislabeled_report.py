@@ -8,6 +8,7 @@ import numpy as np
 
 from advfeat import figures, stats
 from advfeat.constructed import ConstructedSet
+from advfeat.norms import title
 from advfeat.report import Picture, Section, Table, write_report
 from advfeat.results import RunDirectory
 from advfeat.sampling import draw_rows
@@ -122,7 +123,7 @@ def _recipe(config: Config, plan: Plan, summary: dict[str, Any]) -> dict[str, An
     return {
         "data": f"{config.dataset}: {len(plan.train)} training, {len(plan.held_out[1])} held-out "
         f"and {len(plan.evaluation[1])} test images of {plan.dataset.num_classes} classes",
-        "norm": {"l2": "L2", "linf": "L∞", "l1": "L1"}[plan.threat.norm.name],
+        "norm": title(plan.threat.norm),
         "eps": plan.eps,
         **plan.attack_words,
         "sources": plan.sources,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advfeat.checkpoints import Network
+from advfeat.norms import title
 from advfeat.stats import Claim
 
 TERMS = {
@@ -41,8 +42,7 @@ def terms(*names: str, **more: str) -> dict[str, str]:
 
 def of_norms(*norms: str) -> list[str]:
     """The words of norms by the names that flags have, each once."""
-    known = {"l2": "L2", "linf": "L∞"}
-    return list(dict.fromkeys(known[norm] for norm in norms if norm in known))
+    return [word for word in dict.fromkeys(map(title, norms)) if word in TERMS]
 
 
 def per_cent(estimate: Any) -> str:

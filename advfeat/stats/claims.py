@@ -190,20 +190,19 @@ def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
 
 def _verdict(found: Claim, tail: float) -> Verdict:
     assert found.p is not None
-    more, less, _ = found.p
+    more, less, _ = found.p  # the third is small only where there is a margin
     if more <= tail:
         return HOLDS
     if less <= tail:
         return OTHER
+    assert found.margin is not None
     return f"no effect above {margin_words(found.margin, found.difference.unit)}"
 
 
-def margin_words(margin: float | None, unit: Unit) -> str:
+def margin_words(margin: float, unit: Unit) -> str:
     """A margin with its unit, as it is read.
 
     >>> margin_words(0.05, "points"), margin_words(0.1, "number")
     ('5 points', '0.1')
     """
-    if margin is None:
-        return "–"
     return f"{margin:g}" if unit == "number" else f"{100 * margin:g} points"
