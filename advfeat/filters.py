@@ -2,7 +2,7 @@
 
 A perturbation may use all of pixel space, natural images do not. What lies outside is easy to learn
 from and says nothing about the originals, so that a network trained on perturbed images learns it
-first and little else (a screening on CIFAR-10: BUILD_NOTES.md).
+first and little else (a screening on CIFAR-10: docs/results/mislabeled.md).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from advfeat.threat import ThreatModel
 from advfeat.types import AttackFn
 
 TARGETS = 9  # AutoAttack's
-QUICK_GATE = 0.1  # of the clean margin; BUILD_NOTES.md, "Evaluation", says how it was chosen
+QUICK_GATE = 0.1  # of the clean margin; docs/results/evaluation.md says how it was chosen
 L1_TARGETS = 5  # AutoAttack's of targeted APGD in the standard suite in L1; FAB keeps nine there
 
 

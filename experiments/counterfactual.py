@@ -10,7 +10,7 @@ two features drawn at random.
 
 By default on the samples that come with the package, of which few are predicted wrongly;
 `--dataset=cifar10`, once prepared, is the whole test set (two CPU cores: 84 seconds). Numbers:
-BUILD_NOTES.md, "Maps and pictures".
+docs/results/pictures.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ the class. Then every method is scored: does its map point at the feature, does 
 class hold it, does a counterfactual change it? With `--methods=gradient,lime` the husky-and-wolf
 explanation: the network of the mark is explained by a corner.
 
-Two CPU cores: 165 seconds. Numbers: BUILD_NOTES.md, "Maps and pictures".
+Two CPU cores: 165 seconds. Numbers: docs/results/maps.md.
 """
 
 from __future__ import annotations

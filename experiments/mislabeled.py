@@ -8,7 +8,7 @@ https://arxiv.org/abs/1905.02175). Beside each result stand its controls, and wh
 trained robust network reads off the same images.
 
 Digits, 2 CPU cores: 3 minutes; D_rand 91 %, D_det 50 % where unperturbed images give 10 and 0 %.
-Everything measured, CIFAR-10 cats against dogs included: BUILD_NOTES.md.
+Everything measured, CIFAR-10 cats against dogs included: docs/results/mislabeled.md.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ an attack move each layer (Engstrom et al. 2019, https://arxiv.org/abs/1906.0094
 https://distill.pub/2019/advex-bugs-discussion/response-4).
 
 By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
-whole test set (two CPU cores: 2 minutes 44). Numbers: BUILD_NOTES.md, "Maps and pictures".
+whole test set (two CPU cores: 2 minutes 44). Numbers: docs/results/pictures.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ training pixels; networks are trained anew on what is left. The sooner their acc
 better the map knew. Controls: pixels drawn at random, and edges (Hooker et al. 2019,
 https://arxiv.org/abs/1806.10758). Which pixels are gone may itself tell the class; nothing here
 takes that out. A network for every method, share and seed: digits take three minutes on two
-CPU cores. Numbers: BUILD_NOTES.md, "Maps and pictures".
+CPU cores. Numbers: docs/results/maps.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ insertion curves, how far a map moves when the image hardly does.
 pixels that a map ranks first, `experiments.ground_truth` knows which feature is used.
 
 By default on the samples that come with the package; `--dataset=cifar10`, once prepared, is the
-whole test set (two CPU cores: 2 minutes 12). Numbers: BUILD_NOTES.md, "Maps and pictures".
+whole test set (two CPU cores: 2 minutes 12). Numbers: docs/results/maps.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ networks trained on true labels from different initial weights differ too; maps 
 images say how alike unrelated maps of a method are; and edges, which no network made, are the same
 for all networks.
 
-Two CPU cores: 63 seconds on digits. Numbers: BUILD_NOTES.md, "Maps and pictures".
+Two CPU cores: 63 seconds on digits. Numbers: docs/results/maps.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ real images and seeds; PSNR and SSIM against bicubic and the mean where there is
 
 By default on the samples that come with the package, of which three of each class stand in for the
 training images that seeds are fitted to; `--dataset=cifar10`, once prepared, is the whole set (two
-CPU cores: 2 minutes 20). Numbers: BUILD_NOTES.md, "Maps and pictures".
+CPU cores: 2 minutes 20). Numbers: docs/results/pictures.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ The run directory then serves as `--checkpoint=DIR` of other experiments. A kill
 where its last checkpoint stands and ends bit for bit as an unbroken one.
 
 It is not tuned beyond the presets; what was measured (the second line: 99.0 % clean, 93.5 % under
-PGD, in 18 minutes on one core) stands in BUILD_NOTES.md, "Robust training".
+PGD, in 18 minutes on one core) stands in docs/results/robust_training.md.
 """
 
 from __future__ import annotations

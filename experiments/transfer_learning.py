@@ -13,7 +13,7 @@ al. 2020, https://arxiv.org/abs/2007.08489), and that the best eps is not the sa
 eps is best for one seed's networks is told by the other seeds', on training images of the target
 that no network saw: neither the luck of its networks nor that of the test images enters the choice.
 
-Two CPU cores: a minute for the default. Numbers: BUILD_NOTES.md, "Maps and pictures".
+Two CPU cores: a minute for the default. Numbers: docs/results/pictures.md.
 """
 
 from __future__ import annotations
