@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 import textwrap
 import types
@@ -235,13 +236,18 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
     for option in options:
         if option.default is REQUIRED and values[option.name].value is None:
             raise UsageError(f"flag --{option.name} is missing")
-    found: dict[str, Any] = {option.name: values[option.name].value for option in options}
+    found = {option.name: _home(values[option.name].value) for option in options}
     config = config_class(**found)
     try:
         config.validate()
     except ValueError as error:
         raise UsageError(str(error)) from error
     return config
+
+
+def _home(value: Any) -> Any:
+    """`--workdir=~/runs` in full: a shell expands the tilde only at the start of a word."""
+    return os.path.expanduser(value) if isinstance(value, str) and value[:2] == "~/" else value
 
 
 def help_text(config_class: type[Config], doc: str | None = None) -> str:

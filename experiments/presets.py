@@ -1,6 +1,7 @@
 """What each data set is trained with unless a flag says otherwise.
 
-They were chosen on held-out training images; docs/results/mislabeled.md says what was tried for each.
+They were chosen on held-out training images; docs/results/mislabeled.md says what was tried for
+each.
 """
 
 from __future__ import annotations

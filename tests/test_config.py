@@ -149,6 +149,12 @@ def test_workdir_is_required():
         parse(Everything, [])
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = parse(Everything, ["--workdir=~/runs/w", "--data_dir=a~b"])
+    assert (config.workdir, config.data_dir) == ("/home/someone/runs/w", "a~b")
+
+
 def test_values_are_checked_without_a_command_line_too():
     for wrong in ({"eps": -1.0}, {"steps": 0}, {"norm": "l3"}, {"seeds": ()}, {"seed": True}):
         with pytest.raises(ValueError, match=f"--{next(iter(wrong))}="):

@@ -254,9 +254,9 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     Over points it is the wider of Student's interval and Hall's (1992, "On the removal of skewness
     by transformation"), end by end: scores that crowd at a limit are skewed, and Student's interval
     of two dozen of them covers 92 % instead of 95. Fewer than 30 often show nothing of a long tail;
-    their interval is that of 98 % where 95 is asked for. Over seeds as in `rate`. Where all points are
-    equal, as many as these could well have missed may lie at a limit (Clopper and Pearson's bound);
-    without limits nothing can be told then.
+    their interval is that of 98 % where 95 is asked for. Over seeds as in `rate`. Where all points
+    are equal, as many as these could well have missed may lie at a limit (Clopper and Pearson's
+    bound); without limits nothing can be told then.
 
     Args:
       values: `[N]` or `[seeds, N]`.
