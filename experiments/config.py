@@ -247,7 +247,7 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
 
 def _home(value: Any) -> Any:
     """`--workdir=~/runs` in full: a shell expands the tilde only at the start of a word."""
-    return os.path.expanduser(value) if isinstance(value, str) and value[:2] == "~/" else value
+    return os.path.expanduser(value) if str(value).startswith("~/") else value
 
 
 def help_text(config_class: type[Config], doc: str | None = None) -> str:
