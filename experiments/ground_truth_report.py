@@ -11,7 +11,7 @@ from advfeat.planted import FEATURES
 from advfeat.report import Picture, Section, Table, format_number, write_report
 from advfeat.results import RunDirectory
 from advfeat.stats import Claim
-from experiments.words import per_cent, terms, training_words
+from experiments.words import method_words, per_cent, terms, training_words
 
 if TYPE_CHECKING:
     from experiments.ground_truth import Changes, Config, Plan
@@ -39,7 +39,7 @@ def write(
             f"{per_cent(told['standard']['uses']['texture'])} of the images by the texture alone "
             f"and the robust one about {per_cent(told['robust']['uses']['shape'])} by the shape "
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
-            f"({method.replace('_', ' ')}) points with an area of {most.mean:.2f} (chance: 0.5)."
+            f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
         ),
         lead=pictures,
         terms=terms(
@@ -95,7 +95,7 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
         some = plan.shown
         grid = figures.map_grid(
             list(plan.images(name)[some]),
-            {method: list(values[some]) for method, values in found.items()},
+            {method_words(method): list(values[some]) for method, values in found.items()},
             display="heat",
             labels=[planted.SHAPES[label] for label in plan.labels[some]],
         )
@@ -126,7 +126,7 @@ def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
               for part in parts),
         ],
         rows=[
-            [method.replace("_", " "), *(_beside(part["methods"][method]) for part in parts)]
+            [method_words(method), *(_beside(part["methods"][method]) for part in parts)]
             for method in config.methods
         ],
     )  # fmt: skip
@@ -144,7 +144,7 @@ def _pointing(summary: dict[str, Any]) -> Table:
         for method, scores in part["pointing"].items():
             texture = part["texture"].get(method)
             rows.append(
-                [f"{name}: {method.replace('_', ' ')}", format_number(scores["shape"]),
+                [f"{name}: {method_words(method)}", format_number(scores["shape"]),
                  format_number(scores["mark"]), None if texture is None else format_number(texture)]
             )  # fmt: skip
     return Table(

@@ -38,7 +38,7 @@ from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options, total
 from experiments.sweeps import Points
-from experiments.words import per_cent, terms, training_words
+from experiments.words import method_words, per_cent, terms, training_words
 
 RANDOM = "random"
 CONTROLS = (RANDOM, EDGES)
@@ -231,7 +231,7 @@ def _report(
 ) -> None:
     chart = figures.curves(
         [0.0, *plan.shares],
-        {name.replace("_", " "): [summary["whole"], *values]
+        {method_words(name): [summary["whole"], *values]
          for name, values in summary["accuracy"].items()},
         xlabel="share of the pixels removed, those ranked first",
         ylabel="accuracy of networks trained without them",
@@ -241,7 +241,7 @@ def _report(
     share = plan.shares[len(plan.shares) // 2]
     strips = figures.map_grid(
         list(images),
-        {name: list(data.unit(removed(images, values, share, mean)))
+        {method_words(name): list(data.unit(removed(images, values, share, mean)))
          for name, values in rankings.items()},
         display="as_is",
     )  # fmt: skip
@@ -284,7 +284,7 @@ def _report(
             Section("Accuracy without the pixels", [
                 Table(caption="Accuracy with 95 % intervals over test images and seeds",
                       columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
-                      rows=[[name.replace("_", " "), *rates]
+                      rows=[[method_words(name), *rates]
                             for name, rates in summary["accuracy"].items()]),
                 Picture(path=figures.save(strips, run.figure("removed")),
                         alt="Test images without the pixels that each method ranks first",

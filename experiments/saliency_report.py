@@ -15,7 +15,7 @@ from advfeat.stats import Estimate
 from experiments.pairs import PAIR, data_words
 from experiments.saliency_checks import Randomisation
 from experiments.saliency_maps import EDGES
-from experiments.words import network_words, terms, unless_it_holds
+from experiments.words import capital, method_words, network_words, terms, unless_it_holds
 
 if TYPE_CHECKING:
     from experiments.saliency import Config, Plan
@@ -47,7 +47,7 @@ def write(
     lead, *maps = _maps(config, plan, run, found)
     sections = [Section("Maps of further networks", maps)] if maps else []
     sections += [
-        Section(f"{_title(name)} network", [
+        Section(f"{_network(name)} network", [
             *_numbers(part), *(_curves(run, name, part) if name in PAIR else []),
         ])
         for name, part in summary["networks"].items()
@@ -87,7 +87,7 @@ def write(
                 getattr(config, name, name), network) for name, network in plan.networks.items()},
             "data": data_words(plan.dataset).removeprefix("Data: "),
             "images": summary["images"],
-            "methods": [name.replace("_", " ") for name in config.methods],
+            "methods": [method_words(name) for name in config.methods],
             "samples": summary["samples"],
             "sigma": summary["sigma"],
             "seed": config.seed,
@@ -110,9 +110,8 @@ def _sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def _title(name: str) -> str:
-    words = name.replace("_", " ")
-    return words[:1].upper() + words[1:]
+def _network(name: str) -> str:
+    return capital(name.replace("_", " "))
 
 
 def _maps(
@@ -134,7 +133,7 @@ def _grid(
     rows = [(index, network) for index in shown for network in found]
     grid = figures.map_grid(
         [plan.images[index] for index, _ in rows],
-        {method: [found[network][method][index] for index, network in rows]
+        {method_words(method): [found[network][method][index] for index, network in rows]
          for method in config.methods},
         display=config.display,
         labels=[
@@ -144,7 +143,7 @@ def _grid(
             for index, network in rows
         ],
     )  # fmt: skip
-    models = ", ".join(f"{_title(name)} ({plan.networks[name].spec.model})" for name in found)
+    models = ", ".join(f"{_network(name)} ({plan.networks[name].spec.model})" for name in found)
     return Picture(
         path=figures.save(grid, run.figure(name)),
         alt="A row per image and network, a column per method",
@@ -161,7 +160,7 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
     for way, xlabel in words.items():
         # Without their intervals, which of so many lines hide one another.
         series = {
-            _title(method): _means(values["curves"][way])
+            capital(method_words(method)): _means(values["curves"][way])
             for method, values in part["methods"].items()
         }
         steps = len(next(iter(series.values()))) - 1
@@ -173,9 +172,9 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
             Picture(
                 path=figures.save(chart, run.figure(f"{way}_{name}")),
                 alt=f"Probability of the class against the {xlabel}",
-                caption=f"{_title(way)}, {name} network, means over images (intervals of the areas "
-                "are in the table): the pixels that a method ranks first go first. Edges know "
-                "nothing of the network.",
+                caption=f"{capital(way)}, {name} network, means over images (intervals of the "
+                "areas are in the table): the pixels that a method ranks first go first. Edges "
+                "know nothing of the network.",
             )
         )
     return blocks
@@ -196,7 +195,12 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
             caption="Means with 95 % intervals over images",
             columns=["method", *(columns[key] for key in there)],
             rows=[
-                [_title(method), *(format_number(values.get(key)) for key in there)]
+                [
+                    capital(method_words(method)),
+                    *("–" if (key == "like_gradient" and method == "gradient")
+                      or (key == "like_edges" and method == EDGES)
+                      else format_number(values.get(key)) for key in there),
+                ]
                 for method, values in part["methods"].items()
             ],
         )
@@ -228,7 +232,7 @@ def _sanity(
             chart = figures.curves(
                 places,
                 # Without their intervals, as above: of ten lines they hide most.
-                {_title(method): _means(values)
+                {capital(method_words(method)): _means(values)
                  for method, values in numbers[measure].items()},
                 xlabel=xlabel,
                 ylabel=ylabel,
@@ -264,7 +268,10 @@ def _cascades(
                 EDGES: [saliency.edges(plan.images[plan.few[0]])] * len(rows),
             },
             display=config.display,
-            labels=[textwrap.fill(f"{_title(method)}, {name}", 16) for method, name in rows],
+            labels=[
+                textwrap.fill(f"{capital(method_words(method))}, {name}", 16)
+                for method, name in rows
+            ],
         )  # fmt: skip
         blocks.append(
             Picture(
@@ -285,7 +292,7 @@ def _between(summary: dict[str, Any]) -> Table:
         "belongs to the architecture, and how much to the training",
         columns=["method", *(pair.replace("_", " ") for pair in pairs)],
         rows=[
-            [_title(method), *(format_number(values[pair]) for pair in pairs)]
+            [capital(method_words(method)), *(format_number(values[pair]) for pair in pairs)]
             for method, values in summary["between"].items()
         ],
     )
@@ -312,7 +319,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
         methods, tests = parts[name]["methods"], parts[name]["randomised"]
         if "smoothgrad" in methods:
             told.append(
-                f"{_title(name)} network: SmoothGrad ranks the pixels like the gradient with "
+                f"{_network(name)} network: SmoothGrad ranks the pixels like the gradient with "
                 f"a correlation of {format_number(methods['smoothgrad']['like_gradient'])}."
             )
         told.append(_soonest(name, methods))
@@ -321,12 +328,12 @@ def findings(summary: dict[str, Any]) -> list[str]:
         if not last or not all(value.known for value in last.values()):
             continue  # too few images have no interval, and show nothing of this
         stays = [
-            method.replace("_", " ")
+            method_words(method)
             for method, value in stats.together(last).items()
             if value.low is not None and value.low > _GONE
         ]
         told.append(
-            f"{_title(name)} network, all weights drawn anew: "
+            f"{_network(name)} network, all weights drawn anew: "
             + (
                 f"{', '.join(stays)} still make{'s' if len(stays) == 1 else ''} a map that ranks "
                 f"like the trained network's (correlation above {_GONE:g})."
@@ -342,7 +349,7 @@ def _soonest(name: str, methods: dict[str, Any]) -> str:
     areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
     best, area = stats.chosen(areas, best=min)
     return (
-        f"{_title(name)} network: the class is lost soonest where {best.replace('_', ' ')} says "
+        f"{_network(name)} network: the class is lost soonest where {method_words(best)} says "
         f"which pixels go first (area {format_number(area)}, edges "
         f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
         "flattering, but its interval counts for the choice)."

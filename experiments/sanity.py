@@ -43,7 +43,7 @@ from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.saliency_maps import EDGES, Options
-from experiments.words import terms, training_words
+from experiments.words import capital, method_words, terms, training_words
 
 KINDS = ("true", "again", "permuted")
 """Trained on true labels, on true labels from other weights, on permuted labels."""
@@ -173,7 +173,7 @@ def summarise(
     ranks = alike["rank_correlation"]
     claims = [
         stats.claim(
-            f"{method.replace('_', ' ').capitalize()} maps of networks that learned other labels "
+            f"{capital(method_words(method))} maps of networks that learned other labels "
             "are less alike than those of two networks that learned the same (rank correlation).",
             stats.mean(ranks["again"][method], limits=stats.CORRELATION),
             stats.mean(ranks["permuted"][method], limits=stats.CORRELATION),
@@ -243,7 +243,7 @@ def _report(
             columns=["method", "rank correlation, same labels", "permuted labels",
                      "another image", "SSIM, same labels", "permuted labels", "another image"],
             rows=[
-                [method.replace("_", " "),
+                [method_words(method),
                  *(format_number(summary["likeness"][measure][pair][method])
                    for measure in MEASURES for pair in PAIRS)]
                 for method in config.methods
@@ -254,7 +254,7 @@ def _report(
     grid = figures.map_grid(
         [plan.images[index] for index in some for _ in KINDS],
         {
-            method: [first[kind][method][index] for index in some for kind in KINDS]
+            method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
             for method in config.methods
         } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
         display="heat",
@@ -279,7 +279,7 @@ def _report(
         sentence=(
             "Does a saliency map show what a network has learned, or only the image? Two networks "
             "that learned the same labels have maps of rank correlation "
-            f"{same.mean:.2f} (method: {method.replace('_', ' ')}), a network that learned "
+            f"{same.mean:.2f} (method: {method_words(method)}), a network that learned "
             f"permuted labels and one that learned the true ones of {permuted.mean:.2f}."
         ),
         lead=lead,

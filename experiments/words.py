@@ -66,6 +66,26 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **training}
 
 
+_METHODS = {
+    "smoothgrad": "SmoothGrad",
+    "smoothgrad_squared": "SmoothGrad squared",
+    "vargrad": "VarGrad",
+    "grad_cam": "Grad-CAM",
+    "lime": "LIME",
+    "gradient_times_input": "gradient × input",
+}
+
+
+def method_words(name: str) -> str:
+    """A saliency method as its authors write it."""
+    return _METHODS.get(name, name.replace("_", " "))
+
+
+def capital(words: str) -> str:
+    """The words as a heading begins them."""
+    return words[:1].upper() + words[1:]
+
+
 def unless_it_holds(claim: Claim) -> str:
     """A claim's verdict in brackets, for a sentence that would else say more than was shown."""
     return "" if claim.verdict is None or claim.holds else f" ({claim.verdict})"
