@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 import advfeat
-from advfeat import constructed, data, figures, zoo
+from advfeat import data, figures, zoo
+from advfeat.features import mislabeled
 from advfeat.keys import stream
 from advfeat.types import ModelFn
 
@@ -66,7 +67,7 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
     right = np.flatnonzero(before.argmax(axis=1) == labels)
     images, labels, before = images[right], labels[right], before[right]
     aims = np.argsort(before, axis=1)[:, -2]
-    attack = constructed.towards(advfeat.l2(EPS), steps=steps)
+    attack = mislabeled.towards(advfeat.l2(EPS), steps=steps)
     key = stream(jax.random.key(seed), "photographs")
     found = advfeat.attack_dataset(attack, key, network, images, aims, batch_size=50)
     perturbed = np.asarray(found.best.x)

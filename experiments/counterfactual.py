@@ -30,12 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import advfeat
-from advfeat import counterfactuals, data, figures, models, representations, stats
-from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
+from advfeat import data, figures, models, stats
+from advfeat.evaluation.prediction import predict
+from advfeat.features import counterfactuals, representations
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, format_number, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from advfeat.stats import Estimate
 from advfeat.types import Array, Key
 from experiments import runner

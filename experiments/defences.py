@@ -4,7 +4,8 @@
 
 One small network, eighteen ways to make it look robust, and an adversarially trained one beside
 them. A defence is caught if the suite leaves, decidably, less than five points more of it than of
-the undefended network, or if the checks of `advfeat.diagnostics` say not to trust the number.
+the undefended network, or if the checks of `advfeat.evaluation.diagnostics` say not to trust the
+number.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, defences, figures, stats
-from advfeat.checkpoints import Network
+from advfeat import data, figures, stats
+from advfeat.evaluation import broken_defences
+from advfeat.evaluation.result import SuiteResult
+from advfeat.evaluation.robust_accuracy import evaluate
+from advfeat.evaluation.suites import Suite, resolve, shortened
 from advfeat.keys import stream
-from advfeat.norms import title
-from advfeat.report import Picture, Section, Table, format_rate, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
 from advfeat.stats import Claim, Estimate
-from advfeat.suite import evaluate
-from advfeat.suites import Suite, resolve, shortened
+from advfeat.threats.norms import title
 from advfeat.training import Fit
 from advfeat.types import Array, ModelFn
-from advfeat.verdicts import SuiteResult
 from experiments import networks, runner
 from experiments.config import format_eps
 from experiments.limits import check_eps
@@ -44,7 +46,7 @@ from experiments.presets import preset_for
 from experiments.recipes import Recipe
 from experiments.words import of_norms, terms
 
-SHOWN = {name: name.replace("_", " ") for name in defences.DEFENCES}
+SHOWN = {name: name.replace("_", " ") for name in broken_defences.DEFENCES}
 PLAIN, ROBUST = "no defence", "adversarial training"
 IN_ONE_PICTURE = 7  # labels of more would touch
 
@@ -122,21 +124,21 @@ def _affine(weights: Mapping[str, Array], x: Array) -> Array:
     return x @ weights["kernel"] + weights["bias"]
 
 
-def halves(network: Network) -> defences.Halves:
+def halves(network: Network) -> broken_defences.Halves:
     """A network cut before its last layer."""
     head = jax.tree_util.Partial(_affine, network.variables["params"]["classifier"])
-    return defences.Halves(network.model_fn("representation"), head)
+    return broken_defences.Halves(network.model_fn("representation"), head)
 
 
 def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelFn]:
     """Every network to look at, by name; trained where the run does not hold them yet."""
     root, split = jax.random.key(config.seed), plan.dataset.train
 
-    def made(name: str, recipe: Recipe) -> defences.Halves:
+    def made(name: str, recipe: Recipe) -> broken_defences.Halves:
         return halves(networks.train(run, name, stream(root, name), recipe, split))
 
     members = [made(f"standard_{index}", plan.standard) for index in range(3)]
-    honest = defences.Honest(
+    honest = broken_defences.Honest(
         network=members[0],
         members=members,
         images=plan.images,
@@ -145,7 +147,7 @@ def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelF
     return {
         PLAIN: members[0],
         ROBUST: made("adversarial", plan.robust),
-        **{name: defences.DEFENCES[name](honest) for name in plan.defences},
+        **{name: broken_defences.DEFENCES[name](honest) for name in plan.defences},
     }
 
 
@@ -153,7 +155,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, attacks every network twice, checks, draws and reports."""
     subjects = _subjects(config, plan, run)
     # One family: the attacks compile once for all of them.
-    family = dict(zip(subjects, defences.one_of(list(subjects.values())), strict=True))
+    family = dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
     where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.batch_size}
     verdicts = {}
     for name, fn in tqdm(family.items(), desc="defences", unit="network"):

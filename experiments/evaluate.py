@@ -27,15 +27,15 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, stats
-from advfeat.ascent import by_score
-from advfeat.checkpoints import Network, check_fits, load_network
+from advfeat.attacks.ascent import by_score
 from advfeat.checks import check_logits
-from advfeat.files import checksum
+from advfeat.evaluation.suites import Suite, resolve, shortened
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
-from advfeat.sampling import draw_rows
-from advfeat.suites import Suite, resolve, shortened
-from advfeat.threat import ThreatModel, threat_model
+from advfeat.rows import draw_rows
+from advfeat.runs.checkpoints import Network, check_fits, load_network
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import checksum
+from advfeat.threats.balls import ThreatModel, threat_model
 from experiments import evaluate_report, runner
 from experiments.evaluate_journal import Journal, check_same_problem
 from experiments.limits import check_eps

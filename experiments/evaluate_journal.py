@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from advfeat.files import read_arrays
-from advfeat.results import RunDirectory
-from advfeat.verdicts import Part
+from advfeat.evaluation.result import Part
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
 
 SAVE_SECONDS = 10.0  # a kill loses what was decided in so much time, and the images in flight
 

@@ -8,11 +8,11 @@ import numpy as np
 
 import advfeat
 from advfeat import figures
-from advfeat.norms import title
-from advfeat.report import Picture, Section, Table, format_rate, format_seconds, write_report
-from advfeat.results import RunDirectory
-from advfeat.sampling import draw_rows
-from advfeat.verdicts import SuiteResult
+from advfeat.evaluation.result import SuiteResult
+from advfeat.rows import draw_rows
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, format_seconds, write_report
+from advfeat.threats.norms import title
 from experiments.config import format_eps
 from experiments.words import network_words, of_norms, per_cent, terms
 

@@ -2,13 +2,13 @@
 
     python -m experiments.ground_truth --workdir=runs/ground_truth
 
-Drawn images with three planted features (`advfeat.planted`): a shape (robust), a faint texture
-(non-robust) and a corner mark (spurious). Networks that could only have learned one of them; a
-standard and a robust one that could have learned shape or texture; a robust one that could have
-learned the mark too. What each uses is found by showing it images in which a single feature tells
-the class. Then every method is scored: does its map point at the feature, does a picture of the
-class hold it, does a counterfactual change it? With `--methods=gradient,lime` the husky-and-wolf
-explanation: the network of the mark is explained by a corner.
+Drawn images with three planted features (`advfeat.features.planted`): a shape (robust), a faint
+texture (non-robust) and a corner mark (spurious). Networks that could only have learned one of
+them; a standard and a robust one that could have learned shape or texture; a robust one that could
+have learned the mark too. What each uses is found by showing it images in which a single feature
+tells the class. Then every method is scored: does its map point at the feature, does a picture of
+the class hold it, does a counterfactual change it? With `--methods=gradient,lime` the
+husky-and-wolf explanation: the network of the mark is explained by a corner.
 
 Two CPU cores: 165 seconds. Numbers: docs/results/maps.md.
 """
@@ -29,14 +29,15 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, planted, saliency, synthesis
-from advfeat.checkpoints import Network
+from advfeat import data, saliency
 from advfeat.data import planted_images
+from advfeat.features import generation, planted
+from advfeat.features.planted import Drawing, Planted
 from advfeat.keys import stream
-from advfeat.planted import Drawing, Planted
-from advfeat.results import RunDirectory
-from advfeat.scores import class_score
-from advfeat.threat import linf
+from advfeat.objectives.features import class_score
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
+from advfeat.threats.balls import linf
 from advfeat.training import Fit
 from experiments import ground_truth_report, ground_truth_summary, networks, runner, saliency_maps
 from experiments.map_flags import check_recipe, options_of
@@ -179,7 +180,7 @@ def _changes(config: Config, plan: Plan, name: str, network: Network) -> Changes
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)
     picture = advfeat.attack_dataset(
-        synthesis.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
+        generation.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
         key, fn, np.full(shape, grey, np.float32), classes,
     )  # fmt: skip
     turned = advfeat.attack_dataset(

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advfeat import figures, planted, stats
-from advfeat.planted import FEATURES
-from advfeat.report import Picture, Section, Table, format_number, write_report
-from advfeat.results import RunDirectory
+from advfeat import figures, stats
+from advfeat.features import planted
+from advfeat.features.planted import FEATURES
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from advfeat.stats import Claim
 from experiments.words import method_words, per_cent, terms, training_words
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import advfeat
-from advfeat import data, planted, stats
-from advfeat.checkpoints import Network
-from advfeat.planted import FEATURES
+from advfeat import data, stats
+from advfeat.features import planted
+from advfeat.features.planted import FEATURES
+from advfeat.runs.checkpoints import Network
 from advfeat.stats import Claim, Estimate
 from advfeat.types import ModelFn
 from experiments import runner

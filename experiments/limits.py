@@ -38,7 +38,7 @@ def check_eps(norm: str, shape: tuple[int, ...], **eps: float | Sequence[float] 
     Raises:
       UsageError: for a finite value of the box's diameter or more.
     """
-    from advfeat.norms import NORMS, title  # which is slow, and only this function needs it
+    from advfeat.threats.norms import NORMS, title  # which is slow, and only this function needs it
 
     widest = NORMS[norm].diameter(math.prod(shape))
     of = f"{norm} and images of {'x'.join(map(str, shape))}"

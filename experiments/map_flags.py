@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from advfeat import data
-from advfeat.checkpoints import Network
+from advfeat.runs.checkpoints import Network
 from experiments.flags.maps import MapConfig
 from experiments.recipes import Recipe
 from experiments.saliency_maps import Options, cam_layer

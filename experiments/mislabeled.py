@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from typing import Any
 
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
 from experiments import (
     mislabeled_networks,
     mislabeled_report,

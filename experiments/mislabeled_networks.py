@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data
-from advfeat.constructed import ConstructedSet
-from advfeat.ensemble import ensemble
-from advfeat.files import read_arrays
+from advfeat.attacks.ensemble import ensemble
+from advfeat.features.mislabeled import ConstructedSet
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
 from advfeat.types import ModelFn
 from experiments import networks
 from experiments.mislabeled_plan import Config, Plan

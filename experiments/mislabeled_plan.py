@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from advfeat import data
-from advfeat.checkpoints import Network, NetworkSpec, check_fits, load_network
-from advfeat.constructed import towards
-from advfeat.filters import chroma420, natural_spectrum
-from advfeat.threat import ThreatModel, threat_model
+from advfeat.features.mislabeled import towards
+from advfeat.images.augmentation import TRANSFORMS
+from advfeat.images.filters import chroma420, natural_spectrum
+from advfeat.runs.checkpoints import Network, NetworkSpec, check_fits, load_network
+from advfeat.threats.balls import ThreatModel, threat_model
 from advfeat.training import Fit
-from advfeat.transforms import TRANSFORMS
 from advfeat.types import AttackFn
 from experiments.flags.mislabeled import Config
 from experiments.limits import check_eps

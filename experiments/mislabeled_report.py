@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from advfeat import figures, stats
-from advfeat.constructed import ConstructedSet
-from advfeat.norms import title
-from advfeat.report import Picture, Section, Table, write_report
-from advfeat.results import RunDirectory
-from advfeat.sampling import draw_rows
+from advfeat.features.mislabeled import ConstructedSet
+from advfeat.rows import draw_rows
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, write_report
+from advfeat.threats.norms import title
 from experiments.colour_example import probabilities, turn
 from experiments.mislabeled_networks import Sources
 from experiments.mislabeled_plan import Config, Plan

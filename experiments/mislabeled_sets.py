@@ -12,11 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import constructed
-from advfeat.constructed import ConstructedSet
-from advfeat.files import read_arrays
+from advfeat.features import mislabeled
+from advfeat.features.mislabeled import ConstructedSet
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
 from advfeat.types import ModelFn
 from experiments.mislabeled_plan import Config, Plan
 
@@ -103,11 +103,11 @@ def _held_out(
         return Reading(**read_arrays(path))
     classes = plan.dataset.num_classes
     if rule == "det":
-        targets = constructed.deterministic_targets(labels, num_classes=classes)
+        targets = mislabeled.deterministic_targets(labels, num_classes=classes)
     else:
         key = stream(jax.random.key(config.seed), "targets/held_out")
-        targets = constructed.random_targets(key, labels, num_classes=classes)
-    made = constructed.construct(
+        targets = mislabeled.random_targets(key, labels, num_classes=classes)
+    made = mislabeled.construct(
         stream(jax.random.key(config.seed), f"held_out/{rule}"),
         plan.attack,
         networks.attacked,
@@ -138,9 +138,9 @@ def _rows(plan: Plan, made: ConstructedSet) -> np.ndarray:
 def _targets(config: Config, plan: Plan, rule: str) -> np.ndarray:
     classes = plan.dataset.num_classes
     if rule == "det":
-        return constructed.deterministic_targets(plan.train.label, num_classes=classes)
+        return mislabeled.deterministic_targets(plan.train.label, num_classes=classes)
     key = stream(jax.random.key(config.seed), "targets")
-    return constructed.random_targets(key, plan.train.label, num_classes=classes)
+    return mislabeled.random_targets(key, plan.train.label, num_classes=classes)
 
 
 def _perturbed(
@@ -169,7 +169,7 @@ def _attacked(
         return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
     what = f"D_{variant} from the {source} network"
     with tqdm(total=len(plan.train), desc=what, unit="image") as bar:
-        made = constructed.construct(
+        made = mislabeled.construct(
             stream(jax.random.key(config.seed), f"construct/{variant}/{source}"),
             plan.attack,
             fn,
@@ -227,11 +227,11 @@ def _control(
     images = plan.train.image[rows]
     key = stream(jax.random.key(config.seed), f"control/{control}/{variant}")
     if control == "unperturbed":
-        return constructed.unperturbed_control(made, images)
+        return mislabeled.unperturbed_control(made, images)
     if control == "noise":
-        return constructed.noise_control(key, plan.threat, made, images)
-    margins = constructed.target_margin(logits[rows], made.label)
+        return mislabeled.noise_control(key, plan.threat, made, images)
+    margins = mislabeled.target_margin(logits[rows], made.label)
     classes = plan.dataset.num_classes
-    return constructed.feature_free_control(
+    return mislabeled.feature_free_control(
         key, plan.threat, made, images, margins, num_classes=classes
     )

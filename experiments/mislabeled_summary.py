@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from advfeat import stats
-from advfeat.checkpoints import Network
-from advfeat.norms import title
-from advfeat.report import format_rate
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.report import format_rate
 from advfeat.stats import Claim, Estimate
+from advfeat.threats.norms import title
 from experiments import runner
 from experiments.mislabeled_networks import FreshResult, Sources
 from experiments.mislabeled_plan import Config, Plan

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from advfeat import checkpoints, models, processes, training
-from advfeat.checkpoints import Network, NetworkSpec
+from advfeat import models, training
 from advfeat.data import Dataset, Split
-from advfeat.results import RunDirectory
+from advfeat.runs import checkpoints, processes
+from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.train_states import Saved
 from advfeat.training.sharding import check_divides, data_mesh, local
-from advfeat.training_checkpoints import Saved
 from experiments import stopping
 from experiments.config import UsageError
 from experiments.progress import Follower, Progress

@@ -23,8 +23,8 @@ from typing import Any
 
 import advfeat
 from advfeat import data, stats, zoo
-from advfeat.checkpoints import load_network
-from advfeat.files import read_json
+from advfeat.runs.checkpoints import load_network
+from advfeat.runs.files import read_json
 from experiments import runner
 from experiments import train as training_experiment
 from experiments.config import UsageError

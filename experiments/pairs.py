@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from advfeat import data, models
-from advfeat.checkpoints import Network, check_fits, load_network
 from advfeat.data.sample_set import PREFIX as SAMPLES
 from advfeat.edges import output_of
+from advfeat.runs.checkpoints import Network, check_fits, load_network
 from experiments.config import Config as BaseConfig
 from experiments.flags.pairs import JudgedConfig, PairConfig
 

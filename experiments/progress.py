@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import models, processes, training
-from advfeat.results import RunDirectory
+from advfeat import models, training
+from advfeat.runs import processes
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.train_states import Saved, TrainingCheckpoints
 from advfeat.training.sharding import local
-from advfeat.training_checkpoints import Saved, TrainingCheckpoints
 from experiments import stopping
 from experiments.config import UsageError
 from experiments.recipes import Recipe

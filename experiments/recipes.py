@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 import advfeat
 from advfeat import models, training
-from advfeat.checkpoints import Network, NetworkSpec
 from advfeat.data import Dataset
+from advfeat.runs.checkpoints import Network, NetworkSpec
 from experiments.flags.train import MEANT_FOR
 from experiments.selection import Selection
 

@@ -30,12 +30,14 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import data, distortions, models, quality, representations, stats
-from advfeat.checkpoints import Network
+from advfeat import data, models, stats
+from advfeat.features import representations
+from advfeat.images import distortions, quality
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
 from advfeat.stats import Claim
-from advfeat.threat import ThreatModel, l2
+from advfeat.threats.balls import ThreatModel, l2
 from advfeat.types import Array, Key, ModelFn
 from experiments import representations_pictures as pictures
 from experiments import representations_report, runner

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import advfeat
-from advfeat import models, representations, spaces, synthesis, transforms
-from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
+from advfeat import models
+from advfeat.evaluation.prediction import predict
+from advfeat.features import generation, representations
+from advfeat.images import augmentation, parametrisations
 from advfeat.keys import stream
-from advfeat.sampling import draw_rows
-from advfeat.scores import direction, diverse
-from advfeat.scores import unit as unit_score
+from advfeat.objectives.features import direction, diverse
+from advfeat.objectives.features import unit as unit_score
+from advfeat.rows import draw_rows
+from advfeat.runs.checkpoints import Network
 from advfeat.types import ModelFn
 from experiments.flags.representations import EXTREMES
 from experiments.pairs import PAIR
@@ -73,14 +75,12 @@ def _half(plan: Plan) -> int:
     return max(1, plan.steps // 2)
 
 
-def inverted(
-    config: Config, plan: Plan, name: str, images: np.ndarray
-) -> dict[str, np.ndarray]:
+def inverted(config: Config, plan: Plan, name: str, images: np.ndarray) -> dict[str, np.ndarray]:
     """Images made from the representations of others alone: from noise, from another image."""
     network = plan.networks[name]
     fn = pullable_fn(network, config.layer)
     aims = jnp.asarray(predict(network.model_fn(config.layer), images))
-    attack = synthesis.invert(steps=plan.steps, step_size=2 * config.step_size)
+    attack = generation.invert(steps=plan.steps, step_size=2 * config.step_size)
     starts = {
         "from_noise": noise(config, images.shape),
         "from_another": np.roll(images, 1, axis=0),
@@ -95,14 +95,17 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     values = representations.unit_values(network.model_fn(config.layer), plan.searched)
     shape = network.spec.input_shape
     steps = _half(plan)
-    plain = synthesis.maximise(steps=steps, step_size=2 * config.step_size)
-    looks = transforms.looks(pixels=max(1, shape[0] // 16))
-    smooth = synthesis.maximise(
-        steps=steps, step_size=2 * config.step_size, space=spaces.fourier(), transform=looks
+    plain = generation.maximise(steps=steps, step_size=2 * config.step_size)
+    looks = augmentation.looks(pixels=max(1, shape[0] // 16))
+    smooth = generation.maximise(
+        steps=steps,
+        step_size=2 * config.step_size,
+        space=parametrisations.fourier(),
+        transform=looks,
     )
     # Each example is a pair, drawn at once: its two images are to differ.
-    several = synthesis.maximise(
-        steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=spaces.fourier(),
+    several = generation.maximise(
+        steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=parametrisations.fourier(),
         transform=looks, objective=diverse(unit_score(), weight=0.5),
     )  # fmt: skip
     starts, chosen = starts_of(config, plan), np.asarray(plan.units[name])
@@ -149,7 +152,7 @@ def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.
     """For some classes: where the images that are read as one lie, seen from all."""
     network, some = plan.networks[name], plan.surveyed
     values, read = predict(network.model_fn(config.layer), some), classes(network, some)
-    plain = synthesis.maximise(
+    plain = generation.maximise(
         steps=_half(plan), step_size=2 * config.step_size, objective=direction()
     )
     # In one order for both networks, should they not read the same classes.
@@ -195,7 +198,7 @@ def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
     )
     aims = jax.vmap(representations.interpolate, (0, 0, None))(first, second, BLENDS)
     starts = blends(config, plan)
-    attack = synthesis.invert(steps=plan.steps, step_size=config.step_size)
+    attack = generation.invert(steps=plan.steps, step_size=config.step_size)
     flat = starts.reshape(-1, *starts.shape[2:])
     found = _ascend(attack, config, fn, flat, aims.reshape(len(flat), *aims.shape[2:]))
     return found.reshape(starts.shape)
@@ -221,8 +224,8 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
         aims = jnp.full(len(images), unit)
         # as active as it is for one image in a hundred
         level = float(np.quantile(values[:, unit], 0.99))
-        add = synthesis.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
-        paint = synthesis.paint(
+        add = generation.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
+        paint = generation.paint(
             eps=0.3 * float(np.sqrt(images[0].size)), steps=_half(plan),
             step_size=config.step_size,
         )  # fmt: skip

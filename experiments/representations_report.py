@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from advfeat import distortions, figures
-from advfeat.report import Picture, Section, Table, format_number, format_rate, write_report
-from advfeat.results import RunDirectory
-from advfeat.sampling import draw_rows
+from advfeat import figures
+from advfeat.images import distortions
+from advfeat.rows import draw_rows
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 from experiments import representations_pictures as pictures
 from experiments.pairs import PAIR, data_words
 from experiments.words import network_words, terms

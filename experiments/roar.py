@@ -27,11 +27,11 @@ import numpy as np
 from tqdm import tqdm
 
 from advfeat import accuracy, data, figures, saliency, stats
-from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
+from advfeat.evaluation.prediction import predict
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, format_rate, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
 from experiments import networks, runner, saliency_maps, sweeps
 from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for

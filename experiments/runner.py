@@ -39,9 +39,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from advfeat import figures, processes, stats
-from advfeat.files import DamagedError
-from advfeat.results import RunDirectory
+from advfeat import figures, stats
+from advfeat.runs import processes
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import DamagedError
 from advfeat.stats import Claim
 from advfeat.training import NotFinite
 from experiments import command, stopping

@@ -31,8 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat import data, saliency, stats
-from advfeat.checkpoints import Network
-from advfeat.results import RunDirectory
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
 from advfeat.stats import Estimate
 from experiments import runner, saliency_checks, saliency_maps, saliency_report
 from experiments.flags.maps import EXTRA

@@ -12,9 +12,10 @@ from scipy import ndimage
 from tqdm import tqdm
 
 import advfeat
-from advfeat import models, quality, saliency
-from advfeat.checkpoints import Network
+from advfeat import models, saliency
 from advfeat.figures import magnitude
+from advfeat.images import quality
+from advfeat.runs.checkpoints import Network
 from advfeat.types import Array, Key, ModelFn
 from experiments.saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, subject
 

@@ -13,11 +13,11 @@ import numpy as np
 
 import advfeat
 from advfeat import models, saliency
-from advfeat.checkpoints import Network
 from advfeat.edges import output_of
 from advfeat.keys import stream
+from advfeat.objectives.features import class_score
+from advfeat.runs.checkpoints import Network
 from advfeat.saliency import Saliency
-from advfeat.scores import class_score
 from advfeat.types import ModelFn
 from experiments.lime_maps import lime_maps
 from experiments.pairs import check_layer

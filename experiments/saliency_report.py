@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures, saliency, stats
-from advfeat.report import Picture, Section, Table, format_number, write_report
-from advfeat.results import RunDirectory
-from advfeat.sampling import draw_rows
+from advfeat.rows import draw_rows
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from advfeat.stats import Estimate
 from experiments.pairs import PAIR, data_words
 from experiments.saliency_checks import Randomisation

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from advfeat import data
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
-from advfeat.threat import ThreatModel, threat_model
+from advfeat.runs.directory import RunDirectory
+from advfeat.threats.balls import ThreatModel, threat_model
 from experiments import (
     runner,
     sample_complexity_report,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
-from advfeat.report import Picture, Section, Table, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, write_report
 from experiments.sample_complexity_summary import eps_words, findings
 from experiments.words import of_norms, terms, training_words
 

@@ -29,15 +29,8 @@ from tqdm import tqdm
 
 from advfeat import accuracy, data, figures, saliency, stats
 from advfeat.keys import stream
-from advfeat.report import (
-    Picture,
-    Section,
-    Table,
-    format_number,
-    format_rate,
-    write_report,
-)
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 from experiments import networks, runner, saliency_checks, saliency_maps, sweeps
 from experiments.map_flags import check_recipe, options_of
 from experiments.presets import preset_for

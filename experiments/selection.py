@@ -18,10 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
-from advfeat import checkpoints, models, stats
-from advfeat.checkpoints import Network, NetworkSpec
-from advfeat.files import DamagedError, read_json, write_json
-from advfeat.sampling import draw_rows
+from advfeat import models, stats
+from advfeat.rows import draw_rows
+from advfeat.runs import checkpoints
+from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.runs.files import DamagedError, read_json, write_json
 from advfeat.stats import Estimate
 
 MAX_DROP = 0.2  # Wong et al.'s

@@ -14,7 +14,7 @@ from types import FrameType
 
 from jax.experimental import multihost_utils
 
-from advfeat import processes
+from advfeat.runs import processes
 
 TERMINATED = 143  # the shells' code for an end by SIGTERM
 

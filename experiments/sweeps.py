@@ -16,11 +16,11 @@ import numpy as np
 
 import advfeat
 from advfeat import data
-from advfeat.files import read_arrays
+from advfeat.evaluation.suites import resolve, shortened
 from advfeat.keys import stream
-from advfeat.results import RunDirectory
-from advfeat.suites import resolve, shortened
-from advfeat.threat import ThreatModel
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
+from advfeat.threats.balls import ThreatModel
 from advfeat.training import Fit
 from advfeat.types import AttackFn
 from experiments import networks

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 
 import advfeat
-from advfeat import data, quality, stats
-from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
-from advfeat.results import RunDirectory
+from advfeat import data, stats
+from advfeat.evaluation.prediction import predict
+from advfeat.images import quality
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
 from advfeat.stats import Estimate
 from experiments import runner, synthesis_report
 from experiments import synthesis_tasks as tasks

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures
-from advfeat.report import Picture, Section, Table, format_number, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from experiments.pairs import PAIR, data_words
 from experiments.synthesis_tasks import Task
 from experiments.words import network_words, per_cent, terms

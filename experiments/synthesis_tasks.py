@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 import advfeat
-from advfeat import data, saliency, synthesis
-from advfeat.checkpoints import Network
+from advfeat import data, saliency
+from advfeat.features import generation
 from advfeat.keys import stream
+from advfeat.runs.checkpoints import Network
 
 SIDE = 32  # that the eps below are for
 EPS = {
@@ -87,7 +88,7 @@ def _generation(
         max(s for s in range(1, min(8, pixels) + 1) if pixels % s == 0) for pixels in size
     )
     train = data.subset(dataset.train, 5000, seed=seed)
-    seeds = synthesis.fit_seeds(
+    seeds = generation.fit_seeds(
         data.unit(train.image), train.label, num_classes=dataset.num_classes,
         side=(rows, columns),
     )
@@ -180,9 +181,9 @@ def draw(task: Task, network: Network, *, steps: int, seed: int) -> np.ndarray:
     """`[N, H, W, C]`: what a network makes of a task's starts."""
     key, size = stream(jax.random.key(seed), task.name), task.step_size * 60 / steps
     aims: Any = task.labels
-    attack = synthesis.generate(eps=task.eps, steps=steps, step_size=size)
+    attack = generation.generate(eps=task.eps, steps=steps, step_size=size)
     if task.masks is not None:
-        attack = synthesis.inpaint(eps=task.eps, steps=steps, step_size=size)
+        attack = generation.inpaint(eps=task.eps, steps=steps, step_size=size)
         aims = (task.labels, task.starts, task.masks)
     result = advfeat.attack_dataset(
         attack, key, network.model_fn(), task.starts, aims, batch_size=BATCH
@@ -205,7 +206,7 @@ def attacked(
     return {
         eps: np.asarray(
             advfeat.attack_dataset(
-                synthesis.generate(eps=eps, steps=steps), jax.random.key(seed),
+                generation.generate(eps=eps, steps=steps), jax.random.key(seed),
                 network.model_fn(), images, (labels + 1) % num_classes,
             ).best.x
         )

@@ -22,8 +22,8 @@ from typing import Any
 from tqdm import tqdm
 
 from advfeat import data
-from advfeat.results import RunDirectory
-from advfeat.threat import ThreatModel, threat_model
+from advfeat.runs.directory import RunDirectory
+from advfeat.threats.balls import ThreatModel, threat_model
 from experiments import runner, sweeps, tradeoff_report, tradeoff_summary
 from experiments.limits import check_eps
 from experiments.presets import Preset, preset_for

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
-from advfeat.norms import title
-from advfeat.report import Picture, Section, Table, format_number, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.threats.norms import title
 from experiments.config import format_eps
 from experiments.tradeoff_summary import findings
 from experiments.words import of_norms, per_cent, terms, training_words

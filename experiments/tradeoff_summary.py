@@ -9,9 +9,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from advfeat import stats
-from advfeat.norms import title
-from advfeat.report import format_number, format_rate
+from advfeat.runs.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
+from advfeat.threats.norms import title
 from experiments import runner
 from experiments.config import format_eps
 from experiments.sweeps import Hits, attack_steps, attack_words

@@ -30,10 +30,10 @@ from tqdm import tqdm
 import advfeat
 from advfeat import data, figures, stats
 from advfeat.keys import stream
-from advfeat.norms import title
-from advfeat.report import Picture, Section, Table, format_rate, write_report
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
 from advfeat.stats import Estimate
+from advfeat.threats.norms import title
 from experiments import networks, runner
 from experiments.recipes import DEFAULTS
 from experiments.train_plan import Plan, prepare

@@ -9,7 +9,7 @@ import numpy as np
 
 import advfeat
 from advfeat import data
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from advfeat.training import Fit
 from experiments.flags.train import MEANT_FOR, Config
 from experiments.limits import check_eps

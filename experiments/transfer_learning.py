@@ -37,12 +37,12 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data, figures, stats
-from advfeat.checkpoints import Network
-from advfeat.evaluation import predict
+from advfeat.evaluation.prediction import predict
 from advfeat.keys import stream
-from advfeat.report import Picture, Section, Table, format_rate, write_report
-from advfeat.results import RunDirectory
-from advfeat.threat import threat_model
+from advfeat.runs.checkpoints import Network
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
+from advfeat.threats.balls import threat_model
 from experiments import networks, runner, sweeps
 from experiments.config import UsageError
 from experiments.limits import check_eps

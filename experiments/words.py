@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advfeat.checkpoints import Network
-from advfeat.norms import title
+from advfeat.runs.checkpoints import Network
 from advfeat.stats import Claim
+from advfeat.threats.norms import title
 
 TERMS = {
     "eps": "the most that an image may be changed, in units of pixels from 0 (black) to 1 (white)",

@@ -25,7 +25,7 @@ from torch_mirror import Mirror, from_torch, to_torch
 
 import advfeat
 from advfeat import data
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from experiments.config import parse_eps
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -22,9 +22,12 @@ import optax
 import torch
 
 import advfeat
-from advfeat import data, models, saliency, scores, spaces, synthesis
-from advfeat.checkpoints import Network, NetworkSpec, load_network
-from advfeat.steps import from_optax, within
+from advfeat import data, models, saliency
+from advfeat.attacks.step_rules import from_optax, within
+from advfeat.features import generation
+from advfeat.images import parametrisations
+from advfeat.objectives import features
+from advfeat.runs.checkpoints import Network, NetworkSpec, load_network
 
 KEY = jax.random.key(0)
 
@@ -57,8 +60,10 @@ def cosine(one, other):
 
 
 def say(**facts):
-    print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}),
-          flush=True)
+    print(
+        json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in facts.items()}),
+        flush=True,
+    )
 
 
 def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
@@ -78,13 +83,25 @@ def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
                 if what == "gradient":
                     found.append(plain.attribute(part, target=label, abs=False))
                 elif what == "smoothgrad":
-                    found.append(tunnel.attribute(
-                        part, nt_type="smoothgrad", nt_samples=samples, stdevs=0.1, target=label,
-                        abs=False, nt_samples_batch_size=chunk))
+                    found.append(
+                        tunnel.attribute(
+                            part,
+                            nt_type="smoothgrad",
+                            nt_samples=samples,
+                            stdevs=0.1,
+                            target=label,
+                            abs=False,
+                            nt_samples_batch_size=chunk,
+                        )
+                    )
                 else:
-                    found.append(paths.attribute(part, target=label, n_steps=steps,
-                                                 internal_batch_size=16 * chunk))
+                    found.append(
+                        paths.attribute(
+                            part, target=label, n_steps=steps, internal_batch_size=16 * chunk
+                        )
+                    )
             return from_torch(torch.cat(found).detach())
+
         return run
 
     def ours(method):
@@ -94,17 +111,26 @@ def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
         "gradient": lambda chunk: saliency.gradient(),
         "smoothgrad": lambda chunk: saliency.smoothgrad(samples=samples, sigma=0.1, chunk=chunk),
         "integrated_gradients": lambda chunk: saliency.integrated_gradients(
-            steps=steps, chunk=chunk),
+            steps=steps, chunk=chunk
+        ),
     }
     for name, make in methods.items():
         tried = chunks[:1] if name == "gradient" else chunks
         mine, other, found, wanted = in_turns(
-            [ours(make(chunk)) for chunk in tried], [theirs(name, chunk) for chunk in tried],
+            [ours(make(chunk)) for chunk in tried],
+            [theirs(name, chunk) for chunk in tried],
             repeats,
         )
-        say(what=name, samples=samples, steps=steps, ours=len(images) / np.median(mine),
-            captum=len(images) / np.median(other), faster=np.median(other) / np.median(mine),
-            turns=np.round(other / mine, 2).tolist(), cosine=cosine(found, wanted))
+        say(
+            what=name,
+            samples=samples,
+            steps=steps,
+            ours=len(images) / np.median(mine),
+            captum=len(images) / np.median(other),
+            faster=np.median(other) / np.median(mine),
+            turns=np.round(other / mine, 2).tolist(),
+            cosine=cosine(found, wanted),
+        )
 
 
 def beside_lucent(network, *, units, steps, repeats):
@@ -114,15 +140,21 @@ def beside_lucent(network, *, units, steps, repeats):
     size = network.spec.input_shape[0]
     fn = network.model_fn()
     attack = advfeat.pgd(
-        advfeat.l2(jnp.inf), steps=steps, step_size=0.05, random_start=False,
-        objective=scores.class_score(), rule=within(from_optax(optax.adam), spaces.fourier()),
-        prefer=advfeat.ascent.by_recency, score_last=False,
+        advfeat.l2(jnp.inf),
+        steps=steps,
+        step_size=0.05,
+        random_start=False,
+        objective=features.class_score(),
+        rule=within(from_optax(optax.adam), parametrisations.fourier()),
+        prefer=advfeat.attacks.ascent.by_recency,
+        score_last=False,
     )
     start = jnp.full((len(units), *network.spec.input_shape), 0.5)
 
     def ours():
-        found = advfeat.attack_batch(attack, KEY, jnp.arange(len(units)), fn, start,
-                                     jnp.asarray(units))
+        found = advfeat.attack_batch(
+            attack, KEY, jnp.arange(len(units)), fn, start, jnp.asarray(units)
+        )
         return jax.block_until_ready(found.last.x)
 
     class Logits(torch.nn.Module):
@@ -138,17 +170,30 @@ def beside_lucent(network, *, units, steps, repeats):
     def theirs():
         # lucent draws one objective for a batch; as many images of one unit are as much work
         return render.render_vis(
-            model, "net:0", param_f=lambda: param.image(size, batch=len(units)), transforms=[],
-            preprocess=False, thresholds=(steps,), progress=False, show_image=False,
-            fixed_image_size=size)[0]
+            model,
+            "net:0",
+            param_f=lambda: param.image(size, batch=len(units)),
+            transforms=[],
+            preprocess=False,
+            thresholds=(steps,),
+            progress=False,
+            show_image=False,
+            fixed_image_size=size,
+        )[0]
 
     mine, other, found, drawn = in_turns([ours], [theirs], repeats)
     logit = np.asarray(jax.vmap(fn)(found))[np.arange(len(units)), units].mean()
     theirs_logit = np.asarray(jax.vmap(fn)(jnp.asarray(drawn, jnp.float32)))[:, 0].mean()
-    say(what="visualisation", steps=steps, ours=len(units) / np.median(mine),
-        lucent=len(units) / np.median(other), faster=np.median(other) / np.median(mine),
-        turns=np.round(other / mine, 2).tolist(), logit_ours=float(logit),
-        logit_lucent=float(theirs_logit))
+    say(
+        what="visualisation",
+        steps=steps,
+        ours=len(units) / np.median(mine),
+        lucent=len(units) / np.median(other),
+        faster=np.median(other) / np.median(mine),
+        turns=np.round(other / mine, 2).tolist(),
+        logit_ours=float(logit),
+        logit_lucent=float(theirs_logit),
+    )
 
 
 def memory(network, images, labels):
@@ -159,16 +204,19 @@ def memory(network, images, labels):
         ("integrated_gradients", lambda n: saliency.integrated_gradients(steps=n)),
     ):
         for n in (10, 100, 1000):
-            run = jax.jit(lambda m, fn, x, y: jax.vmap(
-                lambda a, b: m(KEY, fn, a, b))(x, y))
+            run = jax.jit(lambda m, fn, x, y: jax.vmap(lambda a, b: m(KEY, fn, a, b))(x, y))
             plan = run.lower(make(n), fn, x, y).compile().memory_analysis()
             say(what=f"memory of {name}", n=n, mebibytes=plan.temp_size_in_bytes / 2**20)
 
 
 def at_size(size, *, images=4):
     """Every picture at a photograph's size, with a network that has the stem for it."""
-    spec = NetworkSpec(model="resnet18", class_names=tuple("0123456789"),
-                       input_shape=(size, size, 3), options={"stem": "imagenet"})
+    spec = NetworkSpec(
+        model="resnet18",
+        class_names=tuple("0123456789"),
+        input_shape=(size, size, 3),
+        options={"stem": "imagenet"},
+    )
     network = Network(spec, models.init(KEY, spec.build(), spec.input_shape), {})
     rng = np.random.default_rng(0)
     x, y = rng.random((images, size, size, 3)).astype(np.float32), np.arange(images)
@@ -177,30 +225,44 @@ def at_size(size, *, images=4):
     mask[:, : size // 3, : size // 3] = 1
     # Translation, super-resolution and sketches are generation from another start.
     tasks = {
-        "generation": (synthesis.generate(eps=40.0, steps=10), y),
-        "inpainting": (synthesis.inpaint(eps=21.0, steps=10), (y, x, mask)),
-        "inversion": (synthesis.invert(steps=10, step_size=1.0), None),
-        "visualisation": (synthesis.maximise(steps=10, step_size=1.0, space=spaces.fourier(),
-                                             objective=scores.class_score()), y),
+        "generation": (generation.generate(eps=40.0, steps=10), y),
+        "inpainting": (generation.inpaint(eps=21.0, steps=10), (y, x, mask)),
+        "inversion": (generation.invert(steps=10, step_size=1.0), None),
+        "visualisation": (
+            generation.maximise(
+                steps=10,
+                step_size=1.0,
+                space=parametrisations.fourier(),
+                objective=features.class_score(),
+            ),
+            y,
+        ),
     }
     for name, (attack, aim) in tasks.items():
         layer = network.model_fn("representation") if aim is None else fn
         aim = jax.vmap(layer)(jnp.asarray(x)) if aim is None else jax.tree.map(jnp.asarray, aim)
 
         def run(attack=attack, aim=aim, layer=layer):
-            found = advfeat.attack_batch(attack, KEY, jnp.arange(images), layer, jnp.asarray(x),
-                                         aim)
+            found = advfeat.attack_batch(
+                attack, KEY, jnp.arange(images), layer, jnp.asarray(x), aim
+            )
             return jax.block_until_ready(found.best.x)
 
         seconds, _ = timed(run, 1)
-        plan = jax.jit(
-            lambda a, x, y, fn=layer: jax.vmap(lambda u, v: a(KEY, fn, u, v).best.x)(x, y)
-        ).lower(attack, jnp.asarray(x), aim).compile()
-        say(what=f"{name} at {size}", image_steps_per_second=images * 10 / seconds,
-            mebibytes_per_image=plan.memory_analysis().temp_size_in_bytes / images / 2**20)
+        plan = (
+            jax.jit(lambda a, x, y, fn=layer: jax.vmap(lambda u, v: a(KEY, fn, u, v).best.x)(x, y))
+            .lower(attack, jnp.asarray(x), aim)
+            .compile()
+        )
+        say(
+            what=f"{name} at {size}",
+            image_steps_per_second=images * 10 / seconds,
+            mebibytes_per_image=plan.memory_analysis().temp_size_in_bytes / images / 2**20,
+        )
     for name, method in (("smoothgrad", saliency.smoothgrad(samples=10)),):
-        seconds, _ = timed(lambda m=method: advfeat.attack_dataset(
-            m, KEY, fn, x, y, batch_size=images), 1)
+        seconds, _ = timed(
+            lambda m=method: advfeat.attack_dataset(m, KEY, fn, x, y, batch_size=images), 1
+        )
         say(what=f"{name} at {size}, 10 samples", images_per_second=images / seconds)
 
 
@@ -211,8 +273,13 @@ def main():
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--chunks", type=int, nargs="+", default=(2, 5, 10),
-                        help="copies at a time, of 16 images; each takes its best")
+    parser.add_argument(
+        "--chunks",
+        type=int,
+        nargs="+",
+        default=(2, 5, 10),
+        help="copies at a time, of 16 images; each takes its best",
+    )
     parser.add_argument("--size", type=int)
     given = parser.parse_args()
     if given.size:
@@ -222,8 +289,15 @@ def main():
     samples = data.samples("cifar10")
     images, labels = data.unit(samples.image[: given.images]), samples.label[: given.images]
     memory(network, images, labels)
-    beside_captum(network, images, labels, samples=given.samples, steps=given.steps,
-                  repeats=given.repeats, chunks=given.chunks)
+    beside_captum(
+        network,
+        images,
+        labels,
+        samples=given.samples,
+        steps=given.steps,
+        repeats=given.repeats,
+        chunks=given.chunks,
+    )
     beside_lucent(network, units=np.arange(8), steps=128, repeats=given.repeats)
 
 

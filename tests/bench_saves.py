@@ -14,7 +14,7 @@ import numpy as np
 
 import advfeat
 from advfeat import models, training
-from advfeat.training_checkpoints import TrainingCheckpoints
+from advfeat.runs.train_states import TrainingCheckpoints
 
 
 def main(width=40, steps=60, batch=16):

@@ -18,8 +18,8 @@ import numpy as np
 
 import advfeat
 from advfeat import models, training
+from advfeat.images.augmentation import TRANSFORMS
 from advfeat.training import loop, steps
-from advfeat.transforms import TRANSFORMS
 
 AUGMENT = "flip_shift4"
 

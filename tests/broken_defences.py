@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 import advfeat
-from advfeat import data, defences, models, training
+from advfeat import data, models, training
+from advfeat.evaluation import broken_defences
 
 COUNT = 60  # test images
 LEVELS = 16  # scikit-learn's digits have 17 grey levels
@@ -55,7 +56,7 @@ def trained(
     seed: int = 0,
     threat: advfeat.ThreatModel | None = None,
     epochs: int = 10,
-) -> defences.Halves:
+) -> broken_defences.Halves:
     """A network for digits, adversarially trained where there is a threat model."""
     digits = data.load("digits")
     network = models.create(model, num_classes=10, width=width, mean=digits.mean, std=digits.std)
@@ -71,4 +72,4 @@ def trained(
     state = training.fit(key, loss, variables, images, labels, how, num_classes=10)
     variables = {"params": state.params, **state.model_state}
     head = jax.tree_util.Partial(_affine, variables["params"]["classifier"])
-    return defences.Halves(models.model_fn(network, variables, layer="representation"), head)
+    return broken_defences.Halves(models.model_fn(network, variables, layer="representation"), head)

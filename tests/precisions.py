@@ -13,22 +13,12 @@ import numpy as np
 import optax
 
 import advfeat
-from advfeat import (
-    constructed,
-    defences,
-    estimated,
-    filters,
-    losses,
-    models,
-    saliency,
-    scores,
-    spaces,
-    steps,
-    synthesis,
-    training,
-    transforms,
-)
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat import models, saliency, training
+from advfeat.attacks import ATTACKS, NORMS_OF, nes_gradient, step_rules
+from advfeat.evaluation import broken_defences
+from advfeat.features import generation, mislabeled
+from advfeat.images import augmentation, filters, parametrisations
+from advfeat.objectives import features, losses
 
 SHAPE, CLASSES, EPS = (8, 8, 3), 4, {"linf": 0.1, "l2": 0.3, "l1": 0.5}
 KEY, RNG = jax.random.key(0), np.random.default_rng(0)
@@ -110,20 +100,22 @@ def pictures():
     x, threat = jnp.asarray(X, jnp.float32), advfeat.l2(1.0)
     natural = filters.natural_spectrum(X[None].astype(np.float32))
     tasks = {
-        "maximise": (synthesis.maximise(steps=2, step_size=0.1), 1),
-        "invert": (synthesis.invert(steps=2, step_size=0.1), jnp.ones(CLASSES, jnp.float32)),
+        "maximise": (generation.maximise(steps=2, step_size=0.1), 1),
+        "invert": (generation.invert(steps=2, step_size=0.1), jnp.ones(CLASSES, jnp.float32)),
         "fourier": (advfeat.pgd(
-            threat, steps=2, objective=scores.class_score(),
-            rule=steps.within(advfeat.from_optax(optax.adam), spaces.fourier()),
+            threat, steps=2, objective=features.class_score(),
+            rule=step_rules.within(advfeat.from_optax(optax.adam), parametrisations.fourier()),
         ), 1),
-        "annealed": (advfeat.pgd(threat, steps=2, rule=steps.annealed(steps.steepest, 2)), 1),
-        "chroma": (constructed.towards(threat, steps=2, gradient_filter=filters.chroma420), 1),
-        "natural": (constructed.towards(threat, steps=2, gradient_filter=natural), 1),
+        "annealed": (
+            advfeat.pgd(threat, steps=2, rule=step_rules.annealed(step_rules.steepest, 2)), 1
+        ),
+        "chroma": (mislabeled.towards(threat, steps=2, gradient_filter=filters.chroma420), 1),
+        "natural": (mislabeled.towards(threat, steps=2, gradient_filter=natural), 1),
         **{
-            f"through {name}": (constructed.towards(threat, steps=2, transform=transform), 1)
-            for name, transform in transforms.TRANSFORMS.items()
+            f"through {name}": (mislabeled.towards(threat, steps=2, transform=transform), 1)
+            for name, transform in augmentation.TRANSFORMS.items()
         },
-        "looks": (constructed.towards(threat, steps=2, transform=transforms.looks()), 1),
+        "looks": (mislabeled.towards(threat, steps=2, transform=augmentation.looks()), 1),
     }  # fmt: skip
     for name, (attack, aim) in tasks.items():
         trial(name, jax.tree_util.Partial(attack, KEY, network("float32"), x, aim), "float32")
@@ -135,15 +127,15 @@ def networks():
     attack = advfeat.pgd(advfeat.l2(1.0), steps=2)
     for dtype in PRECISIONS[:1] + PRECISIONS[2:]:
         inner = network(dtype)
-        halves = defences.Halves(jax.tree_util.Partial(jnp.ravel), inner)
-        honest = defences.Honest(halves, (inner, inner), X[None].astype(np.float32))
-        for name, defend in defences.DEFENCES.items():
+        halves = broken_defences.Halves(jax.tree_util.Partial(jnp.ravel), inner)
+        honest = broken_defences.Honest(halves, (inner, inner), X[None].astype(np.float32))
+        for name, defend in broken_defences.DEFENCES.items():
             try:
                 defended = defend(honest)
             except Exception as error:
                 defended = error
             trial(f"{name} {dtype}", jax.tree_util.Partial(attack, KEY, defended, x, 1))
-        guess = estimated.estimated(inner, sigma=0.1, pairs=2)
+        guess = nes_gradient.estimated(inner, sigma=0.1, pairs=2)
         trial(f"estimated {dtype}", jax.tree_util.Partial(attack, KEY, guess, x, 1))
 
 
@@ -179,6 +171,7 @@ def trainings():
     data = jnp.zeros((8, *SHAPE), jnp.uint8), jnp.zeros(8, jnp.int32), jnp.arange(8)
     hyper = {"learning_rate": jnp.float32(0.1), "steps": jnp.float32(4)}
     for objective, procedure in cases:
+
         def one(objective=objective, procedure=procedure):
             how = procedures[procedure]
             optimiser = training.sgd(training.schedule("cosine", learning_rate=0.1, steps=4))
@@ -186,7 +179,7 @@ def trainings():
             state = training.initial(zeros, optimiser, how, shape=(4, *SHAPE))
             after, metrics = training.train_update(
                 KEY, state, objectives[objective], data, jnp.arange(4), hyper, how,
-                make_optimiser=lambda hyper: optimiser, augment=transforms.flip_shift4,
+                make_optimiser=lambda hyper: optimiser, augment=augmentation.flip_shift4,
             )  # fmt: skip
             same = jax.tree.map(lambda a, b: a.dtype == b.dtype, state, after)
             assert all(jax.tree.leaves(same)), same

@@ -13,7 +13,8 @@ import numpy as np
 from flax import linen as nn
 
 import advfeat
-from advfeat import processes, training
+from advfeat import training
+from advfeat.runs import processes
 from advfeat.training import sharding
 
 CLASSES = 3

@@ -2,8 +2,9 @@
 
 import jax
 
-from advfeat import checkpoints, models
-from advfeat.checkpoints import Network, NetworkSpec
+from advfeat import models
+from advfeat.runs import checkpoints
+from advfeat.runs.checkpoints import Network, NetworkSpec
 
 
 def saved(place, dataset, model="cnn", width=4, seed=0, **options):

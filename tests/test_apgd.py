@@ -19,7 +19,7 @@ import advfeat
 from advfeat.attacks.apgd import apgd, apgd_targeted, averaged
 from advfeat.attacks.apgd_kernels import auto_ascent, phases, sparse_ascent, windows
 from advfeat.attacks.batch import _attack_batch
-from advfeat.objectives import likely_target
+from advfeat.objectives.classification import likely_target
 from advfeat.types import Evaluation, randomised
 
 SHAPE, CLASSES, HIDDEN, BATCH, STEPS = (4, 4, 1), 5, 8, 8, 50

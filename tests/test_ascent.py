@@ -11,9 +11,9 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat import ascent, steps
-from advfeat.objectives import transformed
-from advfeat.transforms import flip
+from advfeat.attacks import ascent, step_rules
+from advfeat.images.augmentation import flip
+from advfeat.objectives.classification import transformed
 from advfeat.types import Best, Evaluation
 
 SHAPE = (2, 3, 1)
@@ -21,7 +21,7 @@ STEPS = 6
 RULES = {
     "steepest": (advfeat.steepest, oracle.Steepest),
     "momentum": (advfeat.momentum(oracle.Momentum.decay), oracle.Momentum),
-    "annealed": (steps.annealed(advfeat.steepest, oracle.Annealed.steps), oracle.Annealed),
+    "annealed": (step_rules.annealed(advfeat.steepest, oracle.Annealed.steps), oracle.Annealed),
     "adam": (advfeat.from_optax(optax.adam), oracle.Adam),
 }
 NET = oracle.TanhNet(0, SHAPE)
@@ -40,8 +40,13 @@ EPS = {"linf": 0.15, "l2": 0.4, "l1": 0.8}
 
 @pytest.mark.parametrize(
     ("norm", "rule"),
-    [*((norm, "steepest") for norm in oracle.NORMS),
-     ("linf", "momentum"), ("l2", "momentum"), ("l2", "annealed"), ("l2", "adam")],
+    [
+        *((norm, "steepest") for norm in oracle.NORMS),
+        ("linf", "momentum"),
+        ("l2", "momentum"),
+        ("l2", "annealed"),
+        ("l2", "adam"),
+    ],
 )
 def test_every_iterate_is_that_of_numpy(norm, rule):
     eps, step_size = EPS[norm], EPS[norm] / 4
@@ -105,8 +110,15 @@ def _walk(table, hit, prefer, score_last):
     )
     zero = jnp.zeros(())
     return ascent.ascend(
-        kernel, read, read, jax.random.key(0), zero, zero,
-        steps=len(table) - 1, distance=lambda a, b: jnp.abs(b - a), prefer=prefer,
+        kernel,
+        read,
+        read,
+        jax.random.key(0),
+        zero,
+        zero,
+        steps=len(table) - 1,
+        distance=lambda a, b: jnp.abs(b - a),
+        prefer=prefer,
         score_last=score_last,
     )
 
@@ -194,8 +206,8 @@ def test_a_filtered_rule_moves_within_the_filters_range():
     def first_only(gradient):
         return gradient * jnp.array([1.0, 0.0, 0.0])
 
-    rule = steps.filtered(advfeat.momentum(), first_only)
-    assert rule == steps.filtered(advfeat.momentum(), first_only)
+    rule = step_rules.filtered(advfeat.momentum(), first_only)
+    assert rule == step_rules.filtered(advfeat.momentum(), first_only)
     made, x = rule(advfeat.linf(1.0), jnp.float32(0.1)), jnp.full(3, 0.5)
     move, _ = made.update(jnp.array([-2.0, 5.0, 1.0]), made.init(x), x)
     np.testing.assert_allclose(move, [-0.1, 0.0, 0.0])
@@ -236,7 +248,7 @@ def test_a_zero_gradient_leaves_every_rule_at_rest():
 def test_initial_state_is_that_of_the_rule():
     threat, x0 = advfeat.l2(1.0), jnp.full(3, 0.25)
     for make, _ in RULES.values():
-        found = steps.initial_state(make, threat, jnp.float32(0.1), x0)
+        found = step_rules.initial_state(make, threat, jnp.float32(0.1), x0)
         wanted = make(threat, jnp.float32(0.1)).init(x0)
         assert jax.tree.structure(found) == jax.tree.structure(wanted)
         assert all(
@@ -248,5 +260,7 @@ def test_initial_state_is_that_of_the_rule():
 def test_equal_rules_are_equal():
     assert advfeat.from_optax(optax.adam) == advfeat.from_optax(optax.adam)
     assert advfeat.momentum(0.5) == advfeat.momentum(0.5) != advfeat.momentum(0.6)
-    once = steps.annealed(advfeat.steepest, 5)
-    assert once == steps.annealed(advfeat.steepest, 5) != steps.annealed(advfeat.steepest, 6)
+    once = step_rules.annealed(advfeat.steepest, 5)
+    assert (
+        once == step_rules.annealed(advfeat.steepest, 5) != step_rules.annealed(advfeat.steepest, 6)
+    )

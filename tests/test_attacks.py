@@ -13,8 +13,7 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat import ascent
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.attacks import ATTACKS, NORMS_OF, ascent
 from advfeat.attacks.batch import _attack_batch
 
 SHAPE = (2, 3, 1)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
-from advfeat import losses
 from advfeat.attacks import tradeoff
+from advfeat.objectives import losses
 
 L2 = advfeat.l2(np.inf)
 # Short runs of larger steps: 27 or 200 moves in all.

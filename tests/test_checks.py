@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checks, constructed, saliency, stats, steps, training
+from advfeat import checks, saliency, stats, training
+from advfeat.attacks import step_rules
+from advfeat.features import mislabeled
 
 IMAGES = np.full((4, 2, 3, 1), 0.5, np.float32)
 LABELS = np.array([0, 1, 2, 0], np.int32)
@@ -100,7 +102,7 @@ def test_images(case):
     says("images", lambda: advfeat.predict(linear, bad))
     says("images", lambda: advfeat.accuracy(linear, bad, LABELS))
     says("images", lambda: advfeat.attack_dataset(attack, KEY, linear, bad, LABELS))
-    says("images", lambda: constructed.construct(KEY, attack, linear, bad, LABELS, LABELS))
+    says("images", lambda: mislabeled.construct(KEY, attack, linear, bad, LABELS, LABELS))
 
 
 @pytest.mark.parametrize("case", sorted(set(BAD_IMAGES) - {"eight bit"}))
@@ -123,8 +125,8 @@ def test_labels(case):
     says("labels", lambda: training.fit(
         KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3
     ))
-    says("labels", lambda: constructed.construct(KEY, attack, linear, IMAGES, bad, LABELS))
-    says("targets", lambda: constructed.construct(KEY, attack, linear, IMAGES, LABELS, bad))
+    says("labels", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, bad, LABELS))
+    says("targets", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, bad))
     sweep = advfeat.evaluate_epsilons
     says("labels", lambda: sweep(KEY, lambda e: attack, linear, IMAGES, bad, [0.1]))
 
@@ -179,13 +181,13 @@ def test_counts(bad):
         ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, score_last=False)),
         ("decay", lambda: advfeat.momentum(-0.1)),
         ("decay", lambda: advfeat.momentum(np.nan)),
-        ("steps", lambda: steps.annealed(advfeat.steepest, 0)),
+        ("steps", lambda: step_rules.annealed(advfeat.steepest, 0)),
         ("epsilons", lambda: advfeat.evaluate_epsilons(KEY, None, linear, IMAGES, LABELS, [])),
         ("ids", lambda: advfeat.attack_dataset(
             advfeat.fgsm(advfeat.l2(1.0)), KEY, linear, IMAGES, LABELS, ids=np.arange(3))),
-        ("num_classes", lambda: constructed.random_targets(KEY, LABELS, num_classes=1)),
-        ("num_classes", lambda: constructed.deterministic_targets(LABELS, num_classes=0)),
-        ("labels", lambda: constructed.deterministic_targets(LABELS, num_classes=2)),
+        ("num_classes", lambda: mislabeled.random_targets(KEY, LABELS, num_classes=1)),
+        ("num_classes", lambda: mislabeled.deterministic_targets(LABELS, num_classes=0)),
+        ("labels", lambda: mislabeled.deterministic_targets(LABELS, num_classes=2)),
         ("schedule", lambda: training.Fit(schedule="warm")),
         ("schedule", lambda: training.schedule("warm", learning_rate=1.0, steps=3)),
         ("augment", lambda: training.Fit(augment="rotate")),
@@ -250,7 +252,7 @@ def test_a_batch_is_checked_before_it_is_compiled(case):
 def test_ids(case):
     bad, attack = BAD_IDS[case], METHODS["objective"]
     says("ids", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, LABELS, ids=bad))
-    says("ids", lambda: constructed.construct(
+    says("ids", lambda: mislabeled.construct(
         KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad
     ))
     says("ids", lambda: training.fit(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from advfeat import quality, stats
+from advfeat import stats
+from advfeat.images import quality
 
 
 def test_the_interval_of_the_best_of_ten_counts_for_the_choice():

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from advfeat import defences, figures, models, suites, training
+from advfeat import figures, models, training
 from advfeat.attacks import ATTACKS, NORMS_OF
-from advfeat.norms import NORMS
-from advfeat.transforms import TRANSFORMS
+from advfeat.evaluation import broken_defences, suites
+from advfeat.images.augmentation import TRANSFORMS
+from advfeat.threats.norms import NORMS
 from experiments.flags import choices
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -80,4 +81,4 @@ def test_what_can_be_chosen_is_what_there_is():
     assert tuple(training.SCHEDULES) == choices.SCHEDULES
     assert tuple(TRANSFORMS) == choices.TRANSFORMS
     assert tuple(figures.DISPLAYS) == choices.DISPLAYS
-    assert tuple(defences.DEFENCES) == choices.DEFENCES
+    assert tuple(broken_defences.DEFENCES) == choices.DEFENCES

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import advfeat
-from advfeat import constructed
+from advfeat.features import mislabeled
 
 SHAPE = (4, 4, 1)
 COUNT, CLASSES = 60, 3
@@ -27,32 +27,32 @@ def predictions(images):
 
 @pytest.fixture(scope="module")
 def d_rand():
-    targets = constructed.random_targets(jax.random.key(5), LABELS, num_classes=CLASSES)
-    attack = constructed.towards(THREAT, steps=20)
+    targets = mislabeled.random_targets(jax.random.key(5), LABELS, num_classes=CLASSES)
+    attack = mislabeled.towards(THREAT, steps=20)
     ids = np.arange(100, 100 + COUNT)
-    return constructed.construct(
+    return mislabeled.construct(
         KEY, attack, MODEL, IMAGES, LABELS, targets, ids=ids, batch_size=20
     )
 
 
 def test_random_targets_are_uniform_whatever_the_label():
     labels = np.repeat(np.arange(4), 2500)
-    targets = constructed.random_targets(jax.random.key(1), labels, num_classes=4)
+    targets = mislabeled.random_targets(jax.random.key(1), labels, num_classes=4)
     assert targets.dtype == np.int32
     for label in range(4):  # t = y is as frequent as any other class
         assert stats.chisquare(np.bincount(targets[labels == label], minlength=4)).pvalue > 1e-3
-    again = constructed.random_targets(jax.random.key(1), labels, num_classes=4)
+    again = mislabeled.random_targets(jax.random.key(1), labels, num_classes=4)
     np.testing.assert_array_equal(targets, again)
-    other = constructed.random_targets(jax.random.key(2), labels, num_classes=4)
+    other = mislabeled.random_targets(jax.random.key(2), labels, num_classes=4)
     assert 0.6 < np.mean(targets != other) < 0.9
 
 
 def test_deterministic_targets():
     labels = np.array([3, 0, 9, 8])
-    found = constructed.deterministic_targets(labels, num_classes=10)
+    found = mislabeled.deterministic_targets(labels, num_classes=10)
     np.testing.assert_array_equal(found, [4, 1, 0, 9])
     np.testing.assert_array_equal(
-        constructed.deterministic_targets(np.array([0, 1]), num_classes=2), [1, 0]
+        mislabeled.deterministic_targets(np.array([0, 1]), num_classes=2), [1, 0]
     )
 
 
@@ -79,15 +79,15 @@ def test_the_perturbation_is_targeted_pgd_from_the_image_itself():
     # Two classes: cross-entropy's slope is that of the lead, so the ascent is a straight line.
     model = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.asarray(WEIGHTS[:2]))
     inner = np.float32(0.4 + 0.2 * IMAGES[:4])
-    attack = constructed.towards(THREAT, steps=3)
+    attack = mislabeled.towards(THREAT, steps=3)
     assert float(attack.step_size) == pytest.approx(0.8 / 5)
     assert not attack.random_start
-    made = constructed.construct(KEY, attack, model, inner, LABELS[:4] % 2, np.full(4, 1))
+    made = mislabeled.construct(KEY, attack, model, inner, LABELS[:4] % 2, np.full(4, 1))
     slope = (WEIGHTS[1] - WEIGHTS[0]).reshape(SHAPE).astype(np.float64)
     wanted = inner + 3 * (0.8 / 5) * slope / oracle.length("l2", slope)
     np.testing.assert_allclose(made.image, wanted, atol=1e-5)
-    assert constructed.towards(THREAT).steps == 100
-    assert float(constructed.towards(advfeat.l2(0.5)).step_size) == pytest.approx(0.1)
+    assert mislabeled.towards(THREAT).steps == 100
+    assert float(mislabeled.towards(advfeat.l2(0.5)).step_size) == pytest.approx(0.1)
 
 
 def test_taking_rows(d_rand):
@@ -104,7 +104,7 @@ def test_noise_of_the_same_norm_image_by_image(d_rand, norm):
     threat = advfeat.threat_model(norm, 1.0)
     wanted = np.linspace(0.0, 0.4, COUNT).astype(np.float32)
     made = d_rand._replace(distance=wanted)
-    noisy = constructed.noise_control(jax.random.key(3), threat, made, IMAGES)
+    noisy = mislabeled.noise_control(jax.random.key(3), threat, made, IMAGES)
     far = [
         oracle.length(norm, a.astype(np.float64) - b)
         for a, b in zip(noisy.image, IMAGES, strict=True)
@@ -114,24 +114,24 @@ def test_noise_of_the_same_norm_image_by_image(d_rand, norm):
     assert noisy.image.min() >= 0
     assert noisy.image.max() <= 1
     # The noise belongs to the example, not to its place, and another key draws another.
-    back = constructed.noise_control(
+    back = mislabeled.noise_control(
         jax.random.key(3), threat, made.take(slice(None, None, -1)), IMAGES[::-1]
     )
     np.testing.assert_allclose(back.image[::-1], noisy.image, atol=1e-6)
     if norm == "l2":
-        other = constructed.noise_control(jax.random.key(4), threat, made, IMAGES)
+        other = mislabeled.noise_control(jax.random.key(4), threat, made, IMAGES)
         assert np.abs(other.image - noisy.image).max() > 0.01
 
 
 def test_unperturbed_control(d_rand):
-    plain = constructed.unperturbed_control(d_rand, IMAGES)
+    plain = mislabeled.unperturbed_control(d_rand, IMAGES)
     np.testing.assert_array_equal(plain.image, IMAGES)
     np.testing.assert_array_equal(plain.label, d_rand.label)
     assert not plain.distance.any()
 
 
 def feature_free(made, resemblance, eps=0.8):
-    return constructed.feature_free_control(
+    return mislabeled.feature_free_control(
         jax.random.key(9), advfeat.l2(eps), made, IMAGES, resemblance, num_classes=CLASSES
     )
 
@@ -170,6 +170,6 @@ def test_feature_free_control_where_no_label_is_the_original(d_rand):
 
 def test_target_margin():
     logits = np.array([[1.0, 4.0, 2.0], [5.0, 1.0, 1.0]], np.float32)
-    found = constructed.target_margin(logits, np.array([2, 0]))
+    found = mislabeled.target_margin(logits, np.array([2, 0]))
     np.testing.assert_allclose(found, [-2.0, 4.0])
     assert logits[0, 2] == 2.0  # the caller's array is left alone

@@ -7,10 +7,10 @@ import pytest
 from test_suite import evaluate, network, problem
 
 import advfeat
-from advfeat import suites
-from advfeat.contested import MEASURING, SAFETY, Contest, margins
-from advfeat.suite import _contested, _Problem, _run
-from advfeat.suites import QUICK_GATE, resolve
+from advfeat.evaluation import suites
+from advfeat.evaluation.robust_accuracy import _contested, _Problem, _run
+from advfeat.evaluation.suites import QUICK_GATE, resolve
+from advfeat.evaluation.triage import MEASURING, SAFETY, Contest, margins
 
 
 def logits_of(lead):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from advfeat import data
 from advfeat.data import folder
-from advfeat.results import RunDirectory
+from advfeat.runs.directory import RunDirectory
 
 # folders
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advfeat import defences
-from advfeat.estimated import estimated
+from advfeat.attacks.nes_gradient import estimated
+from advfeat.evaluation import broken_defences
 from advfeat.types import Randomised, with_key
 
 
@@ -29,13 +29,19 @@ def image(seed=0, shape=(8, 8, 1), levels=255):
 
 def test_outputs_keep_the_prediction():
     z = jnp.asarray(np.random.default_rng(0).normal(size=(50, 7)) * 2, jnp.float32)
-    for wrap in (defences.scaled_logits, defences.probabilities, defences.hard_labels):
+    for wrap in (
+        broken_defences.scaled_logits,
+        broken_defences.probabilities,
+        broken_defences.hard_labels,
+    ):
         changed = jax.vmap(wrap(identity))(z)
         np.testing.assert_array_equal(changed.argmax(1), z.argmax(1))
     shares = np.exp(np.asarray(z, np.float64))
     shares /= shares.sum(1, keepdims=True)
-    np.testing.assert_allclose(jax.vmap(defences.probabilities(identity))(z), shares, rtol=1e-5)
-    clipped = jax.vmap(defences.clipped_log(identity, low=0.05, high=0.8))(z)
+    np.testing.assert_allclose(
+        jax.vmap(broken_defences.probabilities(identity))(z), shares, rtol=1e-5
+    )
+    clipped = jax.vmap(broken_defences.clipped_log(identity, low=0.05, high=0.8))(z)
     np.testing.assert_allclose(clipped, np.log(np.clip(shares, 0.05, 0.8)), atol=1e-5)
     sure = shares.max(1) > 0.3
     np.testing.assert_array_equal(clipped.argmax(1)[sure], shares.argmax(1)[sure])
@@ -43,16 +49,16 @@ def test_outputs_keep_the_prediction():
 
 def test_quantised_and_thermometer_see_few_grey_levels():
     x = image()
-    seen = defences.quantised(flat, levels=4)(x)
+    seen = broken_defences.quantised(flat, levels=4)(x)
     np.testing.assert_allclose(seen, np.round(np.asarray(x.ravel()) * 4) / 4)
-    assert len(np.unique(defences.thermometer(flat, levels=6)(x))) == 7
-    coarse = defences.thermometer(flat, levels=6)(x)
+    assert len(np.unique(broken_defences.thermometer(flat, levels=6)(x))) == 7
+    coarse = broken_defences.thermometer(flat, levels=6)(x)
     assert np.abs(coarse - x.ravel()).max() <= 1 / 12 + 1e-6
 
 
 @pytest.mark.parametrize("name", ["quantised", "thermometer", "jpeg", "stopped_gradient"])
 def test_gradients_that_are_cut_off(name):
-    network = getattr(defences, name)(flat)
+    network = getattr(broken_defences, name)(flat)
     gradient = jax.jacobian(network)(image(1))
     assert not np.any(gradient)
     assert np.any(jax.jacobian(flat)(image(1)))
@@ -66,7 +72,9 @@ def test_jpeg_is_that_of_pillow(quality, shape):
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "JPEG", quality=quality)
     reference = np.asarray(Image.open(file), np.float64)
-    seen = defences.jpeg(flat, quality=quality)(jnp.asarray(grey[..., None] / 255, jnp.float32))
+    seen = broken_defences.jpeg(flat, quality=quality)(
+        jnp.asarray(grey[..., None] / 255, jnp.float32)
+    )
     ours = 255 * np.asarray(seen).reshape(shape)
     # Pillow's transforms are in whole numbers: now and then a coefficient rounds the other way.
     assert np.mean(np.abs(ours - reference) > 1.5) < 0.2
@@ -75,7 +83,7 @@ def test_jpeg_is_that_of_pillow(quality, shape):
 
 def test_shattered_is_exact_on_the_grid_and_points_the_other_way():
     x = image(2, levels=16)
-    network = defences.shattered(flat, levels=16)
+    network = broken_defences.shattered(flat, levels=16)
     np.testing.assert_allclose(network(x), flat(x), atol=5e-3)
     slope = jnp.diagonal(jax.jacobian(network)(x).reshape(64, 64))
     assert np.all(slope < -10)
@@ -85,7 +93,7 @@ def test_shattered_is_exact_on_the_grid_and_points_the_other_way():
 
 def test_noisy_gradient_is_exact_forward_and_noise_backward():
     x = image(3)
-    network = defences.noisy_gradient(flat)
+    network = broken_defences.noisy_gradient(flat)
     np.testing.assert_array_equal(network(x), flat(x))
 
     def slope(x):
@@ -99,7 +107,7 @@ def test_noisy_gradient_is_exact_forward_and_noise_backward():
 
 def test_switching_takes_one_member_and_another_one_nearby():
     members = [lambda x, i=i: x.ravel()[:3] * 0 + i for i in range(3)]
-    network = jax.jit(defences.switching(members))
+    network = jax.jit(broken_defences.switching(members))
     x = image(4)
     seen = [int(network(x.at[0, 0, 0].add(1e-4 * step))[0]) for step in range(60)]
     assert set(seen) == {0, 1, 2}
@@ -107,8 +115,8 @@ def test_switching_takes_one_member_and_another_one_nearby():
 
 
 def test_k_winners_pass_the_largest_only():
-    halves = defences.Halves(flat, identity)
-    seen = np.asarray(defences.k_winners(halves, share=0.25)(image(5)))
+    halves = broken_defences.Halves(flat, identity)
+    seen = np.asarray(broken_defences.k_winners(halves, share=0.25)(image(5)))
     x = np.asarray(image(5).ravel())
     np.testing.assert_array_equal(np.flatnonzero(seen), np.flatnonzero(x >= np.sort(x)[-16]))
 
@@ -119,7 +127,7 @@ def test_lookup_answers_as_on_the_image_it_knows():
     near = jnp.clip(known[2] + rng.uniform(-0.1, 0.1, known[2].shape), 0, 1).astype(jnp.float32)
     far = jnp.clip(near + 0.3, 0, 1)
     for plausible in (False, True):
-        network = defences.lookup(flat, known, radius=0.1, plausible=plausible)
+        network = broken_defences.lookup(flat, known, radius=0.1, plausible=plausible)
         np.testing.assert_allclose(network(near), known[2].ravel(), atol=1e-6)
         np.testing.assert_array_equal(network(far), far.ravel())
         assert np.any(jax.jacobian(network)(near)) == plausible
@@ -127,7 +135,7 @@ def test_lookup_answers_as_on_the_image_it_knows():
 
 
 def test_masked_off_grid_has_its_gradient_on_clean_images_only():
-    network = defences.masked_off_grid(flat, levels=16)
+    network = broken_defences.masked_off_grid(flat, levels=16)
     x = image(6, levels=16)
     np.testing.assert_array_equal(network(x), x.ravel())
     assert np.any(jax.jacobian(network)(x))
@@ -135,7 +143,7 @@ def test_masked_off_grid_has_its_gradient_on_clean_images_only():
 
 
 def test_gamma_is_undone_and_has_no_finite_slope_at_black():
-    network = defences.gamma_corrected(flat)
+    network = broken_defences.gamma_corrected(flat)
     x = image(7).at[0, 0, 0].set(0.0)
     np.testing.assert_allclose(network(x), x.ravel(), atol=1e-6)
     slope = jax.grad(lambda x: network(x).sum())(x)
@@ -144,7 +152,7 @@ def test_gamma_is_undone_and_has_no_finite_slope_at_black():
 
 @pytest.mark.parametrize("name", ["random_view", "dropout_left_on"])
 def test_random_ones_say_so_and_follow_their_key(name):
-    network = getattr(defences, name)(defences.Halves(flat, identity))
+    network = getattr(broken_defences, name)(broken_defences.Halves(flat, identity))
     assert isinstance(network, Randomised)
     x = image(8)
     one, other = (with_key(network, jax.random.key(seed))(x) for seed in (1, 2))
@@ -159,14 +167,14 @@ def test_random_ones_say_so_and_follow_their_key(name):
 
 def test_a_family_is_its_members():
     x = image(9)
-    halves = defences.Halves(flat, identity)
+    halves = broken_defences.Halves(flat, identity)
     alone = [
-        defences.quantised(flat),
-        defences.random_view(flat),
-        defences.scaled_logits(flat),
-        defences.dropout_left_on(halves),
+        broken_defences.quantised(flat),
+        broken_defences.random_view(flat),
+        broken_defences.scaled_logits(flat),
+        broken_defences.dropout_left_on(halves),
     ]
-    together = defences.one_of(alone)
+    together = broken_defences.one_of(alone)
     key = jax.random.key(3)
     for one, member in zip(alone, together, strict=True):
         assert isinstance(one, Randomised) == isinstance(member, Randomised)
@@ -184,7 +192,7 @@ def test_a_family_is_its_members():
 @pytest.mark.parametrize("name", ["shattered", "quantised"])
 def test_an_estimated_gradient_sees_through(name):
     weights = jax.random.normal(jax.random.key(0), (64,))
-    network = getattr(defences, name)(lambda x: jnp.stack([weights @ x.ravel(), 0.0]))
+    network = getattr(broken_defences, name)(lambda x: jnp.stack([weights @ x.ravel(), 0.0]))
     seen = estimated(network, sigma=0.15, pairs=300)
     x = jnp.full((8, 8, 1), 0.5)
     np.testing.assert_array_equal(seen(x), network(x))

@@ -18,11 +18,11 @@ from broken_defences import (
 )
 
 import advfeat
-from advfeat import defences, diagnostics
 from advfeat.attacks import ATTACKS
-from advfeat.suite import evaluate
+from advfeat.evaluation import broken_defences, diagnostics
+from advfeat.evaluation.result import SuiteResult
+from advfeat.evaluation.robust_accuracy import evaluate
 from advfeat.types import AttackResult, Best, randomised
-from advfeat.verdicts import SuiteResult
 
 KEY = jax.random.key(0)
 THREAT = advfeat.linf(0.2)
@@ -39,17 +39,17 @@ def zoo():
     """Every network of the tests: honest ones, and the broken defences around the first."""
     x, _ = digits(COUNT)
     members = [trained(epochs=8), trained(epochs=8, width=48, seed=1)]
-    honest = defences.Honest(network=members[0], members=members, images=x, levels=LEVELS)
+    honest = broken_defences.Honest(network=members[0], members=members, images=x, levels=LEVELS)
     return {
         "standard": members[0],
         "adversarial": trained(threat=advfeat.linf(0.15), seed=3),
-        **{name: make(honest) for name, make in defences.DEFENCES.items()},
+        **{name: make(honest) for name, make in broken_defences.DEFENCES.items()},
     }
 
 
 @pytest.fixture(scope="session")
 def family(zoo):
-    return dict(zip(zoo, defences.one_of(list(zoo.values())), strict=True))
+    return dict(zip(zoo, broken_defences.one_of(list(zoo.values())), strict=True))
 
 
 def codes(result):
@@ -57,7 +57,7 @@ def codes(result):
 
 
 def test_every_defence_is_expected_to_be_seen_through():
-    assert set(EXPECTED) == set(defences.DEFENCES)
+    assert set(EXPECTED) == set(broken_defences.DEFENCES)
     assert len(EXPECTED) >= 14
 
 
@@ -79,7 +79,7 @@ FEW = ("adversarial", "quantised", "masked_off_grid")
 
 @pytest.fixture(scope="session")
 def few(zoo):
-    networks = dict(zip(FEW, defences.one_of([zoo[name] for name in FEW]), strict=True))
+    networks = dict(zip(FEW, broken_defences.one_of([zoo[name] for name in FEW]), strict=True))
     suite = {"targeted": ATTACKS["apgd_targeted"](THREAT, steps=40)}
     x, y = digits(COUNT)
     return {
@@ -205,7 +205,7 @@ def test_probabilities_are_told_from_logits_that_happen_to_be_small():
 def test_saturated_logits():
     fn, x, y = problem()
     for factor, expected in ((1.0, set()), (30.0, set()), (3000.0, {"saturated"})):
-        case = untouched(defences.scaled_logits(fn, factor=factor), x, y)
+        case = untouched(broken_defences.scaled_logits(fn, factor=factor), x, y)
         assert flagged(diagnostics.outputs, case) == expected
 
 
@@ -362,7 +362,7 @@ def test_a_network_that_is_right_nowhere_and_one_that_stands_nowhere():
 
 def test_checks_do_not_compile_again_for_other_weights_and_eps():
     from advfeat.attacks.batch import _attack_batch
-    from advfeat.diagnostics.slopes import _slopes
+    from advfeat.evaluation.diagnostics.slopes import _slopes
 
     fn, x, y = problem()
     sizes = []
@@ -423,7 +423,7 @@ OTHERS = {
 @pytest.fixture(scope="session")
 def others():
     networks = [trained(**options) for options in OTHERS.values()]
-    return dict(zip(OTHERS, defences.one_of(networks), strict=True))
+    return dict(zip(OTHERS, broken_defences.one_of(networks), strict=True))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
-from advfeat import losses
+from advfeat.objectives import losses
 
 L1 = advfeat.l1(np.inf)
 SHORT = {"steps": 200, "searches": 6, "initial_const": 0.01}

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from advfeat.checkpoints import Network, load_network, save_network
-from advfeat.results import RunDirectory
-from advfeat.verdicts import Part
+from advfeat.evaluation.result import Part
+from advfeat.runs.checkpoints import Network, load_network, save_network
+from advfeat.runs.directory import RunDirectory
 from experiments import evaluate, evaluate_journal, evaluate_report, runner, train
 from experiments.config import UsageError
 from experiments.evaluate import Config

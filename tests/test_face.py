@@ -38,7 +38,7 @@ def test_importing_it_stays_light():
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("layer", ["models", "data", "training", "checkpoints"])
+@pytest.mark.parametrize("layer", ["models", "data", "training", "runs"])
 def test_outer_layers_are_on_the_face_but_not_of_it(layer):
     assert layer not in advfeat.__all__  # `from advfeat import *` stays light
     assert layer in dir(advfeat)
@@ -60,8 +60,8 @@ assert "flax" not in sys.modules
 for name in dir(advfeat):
     getattr(advfeat, name)
 assert "flax" in sys.modules
-for part in ("zoo", "data", "models", "saliency", "training", "synthesis", "theory", "figures",
-             "representations", "objectives", "scores", "checkpoints", "results"):
+for part in ("zoo", "data", "models", "saliency", "training", "features", "theory", "figures",
+             "evaluation", "objectives", "threats", "images", "runs"):
     assert getattr(advfeat, part).__name__ == "advfeat." + part
 assert "Any" not in dir(advfeat) and advfeat.ATTACKS["pgd"] is advfeat.pgd
 try:

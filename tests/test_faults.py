@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from advfeat import training
-from advfeat.checkpoints import is_saved
+from advfeat.runs.checkpoints import is_saved
 from experiments import networks, progress, runner, stopping, train
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def files(path):
 def _leaves(path):
     import jax
 
-    from advfeat.checkpoints import load_network
+    from advfeat.runs.checkpoints import load_network
 
     leaves = jax.tree.leaves_with_path(load_network(str(path)).variables)
     return {jax.tree_util.keystr(name): leaf for name, leaf in leaves}
@@ -197,9 +197,9 @@ def full(*_, **__):
 @pytest.mark.parametrize(
     "place",
     [
-        "advfeat.logs.MetricsLog.write",
+        "advfeat.runs.metrics.MetricsLog.write",
         "experiments.networks.checkpoints.ocp.Checkpointer.save",
-        "advfeat.results.write_json",
+        "advfeat.runs.directory.write_json",
         "experiments.train.write_report",
     ],
 )
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
 ):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        if place == "advfeat.results.write_json":  # the summary, not what opens the run
+        if place == "advfeat.runs.directory.write_json":  # the summary, not what opens the run
             at_step(patch, 20, lambda _: patch.setattr(place, full))
         else:
             patch.setattr(place, full)
@@ -225,7 +225,7 @@ def test_states_that_cannot_be_written_do_not_end_a_training(
     whole, tmp_path, monkeypatch, frequent, capsys
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("advfeat.training_checkpoints.ocp.CheckpointManager.save", full)
+        patch.setattr("advfeat.runs.train_states.ocp.CheckpointManager.save", full)
         assert call(tmp_path / "run") == 0
     lines = capsys.readouterr().err.splitlines()
     assert any("could not be saved (No space left on device); none is kept" in s for s in lines)
@@ -237,7 +237,7 @@ def test_a_workdir_that_becomes_unwritable(whole, tmp_path, monkeypatch, capsys)
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "metrics.jsonl")
 
     with monkeypatch.context() as patch:
-        patch.setattr("advfeat.logs.MetricsLog.write", denied)
+        patch.setattr("advfeat.runs.metrics.MetricsLog.write", denied)
         assert call(tmp_path / "run") == 1
     assert "Permission denied" in capsys.readouterr().err.splitlines()[-1]
     assert call(tmp_path / "run") == 0

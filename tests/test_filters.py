@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from advfeat import filters
+from advfeat.images import filters
 
 KEY = jax.random.key(0)
 

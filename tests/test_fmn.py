@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
-from advfeat import losses
+from advfeat.objectives import losses
 
 every_norm = pytest.mark.parametrize("norm", oracle.NORMS)
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from advfeat.hyperplane import to_hyperplane, unbounded_distance
-from advfeat.norms import NORMS
+from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance
+from advfeat.threats.norms import NORMS
 
 SHAPE = (1, 2, 3)
 every_norm = pytest.mark.parametrize("norm", oracle.NORMS)

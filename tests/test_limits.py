@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advfeat import data
-from advfeat.norms import NORMS, title
+from advfeat.threats.norms import NORMS, title
 from experiments import (
     counterfactual,
     defences,

@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 
 import advfeat
 from advfeat import cross_entropy, margin, smoothed_cross_entropy, targeted, untargeted
-from advfeat.ensemble import ensemble
-from advfeat.losses import cross_entropy_targeted, dlr, dlr_targeted, margin_targeted
-from advfeat.objectives import AwayTowards
+from advfeat.attacks.ensemble import ensemble
+from advfeat.objectives.classification import AwayTowards
+from advfeat.objectives.losses import cross_entropy_targeted, dlr, dlr_targeted, margin_targeted
 
 CLASSES = 4
 logits_of = hnp.arrays(np.float32, CLASSES, elements=st.floats(-1e4, 1e4, width=32))

@@ -216,7 +216,7 @@ def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
     from sklearn.preprocessing import StandardScaler
 
     from advfeat import data, models
-    from advfeat.checkpoints import Network, NetworkSpec
+    from advfeat.runs.checkpoints import Network, NetworkSpec
 
     digits = data.load("digits")
     spec = NetworkSpec(model="linear", class_names=digits.class_names, input_shape=(8, 8, 1))

@@ -7,7 +7,7 @@ import pytest
 from estimates import assert_claims
 
 from advfeat import data, stats
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from experiments import (
     colour_example,
     mislabeled,

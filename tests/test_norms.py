@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import optimize, stats
 
-from advfeat.norms import NORMS, l2_length, scale_to_norm
+from advfeat.threats.norms import NORMS, l2_length, scale_to_norm
 
 SHAPE = (1, 2, 3)
 every_norm = pytest.mark.parametrize("name", oracle.NORMS)

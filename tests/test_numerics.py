@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as hnp
 import advfeat
 from advfeat import saliency
 from advfeat.attacks import ATTACKS, NORMS_OF
-from advfeat.hyperplane import to_hyperplane, unbounded_distance
-from advfeat.norms import NORMS
+from advfeat.attacks.step_rules import momentum
 from advfeat.numerics import finite, over, scaled
-from advfeat.steps import momentum
+from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance
+from advfeat.threats.norms import NORMS
 
 KEY = jax.random.key(0)
 MOST, LEAST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)

@@ -11,8 +11,9 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat import losses, models, training
-from advfeat.training.objectives import base
+from advfeat import models, training
+from advfeat.objectives import losses
+from advfeat.training.losses import base
 
 SHAPE, COUNT, CLASSES = (2, 3, 1), 8, 3
 KEY = jax.random.key(0)
@@ -219,7 +220,7 @@ def test_the_attack_of_trades_begins_beside_the_example():
     assert float(jnp.std(start - x)) == pytest.approx(0.02, rel=0.05)
     assert aim == 7
     # At the example itself the divergence is flat: the noise shows the way.
-    score = advfeat.objectives.diverging()
+    score = advfeat.objectives.classification.diverging()
     slope = jax.grad(lambda z: score(lambda z: z, z, aim, KEY)[0])(aim := jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(slope, 0, atol=1e-6)
     assert float(make("trades").attack.spread) == pytest.approx(1e-3)

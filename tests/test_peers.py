@@ -23,7 +23,7 @@ from torch_mirror import Mirror, from_torch, to_torch  # noqa: E402
 
 import advfeat  # noqa: E402
 from advfeat import data  # noqa: E402
-from advfeat.checkpoints import load_network  # noqa: E402
+from advfeat.runs.checkpoints import load_network  # noqa: E402
 from experiments import train  # noqa: E402
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]

@@ -7,7 +7,7 @@ import pytest
 
 from advfeat import data
 from advfeat.data import planted_images
-from advfeat.planted import FEATURES, SHAPES, drawings, planted, pointing
+from advfeat.features.planted import FEATURES, SHAPES, drawings, planted, pointing
 
 KEY = jax.random.key(0)
 

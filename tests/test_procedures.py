@@ -12,10 +12,10 @@ import pytest
 
 import advfeat
 from advfeat import models, training
+from advfeat.runs.train_states import TrainingCheckpoints
 from advfeat.training import loop
 from advfeat.training.procedures.averaging import Average
 from advfeat.training.procedures.weight_perturbation import perturbation
-from advfeat.training_checkpoints import TrainingCheckpoints
 
 SHAPE, COUNT, CLASSES, EPS = (2, 3, 1), 12, 3, 0.1
 KEY = jax.random.key(0)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checkpoints, models, training
-from advfeat.checkpoints import Network, NetworkSpec
+from advfeat import models, training
 from advfeat.data import Split
-from advfeat.results import RunDirectory
+from advfeat.runs import checkpoints
+from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.runs.directory import RunDirectory
 from advfeat.training.procedures.averaging import Ema, Swa
 from advfeat.training.procedures.free import Free
 from advfeat.training.procedures.weight_perturbation import WeightPerturbation

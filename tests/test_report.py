@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advfeat import figures, report
-from advfeat.report import Picture, Section, Table, write_report
+from advfeat import figures
+from advfeat.runs import report
+from advfeat.runs.report import Picture, Section, Table, write_report
 from advfeat.stats import Claim, Estimate
 
 RATE = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}

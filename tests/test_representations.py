@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import advfeat
-from advfeat import counterfactuals, distortions, models, quality, representations, saliency
+from advfeat import models, saliency
+from advfeat.features import counterfactuals, representations
+from advfeat.images import distortions, quality
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from advfeat import files, logs, provenance
-from advfeat.results import RunDirectory
+from advfeat.runs import files, metrics, provenance
+from advfeat.runs.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = {"eps": 0.5, "seeds": (0, 1), "classes": None, "augment": True}
@@ -252,7 +252,7 @@ def test_seconds_go_on_after_a_resume(tmp_path):
 def test_tensorboard_events_hold_the_scalars_and_need_no_tensorflow(tmp_path):
     with opened(tmp_path) as run:
         run.log(7, stage="train", loss=0.25, bad=float("nan"))
-    (events,) = (tmp_path / logs.EVENTS / "train").iterdir()
+    (events,) = (tmp_path / metrics.EVENTS / "train").iterdir()
     from tensorboardX.proto import event_pb2
 
     content, found = events.read_bytes(), []
@@ -347,7 +347,7 @@ WORKS = """
     import sys, time
     from advfeat import locks
     locks.BEAT_SECONDS = 0.05
-    from advfeat.results import RunDirectory
+    from advfeat.runs.directory import RunDirectory
     run = RunDirectory.open(sys.argv[1], {}, name="toy")
     time.sleep(0.5)
     print(run.seconds, flush=True)
@@ -389,7 +389,7 @@ def test_a_full_disk_leaves_no_half_file_and_lets_the_run_go(tmp_path, monkeypat
             run.save_arrays("big", {"a": np.zeros(3)}, {})
     assert not [name for name in contents(tmp_path) if "big" in name]
     with monkeypatch.context() as patch:
-        patch.setattr(logs.MetricsLog, "close", full)
+        patch.setattr(metrics.MetricsLog, "close", full)
         with pytest.raises(OSError, match="No space left"):
             run.close()
     assert opened(tmp_path).state == "resumed"

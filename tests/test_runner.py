@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from advfeat import figures, stats
-from advfeat.files import read_arrays
+from advfeat.runs.files import read_arrays
 from experiments import runner
 from experiments.config import Config, UsageError, flag
 

@@ -9,7 +9,7 @@ import pytest
 
 import advfeat
 from advfeat import models, saliency
-from advfeat.scores import class_score, direction, inversion, unit
+from advfeat.objectives.features import class_score, direction, inversion, unit
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

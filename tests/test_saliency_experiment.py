@@ -21,7 +21,7 @@ from advfeat import (
     training,
 )
 from advfeat.data import planted_images
-from advfeat.planted import pointing
+from advfeat.features.planted import pointing
 from experiments import runner, saliency_maps, saliency_report
 from experiments import saliency as experiment
 from experiments.flags import maps

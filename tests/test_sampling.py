@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import advfeat
 from advfeat import data, models
-from advfeat.checkpoints import NetworkSpec
 from advfeat.data import draw_rows
-from advfeat.diagnostics import MOST, Case
+from advfeat.evaluation.diagnostics import MOST, Case
+from advfeat.runs.checkpoints import NetworkSpec
 from experiments import evaluate, selection
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -193,19 +193,18 @@ BY_VALUE = "by value, not by place"
 NO_EXAMPLES = "no examples: names, text, bytes, pixels, units or steps"
 DRAWN = "of an order that was drawn"
 ALLOWED = {
-    ("advfeat/__init__.py", "name[:2]"): NO_EXAMPLES,
     ("advfeat/data/constructed_npz.py", "text[:57]"): NO_EXAMPLES,
     ("advfeat/data/sample_set.py", "np.flatnonzero(everything.label == label)[:_TRAIN]"):
         "the set's own parts, of every class alike; its images were drawn",
-    ("advfeat/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
-    ("advfeat/diagnostics/numbers.py", "case.wrong('rounding', rounded, batch)[:len(rows)]"):
-        PADDING,
+    ("advfeat/evaluation/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
+    ("advfeat/evaluation/diagnostics/numbers.py",
+        "case.wrong('rounding', rounded, batch)[:len(rows)]"): PADDING,
     ("advfeat/edges.py", "data[:2]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "line[:half]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "found[:lines - 1]"): NO_EXAMPLES,
-    ("advfeat/files.py", "str(found)[:40]"): NO_EXAMPLES,
+    ("advfeat/runs/files.py", "str(found)[:40]"): NO_EXAMPLES,
     ("advfeat/stats/bootstrap.py", "samples[:_REST_DRAWS]"): DRAWN,
-    ("advfeat/suite.py", "share[:len(rows)]"): PADDING,
+    ("advfeat/evaluation/robust_accuracy.py", "share[:len(rows)]"): PADDING,
     ("experiments/mislabeled_report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
     ("experiments/saliency.py", "checked[:_DRY]"): NO_EXAMPLES,
     ("experiments/transfer_learning.py", "slice(None, len(plan.choice))"):
@@ -215,7 +214,7 @@ ALLOWED = {
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
     ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
     ("advfeat/attacks/bumps.py", "numbers[0:2]"): NO_EXAMPLES,
-    ("advfeat/constructed.py", "np.argsort(-resemblance, kind='stable')[:count]"): BY_VALUE,
+    ("advfeat/features/mislabeled.py", "np.argsort(-resemblance, kind='stable')[:count]"): BY_VALUE,
     ("advfeat/data/archives.py", "data[:4]"): NO_EXAMPLES,
     ("advfeat/data/classes.py", "class_names[:5]"): NO_EXAMPLES,
     ("advfeat/data/classes.py", "classes[:position]"): NO_EXAMPLES,
@@ -231,22 +230,23 @@ ALLOWED = {
     ("advfeat/data/streaming.py", "rng.permutation(members)[:counts.min()]"):
         "as many of each class, drawn anew for every epoch",
     ("advfeat/data/types.py", "rng.permutation(members)[:count]"): "drawn within each class",
-    ("advfeat/defences.py", "blocks.reshape(padded.shape)[:height, :width]"): NO_EXAMPLES,
-    ("advfeat/defences.py", "random[:place]"): NO_EXAMPLES,
-    ("advfeat/diagnostics/slopes.py", "np.concatenate(leaf)[:len(rows)]"): PADDING,
-    ("advfeat/evaluation.py", "np.asarray(logits)[:real]"): PADDING,
-    ("advfeat/evaluation.py", "np.asarray(scores)[:real]"): PADDING,
+    ("advfeat/evaluation/broken_defences.py",
+        "blocks.reshape(padded.shape)[:height, :width]"): NO_EXAMPLES,
+    ("advfeat/evaluation/broken_defences.py", "random[:place]"): NO_EXAMPLES,
+    ("advfeat/evaluation/diagnostics/slopes.py", "np.concatenate(leaf)[:len(rows)]"): PADDING,
+    ("advfeat/evaluation/prediction.py", "np.asarray(logits)[:real]"): PADDING,
+    ("advfeat/evaluation/prediction.py", "np.asarray(scores)[:real]"): PADDING,
     ("advfeat/figures/charts.py", "column_names[::step]"): NO_EXAMPLES,
     ("advfeat/figures/charts.py", "row_names[::step]"): NO_EXAMPLES,
-    ("advfeat/report.py", "content[:8]"): NO_EXAMPLES,
-    ("advfeat/representations.py", "order[::-1][:count]"): BY_VALUE,
-    ("advfeat/representations.py", "order[:count]"): BY_VALUE,
-    ("advfeat/suite.py", "inside[:len(rows)]"): PADDING,
+    ("advfeat/runs/report.py", "content[:8]"): NO_EXAMPLES,
+    ("advfeat/features/representations.py", "order[::-1][:count]"): BY_VALUE,
+    ("advfeat/features/representations.py", "order[:count]"): BY_VALUE,
+    ("advfeat/evaluation/robust_accuracy.py", "inside[:len(rows)]"): PADDING,
     ("advfeat/training/loop.py", "images[:1]"): "one shows the shape and type of all",
     ("advfeat/training/loop.py", "itertools.islice(rest, min(CHUNK, steps - begin))"):
         "the rest comes in the next chunk",
     ("advfeat/training/loop.py", "order[:steps * size]"): "an epoch's own shuffle",
-    ("advfeat/training_checkpoints.py",
+    ("advfeat/runs/train_states.py",
      "(str(error).strip().splitlines() or [type(error).__name__])[0][:200]"): NO_EXAMPLES,
     ("experiments/defences.py", "config.defences[::6]"): NO_EXAMPLES,
     ("experiments/evaluate_journal.py", "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]"):
@@ -299,7 +299,7 @@ def found_in(text):
 
 
 def test_nothing_is_chosen_by_its_place():
-    """Draw it by `advfeat.sampling.draw_rows`; or say in `ALLOWED` why the first are as good."""
+    """Draw it by `advfeat.rows.draw_rows`; or say in `ALLOWED` why the first are as good."""
     found, wrong = set(), []
     for folder in ("advfeat", "experiments"):
         for path in sorted(ROOT.glob(f"{folder}/**/*.py")):

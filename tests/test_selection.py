@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import checkpoints, data, models, stats, training
-from advfeat.checkpoints import Network, NetworkSpec
+from advfeat import data, models, stats, training
 from advfeat.data import Split
-from advfeat.results import RunDirectory
+from advfeat.runs import checkpoints
+from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.runs.directory import RunDirectory
 from experiments import networks, progress, selection
 from experiments.recipes import Recipe
 from experiments.selection import Selection, Watch

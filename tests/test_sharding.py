@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sharded
 
-from advfeat import processes
+from advfeat.runs import processes
 from advfeat.training import sharding
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

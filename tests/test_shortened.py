@@ -8,7 +8,7 @@ import pytest
 
 import advfeat
 from advfeat.attacks import ATTACKS, NORMS_OF
-from advfeat.suites import SUITES, resolve, shortened
+from advfeat.evaluation.suites import SUITES, resolve, shortened
 from experiments import defences, evaluate, sample_complexity, sweeps
 from experiments.config import parse
 

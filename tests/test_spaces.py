@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from advfeat import l2, pgd, spaces, transforms
-from advfeat.steps import filtered, from_optax, steepest, within
+from advfeat import l2, pgd
+from advfeat.attacks.step_rules import filtered, from_optax, steepest, within
+from advfeat.images import augmentation, parametrisations
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -15,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (6, 9, 1)])
 def test_the_adjoint_is_the_adjoint(shape):
-    space = spaces.fourier()
+    space = parametrisations.fourier()
     z, g = RNG.normal(size=shape).astype(np.float32), RNG.normal(size=shape).astype(np.float32)
     left = np.sum(np.asarray(space.image(z)) * g)
     right = np.sum(z * np.asarray(space.adjoint(g)))
@@ -25,7 +26,7 @@ def test_the_adjoint_is_the_adjoint(shape):
 
 
 def test_low_frequencies_move_further():
-    space = spaces.fourier(decay=1.0, colours=(1.0, 1.0, 1.0))
+    space = parametrisations.fourier(decay=1.0, colours=(1.0, 1.0, 1.0))
     noise = RNG.normal(size=(32, 32, 3)).astype(np.float32)
     power = np.abs(np.fft.fft2(np.asarray(space(noise)).mean(-1))) ** 2
     before = np.abs(np.fft.fft2(noise.mean(-1))) ** 2
@@ -35,8 +36,8 @@ def test_low_frequencies_move_further():
 
 
 def test_colours_move_as_far_as_they_count():
-    space = spaces.fourier(decay=0.0, colours=(1.0, 0.5, 0.25))
-    from advfeat.filters import OPPONENT
+    space = parametrisations.fourier(decay=0.0, colours=(1.0, 0.5, 0.25))
+    from advfeat.images.filters import OPPONENT
 
     for axis, share in zip(OPPONENT, space.colours, strict=True):
         flat = np.broadcast_to(axis, (4, 4, 3)).astype(np.float32)
@@ -44,7 +45,7 @@ def test_colours_move_as_far_as_they_count():
 
 
 def test_plain_descent_within_is_plain_descent_of_the_coefficients():
-    space = spaces.fourier()
+    space = parametrisations.fourier()
     x = RNG.random((8, 8, 3)).astype(np.float32)
     g = RNG.normal(size=x.shape).astype(np.float32)
     rule = within(from_optax(optax.sgd), space)(l2(1.0), jnp.array(0.1))
@@ -53,7 +54,7 @@ def test_plain_descent_within_is_plain_descent_of_the_coefficients():
 
 
 def test_steps_of_a_filtered_rule_keep_their_length():
-    rule = filtered(steepest, spaces.fourier())(l2(1.0), jnp.array(0.25))
+    rule = filtered(steepest, parametrisations.fourier())(l2(1.0), jnp.array(0.25))
     x = RNG.random((8, 8, 3)).astype(np.float32)
     g = RNG.normal(size=x.shape).astype(np.float32)
     move, _ = rule.update(jnp.asarray(g), rule.init(jnp.asarray(x)), jnp.asarray(x))
@@ -70,10 +71,10 @@ def test_pgd_in_a_space_compiles_once():
     fn = jax.tree_util.Partial(fn)
     run = jax.jit(lambda attack, fn, x: attack(KEY, fn, x, 0).best.x)
     for _ in range(2):
-        attack = pgd(l2(0.5), steps=3, rule=filtered(steepest, spaces.fourier()))
+        attack = pgd(l2(0.5), steps=3, rule=filtered(steepest, parametrisations.fourier()))
         run(attack, fn, jnp.full((4, 4, 3), 0.5))
     before = len(traced)
-    other = pgd(l2(0.1), steps=3, rule=filtered(steepest, spaces.fourier()))
+    other = pgd(l2(0.1), steps=3, rule=filtered(steepest, parametrisations.fourier()))
     run(other, fn, jnp.full((4, 4, 3), 0.9))
     assert len(traced) == before
 
@@ -88,17 +89,17 @@ def test_pgd_in_a_space_compiles_once():
 )
 def test_bad_spaces(options, words):
     with pytest.raises(ValueError, match=words):
-        spaces.fourier(**options)
+        parametrisations.fourier(**options)
 
 
 def test_a_look_of_no_size_changes_nothing():
     image = RNG.random((9, 8, 3)).astype(np.float32)
-    same = transforms.looks(pixels=0, degrees=0, scale=1.0)(KEY, jnp.asarray(image))
+    same = augmentation.looks(pixels=0, degrees=0, scale=1.0)(KEY, jnp.asarray(image))
     np.testing.assert_allclose(same, image, atol=1e-5)
 
 
 def test_looks_keep_a_constant_and_move_the_rest():
-    look = transforms.looks(pixels=3)
+    look = augmentation.looks(pixels=3)
     np.testing.assert_allclose(look(KEY, jnp.full((8, 8, 1), 0.3)), 0.3, rtol=1e-5)
     image = RNG.random((16, 16, 1)).astype(np.float32)
     seen = jax.vmap(look, (0, None))(jax.random.split(KEY, 20), jnp.asarray(image))
@@ -109,7 +110,7 @@ def test_looks_keep_a_constant_and_move_the_rest():
 
 def test_a_quarter_turn():
     image = RNG.random((7, 7, 1)).astype(np.float32)
-    look = transforms.looks(pixels=0, degrees=90.0, scale=1.0)
+    look = augmentation.looks(pixels=0, degrees=90.0, scale=1.0)
     # The draw scales the angle: take the one that it is for this key and turn back by NumPy.
     angle = float(jax.random.uniform(KEY, (4,), minval=-1.0, maxval=1.0)[0]) * 90
     from scipy import ndimage
@@ -126,4 +127,4 @@ def test_a_quarter_turn():
 @pytest.mark.parametrize("options", [{"pixels": -1}, {"degrees": -1}, {"scale": 0.9}])
 def test_bad_looks(options):
     with pytest.raises(ValueError, match="must be at least"):
-        transforms.looks(**options)
+        augmentation.looks(**options)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import diagnostics
-from advfeat.suites import SUITES, resolve
+from advfeat.evaluation import diagnostics
+from advfeat.evaluation.result import Part
+from advfeat.evaluation.suites import SUITES, resolve
 from advfeat.types import AttackResult, Best
-from advfeat.verdicts import Part
 
 KEY = jax.random.key(0)
 

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat import data, models, spaces, synthesis, transforms, zoo
-from advfeat.ascent import by_score
-from advfeat.evaluation import predict
-from advfeat.scores import class_score, direction, diverse, inversion, masked, painted, unit
+from advfeat import data, models, zoo
+from advfeat.attacks.ascent import by_score
+from advfeat.evaluation.prediction import predict
+from advfeat.features import generation
+from advfeat.images import augmentation, parametrisations
+from advfeat.objectives.features import (
+    class_score,
+    direction,
+    diverse,
+    inversion,
+    masked,
+    painted,
+    unit,
+)
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -30,14 +40,14 @@ def one(attack, fn, x, y):
 
 @pytest.mark.parametrize("unit", [0, 3])
 def test_the_best_picture_of_a_linear_unit_lies_along_its_weights(unit):
-    attack = synthesis.maximise(eps=0.5, steps=20, step_size=0.05)
+    attack = generation.maximise(eps=0.5, steps=20, step_size=0.05)
     found = one(attack, linear, X, jnp.array(unit)).best.x[0]
     wanted = X + 0.5 * (WEIGHTS[unit] / np.linalg.norm(WEIGHTS[unit])).reshape(SHAPE)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_without_a_bound_the_box_bounds():
-    attack = synthesis.maximise(steps=400, step_size=0.2)
+    attack = generation.maximise(steps=400, step_size=0.2)
     found = one(attack, linear, X, jnp.array(1)).best.x[0]
     assert found.shape == SHAPE
     weights = WEIGHTS[1].reshape(SHAPE)
@@ -47,7 +57,7 @@ def test_without_a_bound_the_box_bounds():
 
 
 def test_a_direction_is_a_sum_of_units():
-    attack = synthesis.maximise(eps=0.3, steps=20, step_size=0.05, objective=direction())
+    attack = generation.maximise(eps=0.3, steps=20, step_size=0.05, objective=direction())
     weights = jnp.asarray(RNG.normal(size=UNITS), jnp.float32)
     found = one(attack, linear, X, weights).best.x[0]
     way = np.asarray(weights) @ WEIGHTS
@@ -74,7 +84,7 @@ def test_a_direction_is_of_the_layers_shape():
 def test_inversion_of_an_invertible_layer_finds_the_image():
     square = RNG.normal(size=(48, 48)).astype(np.float32) + 6 * np.eye(48, dtype=np.float32)
     wanted = RNG.random(SHAPE).astype(np.float32)
-    attack = synthesis.invert(steps=600, step_size=0.02)
+    attack = generation.invert(steps=600, step_size=0.02)
     layer = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), square)
     found = one(attack, layer, X, jnp.asarray(square @ wanted.ravel())).best
     assert bool(found.success[0])
@@ -93,7 +103,7 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
     aims = jnp.asarray(predict(network.model_fn("representation"), images))
     threat, starts = advfeat.l2(np.inf), np.roll(images, 1, axis=0)
     ways = {
-        "ours": synthesis.invert(),
+        "ours": generation.invert(),
         "one length": advfeat.pgd(
             threat, steps=300, step_size=0.1, random_start=False, objective=inversion(),
             prefer=by_score,
@@ -108,7 +118,7 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
 
 
 def test_a_generated_image_is_of_its_class_and_near_its_seed():
-    attack = synthesis.generate(eps=2.5, steps=30)
+    attack = generation.generate(eps=2.5, steps=30)
     for label in range(UNITS):
         found = one(attack, linear, X, jnp.array(label)).best
         assert int(np.argmax(linear(np.asarray(found.x[0])))) == label
@@ -120,7 +130,7 @@ def test_inpainting_leaves_the_rest_as_it_is():
     image = jnp.asarray(X)
     changes = {}
     for weight in (0.0, 10.0):
-        attack = synthesis.inpaint(eps=2.0, steps=60, step_size=0.05, weight=weight)
+        attack = generation.inpaint(eps=2.0, steps=60, step_size=0.05, weight=weight)
         found = one(attack, linear, X, (jnp.array(2), image, mask)).best
         moved = np.abs(np.asarray(found.x[0]) - X).mean(-1)
         changes[weight] = moved[2:].mean() / moved[:2].mean()
@@ -148,7 +158,7 @@ def test_seeds_have_the_mean_and_covariance_of_their_class():
     blobs = np.clip(RNG.normal(0.5, 0.08, (count, side, side, 1)), 0, 1)
     blobs[labels == 1] *= 0.5
     images = np.repeat(np.repeat(blobs, 2, 1), 2, 2).astype(np.float32)
-    seeds = synthesis.fit_seeds(images, labels, num_classes=2, side=4)
+    seeds = generation.fit_seeds(images, labels, num_classes=2, side=4)
     flat = blobs[labels == 1].reshape(-1, 16)
     np.testing.assert_allclose(seeds.mean[1], flat.mean(0), atol=1e-5)
     covariance = np.asarray(seeds.factor[1] @ seeds.factor[1].T)
@@ -179,12 +189,12 @@ def test_bad_seeds(options, words):
     }  # fmt: skip
     images, labels = given.pop("images"), given.pop("labels")
     with pytest.raises(ValueError, match=words):
-        synthesis.fit_seeds(images, labels, **given)
+        generation.fit_seeds(images, labels, **given)
 
 
 def test_adding_a_feature_stops_at_its_level():
     here = float(linear(X)[1])
-    attack = synthesis.add_feature(steps=200, step_size=0.02, level=here + 0.5)
+    attack = generation.add_feature(steps=200, step_size=0.02, level=here + 0.5)
     best = one(attack, linear, X, jnp.array(1)).best
     assert bool(best.success[0])
     # the nearest image at that level is half a unit along the weights
@@ -193,7 +203,7 @@ def test_adding_a_feature_stops_at_its_level():
 
 def test_painting_stays_within_its_mask():
     mask = jnp.zeros((4, 4)).at[1:3, 1:3].set(1.0)
-    attack = synthesis.paint(eps=1.0, steps=80, step_size=0.02)
+    attack = generation.paint(eps=1.0, steps=80, step_size=0.02)
     best = one(attack, linear, X, (jnp.array(0), jnp.asarray(X), mask)).best.x[0]
     inside = np.asarray(mask, bool)
     assert np.abs(best - X)[inside].mean() > 10 * np.abs(best - X)[~inside].mean()
@@ -211,7 +221,7 @@ def test_pictures_of_a_dead_unit_need_the_remedy():
     ways = {}
     for name, network in (("plain", model), ("remedy", models.pullable(model))):
         fn = models.model_fn(network, variables, layer="representation")
-        attack = synthesis.maximise(steps=60, step_size=0.5)
+        attack = generation.maximise(steps=60, step_size=0.5)
         ways[name] = attack(KEY, fn, start, jnp.array(0)).last
     assert float(ways["plain"].distance) == 0.0
     assert float(ways["remedy"].score) > 0.0
@@ -226,12 +236,12 @@ def test_a_fourier_picture_is_smoother_and_as_strong():
     start = jnp.full((16, 16, 3), 0.5)
 
     def roughness(space):
-        attack = synthesis.maximise(eps=4.0, steps=30, step_size=0.4, space=space)
+        attack = generation.maximise(eps=4.0, steps=30, step_size=0.4, space=space)
         best = attack(KEY, fn, start, jnp.array(2)).best
         x = np.asarray(best.x)
         return np.abs(np.diff(x, axis=0)).mean() / x.std(), float(best.score)
 
-    plain, smooth = roughness(None), roughness(spaces.fourier())
+    plain, smooth = roughness(None), roughness(parametrisations.fourier())
     assert smooth[0] < 0.8 * plain[0]
     assert smooth[1] > float(jnp.mean(fn(start)[..., 2]))
 
@@ -243,7 +253,7 @@ def test_diverse_pictures_differ_more():
     start = 0.5 + 0.02 * jax.random.normal(KEY, (3, 8, 8, 3))
     apart = {}
     for weight in (0.0, 20.0):
-        attack = synthesis.maximise(
+        attack = generation.maximise(
             steps=40, step_size=0.5, objective=diverse(unit(), weight=weight)
         )
         best = attack(KEY, fn, start, jnp.array(1)).best.x
@@ -255,9 +265,9 @@ def test_diverse_pictures_differ_more():
 
 
 def test_several_pictures_in_frequencies_and_through_views():
-    attack = synthesis.maximise(
-        eps=1.0, steps=4, step_size=0.2, space=spaces.fourier(), transform=transforms.looks(),
-        objective=diverse(unit(), weight=0.5),
+    attack = generation.maximise(
+        eps=1.0, steps=4, step_size=0.2, space=parametrisations.fourier(),
+        transform=augmentation.looks(), objective=diverse(unit(), weight=0.5),
     )  # fmt: skip
     start = jnp.full((2, 4, 4, 3), 0.5)
     network = jax.tree_util.Partial(lambda weights, x: weights @ x.ravel(), jnp.asarray(WEIGHTS))
@@ -285,5 +295,5 @@ def test_a_unit_that_does_not_exist_is_refused():
     for layer in (linear, lambda x: x):
         with pytest.raises(ValueError, match="labels must"):
             advfeat.attack_dataset(
-                synthesis.maximise(steps=2), KEY, layer, images, np.array([0, 99])
+                generation.maximise(steps=2), KEY, layer, images, np.array([0, 99])
             )

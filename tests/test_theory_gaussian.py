@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from advfeat.norms import NORMS
 from advfeat.theory import gaussian
+from advfeat.threats.norms import NORMS
 
 KEY = jax.random.key(0)
 quick = settings(max_examples=25, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 import advfeat
 from advfeat import data, stats
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from advfeat.stats import Estimate
 from experiments import runner, sweeps, tradeoff
 from experiments.tradeoff_summary import (

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from experiments import mislabeled, progress, runner, train
 
 

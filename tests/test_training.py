@@ -11,7 +11,8 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat import models, training, transforms
+from advfeat import models, training
+from advfeat.images import augmentation
 from advfeat.training import loop
 
 SHAPE = (4, 4, 1)
@@ -292,7 +293,7 @@ def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
 
 def draws(name, image, count=300):
     keys = jax.random.split(jax.random.key(3), count)
-    return np.asarray(jax.vmap(lambda key: transforms.TRANSFORMS[name](key, image))(keys))
+    return np.asarray(jax.vmap(lambda key: augmentation.TRANSFORMS[name](key, image))(keys))
 
 
 def test_flip_is_a_mirror_half_of_the_time():
@@ -303,7 +304,7 @@ def test_flip_is_a_mirror_half_of_the_time():
     assert np.all(mirrored ^ same)
     assert 0.4 < mirrored.mean() < 0.6
     key = jax.random.key(0)
-    np.testing.assert_array_equal(transforms.flip(key, transforms.flip(key, image)), image)
+    np.testing.assert_array_equal(augmentation.flip(key, augmentation.flip(key, image)), image)
 
 
 @pytest.mark.parametrize(("name", "pixels"), [("shift1", 1), ("shift2", 2), ("flip_shift4", 4)])
@@ -336,7 +337,7 @@ def test_augmentation_belongs_to_the_example_and_the_step():
         state = training.initial(variables, make(hyper))._replace(step=jnp.int32(step))
         _, seen = training.train_update(
             KEY, state, BreaksAt(jnp.int32(-1), True), data, jnp.asarray(rows, jnp.int32), hyper,
-            make_optimiser=make, augment=transforms.shift2,
+            make_optimiser=make, augment=augmentation.shift2,
         )
         return {int(i): (np.asarray(x), int(y)) for i, x, y in
                 zip(seen["id"], seen["image"], seen["label"], strict=True)}

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from advfeat import models, training, training_checkpoints
-from advfeat.training_checkpoints import TrainingCheckpoints, disk_error
+from advfeat import models, training
+from advfeat.runs import train_states
+from advfeat.runs.train_states import TrainingCheckpoints, disk_error
 
 LINEAR = models.create("linear", num_classes=2)
 HOW = training.Fit(epochs=4, batch_size=2, augment="none")
@@ -151,7 +152,7 @@ def test_two_damaged_states_mean_a_new_beginning(two, tmp_path):
 
 def test_arrays_that_orbax_reads_without_noticing_are_checked(two, tmp_path, monkeypatch):
     path = shutil.copytree(two, tmp_path / "states")
-    real = training_checkpoints.ocp.CheckpointManager.restore
+    real = train_states.ocp.CheckpointManager.restore
 
     def altered(self, step, **options):
         found = real(self, step, **options)
@@ -159,7 +160,7 @@ def test_arrays_that_orbax_reads_without_noticing_are_checked(two, tmp_path, mon
             found["state"].params["classifier"]["kernel"][0] = 0
         return found
 
-    monkeypatch.setattr(training_checkpoints.ocp.CheckpointManager, "restore", altered)
+    monkeypatch.setattr(train_states.ocp.CheckpointManager, "restore", altered)
     warned = []
     store = reopened(path, warned)
     assert same(store.latest(BLANK).state, at(3))
@@ -219,7 +220,7 @@ def test_a_write_that_fails_is_told_once_and_the_states_before_it_stay(tmp_path,
         raise ValueError("Failed to write [os_error_code='28' source locations='x']")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_checkpoints.ocp.CheckpointManager, "save", fail)
+        patch.setattr(train_states.ocp.CheckpointManager, "save", fail)
         assert not store.save(at(2), wait=True)
         assert len(warned) == 1
         assert "step 2 could not be saved (No space left on device); that of step 1" in warned[0]

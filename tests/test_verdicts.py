@@ -10,7 +10,7 @@ import pytest
 
 import advfeat
 from advfeat.attacks import ATTACKS, NORMS_OF
-from advfeat.evaluation import shares
+from advfeat.evaluation.prediction import shares
 from advfeat.keys import stream
 from advfeat.types import AttackResult, Best, randomised
 

@@ -8,7 +8,7 @@ import pytest
 
 import advfeat
 from advfeat import data, zoo
-from advfeat.checkpoints import load_network
+from advfeat.runs.checkpoints import load_network
 from experiments import pack, train
 from experiments.config import UsageError
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from advfeat import norms
 from advfeat.attacks.apgd import apgd, apgd_targeted
 from advfeat.attacks.batch import attack_batch, attack_dataset
 from advfeat.attacks.carlini_wagner import carlini_wagner
@@ -23,6 +22,7 @@ from advfeat.attacks.noise import gaussian_noise, salt_and_pepper_noise, uniform
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.attacks.pgd_variants import pgd_adam, pgd_momentum
 from advfeat.attacks.square import square
+from advfeat.threats import norms
 
 ATTACKS: dict[str, Callable[..., Any]] = {
     "fgsm": fgsm,

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat import ascent
-from advfeat.ascent import Ascent, Run
+from advfeat.attacks import ascent
 from advfeat.attacks.apgd_kernels import auto_ascent, phases, reach, sparse_ascent
+from advfeat.attacks.ascent import Ascent, Run
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_norm, check_positive, is_concrete
-from advfeat.losses import (
+from advfeat.objectives.classification import AwayTowards, TargetedLoss, likely_target, untargeted
+from advfeat.objectives.losses import (
     cross_entropy,
     cross_entropy_targeted,
     dlr,
@@ -27,10 +29,8 @@ from advfeat.losses import (
     margin,
     margin_targeted,
 )
-from advfeat.norms import NORMS
-from advfeat.objectives import AwayTowards, TargetedLoss, likely_target, untargeted
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.norms import NORMS
 from advfeat.types import (
     Array,
     AttackResult,

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.ascent import Ascent
-from advfeat.threat import ThreatModel
+from advfeat.attacks.ascent import Ascent
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key
 
 MOMENTUM = 0.75  # alpha: the share of the new step in the move

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.batching import padded_rows
 from advfeat.checks import check_ids, check_images, check_labels, check_positive
 from advfeat.edges import check_label, on_batch, one_key, output_of, takes_label
+from advfeat.rows import padded_rows
 from advfeat.types import Array, Key, ModelFn, as_model_fn
 
 R = TypeVar("R")

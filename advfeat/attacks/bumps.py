@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.threat import ThreatModel
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Key
 
 SHRINKS = 5  # passes that find a candidate's threshold; any number leaves the point feasible

@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from advfeat import ascent
-from advfeat.ascent import Ascent
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.step_rules import StepRule, from_optax, initial_state, moved
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.attacks.tradeoff import Tradeoff, alternated, confident, searched, tradeoff
 from advfeat.checks import check_eps, check_norm, check_positive
-from advfeat.losses import margin
-from advfeat.objectives import untargeted
-from advfeat.steps import StepRule, from_optax, initial_state, moved
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
 
 SEARCHES = ("binary", "fixed", "alternating")

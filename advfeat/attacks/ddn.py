@@ -12,14 +12,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent, norms
-from advfeat.ascent import Ascent
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.step_rules import cosine
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
-from advfeat.objectives import untargeted
-from advfeat.rounding import whole
-from advfeat.steps import cosine
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.numerics import whole
+from advfeat.objectives.classification import untargeted
+from advfeat.threats import norms
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, Objective
 
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # the paper's, in L2

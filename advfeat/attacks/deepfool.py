@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat.ascent import Ascent, Run
+from advfeat.attacks.ascent import Ascent, Run
 from advfeat.attacks.linearised import MinimumNorm, linearised, nearest_boundary
 from advfeat.checks import check_eps, check_norm, check_positive
-from advfeat.norms import NORMS, Norm
 from advfeat.numerics import over, scaled
-from advfeat.objectives import likely_target
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import likely_target
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.norms import NORMS, Norm
 from advfeat.types import Array, Evaluation, Key, ModelFn, with_key
 
 LEAST_MOVE = 0.05  # of a move, as a share of the overshoot; 1e-3 of the perturbation by default

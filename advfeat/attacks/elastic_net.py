@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent
-from advfeat.ascent import Ascent, Prefer, Run
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Ascent, Prefer, Run
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.attacks.tradeoff import Tradeoff, confident, searched, tradeoff
 from advfeat.checks import check_eps, check_norm, check_positive
-from advfeat.losses import margin
-from advfeat.objectives import untargeted
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, Objective, Oracle
 
 DECISIONS = ("l1", "elastic_net")

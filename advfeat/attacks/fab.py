@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent
-from advfeat.ascent import Ascent, Run
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Ascent, Run
 from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_boundary
 from advfeat.checks import check_norm, check_positive, check_share, is_concrete
-from advfeat.hyperplane import to_hyperplane
-from advfeat.norms import NORMS, Norm
 from advfeat.numerics import over, scaled
-from advfeat.objectives import likely_target
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import likely_target
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.hyperplane import to_hyperplane
+from advfeat.threats.norms import NORMS, Norm
 from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, with_key
 
 SEARCHES = 3  # evaluations of the final search, the paper's

@@ -6,7 +6,7 @@ Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 4.
 from __future__ import annotations
 
 from advfeat.attacks.pgd import GradientAttack, pgd
-from advfeat.threat import ThreatModel
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Objective
 
 

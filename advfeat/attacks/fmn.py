@@ -12,15 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent, norms
-from advfeat.ascent import Ascent
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.step_rules import cosine
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
-from advfeat.hyperplane import unbounded_distance
-from advfeat.losses import margin
-from advfeat.objectives import untargeted
-from advfeat.steps import cosine
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats import norms
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.hyperplane import unbounded_distance
 from advfeat.types import Array, Evaluation, Key, Objective
 
 

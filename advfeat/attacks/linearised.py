@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent
-from advfeat.ascent import Run
-from advfeat.hyperplane import to_hyperplane, unbounded_distance
-from advfeat.losses import margin
-from advfeat.norms import Norm
+from advfeat.attacks import ascent
+from advfeat.attacks.ascent import Run
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.numerics import finite
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.losses import margin
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance
+from advfeat.threats.norms import Norm
 from advfeat.types import Array, AttackResult, Best, Evaluation, ModelFn, with_key
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent
+from advfeat.attacks import ascent
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
-from advfeat.norms import scale_to_norm
-from advfeat.objectives import untargeted
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.norms import scale_to_norm
 from advfeat.types import Array, AttackResult, Best, Key, ModelFn, Objective, frozen
 
 

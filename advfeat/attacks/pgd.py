@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advfeat import ascent
+from advfeat.attacks import ascent
+from advfeat.attacks.step_rules import StepRule, steepest
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_eps, check_positive
-from advfeat.objectives import untargeted
-from advfeat.steps import StepRule, steepest
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Key, ModelFn, Objective
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.attacks.step_rules import momentum
 from advfeat.checks import check_norm
-from advfeat.losses import margin
-from advfeat.objectives import untargeted
-from advfeat.steps import momentum
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Objective
 
 ADAM_STEP = 3.0  # over eps: about the usual learning rate of 0.1 at L-infinity 8/255

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat import ascent, norms
-from advfeat.ascent import Ascent
-from advfeat.attacks import bumps
+from advfeat.attacks import ascent, bumps
+from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_norm, check_positive, is_concrete
-from advfeat.losses import margin
-from advfeat.objectives import untargeted
-from advfeat.stepwise import Stepwise
-from advfeat.threat import ThreatModel
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats import norms
+from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
 
 # The square's share p of the image is halved after so many candidates of 10,000 (section 4.1).

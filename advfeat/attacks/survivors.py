@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.ascent import Run
+from advfeat.attacks.ascent import Run
 from advfeat.attacks.batch import check_batch
+from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_positive
 from advfeat.edges import one_key
-from advfeat.stepwise import Stepwise
 from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
 
 Finished = Callable[[np.ndarray, AttackResult], Any]

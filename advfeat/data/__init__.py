@@ -23,7 +23,7 @@ from advfeat.data import (
 from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
-from advfeat.sampling import draw_rows
+from advfeat.rows import draw_rows
 
 __all__ = [
     "Batch",
@@ -68,9 +68,9 @@ def load(
     """Loads a data set into memory.
 
     Args:
-      name: "digits"; "planted" (drawn images, see `advfeat.planted`); "samples:cifar10" (a hundred
-        images that come with the package); the TFDS name of a prepared
-        image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of
+      name: "digits"; "planted" (drawn images, see `advfeat.features.planted`); "samples:cifar10"
+        (a hundred images that come with the package); the TFDS name of a prepared image
+        classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of
         a folder of class folders of images; the path of a constructed `.npz`.
       classes: names of the classes to keep, at least two; their order gives the new labels. None
         or empty keeps all.

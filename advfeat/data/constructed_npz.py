@@ -12,7 +12,7 @@ import numpy as np
 
 from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
-from advfeat.files import DamagedError, read_arrays, read_json
+from advfeat.runs.files import DamagedError, read_arrays, read_json
 
 _PREFIX = "folder:"  # another source's, whose path may end in anything
 _DEEPEST = 20  # sets made from one another

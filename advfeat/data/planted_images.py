@@ -1,7 +1,7 @@
 """Drawn images whose features are known: `planted`, or `planted:shape` where only the shape tells.
 
-The features are those of `advfeat.planted`: shape, texture, mark. Those that are named agree with
-the label always, the others no more often than chance.
+The features are those of `advfeat.features.planted`: shape, texture, mark. Those that are named
+agree with the label always, the others no more often than chance.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat import planted
 from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
 from advfeat.edges import THREEFRY
+from advfeat.features import planted
 
 _NAME = "planted"
 _TRAIN, _TEST = 4000, 1000

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from advfeat.sampling import draw_rows
+from advfeat.rows import draw_rows
 
 _CHUNK = 4096  # Images per pass when statistics are taken: keeps float64 copies small.
 

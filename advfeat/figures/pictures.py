@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advfeat.figures import style
-from advfeat.norms import title
+from advfeat.threats.norms import title
 
 _LETTERS = 29  # of a line under an image of a strip: more would meet the next image's
 _FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)

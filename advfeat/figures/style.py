@@ -23,8 +23,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from advfeat.files import write_bytes
-from advfeat.formats import field, is_estimate
+from advfeat.runs.files import write_bytes
+from advfeat.stats.formats import field, is_estimate
 
 DPI = 150
 SMALL, NORMAL, LARGE = 9.5, 10.5, 12.0  # points
@@ -171,7 +171,7 @@ def triple(value: Any) -> tuple[float, float, float] | None:
     """Mean, low and high; a bare number is its own interval, None where there is none.
 
     Args:
-        value: An estimate (see :mod:`advfeat.formats`), a number, or None.
+        value: An estimate (see :mod:`advfeat.stats.formats`), a number, or None.
 
     Example:
         >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)

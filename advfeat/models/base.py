@@ -28,7 +28,7 @@ class Network(nn.Module):
       mean: per channel, subtracted from the pixels; None is 0.
       std: per channel, the pixels are divided by it; None is 1.
       dtype: of the computation; parameters and logits are float32.
-      relu: the rectifier of all layers; see `advfeat.relus`.
+      relu: the rectifier of all layers; see `advfeat.models.rectifiers`.
       last_relu: that of the representation; None is `relu`.
     """
 

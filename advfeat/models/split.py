@@ -11,7 +11,7 @@ from jax import Array
 
 from advfeat.models.base import DELTAS, TAPS, Network
 from advfeat.models.functions import Variables, evaluated, layer_names, tapped, unknown_layer
-from advfeat.relus import Relu, fake_relu, guided_relu
+from advfeat.models.rectifiers import Relu, fake_relu, guided_relu
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from advfeat.norms import L2
+from advfeat.threats.norms import L2
 from advfeat.types import Array
 
 

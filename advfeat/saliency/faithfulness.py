@@ -13,10 +13,10 @@ import jax.numpy as jnp
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
-from advfeat.norms import l2_length
 from advfeat.numerics import scaled
+from advfeat.objectives.features import class_score
 from advfeat.saliency.types import Saliency
-from advfeat.scores import class_score
+from advfeat.threats.norms import l2_length
 from advfeat.types import Array, Key, ModelFn
 
 

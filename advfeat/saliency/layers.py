@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from advfeat.edges import on_one
 from advfeat.numerics import finite
-from advfeat.scores import class_score
+from advfeat.objectives.features import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
-from advfeat.scores import class_score
+from advfeat.objectives.features import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, with_key
 
 

@@ -28,9 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.checks import check_between, check_eps, check_positive
-from advfeat.norms import l2_length
-from advfeat.numerics import over
-from advfeat.rounding import whole
+from advfeat.numerics import over, whole
+from advfeat.threats.norms import l2_length
 from advfeat.types import Array, Key
 
 Number = float | Array

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 from jax.scipy.special import erfc, ndtr
 
 from advfeat.checks import check_between, check_eps, check_positive
-from advfeat.hyperplane import dual_length
-from advfeat.norms import LINF, Norm, l2_length
 from advfeat.numerics import over
+from advfeat.threats.hyperplane import dual_length
+from advfeat.threats.norms import LINF, Norm, l2_length
 from advfeat.types import Array, Key
 
 Number = float | Array

@@ -1,7 +1,7 @@
 """Learning: robust objectives, procedures, train steps and the loop that a run resumes exactly."""
 
 from advfeat.training.loop import Fit, NotFinite, fit, initial_state
-from advfeat.training.objectives import (
+from advfeat.training.losses import (
     OBJECTIVES,
     Descent,
     adversarial,

@@ -20,12 +20,12 @@ from jax.sharding import Mesh
 
 from advfeat.checks import check_ids, check_images, check_labels, check_positive, check_share
 from advfeat.edges import one_key
+from advfeat.images.augmentation import TRANSFORMS
 from advfeat.training import sharding
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
-from advfeat.transforms import TRANSFORMS
 from advfeat.types import Array, Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two looks at the host, which waits for the device then

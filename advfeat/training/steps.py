@@ -12,11 +12,11 @@ import numpy as np
 import optax
 
 from advfeat.edges import on_training_batch, one_key
-from advfeat.training.objectives.base import Descent
+from advfeat.images.augmentation import Transform
+from advfeat.training.losses.base import Descent
 from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
-from advfeat.transforms import Transform
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
 PLAIN = plain()

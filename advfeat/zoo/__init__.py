@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.checkpoints import Network, check_network, network_checksum, spec_of
-from advfeat.files import CHECKSUM, DamagedError, write_bytes, write_json
-from advfeat.training_checkpoints import first_line
+from advfeat.runs.checkpoints import Network, check_network, network_checksum, spec_of
+from advfeat.runs.files import CHECKSUM, DamagedError, write_bytes, write_json
+from advfeat.runs.train_states import first_line
 
 PREFIX = "zoo:"
 _BETWEEN = "/"  # the names of an array's path

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from advfeat.attacks.step_rules import moved
 from advfeat.checks import check_positive
-from advfeat.steps import moved
 from advfeat.training.padding import has_unit_weights
 from advfeat.training.state import TrainState
 from advfeat.types import Array, Batch, Key, LossFn, Metrics

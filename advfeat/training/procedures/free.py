@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from advfeat.checks import check_eps, check_positive
-from advfeat.threat import ThreatModel
+from advfeat.threats.balls import ThreatModel
 from advfeat.training.padding import real_rows
 from advfeat.training.procedures.base import (
     Procedure,

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from advfeat.checks import check_eps, check_share
-from advfeat.norms import l2_length
 from advfeat.numerics import over
+from advfeat.threats.norms import l2_length
 from advfeat.training.procedures.base import (
     Procedure,
     check_accumulate,

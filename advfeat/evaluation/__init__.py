@@ -1,0 +1,21 @@
+"""Is it true: robust accuracy by suites of attacks, and reasons not to believe it."""
+
+from advfeat.evaluation.prediction import (
+    accuracy,
+    evaluate_epsilons,
+    loss_by_step,
+    numpy_predict,
+    predict,
+)
+from advfeat.evaluation.result import SuiteResult
+from advfeat.evaluation.robust_accuracy import evaluate
+
+__all__ = [
+    "SuiteResult",
+    "accuracy",
+    "evaluate",
+    "evaluate_epsilons",
+    "loss_by_step",
+    "numpy_predict",
+    "predict",
+]

@@ -1,0 +1,148 @@
+"""When not to believe a robust accuracy: checks that a suite of attacks did its work.
+
+An attack that fails shows that the attack failed, not that the network is robust. The checks follow
+Carlini et al. (2019), "On Evaluating Adversarial Robustness", https://arxiv.org/abs/1902.06705, and
+Athalye et al. (2018), https://arxiv.org/abs/1802.00420. Each looks at no more than `MOST` images,
+those that still stand first, and compares one number with one limit; the limits were set on honest
+networks and leave them room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from advfeat.evaluation.diagnostics.attacks import black_box, growth, not_converged, one_step
+from advfeat.evaluation.diagnostics.case import MOST, Case, Check, Seen
+from advfeat.evaluation.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
+from advfeat.evaluation.diagnostics.slopes import finite_gradients, gradients
+from advfeat.evaluation.result import SuiteResult, Warned
+from advfeat.types import Key, ModelFn
+
+__all__ = [
+    "CHECKS",
+    "FREE",
+    "MOST",
+    "Case",
+    "Check",
+    "Seen",
+    "black_box",
+    "eps_scale",
+    "examine",
+    "finite_gradients",
+    "gradients",
+    "growth",
+    "look",
+    "not_converged",
+    "one_step",
+    "outputs",
+    "randomness",
+    "refused",
+    "rounding",
+]
+
+CHECKS: tuple[Check, ...] = (
+    eps_scale,
+    outputs,
+    refused,
+    finite_gradients,
+    randomness,
+    gradients,
+    one_step,
+    not_converged,
+    black_box,
+    growth,
+    rounding,
+)
+"""Every check, the cheap ones first."""
+FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness, finite_gradients)
+"""Those that cost no attack: two passes of `MOST` images and four gradients of one that stands."""
+
+
+def look(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    result: SuiteResult,
+    *,
+    ids: np.ndarray | None = None,
+    batch_size: int,
+    free: bool = False,
+    on_check: Callable[[str], Any] | None = None,
+) -> list[Seen]:
+    """What every check sees, whether it warns or not; arguments as of `examine`.
+
+    A check that raises is itself something seen: it must not cost what the attacks have found.
+    """
+    ids = np.arange(len(images)) if ids is None else ids
+    case = Case(key, model_fn, images, labels, logits, ids, result, batch_size)
+    found: list[Seen] = []
+    failed: dict[str, list[str]] = {}
+    for check in FREE if free or not result.clean.any() else CHECKS:
+        if on_check is not None:
+            on_check(check.__name__)
+        try:
+            found += check(case)
+        except Exception as error:  # whatever somebody else's network may raise
+            line = (str(error).strip().splitlines() or [""])[0]
+            failed.setdefault(f"{type(error).__name__}: {line}", []).append(check.__name__)
+    for error_line, names in failed.items():
+        found.append(
+            Seen(
+                "unchecked",
+                1.0,
+                0.0,
+                f"{', '.join(names)}: could not be checked ({error_line}). Nothing speaks for the "
+                "number there, nor against it.",
+            )
+        )
+    return found
+
+
+def examine(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    result: SuiteResult,
+    *,
+    ids: np.ndarray | None = None,
+    batch_size: int,
+    free: bool = False,
+    on_check: Callable[[str], Any] | None = None,
+) -> list[Warned]:
+    """Reasons not to believe a suite's result.
+
+    Args:
+      key: a typed key.
+      model_fn: the network, a pytree.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      logits: `[N, K]`, the network's on the images.
+      result: what the suite found.
+      ids: `[N]`, by default 0 … N-1.
+      batch_size: images at a time.
+      free: make only the checks of `FREE`.
+      on_check: called with each check's name before it begins.
+
+    Returns:
+      One `Warned` per check and reason, none where all is well.
+    """
+    seen = look(
+        key,
+        model_fn,
+        images,
+        labels,
+        logits,
+        result,
+        ids=ids,
+        batch_size=batch_size,
+        free=free,
+        on_check=on_check,
+    )
+    return [Warned(s.code, s.sentence) for s in seen if s.value > s.limit]

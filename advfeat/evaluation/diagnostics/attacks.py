@@ -1,0 +1,152 @@
+"""Checks by other attacks: what a suite left standing must not fall to something simpler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from advfeat.attacks import pgd
+from advfeat.attacks.nes_gradient import estimated
+from advfeat.attacks.square import square
+from advfeat.attacks.step_rules import momentum
+from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
+from advfeat.objectives.classification import untargeted
+from advfeat.objectives.losses import margin
+from advfeat.threats.balls import ThreatModel, linf, threat_model
+from advfeat.types import AttackFn
+
+# Limits.
+FALL = 0.02  # robust accuracy that one more attack takes off, in points of all images
+DROP = 0.1  # by which the rate of success may fall as eps grows
+UNREACHED = 0.02  # of images that stand although every image is allowed
+
+# What it costs. PGD is one and the same wherever it runs, so that it compiles once.
+STEPS = 50  # of PGD
+STEP_SIZES = (0.02, 0.05, 0.2)  # over eps, of PGD on what stands
+RESTARTS = 2  # with each of them
+SWEEP = (0.25, 0.5, 1.0, 2.0, 4.0)  # times eps
+ESTIMATED_STEPS = 20  # of PGD with an estimated gradient
+PAIRS = 32  # of forward passes for one such gradient
+LEAST_SIGMA = 1e-6  # of the noise behind it
+QUERIES = 500  # of Square
+
+
+def _pgd(threat: ThreatModel, *, step_size: float = 0.05, steps: int = STEPS) -> AttackFn:
+    """On the margin, which does not saturate; the step size is over eps."""
+    return pgd(
+        threat, steps=steps, step_size=step_size * threat.eps, objective=untargeted(margin)
+    )
+
+
+def one_step(case: Case) -> Iterator[Seen]:
+    """A single step must not find what many do not."""
+    rows = case.standing()
+    if not len(rows):
+        return
+    fooled = np.zeros(len(rows), bool)
+    for share in (0.25, 0.5, 1.0):
+        threat = threat_model(case.threat.norm, share * case.threat.eps)
+        step = pgd(
+            threat,
+            steps=1,
+            step_size=threat.eps,
+            random_start=False,
+            objective=untargeted(margin),
+        )
+        fooled |= case.fooled("one_step", step, rows)
+    fall, words = case.fall(rows, fooled)
+    yield Seen("one_step", fall, FALL, f"A single gradient step {words}.")
+
+
+def not_converged(case: Case) -> Iterator[Seen]:
+    """More steps from new starts must not find much more."""
+    rows = case.standing()
+    if not len(rows):
+        return
+    fooled = np.zeros(len(rows), bool)
+    for size in STEP_SIZES:
+        for restart in range(RESTARTS):
+            attack = _pgd(case.threat, step_size=size)
+            fooled |= case.fooled(f"not_converged/{size}/{restart}", attack, rows)
+    fall, words = case.fall(rows, fooled)
+    what = f"PGD with {len(STEP_SIZES)} step sizes and {RESTARTS} restarts of {STEPS} steps each"
+    yield Seen("not_converged", fall, FALL, f"{what} {words}.")
+
+
+def black_box(case: Case) -> Iterator[Seen]:
+    """Scores alone must not find what gradients do not."""
+    followed = np.zeros(len(case.images), bool)
+    by_gradient, by_scores = followed.copy(), followed.copy()
+    for part in case.result.attacks:
+        if part.gradients:
+            followed |= part.tried
+            by_gradient |= part.fooled
+        else:
+            by_scores |= part.fooled
+    only = by_scores & followed & ~by_gradient
+    names = [part.name for part in case.result.attacks if not part.gradients and part.tried.any()]
+    if names and followed.any():
+        share = float(only.mean()) if only.sum() > LUCK else 0.0
+        yield Seen(
+            "black_box",
+            share,
+            FALL,
+            f"{' and '.join(names)}, which see scores only, fooled {only.sum()} images that the "
+            f"attacks with gradients left standing ({percent(share)} of all): the gradients are "
+            "masked.",
+        )
+    rows = case.standing()
+    if not len(rows):
+        return
+    sigma = max(0.5 * _pixel_scale(case), LEAST_SIGMA)
+    attack = pgd(
+        case.threat,
+        steps=ESTIMATED_STEPS,
+        objective=untargeted(margin),
+        rule=momentum(),
+        random_start=False,
+    )
+    network = estimated(case.model_fn, sigma=sigma, pairs=PAIRS)
+    fall, words = case.fall(rows, case.fooled("estimated", attack, rows, via=network))
+    yield Seen("black_box", fall, FALL, f"PGD with a gradient estimated from scores {words}.")
+    if "square" not in names:
+        fooled = case.fooled("square", square(case.threat, steps=QUERIES), rows)
+        fall, words = case.fall(rows, fooled)
+        yield Seen("black_box", fall, FALL, f"Square with {QUERIES} queries {words}.")
+
+
+def _pixel_scale(case: Case) -> float:
+    """How far a pixel moves within eps, roughly."""
+    eps, size = float(case.threat.eps), case.images[0].size
+    return min(eps if case.threat.norm.name == "linf" else eps / size**0.5, 0.5)
+
+
+def growth(case: Case) -> Iterator[Seen]:
+    """A larger eps must not fool less, and if everything is allowed everything must be fooled."""
+    rows = case.sample()
+    if not len(rows):
+        return
+    sizes = [share * float(case.threat.eps) for share in SWEEP]
+    rates = [
+        float(
+            case.fooled("growth", _pgd(threat_model(case.threat.norm, eps)), rows).mean()
+        )
+        for eps in sizes
+    ]
+    highest = np.maximum.accumulate(rates)
+    told = ", ".join(f"{percent(r)} at {eps:.3g}" for r, eps in zip(rates, sizes, strict=True))
+    yield Seen(
+        "not_monotone",
+        float((highest - rates).max()),
+        DROP,
+        f"PGD fools fewer images as eps grows: {told}.",
+    )
+    missed = 1 - float(case.fooled("unbounded", _pgd(linf(1.0)), rows).mean())
+    yield Seen(
+        "unbounded",
+        missed,
+        UNREACHED,
+        f"Where every image is allowed, PGD still does not fool {percent(missed)} of {len(rows)} "
+        "images: it cannot be following the loss.",
+    )

@@ -1,0 +1,128 @@
+"""Checks of the numbers that were given or found: eps, logits, claims, adversarial examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
+from advfeat.evaluation.prediction import predict
+from advfeat.keys import stream
+from advfeat.threats.norms import title
+from advfeat.types import Randomised
+
+# Limits. Shares are of the images looked at, unless it says otherwise.
+PROBABILITIES = 0.99  # of clean images whose outputs are a probability vector
+SATURATED = 0.1  # of clean images whose softmax is exactly one-hot
+DIFFERENT = 1e-4  # change of a logit between two passes, over the largest logit
+FLIPS = 0.05  # of predictions that differ, where the suite knows that the network is random
+REFUSED = 0.01  # of claims of success that another look does not confirm
+UNROUNDED = 0.02  # of adversarial examples that rounding to 8 bits undoes
+
+
+def eps_scale(case: Case) -> Iterator[Seen]:
+    """Pixels lie in [0, 1]; an eps of 8 is meant as 8/255."""
+    eps, norm = float(case.threat.eps), case.threat.norm
+    widest = norm.diameter(int(np.prod(case.images.shape[1:])))
+    reach = (
+        f"allows every image: no two are further apart than {widest:g}"
+        if eps >= widest
+        else f"turns every image into the same grey one, at most {widest / 2:g} away"
+    )
+    yield Seen(
+        "eps_scale",
+        eps,
+        float(np.nextafter(widest / 2, 0)),
+        f"{title(norm)} eps {eps:g} {reach}, since pixels lie in [0, 1], and no network can "
+        "withstand that. An eps in grey levels has to be divided by 255.",
+    )
+
+
+def outputs(case: Case) -> Iterator[Seen]:
+    """Probabilities for logits, and logits beyond what float32's softmax can tell apart."""
+    logits = case.logits.astype(np.float64)
+    shares = (logits >= 0).all(1) & (logits <= 1).all(1) & (np.abs(logits.sum(1) - 1) < 1e-4)
+    yield Seen(
+        "probabilities",
+        float(shares.mean()),
+        PROBABILITIES,
+        f"The network's outputs are probabilities for {percent(shares.mean())} of the images. "
+        "Attacks apply a softmax themselves and see next to no gradient through two of them: hand "
+        "over logits.",
+    )
+    # What lies further below the largest logit than this is 0 after float32's exponential.
+    deepest = -np.log(float(np.finfo(np.float32).tiny))
+    ordered = np.sort(logits, axis=1)
+    one_hot = float((ordered[:, -1] - ordered[:, -2] > deepest).mean())
+    yield Seen(
+        "saturated",
+        one_hot,
+        SATURATED,
+        f"With logits of up to {np.abs(logits).max():.3g} the softmax is exactly one-hot in float32"
+        f" for {percent(one_hot)} of the images, and the cross-entropy has no gradient. Divide the "
+        "logits by a constant: no prediction changes.",
+    )
+
+
+def refused(case: Case) -> Iterator[Seen]:
+    """Claims of success that were not believed."""
+    for part in case.result.attacks:
+        claims = part.claims
+        words = f"{part.name} claims to have fooled {claims} images, but of its examples"
+        yield Seen(
+            "outside",
+            part.outside / max(claims, 1),
+            0.0,
+            f"{words} {part.outside} lie outside the threat model; they were not counted.",
+        )
+        if isinstance(case.model_fn, Randomised):
+            continue  # luck, which `randomness` speaks of
+        yield Seen(
+            "unconfirmed",
+            part.unconfirmed / max(claims, 1) if part.unconfirmed > LUCK else 0.0,
+            REFUSED,
+            f"{words} {part.unconfirmed} are classified correctly at a second look; they were not "
+            "counted.",
+        )
+
+
+def rounding(case: Case) -> Iterator[Seen]:
+    """Adversarial examples that no 8-bit image file can hold."""
+    rows = np.flatnonzero(case.result.clean & ~case.result.robust)
+    if not len(rows):
+        return
+    batch, _ = case.batch(rows)
+    rounded = np.round(case.result.adversarial[batch] * 255) / np.float32(255)
+    lost = ~case.wrong("rounding", rounded, batch)[: len(rows)]
+    after = float(case.result.robust.mean()) + lost.sum() / len(case.images)
+    yield Seen(
+        "rounding",
+        float(lost.mean()),
+        UNROUNDED,
+        f"Rounded to 8 bits, {lost.sum()} of {len(rows)} adversarial examples no longer fool: saved"
+        f" as image files they would leave a robust accuracy of {100 * after:.1f} %.",
+    )
+
+
+def randomness(case: Case) -> Iterator[Seen]:
+    """Two forward passes that differ."""
+    batch, size = case.batch(case.anything())
+    keys = [stream(case.key, f"checks/randomness/{look}") for look in ("once", "again")]
+    once, again = (
+        predict(case.model_fn, case.images[batch], batch_size=size, key=key, ids=case.ids[batch])
+        for key in keys
+    )
+    change = float(np.abs(again - once).max() / max(np.abs(once).max(), 1e-30))
+    flips = float((again.argmax(1) != once.argmax(1)).mean())
+    known = isinstance(case.model_fn, Randomised)
+    advice = "" if known else " Wrap it by `advfeat.types.randomised`, so that attacks know."
+    if case.result.suite != "rand":
+        advice += " The suite for such networks is `rand`, which averages gradients."
+    yield Seen(
+        "randomised",
+        *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
+        f"The network is random: between two passes its outputs change by up to {percent(change)}"
+        f" of the largest, and {percent(flips)} of its predictions: attacks see one network and "
+        f"are judged by another.{advice}",
+    )

@@ -1,0 +1,152 @@
+"""Checks of the gradient: whether there is one, and whether it is that of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.evaluation.diagnostics.case import Case, Seen, percent
+from advfeat.keys import stream
+from advfeat.numerics import finite
+from advfeat.objectives.losses import cross_entropy, margin
+from advfeat.threats.balls import ThreatModel
+from advfeat.types import Array, Key, ModelFn, with_key
+
+# Limits, as shares of the points looked at: images, and random points near them.
+NO_GRADIENT = 0.05  # whose gradient is exactly zero
+MISLEADING = 0.1  # where a small step gains far from what its gradient promises:
+GAIN = (0.25, 4.0)  # less than the one or more than the other times as much
+SMALL = 0.125  # length of that step, over eps
+
+
+class _Slope(NamedTuple):
+    """Of one point: the dual length of its gradients, and what a small step promised and gained."""
+
+    cross_entropy: Array
+    margin: Array
+    promised: Array
+    gained: Array
+
+
+@jax.jit
+def _slopes(
+    key: Key, ids: Array, threat: ThreatModel, length: Array, model_fn: ModelFn, x: Array, y: Array
+) -> _Slope:
+    """`[B, 2]`: at each image and at a random allowed point near it."""
+
+    def at(network: ModelFn, x: Array, y: Array) -> _Slope:
+        logits, pull = jax.vjp(network, x)
+        before, slope = jax.value_and_grad(margin)(logits, y)
+        (flat,), (slope,) = pull(jax.grad(cross_entropy)(logits, y)), pull(slope)
+        flat, slope = finite(flat), finite(slope)  # as attacks follow them
+        moved = jnp.clip(x + length * threat.direction(x, slope), 0.0, 1.0)
+        return _Slope(
+            cross_entropy=jnp.max(jnp.abs(flat)),
+            margin=jnp.max(jnp.abs(slope)),
+            promised=jnp.vdot(slope, moved - x),
+            gained=margin(network(moved), y) - before,
+        )
+
+    def one(i: Array, x: Array, y: Array) -> _Slope:
+        key_start, key_model = jax.random.split(jax.random.fold_in(key, i))
+        points = jnp.stack([x, threat.sample(key_start, x)])
+        return jax.vmap(at, (None, 0, None))(with_key(model_fn, key_model), points, y)
+
+    return jax.vmap(one)(ids, x, y)
+
+
+@jax.jit
+def _broken(
+    key: Key, ids: Array, threat: ThreatModel, model_fn: ModelFn, x: Array, y: Array
+) -> Array:
+    """`[B]` bool: whether the gradient has entries that are not finite where attacks go.
+
+    Looked at are the image, a random allowed point, and where a step of eps leads from both.
+    """
+
+    def one(i: Array, x: Array, y: Array) -> Array:
+        key_start, key_model = jax.random.split(jax.random.fold_in(key, i))
+        network = with_key(model_fn, key_model)
+        eps = jnp.minimum(threat.eps, threat.norm.diameter(x.size)).astype(x.dtype)
+
+        def look(point: Array) -> tuple[Array, Array]:
+            slope = jax.grad(lambda z: margin(network(z), y))(point)
+            ahead = point + eps * threat.direction(point, finite(slope))
+            return threat.project(x, ahead), ~jnp.isfinite(slope).all()
+
+        starts = jnp.stack([x, threat.sample(key_start, x)])
+        # A scan, so that the network is compiled once.
+        _, broken = jax.lax.scan(lambda at, _: jax.vmap(look)(at), starts, None, length=2)
+        return broken.any()
+
+    return jax.vmap(one)(ids, x, y)
+
+
+def finite_gradients(case: Case) -> Iterator[Seen]:
+    """Gradients with entries that had to be dropped, at images that attacks with gradients left."""
+    rows = np.flatnonzero(case.result.robust)
+    attacks = case.result.attacks
+    if not len(rows) or (attacks and not any(part.gradients for part in attacks)):
+        return
+    found = _by_batch(case, rows, _broken, stream(case.key, "checks/finite_gradients"), case.threat)
+    count = int(found.sum())
+    yield Seen(
+        "nan_gradients",
+        count / len(rows),
+        0.0,
+        f"{count} of the {len(rows)} images that stand have gradients with entries that are "
+        "infinite or not a number, there or at an allowed point nearby. Attacks leave those "
+        "entries out, and may have missed what lies behind them. Look in the network for the root, "
+        "logarithm, power or quotient whose derivative has no limit there, and keep its argument "
+        "away from that place: sqrt(max(x, 1e-6)) instead of sqrt(x).",
+    )
+
+
+def _by_batch(case: Case, rows: np.ndarray, look: Any, key: Key, *given: Any) -> Any:
+    """What `look` finds at some rows, by batches of one size: leaves with a leading axis."""
+    batch, size = case.batch(rows)
+    parts = [
+        look(
+            key,
+            jnp.asarray(batch[start : start + size]),
+            *given,
+            case.model_fn,
+            jnp.asarray(case.images[batch[start : start + size]], jnp.float32),
+            jnp.asarray(case.labels[batch[start : start + size]]),
+        )
+        for start in range(0, len(batch), size)
+    ]
+    return jax.tree.map(lambda *leaf: np.concatenate(leaf)[: len(rows)], *parts)
+
+
+def gradients(case: Case) -> Iterator[Seen]:
+    """Gradients that are zero or point nowhere."""
+    rows = case.sample()
+    eps = jnp.minimum(case.threat.eps, case.threat.norm.diameter(case.images[0].size))
+    key = stream(case.key, "checks/gradients")
+    found = _by_batch(case, rows, _slopes, key, case.threat, SMALL * eps)
+    slope = jax.tree.map(np.ravel, found)
+    where = f"of {len(slope.margin)} points (images, and random points near them)"
+    flat, gone = float((slope.cross_entropy == 0).mean()), float((slope.margin == 0).mean())
+    yield Seen(
+        "zero_gradients",
+        max(flat, gone),
+        NO_GRADIENT,
+        f"The gradient is exactly zero at {percent(flat)} (cross-entropy) and {percent(gone)} "
+        f"(margin) {where}: attacks that follow it go nowhere.",
+    )
+    told = np.isfinite(slope.promised) & (slope.promised > 0)
+    gain = slope.gained[told] / slope.promised[told]
+    less, more = ((gain < GAIN[0]).sum() / len(told), (gain > GAIN[1]).sum() / len(told))
+    yield Seen(
+        "misleading_gradients",
+        float(less + more),
+        MISLEADING,
+        f"The gradient is not that of what the network computes: a step of {SMALL:g} eps along it "
+        f"gains less than {GAIN[0]:g} times what it promises at {percent(less)} {where}, and more "
+        f"than {GAIN[1]:g} times as much at {percent(more)}.",
+    )

@@ -1,0 +1,333 @@
+"""Accuracy, clean and under attack, over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.ascent import Run
+from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.stepwise import Stepwise
+from advfeat.checks import check_eps, check_images, check_labels, check_positive
+from advfeat.edges import one_key, output_of
+from advfeat.keys import stream
+from advfeat.rows import padded_rows
+from advfeat.threats.balls import ThreatModel, threat_model
+from advfeat.threats.norms import Norm
+from advfeat.types import Array, AttackFn, Key, ModelFn, Randomised, as_model_fn, with_key
+
+LOOKS = 20
+"""Draws of a random network that each image is judged by."""
+
+
+@jax.jit
+def _logits_batch(model_fn: ModelFn, key: Key | None, ids: Array, x: Array) -> Array:
+    if key is None:
+        return jax.vmap(model_fn)(x)
+    return jax.vmap(lambda i, one: with_key(model_fn, jax.random.fold_in(key, i))(one))(ids, x)
+
+
+def predict(
+    model_fn: ModelFn,
+    images: np.ndarray,
+    *,
+    batch_size: int = 500,
+    key: Key | None = None,
+    ids: np.ndarray | None = None,
+) -> np.ndarray:
+    """Logits of a data set, in batches of one shape.
+
+    Args:
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1], on the host.
+      batch_size: examples at a time.
+      key: of a `Randomised` network's draws, folded with the image's id: every image gets a draw
+        of its own. By default all share the one draw of the key that the network holds, which says
+        nothing of the network as a whole: see `shares`.
+      ids: `[N]`, by default 0 … N-1.
+
+    Returns:
+      `[N, K]` logits on the host.
+
+    Raises:
+      ValueError: for bad images, or a network that does not take ONE of them.
+    """
+    check_images(images)
+    check_positive(batch_size, name="batch_size")
+    key = None if key is None else one_key(key)
+    model_fn, images = as_model_fn(model_fn), np.asarray(images)
+    ids = np.arange(len(images)) if ids is None else np.asarray(ids)
+    output_of(model_fn, images.shape[1:])
+    parts = []
+    for rows, real in padded_rows(len(images), batch_size):
+        x = jnp.asarray(images[rows], jnp.float32)
+        logits = _logits_batch(model_fn, key, jnp.asarray(ids[rows]), x)
+        parts.append(np.asarray(logits)[:real])
+    return np.concatenate(parts)
+
+
+def numpy_predict(
+    model_fn: ModelFn, *, batch_size: int = 100
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A network as other libraries want it: NumPy images in, NumPy probabilities out.
+
+    With it `lime.lime_image.LimeImageExplainer().explain_instance(image, predict, ...)` explains
+    a network of colour images. Values that left [0, 1] by rounding are clipped.
+
+    Args:
+      model_fn: the network, for ONE example.
+      batch_size: examples at a time; one shape, so that it compiles once.
+
+    Returns:
+      `[N, H, W, C]` floating point in [0, 1] -> `[N, K]` that sum to 1.
+
+    >>> predict_fn = numpy_predict(lambda x: x.ravel())
+    >>> predict_fn(np.zeros((3, 1, 2, 1))).tolist()
+    [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
+    """
+    check_positive(batch_size, name="batch_size")
+    model_fn = as_model_fn(model_fn)
+
+    def predict_fn(images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if np.issubdtype(images.dtype, np.floating):
+            near = np.clip(images, 0, 1)
+            images = np.where(np.abs(images - near) < 1e-3, near, images)
+        logits = predict(model_fn, images, batch_size=batch_size)
+        return np.asarray(jax.nn.softmax(logits.astype(np.float32), axis=-1))
+
+    return predict_fn
+
+
+def shares(
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    key: Key,
+    looks: int = LOOKS,
+    ids: np.ndarray | None = None,
+    batch_size: int = 500,
+) -> np.ndarray:
+    """The share of a network's draws that classify each image as labelled: the one verdict.
+
+    A network without randomness has one draw: 0 or 1. Of a `Randomised` one every image is looked
+    at several times, each time with a draw of its own, so that the mean over the images is an
+    expectation over images and draws, and their spread holds both.
+
+    Args:
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      key: of the draws, folded with the look and the image's id.
+      looks: draws an image, of a random network.
+      ids: `[N]`, by default 0 … N-1.
+      batch_size: examples at a time.
+
+    Returns:
+      `[N]` float64 in [0, 1].
+
+    Raises:
+      ValueError: for bad images or labels.
+
+    >>> from advfeat.types import randomised
+    >>> coin = lambda key, x: jnp.where(jax.random.bernoulli(key, 0.7), x.ravel(), -x.ravel())
+    >>> x, y = np.tile(np.float32([[[[0.9], [0.1]]]]), (500, 1, 1, 1)), np.zeros(500, int)
+    >>> found = shares(randomised(coin), x, y, key=jax.random.key(0))
+    >>> bool(abs(found.mean() - 0.7) < 0.02)
+    True
+    """
+    check_positive(looks, name="looks")
+    options: dict[str, Any] = {"batch_size": batch_size, "ids": ids}
+    if not isinstance(model_fn, Randomised):
+        return _right(predict(model_fn, images, **options), labels).astype(np.float64)
+    total = np.zeros(len(images))
+    for look in range(looks):
+        logits = predict(model_fn, images, key=jax.random.fold_in(key, look), **options)
+        total += _right(logits, labels)
+    return total / looks
+
+
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    check_labels(labels, num_classes=logits.shape[1], count=len(logits))
+    return np.asarray(np.argmax(logits, axis=1) == np.asarray(labels))
+
+
+def accuracy(
+    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
+) -> np.ndarray:
+    """Which examples of a data set are classified as labelled, on the host.
+
+    Returns:
+      `[N]` bool; of a `Randomised` network the share of `LOOKS` draws, `[N]` float64, drawn from
+      the key it holds.
+
+    Raises:
+      ValueError: for bad images or labels.
+    """
+    if isinstance(model_fn, Randomised):
+        return shares(model_fn, images, labels, key=model_fn.key, batch_size=batch_size)
+    return _right(predict(model_fn, images, batch_size=batch_size), labels)
+
+
+class EpsilonSweep(NamedTuple):
+    """What `evaluate_epsilons` found.
+
+    Attributes:
+      epsilons: `[E]`, in the order given.
+      robust: `[E, N]` bool: right on the clean image and at the attack's point, at this eps and at
+        every smaller one of the list (what fools at a smaller eps is allowed at a larger one). Of a
+        `Randomised` network the share of draws that are right at the worst of these points.
+    """
+
+    epsilons: np.ndarray
+    robust: np.ndarray
+
+
+def evaluate_epsilons(
+    key: Key,
+    attack_for: Callable[[Array], AttackFn],
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    epsilons: Sequence[float],
+    *,
+    norm: str | Norm | None = None,
+    batch_size: int = 250,
+    advance: Callable[[int], Any] | None = None,
+) -> EpsilonSweep:
+    """Accuracy under attack over a list of eps, compiled once for all of them.
+
+    Whether an image stands is what the network says of the point that the attack returns as its
+    best, never what the attack says of itself.
+
+    Args:
+      key: a typed key.
+      attack_for: eps `[]` -> attack, e.g. `lambda eps: pgd(l2(eps), steps=20)`.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      epsilons: any numbers >= 0; 0 is the clean accuracy.
+      norm: what eps is measured in; with it, points further than eps do not count. By default the
+        attack's own threat model is taken, where it has one, and else only that pixels lie in
+        [0, 1].
+      batch_size: examples at a time.
+      advance: called with the number of examples after each batch.
+
+    Returns:
+      Which examples stand at each eps.
+
+    Raises:
+      ValueError: for bad images, labels or epsilons.
+
+    >>> import jax, advfeat
+    >>> x, y = np.array([[[[0.8], [0.3]]]], np.float32), np.array([0])
+    >>> attack_for = lambda eps: advfeat.pgd(advfeat.linf(eps), steps=3)
+    >>> sweep = evaluate_epsilons(jax.random.key(0), attack_for, jnp.ravel, x, y, [0, 0.2, 0.3])
+    >>> sweep.robust[:, 0]
+    array([ True,  True, False])
+    """
+    if len(epsilons) == 0:
+        raise ValueError("epsilons must hold at least one value")
+    check_eps(epsilons, name="epsilons")
+    looked, random = partial(shares, batch_size=batch_size), isinstance(model_fn, Randomised)
+    points = np.array(images, np.float32)
+    # A random network's points are chosen by some draws and reported by others.
+    chosen = looked(model_fn, images, labels, key=stream(key, "choose"))
+    found = np.zeros((len(epsilons), len(images)))
+    for index in np.argsort(epsilons, kind="stable"):
+        if epsilons[index] > 0:
+            eps = jnp.float32(epsilons[index])
+            attack = attack_for(eps)
+            result = attack_dataset(
+                attack, key, model_fn, images, labels, batch_size=batch_size, advance=advance
+            )
+            threat = threat_of(attack) if norm is None else threat_model(norm, eps)
+            reached = np.asarray(result.best.x, np.float32)
+            allowed = within(threat, images, reached)
+            x = np.where(allowed[:, None, None, None], reached, images).astype(np.float32)
+            share = looked(model_fn, x, labels, key=stream(key, f"choose/{index}"))
+            lower = allowed & (share < chosen)
+            points[lower], chosen = x[lower], np.where(lower, share, chosen)
+        found[index] = (
+            looked(model_fn, points, labels, key=stream(key, "report")) if random else chosen
+        )
+    return EpsilonSweep(np.asarray(epsilons, np.float64), found if random else found > 0.5)
+
+
+def threat_of(attack: AttackFn) -> ThreatModel | None:
+    """The threat model that an attack carries, if it does."""
+    found = getattr(attack, "threat", None)
+    return found if isinstance(found, ThreatModel) else None
+
+
+@jax.jit
+def _within(threat: ThreatModel, x0: Array, x: Array) -> Array:
+    return jax.vmap(threat.contains)(x0, x)
+
+
+def within(threat: ThreatModel | None, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`[N]` bool, whether points are images and, where there is a threat model, lie in it."""
+    x = np.asarray(x, np.float32)
+    if threat is None:
+        return np.asarray(((x >= 0) & (x <= 1)).all(axis=(1, 2, 3)))  # NaN is neither
+    return np.asarray(_within(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))
+
+
+@partial(jax.jit, static_argnames="steps")
+def _trace(
+    attack: Stepwise, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
+) -> Array:
+    def one(i: Array, x: Array, y: Array) -> Array:
+        run = attack.begin(jax.random.fold_in(root, i), model_fn, x, y, jnp.zeros_like(i))
+
+        def step(run: Run, _: None) -> tuple[Run, Array]:
+            run = attack.step(model_fn, run)
+            return run, run.best.score
+
+        run, scores = jax.lax.scan(step, run, None, length=steps)
+        return jnp.append(scores, attack.end(model_fn, run).best.score)
+
+    return jax.vmap(one)(ids, x, y)
+
+
+def loss_by_step(
+    key: Key,
+    attack: Stepwise,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 250,
+) -> np.ndarray:
+    """The preferred iterate's score after each step: does an attack converge?
+
+    Args:
+      key: a typed key.
+      attack: an attack that proceeds step by step; only its first round is looked at. Attacks
+        prefer a success to a higher score: for the highest score so far, which never falls, take
+        `pgd(..., prefer=ascent.by_score)`.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      batch_size: examples at a time.
+
+    Returns:
+      `[N, steps + 1]`.
+
+    Raises:
+      ValueError: for bad images or labels.
+    """
+    images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
+    key = one_key(key)
+    model_fn, parts = as_model_fn(model_fn), []
+    for rows, real in padded_rows(len(images), batch_size):
+        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
+        scores = _trace(attack, key, jnp.asarray(ids[rows]), model_fn, x, y, attack.steps)
+        parts.append(np.asarray(scores)[:real])
+    return np.concatenate(parts)

@@ -1,0 +1,397 @@
+"""Robustness that can be believed: attacks one after the other, each on what still stands.
+
+AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690) and its relatives, for any
+network that is a JAX function. Every image called fooled has been looked at once more outside the
+attack: it lies in the threat model, and the network gets it wrong. What an attack says of itself
+counts neither for nor against. Of a random network (`Randomised`) every verdict is an expectation
+over its draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.survivors import attack_survivors, slots_for
+from advfeat.checks import (
+    check_images,
+    check_labels,
+    check_logits,
+    check_positive,
+)
+from advfeat.edges import one_key, output_of
+from advfeat.evaluation.diagnostics import examine
+from advfeat.evaluation.prediction import LOOKS, predict, shares, within
+from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult, Warned
+from advfeat.evaluation.suites import Suite, resolve
+from advfeat.evaluation.triage import Contest
+from advfeat.keys import stream
+from advfeat.threats.balls import ThreatModel
+from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomised, as_model_fn
+
+
+class _Problem(NamedTuple):
+    """What is attacked."""
+
+    key: Key
+    model_fn: ModelFn
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    threat: ThreatModel
+    batch_size: int
+
+    @property
+    def random(self) -> bool:
+        """Whether the network draws."""
+        return isinstance(self.model_fn, Randomised)
+
+    def logits(self, images: np.ndarray, name: str) -> np.ndarray:
+        """`[N, K]`, one look at all images; each has a draw of its own."""
+        key = stream(self.key, name) if self.random else None
+        return predict(
+            self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids
+        )
+
+    def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
+        """`[F]`, the share of draws that are right about images in the place of these rows."""
+        return shares(
+            self.model_fn,
+            images,
+            self.labels[rows],
+            key=stream(self.key, name),
+            ids=self.ids[rows],
+            batch_size=self.batch_size,
+        )
+
+
+class _Standing:
+    """The worst point found for each image, and the share of draws that are right there.
+
+    Of a random network the points are chosen by some draws and what is reported comes from others,
+    or the least of many noisy shares would be too low.
+    """
+
+    def __init__(self, problem: _Problem, logits: np.ndarray):
+        self._problem, self._rows = problem, np.arange(len(problem.labels))
+        self.adversarial = np.array(problem.images, np.float32)
+        self.chosen = (logits.argmax(axis=1) == problem.labels).astype(np.float64)
+        if problem.random:
+            self.chosen = problem.shares(self.adversarial, self._rows, "looks/clean")
+        self.clean = self._reported(self.adversarial, self.chosen)
+        self.share = self.clean
+
+    def _reported(self, images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """`[N]`, of a random network by draws that choose nothing."""
+        if not self._problem.random:
+            return chosen.copy()
+        return self._problem.shares(images, self._rows, "looks/report")
+
+    def note(self, part: Part) -> None:
+        """Takes an attack's points where they are worse."""
+        lower = part.allowed & (part.share < self.chosen[part.rows])
+        rows = part.rows[lower]
+        self.adversarial[rows], self.chosen[rows] = part.x[lower], part.share[lower]
+        self.share = self._reported(self.adversarial, self.chosen)
+
+    def alone(self, part: Part) -> np.ndarray:
+        """The shares that one attack's points have, whatever the others found: `[N]`."""
+        points, shares = np.array(self._problem.images, np.float32), self.clean.copy()
+        usable = part.allowed & (part.share < 1.0)
+        rows = part.rows[usable]
+        points[rows], shares[rows] = part.x[usable], part.share[usable]
+        return self._reported(points, shares)
+
+
+def evaluate(
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    threat: ThreatModel,
+    suite: str | Iterable[str] | Mapping[str, AttackFn] | Suite = "standard",
+    sequential: bool = True,
+    batch_size: int = 250,
+    ids: np.ndarray | None = None,
+    checks: bool = True,
+    done: Mapping[str, Part] | None = None,
+    on_part: Callable[[str, Part], Any] | None = None,
+    on_attack: Callable[[str, int], Any] | None = None,
+    on_check: Callable[[str], Any] | None = None,
+) -> SuiteResult:
+    """Robust accuracy under a suite of attacks, and what speaks against believing it.
+
+    Args:
+      key: a typed key. An image's draws follow from it, the attack's name and the image's id.
+      model_fn: the network, for ONE example: `[H, W, C]` in [0, 1] -> logits `[K]`.
+      images: `[N, H, W, C]` floating point in [0, 1].
+      labels: `[N]` integers.
+      threat: what an attack may do, e.g. `linf(8 / 255)`.
+      suite: `standard` (AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB, Square), `plus`,
+        `rand`, `quick` (the standard attacks in short, in full where it is close), names from
+        `ATTACKS` in the order they are to run, or a mapping from names of your
+        own to attacks.
+      sequential: each attack sees what the attacks before it left; otherwise each sees every image
+        that is right without an attack.
+      batch_size: images attacked at a time: what bounds the memory.
+      ids: `[N]`, by default 0 … N-1.
+      checks: whether to look for reasons not to believe the result by further attacks on a few
+        images. What costs next to nothing (eps, the outputs' form, claims that were refused,
+        gradients that are not finite) is looked at in any case. A check that raises becomes a
+        warning.
+      done: what a killed evaluation had decided, by attack.
+      on_part: called with an attack's name and what it has just decided.
+      on_attack: called with an attack's name and its number of images before it begins.
+      on_check: called with a check's name before it begins.
+
+    Returns:
+      The verdicts. `print` shows them as a table.
+
+    Raises:
+      ValueError: before any attack, for bad images or labels, a network that does not take ONE
+        image, logits that are NaN or too few, an unknown attack, one that is not defined for the
+        threat model's norm or for so few classes, or one that needs a gradient where the network
+        has none.
+
+    Example:
+
+    >>> import advfeat
+    >>> x = np.random.default_rng(0).uniform(size=(20, 2, 2, 1)).astype(np.float32)
+    >>> network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.eye(3, 4))
+    >>> y = predict(network, x).argmax(1)
+    >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
+    ...                  suite=["pgd"], checks=False)
+    >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)
+    True
+    """
+    key = one_key(key)
+    check_positive(batch_size, name="batch_size")
+    if not isinstance(threat, ThreatModel):
+        raise ValueError(f"threat must be a threat model, as in linf(8 / 255), got {threat!r}")
+    check_images(images)
+    num_classes = _classes(model_fn, np.shape(images)[1:])
+    check_labels(labels, num_classes=num_classes, count=len(images))
+    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    model_fn = as_model_fn(model_fn)
+    chosen = resolve(suite, threat, num_classes=num_classes)
+    _check_gradient(chosen.attacks, key, model_fn, images[0], labels[0])
+    if isinstance(suite, Mapping):
+        _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
+    problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
+    logits = problem.logits(images, "looks/logits")
+    check_logits(logits)
+    standing, outcomes = _Standing(problem, logits), []
+    clean = standing.clean >= 0.5
+    fooled_by = np.where(clean, -1, -2)
+    contest = Contest(chosen.gates, logits, labels) if chosen.gates else None
+    for index, (name, attack) in enumerate(chosen.attacks.items()):
+        tried = (standing.chosen if sequential else standing.clean) > 0
+        if contest is not None:
+            tried = contest.among(name, tried)
+        if on_attack is not None:
+            on_attack(name, int(tried.sum()))
+        begun = time.perf_counter()
+        part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
+        if contest is not None:
+            left = standing.chosen > 0
+            tried, part = _contested(problem, contest, name, attack, left, part, on_part)
+        standing.note(part)
+        fooled = np.zeros(len(images), bool)
+        fooled[part.rows] = part.fooled
+        fooled_by[(fooled_by == -1) & (standing.share < 0.5)] = index
+        outcomes.append(
+            AttackOutcome(
+                name=name,
+                tried=tried.copy(),
+                fooled=fooled,
+                share=standing.share if sequential else standing.alone(part),
+                forward_passes=int(part.queries.sum()),
+                gradients=int(part.gradients.sum()),
+                seconds=time.perf_counter() - begun,
+                claims=int(part.claimed.sum()),
+                outside=int(part.outside.sum()),
+                unconfirmed=int(part.unconfirmed.sum()),
+            )
+        )
+    result = SuiteResult(
+        suite=chosen.name,
+        threat=threat,
+        clean_share=standing.clean,
+        robust_share=standing.share,
+        looks=LOOKS if problem.random else 1,
+        adversarial=standing.adversarial,
+        distance=_distances(threat, images, standing.adversarial),
+        fooled_by=fooled_by,
+        attacks=tuple(outcomes),
+        warnings=tuple(Warned(*note) for note in chosen.notes),
+        checked=checks,
+    )
+    found = examine(
+        key,
+        model_fn,
+        images,
+        labels,
+        logits,
+        result,
+        ids=ids,
+        batch_size=batch_size,
+        free=not checks,
+        on_check=on_check,
+    )
+    return dataclasses.replace(result, warnings=result.warnings + tuple(found))
+
+
+def _contested(
+    problem: _Problem,
+    contest: Contest,
+    name: str,
+    attack: AttackFn,
+    standing: np.ndarray,
+    part: Part,
+    on_part: Callable[[str, Part], Any] | None,
+) -> tuple[np.ndarray, Part]:
+    """Goes on with the images that the attack's own successes make contested, until none are."""
+    while True:
+        tried, fooled = np.zeros(len(standing), bool), np.zeros(len(standing), bool)
+        tried[part.rows], fooled[part.rows] = True, part.fooled
+        nearest = np.array(problem.images, np.float32)
+        nearest[part.rows] = part.x
+        allowed = within(problem.threat, problem.images, nearest)
+        nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
+        logits = problem.logits(nearest, f"looks/{name}/logits")
+        contest.note(name, fooled, logits, allowed)
+        more = contest.among(name, standing) & ~tried
+        if not more.any():
+            return tried, part
+        part = _run(problem, name, attack, np.flatnonzero(tried | more), part, on_part)
+
+
+def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
+    """The number of classes, from the shape of the network's output."""
+    output = output_of(model_fn, shape)
+    if output.ndim != 1 or output.shape[0] < 2:
+        raise ValueError(
+            f"model_fn must return logits [K] with K >= 2 classes for ONE image {list(shape)}, "
+            f"got shape {output.shape}"
+        )
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise ValueError(f"model_fn must return floating-point logits, got dtype {output.dtype}")
+    return output.shape[0]
+
+
+def _slope(model_fn: ModelFn, x: Array) -> Array:
+    return jax.grad(lambda point: jnp.sum(model_fn(point)))(x)
+
+
+def _check_gradient(
+    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Where a network cannot be differentiated, names the attacks that would have to."""
+    point = jnp.asarray(x, jnp.float32)
+    try:
+        jax.eval_shape(_slope, model_fn, point)
+    except Exception as error:  # whatever somebody else's code may raise
+        line = (str(error).strip().splitlines() or [""])[0]
+        needing = []
+        for name, attack in attacks.items():
+            try:
+                jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
+            except Exception:
+                needing.append(name)
+        if needing:
+            raise ValueError(
+                f"model_fn has no gradient ({type(error).__name__}: {line}), and suite needs one "
+                f"for {', '.join(needing)}. Attack it by its scores, suite=['square'], or with "
+                "gradients estimated from them, "
+                "advfeat.attacks.nes_gradient.estimated(model_fn, sigma=...)"
+            ) from error
+
+
+def _check_attacks(
+    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Traces each attack once: what it cannot do shows before any other has been run."""
+    for name, attack in attacks.items():
+        point = jnp.asarray(x, jnp.float32)
+        try:
+            found = jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"suite[{name!r}] cannot attack this network: {error}") from error
+        if not isinstance(found, AttackResult):
+            raise ValueError(f"suite[{name!r}] must return an AttackResult, got {found!r}")
+
+
+def _run(
+    problem: _Problem,
+    name: str,
+    attack: AttackFn,
+    rows: np.ndarray,
+    done: Part | None,
+    on_part: Callable[[str, Part], Any] | None,
+) -> Part:
+    """One attack on the rows that it has not decided yet, joined with what it has."""
+    parts = [] if done is None else [done]
+    if done is not None:
+        rows = np.setdiff1d(rows, done.rows)
+
+    def decided(places: np.ndarray, result: AttackResult) -> None:
+        part = _verified(problem, name, rows[places], result)
+        parts.append(part)
+        if on_part is not None:
+            on_part(name, part)
+
+    if len(rows):
+        data = (problem.images[rows], problem.labels[rows])
+        root = stream(problem.key, name)
+        options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
+        if isinstance(attack, Stepwise):
+            attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
+        else:
+            result = attack_dataset(attack, root, problem.model_fn, *data, **options)
+            decided(np.arange(len(rows)), result)
+    if not parts:
+        none, never = np.zeros(0, int), np.zeros(0, bool)
+        return Part(none, np.zeros(0), never, problem.images[:0], none, none, never)
+    return Part(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _verified(problem: _Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
+    """The verdict: what the network says of the point that an attack returns."""
+    x = np.asarray(result.best.x, np.float32)
+    # Padded to few sizes, or each number of images would compile anew.
+    padding = -len(rows) % slots_for(len(rows), problem.batch_size)
+    padded_rows = np.pad(rows, (0, padding), mode="edge")
+    padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
+    before = problem.images[padded_rows]
+    inside = within(problem.threat, before, padded)
+    # What is not allowed may be no image at all.
+    looked_at = np.where(inside[:, None, None, None], padded, before).astype(np.float32)
+    share = problem.shares(looked_at, padded_rows, f"looks/{name}")
+    return Part(
+        rows=rows,
+        share=share[: len(rows)],
+        allowed=inside[: len(rows)],
+        x=x,
+        queries=np.asarray(result.queries),
+        gradients=np.asarray(result.gradients),
+        claimed=np.asarray(result.best.success),
+    )
+
+
+@jax.jit
+def _far(threat: ThreatModel, x0: Array, x: Array) -> Array:
+    return jax.vmap(threat.distance)(x0, x)
+
+
+def _distances(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.asarray(_far(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))

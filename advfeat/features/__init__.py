@@ -1,0 +1,8 @@
+"""What was learned: mislabelled sets, pictures, representations, counterfactuals, planted ones."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules={"counterfactuals", "generation", "mislabeled", "planted", "representations"},
+)

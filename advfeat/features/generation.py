@@ -1,0 +1,219 @@
+"""Pictures by ascent: one classifier, the one kernel, and the recipes of the papers.
+
+Each function returns an attack: `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
+`attack_batch` and `attack_dataset` run over many. The start is what the ball lies around. The
+defaults were tuned for 32 pixels; L2 lengths grow with the side, so that 224 want seven times as
+much (`experiments.synthesis` scales by itself).
+
+Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; Santurkar et al. (2019),
+https://arxiv.org/abs/1906.09453.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.ascent import by_recency, by_score
+from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.attacks.step_rules import StepRule, annealed, filtered, momentum, steepest
+from advfeat.checks import check_images, check_labels, check_positive
+from advfeat.edges import one_key
+from advfeat.images.augmentation import Transform
+from advfeat.images.parametrisations import Fourier
+from advfeat.objectives.classification import targeted, transformed
+from advfeat.objectives.features import inversion, masked, painted, reach, unit
+from advfeat.threats.balls import l2
+from advfeat.types import Array, Key, Objective
+
+
+def _ascent(
+    objective: Objective,
+    *,
+    eps: float | Array,
+    steps: int,
+    step_size: float | Array,
+    transform: Transform | None = None,
+    rule: StepRule = steepest,
+    last: bool = False,
+) -> GradientAttack:
+    if transform is not None:
+        objective = transformed(objective, transform)
+    return pgd(
+        l2(eps),
+        steps=steps,
+        step_size=step_size,
+        random_start=False,
+        objective=objective,
+        rule=rule,
+        prefer=by_recency if last else by_score,
+    )
+
+
+def maximise(
+    *,
+    eps: float | Array = jnp.inf,
+    steps: int = 200,
+    step_size: float | Array = 0.5,
+    transform: Transform | None = None,
+    space: Fourier | None = None,
+    objective: Objective | None = None,
+) -> GradientAttack:
+    """What a unit, a channel or a direction looks for.
+
+    The network is `model_fn(..., layer=NAME)`, of `models.pullable(model)` where a unit of the
+    representation may be off at the start; the aim is the unit's number (or, with
+    `objective=scores.direction()`, a direction); the start an image, noise or a constant.
+    `scores.diverse` draws several pictures of a unit at once.
+
+    Args:
+      eps: how far from the start, L2.
+      steps: of fixed length.
+      step_size: their length, L2 in pixels.
+      transform: seen through at random at every step, as `transforms.looks()`: pictures that
+        survive it are smoother. The last picture is then the one kept: scores are noisy.
+      space: in which the steps are taken, as `spaces.fourier()`; None is pixels.
+      objective: by default `scores.unit()`.
+    """
+    return _ascent(
+        objective or unit(), eps=eps, steps=steps, step_size=step_size, transform=transform,
+        rule=steepest if space is None else filtered(steepest, space),
+        last=transform is not None,
+    )  # fmt: skip
+
+
+def add_feature(
+    *,
+    eps: float | Array = jnp.inf,
+    steps: int = 100,
+    step_size: float | Array = 0.1,
+    level: float = 1.0,
+) -> GradientAttack:
+    """An image with a feature added: a unit brought to a level, from the image.
+
+    Args:
+      eps: how far from the image, L2.
+      steps: of fixed length.
+      step_size: their length.
+      level: of activation, beyond which nothing is gained.
+    """
+    return _ascent(reach(level=level), eps=eps, steps=steps, step_size=step_size)
+
+
+def paint(
+    *,
+    eps: float | Array = 10.0,
+    steps: int = 140,
+    step_size: float | Array = 0.15,
+    share: float = 0.1,
+    weight: float = 90.0,
+) -> GradientAttack:
+    """A feature painted within a mask: the aim is `(unit, image, mask)`."""
+    return _ascent(
+        painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size
+    )
+
+
+def invert(
+    *, eps: float | Array = jnp.inf, steps: int = 300, step_size: float | Array = 0.2
+) -> GradientAttack:
+    """An image whose representation is a given one: the aim; the network that of the layer.
+
+    The paper takes 10,000 steps of length 1 at 224 pixels and, on CIFAR, steps of 0.1. Here the
+    length falls from `step_size` to nothing, along gradients with momentum, which ends nearer to
+    the aim than as many steps of one length. Longer ones go nearer still, and are noisier.
+    """
+    rule = annealed(momentum(0.9), steps)
+    return _ascent(inversion(), eps=eps, steps=steps, step_size=step_size, rule=rule)
+
+
+def generate(
+    *, eps: float | Array = 4.0, steps: int = 60, step_size: float | Array | None = None
+) -> GradientAttack:
+    """An image of a class, from a seed (`seeds`): ascent of the class within a ball.
+
+    Also translation (the start an image, the aim the other class), super-resolution (the start a
+    small image made larger) and sketches.
+    """
+    size = 2.5 * jnp.asarray(eps) / steps if step_size is None else step_size
+    return _ascent(targeted(), eps=eps, steps=steps, step_size=size)
+
+
+def inpaint(
+    *,
+    eps: float | Array = 3.0,
+    steps: int = 200,
+    step_size: float | Array = 0.1,
+    weight: float = 10.0,
+) -> GradientAttack:
+    """Fills a hole: the aim is `(class, image, mask)`, the mask 1 where pixels may change."""
+    return _ascent(masked(weight=weight), eps=eps, steps=steps, step_size=step_size)
+
+
+class Seeds(NamedTuple):
+    """Class-conditional Gaussians of small images, from which generation starts.
+
+    Attributes:
+      mean: `[K, D]`, D values of an image of `side`.
+      factor: `[K, D, D]`, lower triangular, of the covariances.
+      side: `(h, w, C)` of the small images.
+    """
+
+    mean: Array
+    factor: Array
+    side: tuple[int, int, int]
+
+    def draw(self, key: Key, label: Array, size: tuple[int, int]) -> Array:
+        """One seed `[H, W, C]` in [0, 1] of a class, enlarged by repetition of pixels."""
+        noise = jax.random.normal(one_key(key), self.mean.shape[1:], self.mean.dtype)
+        small = self.mean[label] + self.factor[label] @ noise
+        image = jnp.clip(small, 0.0, 1.0).reshape(self.side)
+        return jax.image.resize(image, (*size, self.side[2]), "nearest")
+
+
+def fit_seeds(
+    images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int | tuple[int, int]
+) -> Seeds:
+    """Mean and covariance of every class's images, made `side` pixels wide by block means.
+
+    Args:
+      images: `[N, H, W, C]` floating point in [0, 1], of training images.
+      labels: `[N]`.
+      num_classes: K; each class needs at least two images.
+      side: of the small images, one number or `(h, w)`, divisors of H and W: the covariance has
+        `(h * w * C) ** 2` values.
+
+    Raises:
+      ValueError: for bad images or labels, a side that does not divide theirs, or a class of fewer
+        than two images.
+    """
+    check_images(images)
+    check_labels(labels, num_classes=num_classes, count=len(images))
+    sides = (side, side) if isinstance(side, int) else side
+    for number in sides:
+        check_positive(number, name="side")
+    count, height, width, channels = images.shape
+    rows, columns = sides
+    if height % rows or width % columns:
+        raise ValueError(
+            f"side must divide the images' height and width, {height} and {width}, got {side}"
+        )
+    blocks = images.reshape(count, rows, height // rows, columns, width // columns, channels)
+    small = blocks.mean(axis=(2, 4))
+    flat = small.reshape(count, -1).astype(np.float64)
+    means, factors = [], []
+    for label in range(num_classes):
+        part = flat[labels == label]
+        if len(part) < 2:
+            raise ValueError(f"labels must hold class {label} at least twice, got {len(part)}")
+        covariance = np.cov(part, rowvar=False, bias=True) + 1e-4 * np.eye(flat.shape[1])
+        means.append(part.mean(axis=0))
+        factors.append(np.linalg.cholesky(np.atleast_2d(covariance)))
+    return Seeds(
+        jnp.asarray(np.array(means), jnp.float32),
+        jnp.asarray(np.array(factors), jnp.float32),
+        (rows, columns, channels),
+    )

@@ -1,0 +1,167 @@
+"""What a representation keeps: distances in it, their order, and how far an attack moves it.
+
+Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; the layer measure is that of the authors
+of "Adversarial examples are not bugs" in https://distill.pub/2019/advex-bugs-discussion/response-4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat.attacks.batch import attack_dataset
+from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.evaluation.prediction import predict
+from advfeat.keys import numpy_seed
+from advfeat.objectives.features import departure
+from advfeat.rows import draw_rows
+from advfeat.threats.balls import ThreatModel
+from advfeat.threats.norms import l2_length
+from advfeat.types import Array, Key, ModelFn
+
+
+def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
+    """`[]`, `|f(other) - f(x)| / |f(x)|`; 0 for equal representations, even of zero.
+
+    Args:
+      layer_fn: ONE image -> activations of a layer, of any shape.
+      x: ONE image.
+      other: like it.
+
+    >>> float(relative_distance(lambda x: 2 * x, jnp.array([3.0, 4.0]), jnp.array([3.0, 9.0])))
+    1.0
+    """
+    here = layer_fn(x)
+    return l2_length(layer_fn(other) - here) / jnp.maximum(l2_length(here), 1e-12)
+
+
+def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
+    """`[]`, how often a stronger distortion is farther away, over all pairs of strengths.
+
+    A two-alternative choice whose right answer is the strength, since no people can be asked: 0.5
+    is chance, 1 a representation that orders all. Equal distances count half.
+
+    Args:
+      layer_fn: ONE image -> activations.
+      x: ONE image `[H, W, C]`.
+      graded: `[S, H, W, C]`, the image distorted, weakest first, S at least 2.
+
+    Raises:
+      ValueError: for fewer than two strengths.
+    """
+    if graded.shape[0] < 2:
+        raise ValueError(f"graded must hold at least two strengths, got {graded.shape[0]}")
+    far = jax.vmap(lambda other: relative_distance(layer_fn, x, other))(graded)
+    weaker, stronger = np.triu_indices(graded.shape[0], 1)
+    right = (far[weaker] < far[stronger]) + 0.5 * (far[weaker] == far[stronger])
+    return jnp.where(jnp.isnan(far).any(), jnp.nan, jnp.mean(right))
+
+
+def unit_values(layer_fn: ModelFn, images: np.ndarray) -> np.ndarray:
+    """`[N, D]`, the activation of each unit, or the mean of each channel, for each image.
+
+    Args:
+      layer_fn: ONE image -> activations `[D]` or `[h, w, D]`.
+      images: `[N, H, W, C]` in [0, 1].
+
+    Raises:
+      ValueError: for bad images.
+    """
+    found = predict(layer_fn, images)
+    return found.reshape(len(found), -1, found.shape[-1]).mean(axis=1)
+
+
+def depart(threat: ThreatModel, *, steps: int = 20) -> GradientAttack:
+    """An attack on a representation: as far from the clean one, the aim, as the threat allows."""
+    return pgd(threat, steps=steps, objective=departure())
+
+
+class Sensitivity(NamedTuple):
+    """How far an attack moves a layer, beside how far apart two images are in it.
+
+    Attributes:
+      moved: `[N]`, `max |f(x') - f(x)|`.
+      apart: `[N]`, `|f(x) - f(x2)|` for another image of the set, drawn at random.
+    """
+
+    moved: np.ndarray
+    apart: np.ndarray
+
+    @property
+    def ratio(self) -> float:
+        """R(f), `E moved / E apart`: at 1 an attack reaches as far as another image is."""
+        return float(self.moved.mean() / max(self.apart.mean(), 1e-12))
+
+
+def layer_sensitivity(
+    key: Key,
+    layer_fn: ModelFn,
+    images: np.ndarray,
+    threat: ThreatModel,
+    *,
+    steps: int = 20,
+    batch_size: int = 100,
+) -> Sensitivity:
+    """The measure R(f) of one layer: how sensitive is it, in its own units?
+
+    Args:
+      key: a typed key.
+      layer_fn: ONE image -> activations of a layer, of any shape.
+      images: `[N, H, W, C]` in [0, 1], N at least 2.
+      threat: what the attack may do.
+      steps: of its ascent.
+      batch_size: images at a time.
+
+    Raises:
+      ValueError: for bad images, or fewer than two.
+    """
+    clean = predict(layer_fn, images)
+    if len(images) < 2:
+        raise ValueError(f"images must be at least two, got {len(images)}")
+    found = attack_dataset(
+        depart(threat, steps=steps), key, layer_fn, images, clean, batch_size=batch_size
+    )
+    # In a drawn circle each has a neighbour, whatever stands beside it in the set.
+    circle = draw_rows(len(images), len(images), seed=numpy_seed(key))
+    apart = (clean[np.roll(circle, 1)] - clean[circle]).reshape(len(images), -1)
+    apart = apart[np.argsort(circle)]
+    return Sensitivity(np.asarray(found.best.score), np.linalg.norm(apart, axis=1))
+
+
+def interpolate(start: Array, end: Array, count: int) -> Array:
+    """`[count, ...]`, evenly spaced from one image (or representation) to another, both included.
+
+    Raises:
+      ValueError: for a count below 2, or shapes that differ.
+
+    >>> interpolate(jnp.zeros(1), jnp.ones(1), 3).ravel().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if count < 2:
+        raise ValueError(f"count must be at least 2, got {count}")
+    if start.shape != end.shape:
+        raise ValueError(f"start and end must be of one shape, got {start.shape} and {end.shape}")
+    share = jnp.linspace(0.0, 1.0, count).reshape(-1, *[1] * start.ndim)
+    return (1 - share) * start[None] + share * end[None]
+
+
+def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the largest and of the smallest values, each from its end.
+
+    Args:
+      values: `[N]`.
+      count: how many of each.
+
+    Raises:
+      ValueError: for a count below 1 or above N.
+
+    >>> [found.tolist() for found in extremes(np.array([0.3, 0.1, 0.9]), 2)]
+    [[2, 0], [1, 0]]
+    """
+    if not 1 <= count <= len(values):
+        raise ValueError(f"count must lie in [1, {len(values)}], got {count}")
+    order = np.argsort(values, kind="stable")
+    return order[::-1][:count], order[:count]

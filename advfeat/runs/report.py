@@ -1,0 +1,272 @@
+"""A run's report: one self-contained HTML file a person reads first."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import importlib.resources
+import pathlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from advfeat.runs.files import write_bytes
+from advfeat.stats import Claim, margin_words
+from advfeat.stats.formats import (
+    format_any,
+    format_cell,
+    format_difference,
+    format_number,
+    format_rate,
+    format_seconds,
+    parts,
+)
+
+__all__ = [
+    "Picture",
+    "Section",
+    "Table",
+    "format_cell",
+    "format_difference",
+    "format_number",
+    "format_rate",
+    "format_seconds",
+    "write_report",
+]
+
+_TEMPLATE = "report_template.html"
+_FIGURE_DPI, _CSS_DPI = 150, 96  # a figure is shown at its size in inches
+_NO_EFFECT = "no effect above "  # and how much
+_BADGES = {
+    "holds": ("yes", "✓"),
+    "the other way": ("no", "✗"),
+    f"{_NO_EFFECT}…": ("none", "≈"),
+    "not decidable at this size": ("open", "?"),
+}
+_PHONE = 42  # letters beside one another on a phone; a table that needs more becomes cards there
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure of the report.
+
+    Attributes:
+        path: A PNG file, copied into the report.
+        alt: What it shows, for those who cannot see it.
+        caption: Text below it.
+    """
+
+    path: pathlib.Path
+    alt: str
+    caption: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the report.
+
+    Attributes:
+        caption: Text above it.
+        columns: Heads, ``[C]``.
+        rows: ``[R][C]`` cells: text, numbers, estimates (see :func:`format_cell`), None for
+            "there is none". The first of a row is its head.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A headed part of the report: paragraphs (as text), tables and pictures in their order."""
+
+    title: str
+    blocks: Sequence[str | Table | Picture]
+
+
+def write_report(
+    path: pathlib.Path,
+    *,
+    title: str,
+    findings: Sequence[str],
+    sections: Sequence[Section],
+    sentence: str = "",
+    lead: Picture | None = None,
+    terms: Mapping[str, str] | None = None,
+    claims: Sequence[Claim] = (),
+    introduction: str = "",
+    recipe: Mapping[str, Any] | None = None,
+    command: str = "",
+    record: Mapping[str, Any] | None = None,
+    cost: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Write the report atomically.
+
+    A dry run (``record["flags"]["dry_run"]``) says so above everything and has no verdicts.
+
+    Args:
+        path: The HTML file, ``run.report``.
+        title: Head line.
+        findings: What was found in this run, in plain sentences with their numbers.
+        sections: The evidence.
+        sentence: What was asked and what was found, in one plain sentence; it opens the page.
+        lead: The figure that shows it, directly below.
+        terms: What each word means that the sentence, the figure or the findings use and that a
+            reader may not know; word to explanation, in the order of their first use.
+        claims: As they were judged together; without verdicts in a dry run.
+        introduction: What was done, below the findings.
+        recipe: What the run used, presets filled in: data, network, epochs, eps, steps, seeds.
+            Name to a cell's value or to a mapping of them. A name that is a flag's also says
+            what that flag came to where it was not given.
+        command: The command line that repeats the run.
+        record: What ``run.record()`` says: flags, versions, devices, revision.
+        cost: What ``run.cost()`` says: ``wall_seconds`` and ``peak_memory_bytes``.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: A picture without alt text or that is no PNG, a row of another length than
+            the columns, an unknown verdict.
+        FileNotFoundError: A picture that is not there.
+    """
+    record, recipe = record or {}, recipe or {}
+    flags = record.get("flags", {})
+    dry_run = bool(flags.get("dry_run"))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["parts"] = parts
+    source = importlib.resources.files("advfeat").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        title=title,
+        dry_run=dry_run,
+        sentence=sentence,
+        terms=dict(terms or {}),
+        lead=None if lead is None else _picture(lead),
+        findings=list(findings),
+        introduction=introduction,
+        sections=[
+            {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+            for section in sections
+        ],
+        claims=_claims(claims, dry_run=dry_run),
+        recipe=[(name.replace("_", " "), format_any(value)) for name, value in recipe.items()],
+        command=command,
+        facts=_facts(record, cost or {}),
+        flags=_flags(flags, recipe),
+    )
+    # The name of a class may hold bytes that are no text, as a folder's name may.
+    write_bytes(path, page.encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _block(block: str | Table | Picture) -> dict[str, Any]:
+    if isinstance(block, str):
+        return {"kind": "text", "text": block}
+    if isinstance(block, Picture):
+        return _picture(block)
+    for row in block.rows:
+        if len(row) != len(block.columns):
+            raise ValueError(
+                f"table {block.caption!r}: {len(row)} cells in a row of {len(block.columns)}"
+            )
+    rows = [[format_cell(cell) for cell in row] for row in block.rows]
+    return {
+        "kind": "table",
+        "caption": block.caption,
+        "columns": block.columns,
+        "rows": rows,
+        "cards": _least_letters([block.columns, *rows]) > _PHONE,
+    }
+
+
+def _least_letters(rows: Sequence[Sequence[str]]) -> int:
+    """Letters that a table needs beside one another: lines break at spaces only."""
+    columns = zip(*rows, strict=True)
+    widest = [max(len(w) for text in column for w in (*text.split(" "), "")) for column in columns]
+    return sum(width + 2 for width in widest)
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    if not picture.alt.strip():
+        raise ValueError(f"picture {picture.path.name}: must have an alt text")
+    content = picture.path.read_bytes()
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
+        raise ValueError(f"picture {picture.path}: is not a PNG file")
+    size = struct.unpack(">II", content[16:24])
+    width, height = (round(side * _CSS_DPI / _FIGURE_DPI) for side in size)
+    return {
+        "kind": "picture",
+        "data": base64.b64encode(content).decode(),
+        "alt": picture.alt,
+        "caption": picture.caption,
+        "width": width,
+        "height": height,
+    }
+
+
+def _claims(claims: Sequence[Claim], *, dry_run: bool) -> dict[str, Any]:
+    """Heads and rows of the claims' table: only columns that say something."""
+    rows = [_claim(claim) for claim in claims]
+    heads = {"effect": "effect", "control": "strongest control", "difference": "difference"}
+    if not dry_run and any(row["margin"] for row in rows):
+        heads["margin"] = "counts as none below"
+    return {"rows": rows, "heads": heads, "verdicts": not dry_run}
+
+
+def _claim(claim: Claim) -> dict[str, str]:
+    key = claim.verdict
+    if key is not None and key.startswith(_NO_EFFECT):
+        key = f"{_NO_EFFECT}…"
+    if key is not None and key not in _BADGES:
+        raise ValueError(
+            f"verdict: must be None or one of {', '.join(_BADGES)}, not {claim.verdict!r}"
+        )
+    badge, sign = ("", "") if key is None else _BADGES[key]
+    margin = claim.margin
+    return {
+        "claim": claim.claim,
+        "effect": format_cell(claim.effect),
+        "control": format_cell(claim.control),
+        "difference": format_difference(claim.difference),
+        "margin": "" if margin is None else margin_words(margin, claim.difference.unit),
+        "verdict": claim.verdict or "",
+        "badge": badge,
+        "sign": sign,
+    }
+
+
+def _flags(flags: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Flags with their values; of one that was not given what it came to, where that is known."""
+    came_to = {name: recipe.get(name) if value is None else value for name, value in flags.items()}
+    return [
+        (f"--{name}", format_any(value)) for name, value in came_to.items() if value is not None
+    ]
+
+
+def _facts(record: Mapping[str, Any], cost: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines about the run itself: only what is known."""
+    facts = []
+    if "wall_seconds" in cost:
+        facts.append(("Time", format_seconds(cost["wall_seconds"])))
+    if cost.get("peak_memory_bytes"):
+        facts.append(("Peak memory", f"{cost['peak_memory_bytes'] / 1e9:.2f} GB"))
+    if "devices" in record:
+        devices = record["devices"]
+        kinds = ", ".join(devices["kinds"])
+        facts.append(("Devices", f"{devices['count']} × {kinds}, {devices['cpus']} CPU cores"))
+        facts.append(("System", devices["system"]))
+    if "started" in record:
+        facts.append(("Begun", record["started"]))
+    if record.get("resumed"):
+        facts.append(("Resumed", ", ".join(again["started"] for again in record["resumed"])))
+    if "revision" in record:
+        facts.append(("Revision", record["revision"]))
+    if "versions" in record:
+        known = [f"{name} {version}" for name, version in record["versions"].items() if version]
+        facts.append(("Versions", ", ".join(known)))
+    return facts

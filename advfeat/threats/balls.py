@@ -1,0 +1,105 @@
+"""Threat models: the set of inputs an attack may choose from, a ball around the example in a box.
+
+eps is a traced leaf, so a new eps does not recompile; the norm is static.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_eps, is_concrete
+from advfeat.threats import norms
+from advfeat.types import Array, Key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)  # by identity: arrays do not hash
+class ThreatModel:
+    """All images of the box [0, 1] within `eps` of the example, in `norm`.
+
+    Make one with `linf`, `l2` or `l1`. Every method is for ONE example.
+
+    Attributes:
+      eps: `[]` float32, in units of [0, 1] pixels.
+      norm: the norm, static.
+    """
+
+    eps: Array
+    norm: norms.Norm = dataclasses.field(metadata={"static": True})
+
+    def project(self, x0: Array, x: Array) -> Array:
+        """The allowed point nearest to `x`."""
+        return self.norm.project(self.eps, x0, x)
+
+    def sample(self, key: Key, x0: Array) -> Array:
+        """An allowed point: uniform in the ball, then brought into the box."""
+        return self.norm.sample(key, self.eps, x0)
+
+    def direction(self, x: Array, gradient: Array) -> Array:
+        """The direction of unit norm along which the score rises most at `x`."""
+        return self.norm.direction(x, gradient)
+
+    def distance(self, x0: Array, x: Array) -> Array:
+        """`[]`, how far `x` is from `x0` in this norm."""
+        return self.norm.distance(x0, x)
+
+    def contains(self, x0: Array, x: Array, *, rtol: float = 1e-6) -> Array:
+        """`[]` bool, whether `x` is allowed, up to a relative tolerance of a few ulp."""
+        in_box = jnp.all((x >= 0.0) & (x <= 1.0))
+        # An L-infinity bound x0 + eps is itself rounded at the scale of x0, not of eps.
+        slack = rtol * self.eps + 2.0 * jnp.finfo(x0.dtype).eps
+        return in_box & (self.distance(x0, x) <= self.eps + slack)
+
+
+def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
+    """A threat model by the norm's name.
+
+    Args:
+      norm: `linf`, `l2`, `l1`, or a `Norm`.
+      eps: `[]`, any value >= 0 in units of [0, 1] pixels, infinity included.
+
+    Raises:
+      ValueError: for an unknown norm, or an eps that is negative or NaN.
+
+    >>> threat_model("l2", 0.5).norm
+    Norm(l2)
+    """
+    if isinstance(norm, str):
+        if norm not in norms.NORMS:
+            raise ValueError(f"norm must be one of {', '.join(norms.NORMS)}, got {norm!r}")
+        norm = norms.NORMS[norm]
+    check_eps(eps)
+    if is_concrete(eps) and jnp.ndim(eps) != 0:
+        raise ValueError(f"eps must be a single number, got shape {jnp.shape(eps)}; vmap over it")
+    # A Python float and a jax scalar would make two entries in jit's cache.
+    return ThreatModel(eps=jnp.asarray(eps, jnp.float32), norm=norm)
+
+
+def linf(eps: float | Array) -> ThreatModel:
+    """Every pixel value may change by at most `eps` (8/255, say).
+
+    >>> linf(8 / 255).contains(jnp.zeros(3), jnp.full(3, 0.03))
+    Array(True, dtype=bool)
+    """
+    return threat_model(norms.LINF, eps)
+
+
+def l2(eps: float | Array) -> ThreatModel:
+    """The change may have a Euclidean length of at most `eps`.
+
+    >>> l2(0.5).project(jnp.zeros(2), jnp.array([3.0, 4.0])).round(3)
+    Array([0.3, 0.4], dtype=float32)
+    """
+    return threat_model(norms.L2, eps)
+
+
+def l1(eps: float | Array) -> ThreatModel:
+    """The changes of all pixel values may add up to at most `eps`.
+
+    >>> l1(1.0).project(jnp.zeros(2), jnp.array([0.9, 0.5])).tolist()
+    [0.7, 0.3]
+    """
+    return threat_model(norms.L1, eps)

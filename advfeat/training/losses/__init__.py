@@ -1,0 +1,37 @@
+"""What a train step descends: one file per objective, and one line here.
+
+Every entry is a factory of a `LossFn`, a pure function of key, params, model state and batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from advfeat.training.losses.adversarial import adversarial
+from advfeat.training.losses.base import Descent
+from advfeat.training.losses.fast import fast, fast_attack
+from advfeat.training.losses.mart import mart
+from advfeat.training.losses.mixed import mixed
+from advfeat.training.losses.standard import standard
+from advfeat.training.losses.trades import trades
+
+OBJECTIVES: dict[str, Callable[..., Descent]] = {
+    "standard": standard,
+    "adversarial": adversarial,
+    "mixed": mixed,
+    "trades": trades,
+    "mart": mart,
+    "fast": fast,
+}
+
+__all__ = [
+    "OBJECTIVES",
+    "Descent",
+    "adversarial",
+    "fast",
+    "fast_attack",
+    "mart",
+    "mixed",
+    "standard",
+    "trades",
+]

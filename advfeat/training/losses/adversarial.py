@@ -1,0 +1,61 @@
+"""Adversarial training: the loss at the worst inputs that an attack finds.
+
+Madry et al. (2018), https://arxiv.org/abs/1706.06083.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Adversarial(Attacked):
+    """The mean loss at attacked inputs: a `LossFn`. Make one with `adversarial`."""
+
+    def descend(
+        self, key: Key, params: Any, model_state: Any, batch: Batch
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        """Returns the loss, the new model state and metrics, all at the attacked images."""
+        logits, model_state = forward(
+            self.model, key, params, model_state, batch["attacked"], batch
+        )
+        value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
+        return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
+
+
+def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
+    """The robust objective: `min_w E max_{x' allowed} loss(f_w(x'), y)`.
+
+    Madry et al. (2018), https://arxiv.org/abs/1706.06083, equation 2.1; the gradient at the inner
+    maximum is the gradient of the maximum (Danskin). The attack sees the network in evaluation
+    mode and with its weights cut off; the update sees the attacked batch in training mode.
+
+    Args:
+      model: a flax module with `apply(variables, images, train=...)`.
+      loss: logits `[K]`, label `[]` -> `[]`.
+      attack: on ONE example; `pgd(..., score_last=False)` spares the pass that only chooses
+        between iterates.
+
+    Returns:
+      A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
+
+    Raises:
+      ValueError: if `attack` is none.
+
+    >>> import advfeat
+    >>> from advfeat import models
+    >>> attack = advfeat.pgd(advfeat.linf(8 / 255), steps=7, score_last=False)
+    >>> loss_fn = adversarial(
+    ...     models.create("resnet18", num_classes=10), advfeat.cross_entropy, attack)
+    >>> loss_fn.scaled(0.5).attack.threat.eps * 255
+    Array(4., dtype=float32)
+    """
+    check_attack(attack)
+    return Adversarial(model, loss, attack)

@@ -1,0 +1,91 @@
+"""MART: misclassified examples count more.
+
+Wang et al. (2020), "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
+https://openreview.net/forum?id=rklOg6EFwS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_eps
+from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
+from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mart(Attacked):
+    """Boosted loss plus a divergence weighted by doubt: a `LossFn`. Make one with `mart`.
+
+    Attributes:
+      beta: `[]`, the weight of the divergence.
+    """
+
+    beta: Array
+
+    def descend(
+        self, key: Key, params: Any, model_state: Any, batch: Batch
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
+        key_clean, key_attacked = jax.random.split(key)
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
+        attacked, model_state = forward(
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
+        )
+        label = batch["label"]
+        doubt = 1.0 - jax.vmap(jnp.take)(jax.nn.softmax(clean), label)
+        divergence = mean(doubt * jax.vmap(kl_divergence)(clean, attacked), batch)
+        value = mean(jax.vmap(self.loss)(attacked, label), batch) + self.beta * divergence
+        return value, (
+            model_state,
+            {
+                "loss": value,
+                "divergence": divergence,
+                "accuracy": accuracy(attacked, batch),
+                "clean_accuracy": accuracy(clean, batch),
+            },
+        )
+
+
+def mart(
+    model: Any,
+    loss: LogitLoss = boosted_cross_entropy,
+    attack: AttackFn | None = None,
+    *,
+    beta: float | Array = 6.0,
+) -> Mart:
+    """MART: `min_w E loss(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))`.
+
+    Wang et al. (2020), equation 11: the loss is the boosted cross-entropy of their equation 8, and
+    beta their lambda (5 in the paper, 6 in its code). x' is what the attack finds on the labels.
+    The weights' gradient flows through all three factors.
+
+    Args:
+      model: a flax module with `apply(variables, images, train=...)`.
+      loss: logits `[K]`, label `[]` -> `[]`, of the attacked images.
+      attack: on ONE example, such as `pgd(threat, steps=10, score_last=False)`.
+      beta: `[]`, >= 0.
+
+    Returns:
+      A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
+
+    Raises:
+      ValueError: if beta is negative or infinite, or there is no attack.
+
+    >>> import advfeat
+    >>> from advfeat import models
+    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, score_last=False)
+    >>> mart(models.create("linear", num_classes=10), attack=attack).loss.__name__
+    'boosted_cross_entropy'
+    """
+    check_attack(attack)
+    check_eps(beta, name="beta", finite=True)
+    return Mart(model, loss, attack, jnp.asarray(beta, jnp.float32))  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""Clean plus attacked loss, the first recipe of adversarial training.
+
+Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.checks import check_share
+from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mixed(Attacked):
+    """A weighted mean of clean and attacked loss: a `LossFn`. Make one with `mixed`.
+
+    Attributes:
+      alpha: `[]`, the weight of the clean loss.
+    """
+
+    alpha: Array
+
+    def descend(
+        self, key: Key, params: Any, model_state: Any, batch: Batch
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
+        key_clean, key_attacked = jax.random.split(key)
+        # Two passes, each with the batch statistics of its own kind of images.
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
+        attacked, model_state = forward(
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
+        )
+        losses = jax.vmap(self.loss)
+        value = self.alpha * mean(losses(clean, batch["label"]), batch)
+        value += (1.0 - self.alpha) * mean(losses(attacked, batch["label"]), batch)
+        return value, (
+            model_state,
+            {
+                "loss": value,
+                "accuracy": accuracy(attacked, batch),
+                "clean_accuracy": accuracy(clean, batch),
+            },
+        )
+
+
+def mixed(
+    model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array = 0.5
+) -> Mixed:
+    """Clean and attacked loss together: `min_w E alpha loss(x, y) + (1 - alpha) loss(x', y)`.
+
+    Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6, where x' is one FGSM step
+    and alpha is 1/2. alpha 1 is standard training, alpha 0 adversarial training. The network sees
+    both batches in turn, and so do its batch statistics.
+
+    Args:
+      model: a flax module with `apply(variables, images, train=...)`.
+      loss: logits `[K]`, label `[]` -> `[]`.
+      attack: on ONE example; the paper's is `fgsm(threat, score_last=False)`.
+      alpha: `[]`, the weight of the clean loss, in [0, 1].
+
+    Returns:
+      A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
+
+    Raises:
+      ValueError: if alpha lies outside [0, 1].
+
+    >>> import advfeat
+    >>> from advfeat import models
+    >>> attack = advfeat.fgsm(advfeat.linf(0.25), score_last=False)
+    >>> network = models.create("linear", num_classes=10)
+    >>> mixed(network, advfeat.cross_entropy, attack, alpha=1.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: alpha must lie in [0, 1], got 1.5
+    """
+    check_attack(attack)
+    check_share(alpha, name="alpha")
+    return Mixed(model, loss, attack, jnp.asarray(alpha, jnp.float32))

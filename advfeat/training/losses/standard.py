@@ -1,0 +1,44 @@
+"""Empirical risk minimisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from advfeat.objectives.losses import cross_entropy
+from advfeat.training.losses.base import Descent, accuracy, forward, mean
+from advfeat.types import Array, Batch, Key, LogitLoss, Metrics
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Standard(Descent):
+    """The mean loss on the batch as it is: a `LossFn`. Make one with `standard`."""
+
+    def descend(
+        self, key: Key, params: Any, model_state: Any, batch: Batch
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        """Returns the loss, the new model state and metrics."""
+        logits, model_state = forward(self.model, key, params, model_state, batch["image"], batch)
+        value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
+        return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
+
+
+def standard(model: Any, loss: LogitLoss = cross_entropy) -> Standard:
+    """Empirical risk minimisation, `min_w E loss(f_w(x), y)`.
+
+    Args:
+      model: a flax module with `apply(variables, images, train=...)`.
+      loss: logits `[K]`, label `[]` -> `[]`.
+
+    Returns:
+      A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
+
+    >>> from advfeat import models
+    >>> network = models.create("linear", num_classes=3)
+    >>> standard(network) == standard(network)
+    True
+    """
+    return Standard(model, loss)

@@ -1,0 +1,128 @@
+"""TRADES: accuracy on clean images, and predictions that do not change around them.
+
+Zhang et al. (2019), https://arxiv.org/abs/1901.08573.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advfeat.attacks.pgd import GradientAttack
+from advfeat.checks import check_eps
+from advfeat.models import model_fn
+from advfeat.objectives.classification import diverging
+from advfeat.objectives.losses import kl_divergence
+from advfeat.training.losses.base import Attacked, accuracy, attacked_images, forward, mean
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, ModelFn
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NearStart(GradientAttack):
+    """Projected ascent that begins next to the example, where the divergence has a slope.
+
+    Attributes:
+      spread: `[]`, the standard deviation of the start's normal noise.
+    """
+
+    spread: Array
+
+    def start(
+        self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
+    ) -> tuple[Array, Any]:
+        """The example with a little noise, brought into ball and box."""
+        del model_fn, index
+        noise = self.spread * jax.random.normal(key, x.shape)
+        return self.threat.project(x, x + noise.astype(x.dtype)), y
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trades(Attacked):
+    """Clean loss plus divergence of the attacked prediction: a `LossFn`. Make one with `trades`.
+
+    Attributes:
+      beta: `[]`, the weight of the divergence.
+    """
+
+    beta: Array
+
+    def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
+        """Attacks the network's own clean predictions; the labels play no part."""
+        variables = jax.lax.stop_gradient({"params": params, **model_state})
+        clean = jax.vmap(model_fn(self.model, variables))(batch["image"])
+        found = attacked_images(self.attack, key, self.model, variables, batch, clean)
+        return {**batch, "attacked": found}
+
+    def descend(
+        self, key: Key, params: Any, model_state: Any, batch: Batch
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
+        key_clean, key_attacked = jax.random.split(key)
+        clean, model_state = forward(
+            self.model, key_clean, params, model_state, batch["image"], batch
+        )
+        attacked, model_state = forward(
+            self.model, key_attacked, params, model_state, batch["attacked"], batch
+        )
+        divergence = mean(jax.vmap(kl_divergence)(clean, attacked), batch)
+        value = mean(jax.vmap(self.loss)(clean, batch["label"]), batch) + self.beta * divergence
+        return value, (
+            model_state,
+            {
+                "loss": value,
+                "divergence": divergence,
+                "accuracy": accuracy(attacked, batch),
+                "clean_accuracy": accuracy(clean, batch),
+            },
+        )
+
+
+def trades(
+    model: Any,
+    loss: LogitLoss,
+    attack: AttackFn,
+    *,
+    beta: float | Array = 6.0,
+    spread: float | Array = 1e-3,
+) -> Trades:
+    """TRADES: `min_w E loss(f(x), y) + beta max_{x' allowed} KL(p(x) || p(x'))`.
+
+    Zhang et al. (2019), https://arxiv.org/abs/1901.08573, equation 5, with beta for their
+    1 / lambda. The attack ascends the divergence from the clean prediction, whose gradient is zero
+    at the example itself, so that it begins at `spread` times normal noise, as the authors' code
+    does (brought into ball and box here). The weights' gradient flows through both predictions.
+
+    Args:
+      model: a flax module with `apply(variables, images, train=...)`.
+      loss: logits `[K]`, label `[]` -> `[]`, of the clean images.
+      attack: a `pgd` with one round; its objective and its start are replaced.
+      beta: `[]`, >= 0; 0 is standard training.
+      spread: `[]`, standard deviation of the start, in [0, 1] pixels.
+
+    Returns:
+      A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
+
+    Raises:
+      ValueError: if beta or spread is negative or infinite, or the attack is no `pgd`.
+
+    >>> import advfeat
+    >>> from advfeat import models
+    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, score_last=False)
+    >>> float(trades(models.create("linear", num_classes=10), advfeat.cross_entropy, attack).beta)
+    6.0
+    """
+    for name, value in (("beta", beta), ("spread", spread)):
+        check_eps(value, name=name, finite=True)
+    if not isinstance(attack, GradientAttack):
+        raise ValueError(f"attack must be a pgd for trades, got {type(attack).__name__}")
+    if attack.rounds > 1:
+        raise ValueError(f"attack must have one round for trades, got {attack.rounds}")
+    fields = {f.name: getattr(attack, f.name) for f in dataclasses.fields(GradientAttack)}
+    fields |= {"objective": diverging(), "random_start": True}
+    near = NearStart(**fields, spread=jnp.asarray(spread, jnp.float32))
+    return Trades(model, loss, near, jnp.asarray(beta, jnp.float32))
