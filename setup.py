@@ -25,7 +25,7 @@ NOTEBOOK = ["ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.9"]
 TEST = [*NOTEBOOK, "hypothesis>=6.100", "lime>=0.2", "pytest>=8.0", "pytest-xdist>=3.5"]
 DEV = [*TEST, "build>=1.0", "mypy>=1.10", "pre-commit>=3.7", "ruff>=0.5"]
 
-DATA = ["*.html", "py.typed", "**/*.html", "zoo/*.json", "zoo/*.npz", "data/*.npz"]
+DATA = ["*.html", "*.pyi", "py.typed", "**/*.html", "zoo/*.json", "zoo/*.npz", "data/*.npz"]
 
 setuptools.setup(
     name="advfeat",
@@ -36,7 +36,12 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["advfeat*", "experiments*"]),
+    packages=[
+        *setuptools.find_packages(include=["advfeat*"]),
+        # In the wheel the experiments are advfeat's own: `python -m advfeat.experiments.NAME`.
+        *(f"advfeat.{name}" for name in setuptools.find_packages(include=["experiments*"])),
+    ],
+    package_dir={"advfeat": "advfeat", "advfeat.experiments": "experiments"},
     package_data={"advfeat": DATA},
     install_requires=requirements(),
     extras_require={

@@ -26,8 +26,9 @@ from advfeat import data, models, saliency
 from advfeat.attacks.step_rules import from_optax, within
 from advfeat.features import generation
 from advfeat.images import parametrisations
+from advfeat.models.network import Network, NetworkSpec
 from advfeat.objectives import features
-from advfeat.runs.checkpoints import Network, NetworkSpec, load_network
+from advfeat.runs.checkpoints import load_network
 
 KEY = jax.random.key(0)
 

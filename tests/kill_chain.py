@@ -18,7 +18,9 @@ import signal
 import sys
 import time
 
-from experiments import progress, runner, train
+from advfeat.runs import runner
+from experiments.shared import progress
+from experiments.train import flags as train_flags, work as train_work
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "shutil.rmtree"}
 
@@ -43,7 +45,7 @@ def work(workdir, flags, kill):
     if kill.keys() & {"nth", "event", "path"}:
         sys.addaudithook(count)
     try:
-        runner.main(train.run, train.Config, None, [f"--workdir={workdir}", *flags])
+        runner.main(train_work.run, train_flags.Config, None, [f"--workdir={workdir}", *flags])
     except SystemExit as end:
         return end.code
     return 0

@@ -3,8 +3,8 @@
 import jax
 
 from advfeat import models
+from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints
-from advfeat.runs.checkpoints import Network, NetworkSpec
 
 
 def saved(place, dataset, model="cnn", width=4, seed=0, **options):

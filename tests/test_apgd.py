@@ -10,10 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
+from hypothesis import given, settings, strategies as st
+from jax.sharding import AxisType, PartitionSpec as P
 
 import advfeat
 from advfeat.attacks.apgd import apgd, apgd_targeted, averaged

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from advfeat import models
+from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints
-from advfeat.runs.checkpoints import Network, NetworkSpec, load_network, save_network
+from advfeat.runs.checkpoints import load_network, save_network
 
 SPEC = NetworkSpec(
     model="resnet9", class_names=("cat", "dog"), input_shape=(4, 4, 3), mean=(0.4, 0.5, 0.6),

@@ -12,15 +12,13 @@ from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.evaluation import broken_defences, suites
 from advfeat.images.augmentation import TRANSFORMS
 from advfeat.threats.norms import NORMS
-from experiments.flags import choices
+from experiments.shared.flags import choices
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMMANDS = sorted(
-    path.stem
-    for path in (ROOT / "experiments").glob("*.py")
-    if "runner.main(" in path.read_text() and path.stem != "runner"
+    path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py")
 )
-SLOW = ("jax", "flax", "numpy", "scipy", "matplotlib", "orbax", "tensorflow_datasets", "advfeat")
+SLOW = ("jax", "flax", "numpy", "scipy", "matplotlib", "orbax", "tensorflow_datasets", "sklearn")
 
 
 def told(command, *flags):
@@ -33,8 +31,9 @@ def told(command, *flags):
 
 def test_every_command_is_here():
     assert {"train", "evaluate", "mislabeled", "saliency", "pack", "prepare_data"} < set(COMMANDS)
-    flags = {path.stem for path in (ROOT / "experiments" / "flags").glob("*.py")}
-    assert flags >= set(COMMANDS)
+    for command in COMMANDS:
+        there = {path.stem for path in (ROOT / "experiments" / command).glob("*.py")}
+        assert there >= {"__init__", "__main__", "flags", "work"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

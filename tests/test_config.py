@@ -7,12 +7,11 @@ import math
 import shlex
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from experiments import config as config_lib
-from experiments import limits, runner
-from experiments.config import HelpRequested, UsageError, flag, format_eps, parse, parse_eps
+from advfeat.runs import config as config_lib, runner
+from advfeat.runs.config import HelpRequested, UsageError, flag, format_eps, parse, parse_eps
+from experiments.shared import limits
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import nearest
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import advfeat
 from advfeat.attacks.ddn import quantised

@@ -8,8 +8,7 @@ import nearest
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import advfeat
 from advfeat.attacks.deepfool import LEAST_MOVE

@@ -7,7 +7,11 @@ import pytest
 from estimates import assert_claims
 
 from advfeat import stats
-from experiments import defences
+from experiments.defences import (
+    flags as defences_flags,
+    summary as defences_summary,
+    work as defences_work,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,17 +26,17 @@ from experiments import defences
 )
 def test_broken_is_decidably_less_than_five_points_more(count, gained, wanted):
     gain = stats.difference(np.arange(count) < gained, np.zeros(count, bool))
-    assert defences.broken(gain) is wanted
+    assert defences_summary.broken(gain) is wanted
 
 
 def test_what_has_no_interval_is_not_called_broken():
-    assert not defences.broken(stats.Estimate(0.0, None, None, 3, unit="points"))
+    assert not defences_summary.broken(stats.Estimate(0.0, None, None, 3, unit="points"))
 
 
 @pytest.mark.slow
 def test_the_smallest_run(tmp_path):
-    config = defences.Config(workdir=str(tmp_path / "run"), dry_run=True, width=8)
-    summary = defences.run(config)
+    config = defences_flags.Config(workdir=str(tmp_path / "run"), dry_run=True, width=8)
+    summary = defences_work.run(config)
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert_claims(summary["claims"])
     assert len(summary["claims"]) == 3

@@ -5,8 +5,7 @@ import functools
 import nearest
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import advfeat
 from advfeat.objectives import losses

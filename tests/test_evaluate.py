@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 
 from advfeat.evaluation.result import Part
-from advfeat.runs.checkpoints import Network, load_network, save_network
+from advfeat.models.network import Network
+from advfeat.runs import runner
+from advfeat.runs.checkpoints import load_network, save_network
+from advfeat.runs.config import UsageError
 from advfeat.runs.directory import RunDirectory
-from experiments import evaluate, evaluate_journal, evaluate_report, runner, train
-from experiments.config import UsageError
-from experiments.evaluate import Config
+from experiments.evaluate import (
+    journal as evaluate_journal,
+    plan as evaluate_plan,
+    report as evaluate_report,
+    work as evaluate_work,
+)
+from experiments.evaluate.flags import Config
+from experiments.train import flags as train_flags, work as train_work
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -24,8 +32,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     path = tmp_path_factory.mktemp("train") / "run"
-    train.run(
-        train.Config(
+    train_work.run(
+        train_flags.Config(
             workdir=str(path), epochs=4, width=8, eval_examples=20, eval_steps=1, eps_grid=(0.0,)
         )
     )
@@ -41,7 +49,7 @@ def config(path, network, **options):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory, network):
     path = tmp_path_factory.mktemp("evaluate") / "run"
-    return path, evaluate.run(config(path, network))
+    return path, evaluate_work.run(config(path, network))
 
 
 def test_summary_report_and_arrays_agree(unbroken):
@@ -93,7 +101,7 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
         patch.setattr(evaluate_journal.Journal, "part", dying)
         patch.setattr(evaluate_journal.Journal, "__exit__", lambda *_: None)
         with pytest.raises(Killed):
-            evaluate.run(config(tmp_path / "broken", network))
+            evaluate_work.run(config(tmp_path / "broken", network))
     kept = sorted((tmp_path / "broken" / "parts").glob("*.npz"))
     assert len(kept) == len(seen) - 1
     fresh = []
@@ -102,7 +110,7 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
         "part",
         lambda self, name, part: (fresh.extend(part.rows), real(self, name, part)),
     )
-    found = evaluate.run(config(tmp_path / "broken", network))
+    found = evaluate_work.run(config(tmp_path / "broken", network))
     decided = sum(len(np.load(file)["rows"]) for file in kept)
     tried = sum(part["tried"] for part in wanted["attacks"].values())
     assert len(fresh) == tried - decided > 0
@@ -122,14 +130,14 @@ def test_verdicts_on_another_network_are_not_gone_on_with(network, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_report, "write", dying)
         with pytest.raises(Killed):
-            evaluate.run(config(tmp_path / "w", changing, num_examples=20))
+            evaluate_work.run(config(tmp_path / "w", changing, num_examples=20))
     multiplied(network, 0.9, changing)
     before = (tmp_path / "w" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="holds verdicts on another network or other images"):
-        evaluate.run(config(tmp_path / "w", changing, num_examples=20))
+        evaluate_work.run(config(tmp_path / "w", changing, num_examples=20))
     assert (tmp_path / "w" / "run.json").read_bytes() == before
     afresh = config(tmp_path / "w", changing, num_examples=20, overwrite=True)
-    assert evaluate.run(afresh)["num_examples"] == 20
+    assert evaluate_work.run(afresh)["num_examples"] == 20
 
 
 def dying(*_):
@@ -208,7 +216,7 @@ def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, 
 
 
 def test_each_attack_on_every_image(network, tmp_path, unbroken):
-    found = evaluate.run(config(tmp_path / "each", network, each=True))
+    found = evaluate_work.run(config(tmp_path / "each", network, each=True))
     assert found["robust_accuracy"] == unbroken[1]["robust_accuracy"]
     tried = {part["tried"] for part in found["attacks"].values()}
     assert len(tried) == 1
@@ -216,10 +224,10 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
 
 def test_pgds_own_flags(network, tmp_path):
     flags = {"steps": 7, "restarts": 2, "step_size": 0.25}
-    plan = evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",), **flags))
+    plan = evaluate_plan.prepare(config(tmp_path / "x", network, attack=("pgd",), **flags))
     attack = plan.suite.attacks["pgd"]
     assert (attack.steps, attack.rounds, float(attack.step_size)) == (7, 2, 0.25)
-    plain = evaluate.prepare(config(tmp_path / "x", network, attack=("pgd",)))
+    plain = evaluate_plan.prepare(config(tmp_path / "x", network, attack=("pgd",)))
     assert list(plain.suite.attacks) == ["pgd"]
     assert plain.suite.attacks["pgd"].steps != 7
 
@@ -257,7 +265,7 @@ def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, 
         np.savez(names["npz"], image=images, label=labels, test_image=images, test_label=labels)
     arguments = [f"--workdir={tmp_path / 'w'}", *(flag.format(**names) for flag in flags)]
     with pytest.raises(SystemExit) as end:
-        runner.main(evaluate.run, Config, None, arguments)
+        runner.main(evaluate_work.run, Config, None, arguments)
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error
@@ -269,7 +277,7 @@ def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, 
 def test_a_network_that_knows_nothing_is_reported_all_the_same(network, tmp_path):
     """Zero weights: every gradient is zero, and the report must not call that robust."""
     multiplied(network, 0.0, tmp_path / "dead")
-    found = evaluate.run(
+    found = evaluate_work.run(
         config(tmp_path / "w", str(tmp_path / "dead"), checks=True, num_examples=40)
     )
     assert "zero_gradients" in {warned["code"] for warned in found["warnings"]}

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from advfeat import training
+from advfeat.runs import runner, signals as stopping
 from advfeat.runs.checkpoints import is_saved
-from experiments import networks, progress, runner, stopping, train
+from experiments.shared import networks, progress
+from experiments.train import flags as train_flags, work as train_work
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = [
@@ -28,7 +30,7 @@ FLAGS = [
 def call(path, *more):
     """The command line in this process: its exit code."""
     try:
-        runner.main(train.run, train.Config, None, [f"--workdir={path}", *FLAGS, *more])
+        runner.main(train_work.run, train_flags.Config, None, [f"--workdir={path}", *FLAGS, *more])
     except SystemExit as end:
         return end.code
     return 0
@@ -136,7 +138,7 @@ def test_sigterm_outside_a_training_leaves_at_once(whole, tmp_path, monkeypatch,
         raise AssertionError("it went on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.advfeat, "evaluate_epsilons", evaluate)
+        patch.setattr(train_flags.advfeat, "evaluate_epsilons", evaluate)
         assert call(path) == stopping.TERMINATED
     assert "the same command goes on" in capsys.readouterr().err
     assert call(path) == 0
@@ -198,9 +200,9 @@ def full(*_, **__):
     "place",
     [
         "advfeat.runs.metrics.MetricsLog.write",
-        "experiments.networks.checkpoints.ocp.Checkpointer.save",
+        "experiments.shared.networks.checkpoints.ocp.Checkpointer.save",
         "advfeat.runs.directory.write_json",
-        "experiments.train.write_report",
+        "experiments.train.report.write_report",
     ],
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on(

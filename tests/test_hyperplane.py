@@ -8,8 +8,7 @@ import numpy as np
 import oracle
 import pytest
 import scipy.optimize
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance

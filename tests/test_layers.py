@@ -1,6 +1,7 @@
 """The shape of the code: layers import downwards only, heavy libraries live in one place."""
 
 import ast
+import functools
 import pathlib
 import sys
 
@@ -19,6 +20,7 @@ FACE = 2  # the flat face may be imported wherever its layers may
 OUTSIDE = 5  # experiments
 
 FILES = sorted([*ROOT.glob("advfeat/**/*.py"), *ROOT.glob("experiments/**/*.py")])
+NAMES = {}
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
@@ -52,6 +54,9 @@ def layer_of(module):
 def home(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES.update({home(path): path for path in FILES})
 
 
 def test_every_module_has_a_layer():
@@ -88,7 +93,7 @@ ONLY_IN = {
     "orbax": ("advfeat.runs.checkpoints", "advfeat.runs.train_states"),
     "tensorflow_datasets": ("advfeat.data",),
     "grain": ("advfeat.data",),
-    "absl": ("experiments.config", "experiments.runner"),
+    "absl": ("advfeat.runs",),
     "matplotlib": ("advfeat.figures",),
     "tensorboardX": ("advfeat.runs.metrics",),
     "tensorflow": (),
@@ -120,32 +125,59 @@ def test_files_stay_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) < 400
 
 
-def test_no_cycle_among_modules():
-    graph = {}
-    names = {home(path): path for path in FILES}
-    for name, path in names.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        lines = set()
-        for node in tree.body:  # what runs on import: not TYPE_CHECKING, not inside functions
-            if isinstance(node, ast.ImportFrom) and node.module:
-                lines.add(node.module)
-                lines |= {f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                lines |= {alias.name for alias in node.names}
+def known(module):
+    """The file of ours that an import of `module` runs, by its dotted name; None for others."""
+    while module not in NAMES and "." in module:
+        module = module.rpartition(".")[0]
+    return module if module in NAMES else None
+
+
+@functools.cache
+def graph():
+    """Who imports whom among our files, wherever the import stands."""
+    found = {}
+    for name, path in NAMES.items():
+        others = {known(module) for module in imports(path)} - {None, name}
         # A package's own modules are imported by its __init__, which is what a package is.
-        graph[name] = {m for m in lines if m in names and m != name and not f"{name}.".startswith(
-            f"{m}.")}
-    done: set[str] = set()
+        found[name] = {other for other in others if not name.startswith(f"{other}.")}
+    return found
+
+
+def test_no_circle_of_files():
+    edges, done = graph(), set()
 
     def visit(name, above):
         assert name not in above, " -> ".join([*above, name])
         if name not in done:
-            for other in sorted(graph[name]):
+            for other in sorted(edges[name]):
                 visit(other, [*above, name])
             done.add(name)
 
-    for name in graph:
+    for name in edges:
         visit(name, [])
+
+
+def room(name):
+    """The experiment, and what the file is in it."""
+    _, *rest = name.split(".")
+    return rest[0] if rest else "", rest[1] if len(rest) > 1 else "__init__"
+
+
+# Flags know nothing slow, a plan no results, and nobody but the command what the work is.
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("experiments.")])
+def test_an_experiment_has_floors(name):
+    mine, part = room(name)
+    for other in graph()[name]:
+        if not other.startswith("experiments."):
+            if part == "flags" or name.startswith("experiments.shared.flags"):
+                assert other in ("advfeat", "advfeat.runs", "advfeat.runs.config"), other
+            continue
+        theirs, floor = room(other)
+        assert theirs in (mine, "shared"), f"{name} imports another experiment's {other}"
+        if theirs == mine != "shared":
+            assert floor != "work" or part == "__main__", f"{name} imports {other}"
+            assert part != "plan" or floor not in ("report", "summary"), f"{name} imports {other}"
+            assert part != "flags", f"{name} imports {other}"
 
 
 def test_the_reader_of_imports_reads_them(tmp_path, monkeypatch):

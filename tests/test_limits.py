@@ -2,25 +2,22 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from advfeat import data
+from advfeat.runs.config import UsageError, parse
 from advfeat.threats.norms import NORMS, title
-from experiments import (
-    counterfactual,
-    defences,
-    mislabeled_plan,
-    representations,
-    sample_complexity,
-    synthesis,
-    tradeoff,
-    train_plan,
-    transfer_learning,
-)
-from experiments.config import UsageError, parse
-from experiments.flags import ground_truth
-from experiments.limits import check_eps
+from experiments.counterfactual import plan as counterfactual_plan
+from experiments.defences import plan as defences_plan
+from experiments.mislabeled import plan as mislabeled_plan
+from experiments.representations import plan as representations_plan
+from experiments.sample_complexity import plan as sample_complexity_plan
+from experiments.shared.flags import ground_truth
+from experiments.shared.limits import check_eps
+from experiments.synthesis import plan as synthesis_plan
+from experiments.tradeoff import plan as tradeoff_plan
+from experiments.train import plan as train_plan
+from experiments.transfer_learning import plan as transfer_learning_plan
 
 SHAPE = (8, 8, 1)
 WIDEST = {"linf": 1.0, "l2": 8.0, "l1": 64.0}
@@ -58,14 +55,14 @@ CASES = {
     "mislabeled source_eps": (mislabeled_plan, ["--source_eps=8"]),
     "mislabeled eps_grid": (mislabeled_plan, ["--eps_grid=0,8"]),
     "mislabeled l1": (mislabeled_plan, ["--norm=l1", "--eps=64", "--robust_eps=1"]),
-    "defences eps": (defences, ["--eps=8", "--norm=l2"]),
-    "sample_complexity eps": (sample_complexity, ["--eps=8", "--norm=l2"]),
-    "tradeoff eval_l2": (tradeoff, ["--eval_l2=8"]),
-    "tradeoff train_l2": (tradeoff, ["--train_l2=0.5,8"]),
-    "transfer_learning eps": (transfer_learning, ["--eps=8"]),
-    "representations eps": (representations, ["--eps=8"]),
-    "counterfactual eps": (counterfactual, ["--eps=8"]),
-    "synthesis eps_grid": (synthesis, ["--eps_grid=0.5,8"]),
+    "defences eps": (defences_plan, ["--eps=8", "--norm=l2"]),
+    "sample_complexity eps": (sample_complexity_plan, ["--eps=8", "--norm=l2"]),
+    "tradeoff eval_l2": (tradeoff_plan, ["--eval_l2=8"]),
+    "tradeoff train_l2": (tradeoff_plan, ["--train_l2=0.5,8"]),
+    "transfer_learning eps": (transfer_learning_plan, ["--eps=8"]),
+    "representations eps": (representations_plan, ["--eps=8"]),
+    "counterfactual eps": (counterfactual_plan, ["--eps=8"]),
+    "synthesis eps_grid": (synthesis_plan, ["--eps_grid=0.5,8"]),
 }
 
 

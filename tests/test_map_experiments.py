@@ -8,17 +8,25 @@ import pytest
 from estimates import assert_claims, revived
 
 from advfeat import data, stats
-from experiments import (
-    ground_truth,
-    ground_truth_report,
-    ground_truth_summary,
-    networks,
-    roar,
-    saliency_checks,
-    saliency_maps,
-    sanity,
-    sweeps,
-    transfer_learning,
+from experiments.ground_truth import (
+    flags as ground_truth_flags,
+    plan as ground_truth_plan,
+    report as ground_truth_report,
+    summary as ground_truth_summary,
+    work as ground_truth_work,
+)
+from experiments.roar import (
+    flags as roar_flags,
+    plan as roar_plan,
+    removal as roar_removal,
+    work as roar_work,
+)
+from experiments.sanity import flags as sanity_flags, plan as sanity_plan, work as sanity_work
+from experiments.shared import networks, saliency_checks, saliency_maps, sweeps
+from experiments.transfer_learning import (
+    flags as transfer_learning_flags,
+    plan as transfer_learning_plan,
+    work as transfer_learning_work,
 )
 
 FEW = ("gradient", "smoothgrad_squared")
@@ -32,14 +40,14 @@ def test_removal_takes_the_first_ranked_and_no_more():
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     rankings = np.random.default_rng(0).random((2, 4, 4))
     mean = np.array([200, 201, 202], np.uint8)
-    gone = roar.removed(images, rankings, 0.25, mean)
+    gone = roar_removal.removed(images, rankings, 0.25, mean)
     for image, before, ranking in zip(gone, images, rankings, strict=True):
         where = (image == mean).all(-1)
         assert where.sum() == 4
         assert ranking[where].min() > ranking[~where].max()
         np.testing.assert_array_equal(image[~where], before[~where])
-    np.testing.assert_array_equal(roar.removed(images, rankings, 0.0, mean), images)
-    assert (roar.removed(images, rankings, 1.0, mean) == mean).all()
+    np.testing.assert_array_equal(roar_removal.removed(images, rankings, 0.0, mean), images)
+    assert (roar_removal.removed(images, rankings, 1.0, mean) == mean).all()
     assert gone.dtype == np.uint8
 
 
@@ -47,7 +55,7 @@ def test_removal_takes_the_first_ranked_and_no_more():
 def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
     top = 255 if dtype == np.uint8 else 1
     images = (np.array([0.2, 0.4])[:, None, None, None] * np.full((2, 4, 4, 3), top)).astype(dtype)
-    mean = roar.mean_pixel(data.Split(images, np.arange(2), np.arange(2)))
+    mean = roar_removal.mean_pixel(data.Split(images, np.arange(2), np.arange(2)))
     assert mean.dtype == dtype
     np.testing.assert_allclose(mean, 0.3 * top, atol=1 if dtype == np.uint8 else 1e-6)
 
@@ -55,14 +63,14 @@ def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
 def test_the_mean_pixel_of_many_float_images():
     count = 50_000
     images = np.broadcast_to(np.float32(0.47), (count, 32, 32, 3))  # float32 sums end at 2^24
-    mean = roar.mean_pixel(data.Split(images, np.zeros(count, int), np.arange(count)))
+    mean = roar_removal.mean_pixel(data.Split(images, np.zeros(count, int), np.arange(count)))
     np.testing.assert_allclose(mean, 0.47, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def removal(tmp_path_factory):
     path = tmp_path_factory.mktemp("roar") / "run"
-    return path, roar.run(roar.Config(**common(path)))
+    return path, roar_work.run(roar_flags.Config(**common(path)))
 
 
 def test_remove_and_retrain(removal):
@@ -90,13 +98,13 @@ def test_a_run_without_its_summary_trains_nothing_again(removal, monkeypatch):
     path, summary = removal
     (path / "summary.json").unlink()
     forbid_training(monkeypatch)
-    again = roar.run(roar.Config(**common(path)))
+    again = roar_work.run(roar_flags.Config(**common(path)))
     assert again["accuracy"] == summary["accuracy"]
 
 
 def test_permuted_labels(tmp_path):
     path = tmp_path / "run"
-    summary = sanity.run(sanity.Config(**common(path)))
+    summary = sanity_work.run(sanity_flags.Config(**common(path)))
     assert set(summary["likeness"]) == {"rank_correlation", "ssim"}
     assert set(summary["learned"]) == {"true", "again", "permuted"}
     assert len(summary["claims"]) == len(FEW)
@@ -105,23 +113,23 @@ def test_permuted_labels(tmp_path):
 
 
 def test_permuted_labels_are_a_permutation(tmp_path):
-    config = sanity.Config(**common(tmp_path))
-    plan = sanity.prepare(config)
-    found = [sanity.training_set(config, plan, "permuted", seed).label for seed in (0, 1)]
+    config = sanity_flags.Config(**common(tmp_path))
+    plan = sanity_plan.prepare(config)
+    found = [sanity_work.training_set(config, plan, "permuted", seed).label for seed in (0, 1)]
     for labels in found:
         np.testing.assert_array_equal(np.sort(labels), np.sort(plan.train.label))
         assert (labels != plan.train.label).mean() > 0.5
     assert (found[0] != found[1]).any()
-    assert sanity.training_set(config, plan, "again", 0) is plan.train
+    assert sanity_work.training_set(config, plan, "again", 0) is plan.train
 
 
 def test_equal_maps_are_alike_and_others_less(tmp_path):
     rng = np.random.default_rng(0)
     maps = [{name: rng.normal(size=(5, 8, 8, 1)) for name in FEW} for _ in range(2)]
     others = [{name: rng.normal(size=(5, 8, 8, 1)) for name in FEW} for _ in range(2)]
-    config = sanity.Config(**common(tmp_path))
-    found = sanity.likeness(config, {"true": maps, "again": maps, "permuted": others})
-    for measure in sanity.MEASURES:
+    config = sanity_flags.Config(**common(tmp_path))
+    found = sanity_work.likeness(config, {"true": maps, "again": maps, "permuted": others})
+    for measure in sanity_plan.MEASURES:
         for name in FEW:
             np.testing.assert_allclose(found[measure]["again"][name], np.ones((2, 5)), atol=1e-6)
             assert np.all(found[measure]["permuted"][name] < 0.9)
@@ -131,13 +139,17 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
 @pytest.mark.parametrize(
     ("which", "options", "words"),
     [
-        (roar, {"shares": (0.5, 0.1)}, "--shares=0.5,0.1: must ascend"),
-        (roar, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
-        (roar, {"methods": ("gradient", "gradient")}, "names one twice"),
-        (sanity, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
-        (sanity, {"measured": 1}, "--measured=1: must be at least 2"),
-        (sanity, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
-        (sanity, {"layer": "logits", "methods": ("grad_cam",)}, "--layer=logits: has no positions"),
+        (roar_plan, {"shares": (0.5, 0.1)}, "--shares=0.5,0.1: must ascend"),
+        (roar_plan, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
+        (roar_plan, {"methods": ("gradient", "gradient")}, "names one twice"),
+        (sanity_plan, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
+        (sanity_plan, {"measured": 1}, "--measured=1: must be at least 2"),
+        (sanity_plan, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
+        (
+            sanity_plan,
+            {"layer": "logits", "methods": ("grad_cam",)},
+            "--layer=logits: has no positions",
+        ),
     ],
 )
 def test_bad_input(which, options, words, tmp_path):
@@ -150,7 +162,7 @@ def test_bad_input(which, options, words, tmp_path):
 def transferred(tmp_path_factory):
     path = tmp_path_factory.mktemp("transfer") / "run"
     options = {"workdir": str(path), "dry_run": True, "target_examples": 20}
-    return path, transfer_learning.run(transfer_learning.Config(**options)), options
+    return path, transfer_learning_work.run(transfer_learning_flags.Config(**options)), options
 
 
 def test_transfer_between_halves_of_the_classes(transferred):
@@ -158,7 +170,7 @@ def test_transfer_between_halves_of_the_classes(transferred):
     assert summary["source"]["classes"] == list("01234")
     assert summary["target"]["classes"] == list("56789")
     assert summary["eps"] == [0.0, 1.0]
-    for way in transfer_learning.WAYS:
+    for way in transfer_learning_plan.WAYS:
         assert set(summary["target_accuracy"][way]) == {"none", "0", "1"}
         assert summary["chosen"][way]["eps"] == [1.0, 1.0]  # the only one, by either seed
         assert summary["target_accuracy"][way]["0"]["n"] == summary["evaluation_examples"]
@@ -167,8 +179,8 @@ def test_transfer_between_halves_of_the_classes(transferred):
 
 
 def test_the_eps_is_chosen_on_images_that_no_network_saw_nor_is_tested_on(tmp_path):
-    config = transfer_learning.Config(workdir=str(tmp_path), target_examples=20, seeds=3)
-    plan = transfer_learning.prepare(config)
+    config = transfer_learning_flags.Config(workdir=str(tmp_path), target_examples=20, seeds=3)
+    plan = transfer_learning_plan.prepare(config)
     known = {bytes(image) for image in data.unit(plan.target.train.image)}
     chosen_by = {bytes(image) for image in plan.choice.image}
     assert chosen_by <= known
@@ -193,7 +205,7 @@ def test_the_best_of_equal_sources_is_not_better_than_the_standard_one():
 
         choice, test = hits(0), hits(1)
         robust = {name: choice[name] for name in names[1:]}
-        chosen = transfer_learning.chosen_by_others(robust)
+        chosen = transfer_learning_work.chosen_by_others(robust)
         mine = np.stack([test[name][seed] for seed, name in enumerate(chosen)])
         kept.append(mine.mean() - test["0"].mean())
         top = max(robust, key=lambda name: choice[name].mean())
@@ -206,7 +218,7 @@ def test_transfer_again_trains_nothing(transferred, monkeypatch):
     path, summary, options = transferred
     (path / "summary.json").unlink()
     forbid_training(monkeypatch)
-    again = transfer_learning.run(transfer_learning.Config(**options))
+    again = transfer_learning_work.run(transfer_learning_flags.Config(**options))
     assert again["target_accuracy"] == summary["target_accuracy"]
 
 
@@ -216,14 +228,14 @@ def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
     from sklearn.preprocessing import StandardScaler
 
     from advfeat import data, models
-    from advfeat.runs.checkpoints import Network, NetworkSpec
+    from advfeat.models.network import Network, NetworkSpec
 
     digits = data.load("digits")
     spec = NetworkSpec(model="linear", class_names=digits.class_names, input_shape=(8, 8, 1))
     network = Network(spec, models.init(jax.random.key(0), spec.build(), (8, 8, 1)), {})
     shots = data.subset(digits.train, 200, seed=0)
     test = sweeps.Points(data.unit(digits.test.image), digits.test.label)
-    hits = transfer_learning.frozen_hits(network, shots, test)
+    hits = transfer_learning_work.frozen_hits(network, shots, test)
     plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
     plain.fit(data.unit(shots.image).reshape(200, -1), shots.label)
     np.testing.assert_array_equal(
@@ -236,16 +248,16 @@ def test_resized_images_keep_their_mean():
     from advfeat import data
 
     digits = data.load("digits")
-    large = transfer_learning.resized(digits, (28, 28, 1), most=50, seed=0)
+    large = transfer_learning_plan.resized(digits, (28, 28, 1), most=50, seed=0)
     assert large.train.image.shape == (50, 28, 28, 1)
     assert large.train.image.dtype == np.uint8
     same = data.subset(digits.train, 50, seed=0)
     np.testing.assert_array_equal(large.train.label, same.label)
     means = [data.unit(images).mean(axis=(1, 2, 3)) for images in (large.train.image, same.image)]
     np.testing.assert_allclose(*means, atol=0.02)
-    assert transfer_learning.resized(digits, (8, 8, 1), most=5, seed=0) is digits
+    assert transfer_learning_plan.resized(digits, (8, 8, 1), most=5, seed=0) is digits
     with pytest.raises(ValueError, match="has 1 channels, the source 3"):
-        transfer_learning.resized(digits, (32, 32, 3), most=5, seed=0)
+        transfer_learning_plan.resized(digits, (32, 32, 3), most=5, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -261,8 +273,8 @@ def test_resized_images_keep_their_mean():
 )
 def test_bad_input_of_transfer(options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        transfer_learning.run(
-            transfer_learning.Config(workdir=str(tmp_path / "run"), dry_run=True, **options)
+        transfer_learning_work.run(
+            transfer_learning_flags.Config(workdir=str(tmp_path / "run"), dry_run=True, **options)
         )
     assert not (tmp_path / "run").exists()
 
@@ -271,13 +283,13 @@ def test_bad_input_of_transfer(options, words, tmp_path):
 def grounded(tmp_path_factory):
     path = tmp_path_factory.mktemp("ground") / "run"
     options = {"workdir": str(path), "dry_run": True, "methods": ("gradient",), "width": 4}
-    return path, ground_truth.run(ground_truth.Config(**options))
+    return path, ground_truth_work.run(ground_truth_flags.Config(**options))
 
 
 @pytest.mark.slow
 def test_ground_truth(grounded):
     path, summary = grounded
-    assert set(summary["networks"]) == set(ground_truth.NETWORKS)
+    assert set(summary["networks"]) == set(ground_truth_plan.NETWORKS)
     for part in summary["networks"].values():
         assert set(part["uses"]) == {"shape", "texture", "mark"}
         assert set(part["pointing"]) == {"gradient", "edges"}
@@ -302,11 +314,11 @@ def test_comparisons_of_the_ground_truth_have_their_controls():
     pointed = {
         name: {method: {where: rng.random(30) for where in ("shape", "mark")}
                for method in ("gradient", "edges")}
-        for name in ground_truth.NETWORKS
+        for name in ground_truth_plan.NETWORKS
     }  # fmt: skip
     pointed["shape"]["gradient"]["shape"] = 0.9 + 0.1 * rng.random(30)
-    config = ground_truth.Config(workdir="unused", methods=("gradient",))
-    every = set(ground_truth.NETWORKS)
+    config = ground_truth_flags.Config(workdir="unused", methods=("gradient",))
+    every = set(ground_truth_plan.NETWORKS)
     # Right in all images by what each is meant to use, in one of four by the rest.
     relies = {"shape": "shape", "mark": "mark", "robust": "shape", "robust with marks": "mark"}
     used = {
@@ -344,13 +356,13 @@ def test_a_feature_is_used_not_used_or_neither_can_be_told():
 
 
 def test_what_methods_claim_is_judged_with_all_other_claims():
-    config = ground_truth.Config(workdir="unused")
+    config = ground_truth_flags.Config(workdir="unused")
     alone = stats.claim("More.", *(stats.rate(np.arange(100) < n) for n in (60, 45)))
     assert stats.judge([alone])[0].holds
     parts = [{"methods": {"a": alone, "b": alone}}]
     claims, found = ground_truth_summary._judged(config, [alone], parts)
     assert [claim.verdict for claim in (*claims, *found[0]["methods"].values())] == [stats.OPEN] * 3
-    dry = ground_truth.Config(workdir="unused", dry_run=True)
+    dry = ground_truth_flags.Config(workdir="unused", dry_run=True)
     assert ground_truth_summary._judged(dry, [alone], parts)[0][0].verdict is None
 
 

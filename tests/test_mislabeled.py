@@ -7,27 +7,28 @@ import pytest
 from estimates import assert_claims
 
 from advfeat import data, stats
+from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
-from experiments import (
+from experiments.mislabeled import (
     colour_example,
-    mislabeled,
-    mislabeled_networks,
-    mislabeled_report,
-    mislabeled_summary,
-    runner,
+    flags as mislabeled_flags,
+    fresh as mislabeled_fresh,
+    report as mislabeled_report,
+    summary as mislabeled_summary,
+    work as mislabeled_work,
 )
 
 RATE = {"mean", "low", "high", "n"}
 
 
 def config(path, **options):
-    return mislabeled.Config(workdir=str(path), dry_run=True, **options)
+    return mislabeled_flags.Config(workdir=str(path), dry_run=True, **options)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
-    return path, mislabeled.run(config(path))
+    return path, mislabeled_work.run(config(path))
 
 
 def assert_rate(value):
@@ -49,7 +50,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
         assert_rate(part["robust_network"]["keeps_original_label"])
         assert_rate(part["robust_network"]["says_new_label"])
         assert_rate(part["robust_network_held_out"]["keeps_original_label"])
-        assert set(part["controls"]) == set(mislabeled.CONTROLS)
+        assert set(part["controls"]) == set(mislabeled_flags.CONTROLS)
         for control in part["controls"].values():
             assert_rate(control)
             assert control["n"] == 445
@@ -124,7 +125,7 @@ def test_report_and_figures_are_there(finished):
 def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
     path, summary = finished
     before = (path / "summary.json").stat().st_mtime_ns
-    assert mislabeled.run(config(path)) == summary
+    assert mislabeled_work.run(config(path)) == summary
     assert (path / "summary.json").stat().st_mtime_ns == before
     out = capsys.readouterr().out
     assert "finished" in out
@@ -134,7 +135,7 @@ def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
 def test_other_flags_are_refused_by_name(finished):
     path, _ = finished
     with pytest.raises(ValueError, match=r"--eps=none, not --eps=0\.5"):
-        mislabeled.run(config(path, eps=0.5))
+        mislabeled_work.run(config(path, eps=0.5))
 
 
 class Killed(BaseException):
@@ -143,7 +144,7 @@ class Killed(BaseException):
 
 def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, monkeypatch):
     _, whole = finished
-    real, calls = mislabeled_networks.networks.train, []
+    real, calls = mislabeled_fresh.networks.train, []
 
     def dying(run, name, *rest, **options):
         calls.append(name)
@@ -152,11 +153,11 @@ def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, 
         return real(run, name, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mislabeled_networks.networks, "train", dying)
+        patch.setattr(mislabeled_fresh.networks, "train", dying)
         with pytest.raises(Killed):
-            mislabeled.run(config(tmp_path / "broken"))
+            mislabeled_work.run(config(tmp_path / "broken"))
     assert not (tmp_path / "broken" / "summary.json").exists()
-    again = mislabeled.run(config(tmp_path / "broken"))
+    again = mislabeled_work.run(config(tmp_path / "broken"))
     apart = {"wall_seconds", "peak_memory_bytes"}
     assert {k: v for k, v in again.items() if k not in apart} == {
         k: v for k, v in whole.items() if k not in apart
@@ -210,7 +211,7 @@ def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_p
     workdir = tmp_path / "run"
     with pytest.raises(SystemExit) as end:
         runner.main(
-            mislabeled.run, mislabeled.Config, None, [f"--workdir={workdir}", *arguments]
+            mislabeled_work.run, mislabeled_flags.Config, None, [f"--workdir={workdir}", *arguments]
         )
     assert end.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -221,10 +222,10 @@ def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_p
 
 def test_an_npz_of_a_constructed_set_can_be_trained_on_by_every_experiment(finished, tmp_path):
     path, _ = finished
-    from experiments import train
+    from experiments.train import flags as train_flags, work as train_work
 
-    summary = train.run(
-        train.Config(
+    summary = train_work.run(
+        train_flags.Config(
             workdir=str(tmp_path / "t"), dataset=str(path / "d_rand.npz"), dry_run=True
         )
     )

@@ -24,7 +24,10 @@ from torch_mirror import Mirror, from_torch, to_torch  # noqa: E402
 import advfeat  # noqa: E402
 from advfeat import data  # noqa: E402
 from advfeat.runs.checkpoints import load_network  # noqa: E402
-from experiments import train  # noqa: E402
+from experiments.train import (  # noqa: E402
+    flags as train_flags,
+    work as train_work,
+)
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
@@ -54,7 +57,7 @@ class Case:
     def __init__(self, name, folder, points=None):
         how, self.eps, count = NETWORKS[name]
         place = str(folder / f"{name}_{zlib.crc32(json.dumps(how).encode()):08x}")
-        train.run(train.Config(workdir=place, eval_examples=200, **how))
+        train_work.run(train_flags.Config(workdir=place, eval_examples=200, **how))
         self.name, self.network = name, load_network(place)
         self.fn, self.mirror = self.network.model_fn(), Mirror(self.network).eval()
         test = data.subset(data.load(how["dataset"]).test, count, seed=0)

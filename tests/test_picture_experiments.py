@@ -8,8 +8,26 @@ import pytest
 import small_networks
 
 from advfeat import data, stats
-from experiments import counterfactual, pairs, representations, synthesis, synthesis_tasks
-from experiments.flags.synthesis import TASKS
+from experiments.counterfactual import (
+    flags as counterfactual_flags,
+    plan as counterfactual_plan,
+    work as counterfactual_work,
+)
+from experiments.representations import (
+    flags as representations_flags,
+    measures as representations_measures,
+    summary as representations_summary,
+    work as representations_work,
+)
+from experiments.shared import pairs
+from experiments.synthesis import (
+    flags as synthesis_flags,
+    plan as synthesis_plan,
+    summary as synthesis_summary,
+    tasks as synthesis_tasks,
+    work as synthesis_work,
+)
+from experiments.synthesis.flags import TASKS
 
 DIGITS = data.load("digits")
 
@@ -27,8 +45,8 @@ def common(path, given, **options):
 @pytest.fixture(scope="module")
 def looked_into(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    config = representations.Config(**common(path, given, judges=(given["other"],)))
-    return path, representations.run(config)
+    config = representations_flags.Config(**common(path, given, judges=(given["other"],)))
+    return path, representations_work.run(config)
 
 
 @pytest.mark.slow
@@ -55,23 +73,25 @@ def test_metamers_are_compared_where_both_networks_arrive():
         return {"inverted": {"from_another": {"distance": np.array(distance),
                                               "other": {"judge": np.array(other)}}}}  # fmt: skip
 
-    far, near = 2 * representations.NEAR, representations.NEAR / 2
+    far, near = 2 * representations_measures.NEAR, representations_measures.NEAR / 2
     numbers = {
         "standard": arrived([near] * 40 + [far, near], [True] * 40 + [False, True]),
         "robust": arrived([near] * 40 + [near, far], [False] * 40 + [True, True]),
     }
-    (claim,) = representations.metamer_claims(numbers)
+    (claim,) = representations_summary.metamer_claims(numbers)
     assert (claim.effect.mean, claim.control.mean) == (1, 0)
     assert claim.effect.n == 40
     assert claim.verdict is None  # it is judged with the report's other claims
     assert [found.verdict for found in stats.judge([claim])] == ["holds"]
     numbers["robust"] = arrived([far] * 42, [False] * 42)
-    assert representations.metamer_claims(numbers) == []
+    assert representations_summary.metamer_claims(numbers) == []
 
 
 def test_pixels_order_noise_by_its_strength():
     images = data.unit(DIGITS.test.image[:10])
-    found = representations.ordered(representations.as_pixels, images, "noise", seed=0)
+    found = representations_measures.ordered(
+        representations_measures.as_pixels, images, "noise", seed=0
+    )
     assert found.mean() > 0.95
 
 
@@ -90,8 +110,8 @@ def test_pixels_order_noise_by_its_strength():
 )
 def test_bad_input_of_representations(given, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
-        representations.run(
-            representations.Config(**common(tmp_path / "run", given, **options))
+        representations_work.run(
+            representations_flags.Config(**common(tmp_path / "run", given, **options))
         )
     assert not (tmp_path / "run").exists()
 
@@ -99,8 +119,8 @@ def test_bad_input_of_representations(given, tmp_path, options, words):
 @pytest.fixture(scope="module")
 def drawn(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    config = synthesis.Config(**common(path, given, judges=(given["other"],)))
-    return path, synthesis.run(config), config
+    config = synthesis_flags.Config(**common(path, given, judges=(given["other"],)))
+    return path, synthesis_work.run(config), config
 
 
 def test_synthesis(drawn):
@@ -122,21 +142,21 @@ def test_synthesis(drawn):
 
 
 def test_no_judges_and_one_task(given, tmp_path):
-    config = synthesis.Config(
+    config = synthesis_flags.Config(
         **common(tmp_path / "run", given, judges=("none",), tasks=("sketch",))
     )
-    summary = synthesis.run(config)
+    summary = synthesis_work.run(config)
     assert summary["read"] == summary["spread"] == summary["restored"] == {}
 
 
 def test_images_equal_to_their_originals_are_counted_and_have_no_psnr():
     images = np.random.default_rng(0).random((12, 8, 8, 1))
-    found = synthesis._against(images, np.where(np.arange(12)[:, None, None, None] < 2,
+    found = synthesis_summary._against(images, np.where(np.arange(12)[:, None, None, None] < 2,
                                                 images, images + 0.1))  # fmt: skip
     assert found["equal"] == 2
     assert (found["psnr"].n, found["psnr"].mean) == (10, pytest.approx(20))
     assert found["ssim"].n == 12
-    assert synthesis._against(images, images)["psnr"] is None
+    assert synthesis_summary._against(images, images)["psnr"] is None
 
 
 def made(name, images, labels, **options):
@@ -161,7 +181,7 @@ def test_no_column_shows_what_another_does(name):
     columns = {"start": task.starts, **task.controls}
     for one, other in itertools.combinations(columns, 2):
         assert not np.array_equal(columns[one], columns[other]), (one, other)
-    assert bool(task.start_is) == (name in synthesis.RESTORED)
+    assert bool(task.start_is) == (name in synthesis_plan.RESTORED)
     assert task.start_is not in task.controls
 
 
@@ -196,7 +216,7 @@ def test_translation_aims_at_the_next_class():
 
 def test_inpainting_leaves_the_rest_exactly(drawn):
     path, _, _ = drawn
-    plan = synthesis.prepare(drawn[2])
+    plan = synthesis_plan.prepare(drawn[2])
     task = plan.tasks["inpainting"]
     with np.load(path / "drawn" / "inpainting.npz") as found:
         for name in ("standard", "robust"):
@@ -216,7 +236,7 @@ def test_inpainting_leaves_the_rest_exactly(drawn):
 )
 def test_bad_input_of_synthesis(given, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
-        synthesis.run(synthesis.Config(**common(tmp_path / "run", given, **options)))
+        synthesis_work.run(synthesis_flags.Config(**common(tmp_path / "run", given, **options)))
     assert not (tmp_path / "run").exists()
 
 
@@ -241,14 +261,14 @@ def test_a_network_that_nobody_gave_is_asked_for(given, tmp_path):
     options = common(tmp_path / "run", given)
     del options["robust"]
     with pytest.raises(ValueError, match="flag --robust: give a network for --dataset=digits"):
-        synthesis.run(synthesis.Config(**options))
+        synthesis_work.run(synthesis_flags.Config(**options))
 
 
 def test_judges_had_no_part_in_what_they_judge(monkeypatch):
     monkeypatch.setattr(pairs, "load_fitting", lambda reference, _: reference)
 
     def judges(**options):
-        config = synthesis.Config(workdir="run", **options)
+        config = synthesis_flags.Config(workdir="run", **options)
         return tuple(pairs.load_judges(config, DIGITS).values())
 
     small = {"standard": "zoo:cifar10_cnn_standard", "robust": "zoo:cifar10_cnn_l2_robust"}
@@ -260,8 +280,8 @@ def test_judges_had_no_part_in_what_they_judge(monkeypatch):
 
 
 def test_counterfactual(given, tmp_path):
-    config = counterfactual.Config(**common(tmp_path / "run", given))
-    summary = counterfactual.run(config)
+    config = counterfactual_flags.Config(**common(tmp_path / "run", given))
+    summary = counterfactual_work.run(config)
     assert set(summary["networks"]) == {"standard", "robust"}
     drawn = {figure.stem for figure in (tmp_path / "run" / "figures").glob("*.png")}
     assert drawn == {"enhanced"}
@@ -270,7 +290,7 @@ def test_counterfactual(given, tmp_path):
         assert set(part["turned"]) == {"top", "random"}
     with np.load(tmp_path / "run" / "changed" / "robust.npz") as found:
         assert found["units_top"].shape == (6, 2)
-        plan = counterfactual.prepare(config)
+        plan = counterfactual_plan.prepare(config)
         before = plan.images[found["places"]]
         moved = np.abs(found["image_top"] - before).reshape(6, -1).max(1)
         assert (moved > 1e-4).all()  # also where the features were off
@@ -287,5 +307,7 @@ def test_counterfactual(given, tmp_path):
 )
 def test_bad_input_of_counterfactual(given, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
-        counterfactual.run(counterfactual.Config(**common(tmp_path / "run", given, **options)))
+        counterfactual_work.run(
+            counterfactual_flags.Config(**common(tmp_path / "run", given, **options))
+        )
     assert not (tmp_path / "run").exists()

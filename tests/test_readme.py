@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from advfeat import zoo
-from experiments.config import parse
+from advfeat.runs.config import parse
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -38,13 +38,8 @@ def commands():
 def test_commands_take_their_flags():
     assert len(commands()) >= 12
     for name, flags in commands():
-        module = importlib.import_module(f"experiments.flags.{name}")
-        (config_class,) = (
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and value.__module__ == module.__name__
-        )
-        parse(config_class, flags)
+        module = importlib.import_module(f"experiments.{name}.flags")
+        parse(module.Config, flags)
 
 
 def test_commands_name_what_is_there_by_then():

@@ -9,22 +9,23 @@ import pytest
 import advfeat
 from advfeat import models, training
 from advfeat.data import Split
-from advfeat.runs import checkpoints
-from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.runs import checkpoints, runner
 from advfeat.runs.directory import RunDirectory
 from advfeat.training.procedures.averaging import Ema, Swa
 from advfeat.training.procedures.free import Free
 from advfeat.training.procedures.weight_perturbation import WeightPerturbation
-from experiments import networks, presets, recipes, runner, train, train_plan
-from experiments.flags import choices
+from experiments.shared import networks, presets, recipes
+from experiments.shared.flags import choices
+from experiments.train import flags as train_flags, plan as train_plan, work as train_work
 
 KEY = jax.random.key(0)
 
 
 def plan(tmp_path, **options):
-    config = train.Config(workdir=str(tmp_path / "run"), train_examples=300, **options)
+    config = train_flags.Config(workdir=str(tmp_path / "run"), train_examples=300, **options)
     config.validate()
-    return train.prepare(config)
+    return train_flags.prepare(config)
 
 
 @pytest.mark.parametrize("objective", choices.OBJECTIVES)
@@ -42,8 +43,12 @@ def test_every_objective_has_a_recipe(tmp_path, objective):
     threat = getattr(loss_fn, "attack", procedure).threat
     assert (threat.norm.name, float(threat.eps)) == ("l2", 0.5)
     steps, size = {
-        "adversarial": (7, 0.1), "trades": (7, 0.1), "mart": (7, 0.1), "mixed": (1, 0.5),
-        "fast": (1, 0.625), "free": (None, 0.5),
+        "adversarial": (7, 0.1),
+        "trades": (7, 0.1),
+        "mart": (7, 0.1),
+        "mixed": (1, 0.5),
+        "fast": (1, 0.625),
+        "free": (None, 0.5),
     }[objective]
     found = getattr(loss_fn, "attack", procedure)
     assert getattr(found, "steps", None) == steps
@@ -164,7 +169,9 @@ def test_flags_without_a_meaning_are_refused_in_one_line(tmp_path, capsys, flags
     if not flags.startswith("--objective"):
         words.insert(0, "--objective=trades")
     with pytest.raises(SystemExit) as end:
-        runner.main(train.run, train.Config, None, [f"--workdir={tmp_path / 'run'}", *words])
+        runner.main(
+            train_work.run, train_flags.Config, None, [f"--workdir={tmp_path / 'run'}", *words]
+        )
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert REFUSED[flags] in error
@@ -180,8 +187,13 @@ def given(tmp_path_factory):
     """A network of ten digits, as a run would have left it."""
     path = tmp_path_factory.mktemp("given")
     spec = NetworkSpec(
-        model="mlp", class_names=tuple("0123456789"), input_shape=(8, 8, 1), mean=(0.3,),
-        std=(0.4,), width=6, options={"depth": 1},
+        model="mlp",
+        class_names=tuple("0123456789"),
+        input_shape=(8, 8, 1),
+        mean=(0.3,),
+        std=(0.4,),
+        width=6,
+        options={"depth": 1},
     )
     network = Network(spec, models.init(KEY, spec.build(), spec.input_shape), {"was": "here"})
     checkpoints.save_network(path / "networks" / "model", network)

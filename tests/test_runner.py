@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from advfeat import figures, stats
+from advfeat.runs import runner
+from advfeat.runs.config import Config, UsageError, flag
 from advfeat.runs.files import read_arrays
-from experiments import runner
-from experiments.config import Config, UsageError, flag
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -22,10 +22,17 @@ from advfeat import (
 )
 from advfeat.data import planted_images
 from advfeat.features.planted import pointing
-from experiments import runner, saliency_maps, saliency_report
-from experiments import saliency as experiment
-from experiments.flags import maps
-from experiments.networks import spec_for
+from advfeat.runs import runner
+from experiments.saliency import (
+    flags as saliency_flags,
+    plan as saliency_plan,
+    report as saliency_report,
+    summary as saliency_summary,
+    work as saliency_work,
+)
+from experiments.shared import saliency_maps
+from experiments.shared.flags import maps
+from experiments.shared.networks import spec_for
 
 KEY = jax.random.key(0)
 FEW = ("gradient", "smoothgrad", "grad_cam", "occlusion")
@@ -41,13 +48,13 @@ def config(path, given, **options):
     common = {
         "workdir": str(path), "dataset": "digits", "dry_run": True, "others": (given["other"],),
     }  # fmt: skip
-    return experiment.Config(**{**common, **networks, **options})
+    return saliency_flags.Config(**{**common, **networks, **options})
 
 
 @pytest.fixture(scope="module")
 def finished(given, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    return path, experiment.run(config(path, given, methods=FEW))
+    return path, saliency_work.run(config(path, given, methods=FEW))
 
 
 def test_every_method_of_both_networks_is_measured(finished):
@@ -91,8 +98,8 @@ def test_every_method_of_both_networks_is_measured(finished):
 
 
 def test_means_of_what_has_no_value():
-    assert experiment._mean(np.array([np.nan, np.inf])) is None
-    assert experiment._mean(np.array([np.nan, *range(10)])) == stats.mean(np.arange(10))
+    assert saliency_summary._mean(np.array([np.nan, np.inf])) is None
+    assert saliency_summary._mean(np.array([np.nan, *range(10)])) == stats.mean(np.arange(10))
 
 
 def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
@@ -109,7 +116,7 @@ def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
 
 @pytest.mark.slow
 def test_all_methods(given, tmp_path):
-    summary = experiment.run(config(tmp_path / "run", given))
+    summary = saliency_work.run(config(tmp_path / "run", given))
     assert set(summary["networks"]["robust"]["methods"]) == {*maps.METHODS, "edges"}
 
 
@@ -128,7 +135,7 @@ def test_report_and_figures_are_there(finished):
 
 def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
     path, summary = finished
-    assert experiment.run(config(path, given, methods=FEW)) == summary
+    assert saliency_work.run(config(path, given, methods=FEW)) == summary
     assert "finished" in capsys.readouterr().out
 
 
@@ -150,19 +157,19 @@ def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, wor
     options = {name: given.get(value, value) if isinstance(value, str) else value
                for name, value in options.items()}  # fmt: skip
     with pytest.raises(ValueError, match=words):
-        experiment.run(config(tmp_path / "run", given, **options))
+        saliency_work.run(config(tmp_path / "run", given, **options))
     assert not (tmp_path / "run").exists()
 
 
 def test_own_data_have_no_further_networks_unless_they_are_given(given, tmp_path):
     own = dataclasses.replace(config(tmp_path / "run", given), others=None)
-    assert set(experiment.prepare(own).networks) == {"standard", "robust"}
+    assert set(saliency_plan.prepare(own).networks) == {"standard", "robust"}
 
 
 def test_negative_sigma_and_no_samples_are_refused(tmp_path, capsys):
     for flag in ("--sigma=-1", "--samples=0", "--methods=gradient,limes"):
         with pytest.raises(SystemExit) as end:
-            runner.main(experiment.run, experiment.Config, None,
+            runner.main(saliency_work.run, saliency_flags.Config, None,
                         [f"--workdir={tmp_path / 'run'}", flag])  # fmt: skip
         assert end.value.code == 2
         assert flag.split("=")[0] in capsys.readouterr().err
@@ -197,7 +204,7 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
 
 def test_lime_covers_patches_of_what_the_network_looks_at():
     """A network that looks at one corner: the patch there has all the weight."""
-    from experiments.lime_maps import lime_maps
+    from experiments.shared.lime_maps import lime_maps
 
     def corner(x):
         bright = x[:4, :4].mean()
@@ -215,7 +222,7 @@ def test_lime_covers_patches_of_what_the_network_looks_at():
 
 
 def test_lime_is_a_method_too(given, tmp_path):
-    summary = experiment.run(
+    summary = saliency_work.run(
         config(tmp_path, given, methods=("gradient", "lime"), others=("none",))
     )
     assert set(summary["networks"]) == {"standard", "robust"}
@@ -239,7 +246,7 @@ def test_numpy_predict_is_the_softmax_and_tolerates_rounding():
 
 
 def test_the_default_is_cifar10_in_colour():
-    config = experiment.Config(workdir="runs/a")
+    config = saliency_flags.Config(workdir="runs/a")
     assert config.dataset == "samples:cifar10"
     assert config.standard == "zoo:cifar10_standard"
 
@@ -253,8 +260,8 @@ def test_side_by_side_keeps_names_and_failures():
 
 def test_one_image_has_no_interval_and_a_report(given, tmp_path):
     options = {"methods": ("gradient",), "dry_run": False, "measured": 1, "sanity_images": 1}
-    summary = experiment.run(config(tmp_path / "run", given, shown=1, **options))
+    summary = saliency_work.run(config(tmp_path / "run", given, shown=1, **options))
     assert summary["networks"]["robust"]["alignment"]["low"] is None
     assert summary["claims"][0]["verdict"] == "not decidable at this size"
-    assert "drawn anew" not in " ".join(experiment.saliency_report.findings(revived(summary)))
+    assert "drawn anew" not in " ".join(saliency_flags.saliency_report.findings(revived(summary)))
     assert (tmp_path / "run" / "report.html").exists()

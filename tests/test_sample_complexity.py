@@ -8,8 +8,14 @@ from estimates import assert_claims
 
 import advfeat
 from advfeat import data, stats
-from experiments import runner, sample_complexity, sample_theory, sweeps
-from experiments.sample_complexity_summary import (
+from advfeat.runs import runner
+from experiments.sample_complexity import (
+    flags as sample_complexity_flags,
+    plan as sample_complexity_plan,
+    theory as sample_theory,
+    work as sample_complexity_work,
+)
+from experiments.sample_complexity.summary import (
     CLEAN,
     NOISE,
     ROBUST,
@@ -18,18 +24,19 @@ from experiments.sample_complexity_summary import (
     needed,
     reached,
 )
+from experiments.shared import sweeps
 
 TINY = {"model": "mlp", "width": 16}
 
 
 def config(path, **options):
-    return sample_complexity.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
+    return sample_complexity_flags.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
-    return path, sample_complexity.run(config(path))
+    return path, sample_complexity_work.run(config(path))
 
 
 def assert_rate(value, low=0.0, high=1.0):
@@ -86,10 +93,10 @@ def test_report_and_figures_are_there(finished):
 
 def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
     path, summary = finished
-    assert sample_complexity.run(config(path)) == summary
+    assert sample_complexity_work.run(config(path)) == summary
     assert "finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--eps=none, not --eps=0\.1"):
-        sample_complexity.run(config(path, eps=0.1))
+        sample_complexity_work.run(config(path, eps=0.1))
 
 
 class Killed(BaseException):
@@ -108,9 +115,9 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 
     monkeypatch.setattr(sweeps.networks, "train", dying)
     with pytest.raises(Killed):
-        sample_complexity.run(config(tmp_path / "broken"))
+        sample_complexity_work.run(config(tmp_path / "broken"))
     assert not (tmp_path / "broken" / "summary.json").exists()
-    again = sample_complexity.run(config(tmp_path / "broken"))
+    again = sample_complexity_work.run(config(tmp_path / "broken"))
     assert len(calls) == 8 + 1  # three were measured, the fourth was begun twice
     apart = {"wall_seconds", "peak_memory_bytes"}
     assert {k: v for k, v in again.items() if k not in apart} == {
@@ -120,7 +127,7 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 
 @pytest.mark.slow
 def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
-    found = sample_complexity.run(
+    found = sample_complexity_work.run(
         config(tmp_path, dry_run=False, seeds=1, sizes=(40, 160, 1352), epochs=15, eps=0.1,
                width=64, eval_steps=10, restarts=1, eval_examples=200, dim=1000, draws=30)
     )  # fmt: skip
@@ -144,12 +151,12 @@ def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
 
 def prepared(**options):
     settings = config("unused", dry_run=False, **options)
-    return settings, sample_complexity.prepare(settings)
+    return settings, sample_complexity_plan.prepare(settings)
 
 
 def test_training_sets_are_nested_and_get_as_many_updates():
     settings, plan = prepared(sizes=(50, 100, 1000), seeds=2)
-    todo = sample_complexity.jobs(settings, plan)
+    todo = sample_complexity_work.jobs(settings, plan)
     assert len(todo) == 12
     test_ids = set(plan.dataset.test.id.tolist())
     for seed in (0, 1):
@@ -306,8 +313,8 @@ def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_p
     workdir = tmp_path / "run"
     with pytest.raises(SystemExit) as end:
         runner.main(
-            sample_complexity.run,
-            sample_complexity.Config,
+            sample_complexity_work.run,
+            sample_complexity_flags.Config,
             None,
             [f"--workdir={workdir}", *arguments],
         )

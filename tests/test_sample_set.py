@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from advfeat import data
-from experiments import counterfactual, pairs, representations, saliency, synthesis
-from experiments.config import parse
+from advfeat.runs.config import parse
+from experiments.counterfactual import plan as counterfactual_plan
+from experiments.representations import plan as representations_plan
+from experiments.saliency import plan as saliency_plan
+from experiments.shared import pairs
+from experiments.synthesis import plan as synthesis_plan
 
 
 def test_the_samples_are_divided_without_overlap():
@@ -37,18 +41,20 @@ def test_damaged_samples_are_refused(monkeypatch):
         data.load("samples:cifar10")
 
 
-@pytest.mark.parametrize("experiment", [saliency, representations, synthesis, counterfactual])
+@pytest.mark.parametrize(
+    "experiment", [saliency_plan, representations_plan, synthesis_plan, counterfactual_plan]
+)
 def test_the_picture_experiments_need_no_data_prepared_first(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
     plan = experiment.prepare(parse(experiment.Config, [f"--workdir={tmp_path / 'w'}"]))
     assert plan.dataset.name == "samples:cifar10"
-    assert 35 <= len(plan.images) <= 70 or experiment is saliency
+    assert 35 <= len(plan.images) <= 70 or experiment is saliency_plan
     assert not (tmp_path / "w").exists()
     if hasattr(plan, "judges"):
         assert list(plan.judges) == ["cifar10_cnn_standard", "cifar10_cnn_l2_robust"]
-    if experiment is counterfactual:
+    if experiment is counterfactual_plan:
         assert all(len(places) >= 5 for places in plan.wrong.values())
-    if experiment is synthesis:
+    if experiment is synthesis_plan:
         assert {image.tobytes() for image in plan.images}.isdisjoint(
             image.tobytes() for image in plan.others
         )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from advfeat import data
-from experiments import evaluate
-from experiments.sweeps import Points
+from experiments.evaluate import flags as evaluate_flags, work as evaluate_work
+from experiments.shared.sweeps import Points
 
 ORDERS = ("sorted", "shuffled")
 PAIR = {"standard": "zoo:digits_standard", "robust": "zoo:digits_l2_robust"}
@@ -110,7 +110,7 @@ def test_wrong_predictions_are_drawn_of_all_classes(sets):
 
 
 def test_no_experiment_is_left_out():
-    there = {path.stem for path in pathlib.Path(evaluate.__file__).parent.glob("*.py")
+    there = {path.stem for path in pathlib.Path(evaluate_flags.__file__).parent.glob("*.py")
              if "\n    runner.main(run, Config" in path.read_text(encoding="utf-8")}
     # Drawn images have no files, and the others measure no images.
     assert there - set(FLAGS) <= {"ground_truth", "prepare_data", "pack"}
@@ -134,7 +134,7 @@ def test_the_robust_estimate_of_a_sorted_set_is_that_of_a_shuffled_one(sets, tmp
     found = {}
     for order in (*ORDERS, "all"):
         path = sets["sorted" if order == "all" else order]
-        found[order] = evaluate.run(evaluate.Config(
+        found[order] = evaluate_work.run(evaluate_flags.Config(
             workdir=str(tmp_path / order), dataset=str(path), attack=(attack,),
             num_examples=0 if order == "all" else 150, sweep_examples=0 if order == "all" else 60,
             checks=False, **NETWORK,

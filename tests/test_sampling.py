@@ -7,15 +7,15 @@ import types
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import advfeat
 from advfeat import data, models
 from advfeat.data import draw_rows
 from advfeat.evaluation.diagnostics import MOST, Case
-from advfeat.runs.checkpoints import NetworkSpec
-from experiments import evaluate, selection
+from advfeat.models.network import NetworkSpec
+from advfeat.runs import selection
+from experiments.evaluate import flags as evaluate_flags, work as evaluate_work
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=12)
@@ -161,9 +161,9 @@ def test_all_classes_of_a_sorted_set_are_in_the_curves(monkeypatch):
     seen = spied(monkeypatch)
     for most, wanted in ((200, [20] * 10), (0, [100] * 10)):
         with pytest.raises(StopIteration):
-            evaluate._curves(evaluate.Config(sweep_examples=most, **options), plan, None)
+            evaluate_work._curves(evaluate_flags.Config(sweep_examples=most, **options), plan, None)
         assert seen.pop().tolist() == wanted
-    assert evaluate._curves(evaluate.Config(curves=False, **options), plan, None) == {}
+    assert evaluate_work._curves(evaluate_flags.Config(curves=False, **options), plan, None) == {}
     assert not seen
 
 
@@ -205,11 +205,11 @@ ALLOWED = {
     ("advfeat/runs/files.py", "str(found)[:40]"): NO_EXAMPLES,
     ("advfeat/stats/bootstrap.py", "samples[:_REST_DRAWS]"): DRAWN,
     ("advfeat/evaluation/robust_accuracy.py", "share[:len(rows)]"): PADDING,
-    ("experiments/mislabeled_report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
-    ("experiments/saliency.py", "checked[:_DRY]"): NO_EXAMPLES,
-    ("experiments/transfer_learning.py", "slice(None, len(plan.choice))"):
+    ("experiments/mislabeled/report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
+    ("experiments/saliency/work.py", "checked[:_DRY]"): NO_EXAMPLES,
+    ("experiments/transfer_learning/work.py", "slice(None, len(plan.choice))"):
         "two sets that were measured in one pass",
-    ("experiments/transfer_learning.py", "slice(len(plan.choice), None)"):
+    ("experiments/transfer_learning/work.py", "slice(len(plan.choice), None)"):
         "two sets that were measured in one pass",
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
     ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
@@ -248,16 +248,16 @@ ALLOWED = {
     ("advfeat/training/loop.py", "order[:steps * size]"): "an epoch's own shuffle",
     ("advfeat/runs/train_states.py",
      "(str(error).strip().splitlines() or [type(error).__name__])[0][:200]"): NO_EXAMPLES,
-    ("experiments/defences.py", "config.defences[::6]"): NO_EXAMPLES,
-    ("experiments/evaluate_journal.py", "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]"):
+    ("experiments/defences/plan.py", "config.defences[::6]"): NO_EXAMPLES,
+    ("experiments/evaluate/journal.py", "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]"):
         "whether there is any",
-    ("experiments/evaluate_report.py", "fooled[:k]"): "which turn an image has",
-    ("experiments/evaluate_report.py", "np.argsort(turn, kind='stable')[:5]"): DRAWN,
-    ("experiments/representations.py", "np.argsort(-values.std(axis=0))[:3]"): BY_VALUE,
-    ("experiments/representations_pictures.py", "order[np.isin(order, read)][:_CLASSES]"): DRAWN,
-    ("experiments/counterfactual.py", "range(min(config.features, 2))"): NO_EXAMPLES,
-    ("experiments/saliency_report.py", "words[:1]"): NO_EXAMPLES,
-    ("experiments/transfer_learning.py", "names[:half]"): "which classes are the source's",
+    ("experiments/evaluate/report.py", "fooled[:k]"): "which turn an image has",
+    ("experiments/evaluate/report.py", "np.argsort(turn, kind='stable')[:5]"): DRAWN,
+    ("experiments/representations/plan.py", "np.argsort(-values.std(axis=0))[:3]"): BY_VALUE,
+    ("experiments/representations/pictures.py", "order[np.isin(order, read)][:_CLASSES]"): DRAWN,
+    ("experiments/counterfactual/report.py", "range(min(config.features, 2))"): NO_EXAMPLES,
+    ("experiments/shared/words.py", "words[:1]"): NO_EXAMPLES,
+    ("experiments/transfer_learning/plan.py", "names[:half]"): "which classes are the source's",
 }
 """(File, code) -> why it may take the first of something."""
 

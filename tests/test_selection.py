@@ -10,12 +10,12 @@ import pytest
 import advfeat
 from advfeat import data, models, stats, training
 from advfeat.data import Split
-from advfeat.runs import checkpoints
-from advfeat.runs.checkpoints import Network, NetworkSpec
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.runs import checkpoints, selection
 from advfeat.runs.directory import RunDirectory
-from experiments import networks, progress, selection
-from experiments.recipes import Recipe
-from experiments.selection import Selection, Watch
+from advfeat.runs.selection import Selection, Watch
+from experiments.shared import networks, progress
+from experiments.shared.recipes import Recipe
 
 SHAPE, COUNT = (2, 3, 1), 12
 KEY = jax.random.key(0)

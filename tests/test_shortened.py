@@ -9,8 +9,11 @@ import pytest
 import advfeat
 from advfeat.attacks import ATTACKS, NORMS_OF
 from advfeat.evaluation.suites import SUITES, resolve, shortened
-from experiments import defences, evaluate, sample_complexity, sweeps
-from experiments.config import parse
+from advfeat.runs.config import parse
+from experiments.defences import flags as defences_flags, plan as defences_plan
+from experiments.evaluate import flags as evaluate_flags, plan as evaluate_plan
+from experiments.sample_complexity import flags as sample_complexity_flags
+from experiments.shared import sweeps
 
 CASES = [(name, norm) for name in ATTACKS for norm in NORMS_OF[name]]
 
@@ -46,17 +49,17 @@ def test_every_attack_can_be_shortened_and_runs(name, norm):
 def test_dry_runs_take_the_attacks_that_were_asked_for():
     common = ["--workdir=w", "--dry_run", "--norm=l2", "--eps=1"]
     flags = [*common, "--checkpoint=zoo:digits_standard", "--attack=quick"]
-    plan = evaluate.prepare(parse(evaluate.Config, flags))
+    plan = evaluate_plan.prepare(parse(evaluate_flags.Config, flags))
     assert list(plan.suite.attacks)[:2] == ["apgd_ce", "apgd_targeted_short"]
     assert plan.suite.name == "quick"
-    plan = evaluate.prepare(
-        parse(evaluate.Config, [*flags[:-1], "--attack=pgd", "--step_size=0.3", "--steps=50"])
+    plan = evaluate_plan.prepare(
+        parse(evaluate_flags.Config, [*flags[:-1], "--attack=pgd", "--step_size=0.3", "--steps=50"])
     )
     (pgd,) = plan.suite.attacks.values()
     assert pgd.steps == 4
     assert float(pgd.step_size) == pytest.approx(0.3)
-    plan = defences.prepare(parse(defences.Config, [*common, "--attack=square,fgsm"]))
+    plan = defences_plan.prepare(parse(defences_flags.Config, [*common, "--attack=square,fgsm"]))
     assert list(plan.attack.attacks) == ["square", "fgsm"]
-    config = parse(sample_complexity.Config, [*common, "--attack=autoattack"])
+    config = parse(sample_complexity_flags.Config, [*common, "--attack=autoattack"])
     found = sweeps.attacks(config, advfeat.l2(1.0), 10)
     assert {attack.steps for attack in found.values()} == {4}

@@ -9,10 +9,12 @@ from scipy.stats import rankdata
 
 import advfeat
 from advfeat import data, stats
+from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
 from advfeat.stats import Estimate
-from experiments import runner, sweeps, tradeoff
-from experiments.tradeoff_summary import (
+from experiments.shared import sweeps
+from experiments.tradeoff import flags as tradeoff_flags, work as tradeoff_work
+from experiments.tradeoff.summary import (
     _between,
     _fooled_less,
     accuracy,
@@ -26,13 +28,13 @@ TINY = {"model": "mlp", "width": 16}
 
 
 def config(path, **options):
-    return tradeoff.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
+    return tradeoff_flags.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "whole"
-    return path, tradeoff.run(config(path))
+    return path, tradeoff_work.run(config(path))
 
 
 def test_summary_has_every_rate_with_its_interval(finished):
@@ -86,10 +88,10 @@ def test_networks_of_the_run_serve_as_checkpoints(finished):
 
 def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
     path, summary = finished
-    assert tradeoff.run(config(path)) == summary
+    assert tradeoff_work.run(config(path)) == summary
     assert "finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--seeds=3, not --seeds=1"):
-        tradeoff.run(config(path, seeds=1))
+        tradeoff_work.run(config(path, seeds=1))
 
 
 class Killed(BaseException):
@@ -108,8 +110,8 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 
     monkeypatch.setattr(sweeps.networks, "train", dying)
     with pytest.raises(Killed):
-        tradeoff.run(config(tmp_path / "broken"))
-    again = tradeoff.run(config(tmp_path / "broken"))
+        tradeoff_work.run(config(tmp_path / "broken"))
+    again = tradeoff_work.run(config(tmp_path / "broken"))
     assert len(calls) == 6 + 1  # the standard networks of both norms were trained once
     apart = {"wall_seconds", "peak_memory_bytes"}
     assert {k: v for k, v in again.items() if k not in apart} == {
@@ -120,7 +122,7 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 @pytest.mark.slow
 def test_robustness_is_bought_and_at_some_eps_paid_for(tmp_path):
     # A small perceptron has no room for both.
-    summary = tradeoff.run(
+    summary = tradeoff_work.run(
         config(tmp_path, dry_run=False, norms=("linf",), train_linf=(0.05, 0.2), eval_linf=0.15,
                width=8, epochs=15, seeds=2, eval_steps=10, restarts=1, eval_examples=300)
     )  # fmt: skip
@@ -249,7 +251,9 @@ def test_what_is_not_shown_is_said_to_be_not_shown(finished):
 def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
     workdir = tmp_path / "run"
     with pytest.raises(SystemExit) as end:
-        runner.main(tradeoff.run, tradeoff.Config, None, [f"--workdir={workdir}", *arguments])
+        runner.main(
+            tradeoff_work.run, tradeoff_flags.Config, None, [f"--workdir={workdir}", *arguments]
+        )
     assert end.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1

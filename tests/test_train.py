@@ -10,12 +10,15 @@ import jax
 import numpy as np
 import pytest
 
+from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
-from experiments import mislabeled, progress, runner, train
+from experiments.mislabeled import flags as mislabeled_flags, work as mislabeled_work
+from experiments.shared import progress
+from experiments.train import flags as train_flags, work as train_work
 
 
 def config(path, **options):
-    return train.Config(workdir=str(path), train_examples=300, eval_examples=50, **options)
+    return train_flags.Config(workdir=str(path), train_examples=300, eval_examples=50, **options)
 
 
 def leaves(path):
@@ -25,7 +28,7 @@ def leaves(path):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     path = tmp_path_factory.mktemp("train") / "unbroken"
-    return path, train.run(config(path, epochs=4, eps_grid=(0.0, 0.5)))
+    return path, train_work.run(config(path, epochs=4, eps_grid=(0.0, 0.5)))
 
 
 def test_summary_states_what_was_measured(unbroken):
@@ -64,7 +67,7 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
     with monkeypatch.context() as patch:
         patch.setattr(progress.Progress, "chunk", dying)
         with pytest.raises(Killed):
-            train.run(config(tmp_path / "broken", **flags))
+            train_work.run(config(tmp_path / "broken", **flags))
     assert list((tmp_path / "broken" / "checkpoints" / "model").iterdir())
     begun = []
     monkeypatch.setattr(
@@ -72,7 +75,7 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
         "chunk",
         lambda self, state, metrics: begun.append(int(state.step)),
     )
-    train.run(config(tmp_path / "broken", **flags))
+    train_work.run(config(tmp_path / "broken", **flags))
     assert begun[0] > 2 or chunks == 1  # it went on, it did not begin again
     for here, there in zip(leaves(tmp_path / "broken"), leaves(path), strict=True):
         np.testing.assert_array_equal(here, there)
@@ -82,7 +85,7 @@ def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
 @pytest.mark.slow
 def test_adversarial_training_buys_robust_accuracy(unbroken, tmp_path):
     _, standard = unbroken
-    robust = train.run(
+    robust = train_work.run(
         config(tmp_path / "r", epochs=8, objective="adversarial", eps=0.5, eps_grid=(0.0, 0.5))
     )
 
@@ -94,8 +97,8 @@ def test_adversarial_training_buys_robust_accuracy(unbroken, tmp_path):
 
 def test_another_experiment_takes_the_run_as_its_checkpoint(unbroken, tmp_path):
     path, summary = unbroken
-    result = mislabeled.run(
-        mislabeled.Config(
+    result = mislabeled_work.run(
+        mislabeled_flags.Config(
             workdir=str(tmp_path / "m"),
             dry_run=True,
             checkpoint=str(path),
@@ -110,7 +113,7 @@ def test_a_checkpoint_of_other_classes_is_refused(unbroken, tmp_path, capsys):
     path, _ = unbroken
     arguments = [f"--workdir={tmp_path / 'm'}", f"--checkpoint={path}", "--classes=3,5"]
     with pytest.raises(SystemExit) as end:
-        runner.main(mislabeled.run, mislabeled.Config, None, arguments)
+        runner.main(mislabeled_work.run, mislabeled_flags.Config, None, arguments)
     assert end.value.code == 2
     assert "knows the classes 0, 1" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()

@@ -9,24 +9,25 @@ import pytest
 import advfeat
 from advfeat import data, zoo
 from advfeat.runs.checkpoints import load_network
-from experiments import pack, train
-from experiments.config import UsageError
+from advfeat.runs.config import UsageError
+from experiments.pack import flags as pack_flags, work as pack_work
+from experiments.train import flags as train_flags, work as train_work
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("zoo") / "run"
-    config = train.Config(
+    config = train_flags.Config(
         workdir=str(workdir), model="resnet9", width=4, epochs=1, eval_examples=20, eval_steps=1,
         eps_grid=(0.0,),
     )
-    train.run(config)
+    train_work.run(config)
     return workdir
 
 
 def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path):
-    config = pack.PackConfig(run=str(trained), name="tiny", folder=str(tmp_path))
-    about = pack.run(config)
+    config = pack_flags.Config(run=str(trained), name="tiny", folder=str(tmp_path))
+    about = pack_work.run(config)
     original = load_network(str(trained))
     with np.load(tmp_path / "tiny.npz", allow_pickle=False) as arrays:
         kinds = {key.split("/")[0]: arrays[key].dtype for key in arrays.files}
@@ -42,7 +43,7 @@ def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path
 
 
 def test_what_was_packed_is_read_back(trained, tmp_path, monkeypatch):
-    pack.run(pack.PackConfig(run=str(trained), name="tiny", folder=str(tmp_path)))
+    pack_work.run(pack_flags.Config(run=str(trained), name="tiny", folder=str(tmp_path)))
     monkeypatch.setattr(zoo, "_shelf", lambda: tmp_path)
     assert zoo.names() == ("tiny",)
     found, original = load_network("zoo:tiny"), load_network(str(trained))
@@ -121,5 +122,5 @@ def test_the_zoo_is_small():
 def test_what_cannot_be_packed_is_one_line(trained, tmp_path, change, message):
     options = {"run": str(trained), "name": "tiny", "folder": str(tmp_path), **change}
     with pytest.raises(UsageError, match=message):
-        pack.run(pack.PackConfig(**options))
+        pack_work.run(pack_flags.Config(**options))
     assert not list(tmp_path.iterdir())

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advfeat.data import classes as classes_lib
-from advfeat.data import images, tfds_images
+from advfeat.data import classes as classes_lib, images, tfds_images
 from advfeat.data.types import DataError, Dataset, Split
 
 _PREFIX = "folder:"

@@ -14,8 +14,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from advfeat.data import classes as classes_lib
-from advfeat.data import images, label_index, restricted_imagenet, tfds_images
+from advfeat.data import (
+    classes as classes_lib,
+    images,
+    label_index,
+    restricted_imagenet,
+    tfds_images,
+)
 from advfeat.data.types import DataError
 
 _GROUPINGS = {"restricted_imagenet": restricted_imagenet.GROUPING}

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from advfeat.data import archives, images
-from advfeat.data import classes as classes_lib
+from advfeat.data import archives, classes as classes_lib, images
 from advfeat.data.types import DataError, Dataset, Split
 
 COMMON = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")

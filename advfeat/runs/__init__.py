@@ -1,4 +1,4 @@
-"""One run on disk: its directory, metrics, checkpoints, report, and what stops or follows it."""
+"""One run: its flags, its directory, metrics, checkpoints and report, and what stops it."""
 
 import lazy_loader
 
@@ -6,6 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules={
         "checkpoints",
+        "checksums",
+        "command",
+        "config",
         "directory",
         "files",
         "locks",
@@ -13,6 +16,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "processes",
         "provenance",
         "report",
+        "runner",
+        "selection",
+        "signals",
         "train_states",
     },
 )

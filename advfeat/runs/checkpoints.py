@@ -15,81 +15,20 @@ import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore  # orbax's own storage
 
-from advfeat import models
-from advfeat.runs.files import CHECKSUM, DamagedError, checksum, read_json, write_json
+from advfeat import models, zoo
+from advfeat.models.network import Network, spec_of
+from advfeat.runs.checksums import check_network, network_checksum
+from advfeat.runs.files import CHECKSUM, DamagedError, read_json, write_json
 from advfeat.runs.train_states import disk_error, first_line, only_here, quiet
-from advfeat.types import ModelFn
 
 _RECORD = "network.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkSpec:
-    """What it takes to build a network again.
-
-    Attributes:
-      model: its name in `models.names()`.
-      class_names: one per logit.
-      input_shape: `(H, W, C)`.
-      mean: per channel, in [0, 1].
-      std: per channel.
-      width: None is the architecture's usual one.
-      bfloat16: whether it computes in bfloat16 (weights are float32 either way).
-      options: the architecture's own options.
-    """
-
-    model: str
-    class_names: tuple[str, ...]
-    input_shape: tuple[int, int, int]
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    width: int | None = None
-    bfloat16: bool = False
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def build(self) -> Any:
-        """The flax module.
-
-        Raises:
-          ValueError: for an unknown model or option.
-        """
-        return models.create(
-            self.model,
-            num_classes=len(self.class_names),
-            width=self.width,
-            mean=self.mean,
-            std=self.std,
-            dtype=jnp.bfloat16 if self.bfloat16 else jnp.float32,
-            **self.options,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network with its weights.
-
-    Attributes:
-      spec: how it is built.
-      variables: its weights and batch statistics.
-      record: what else its run kept of it (how it was trained, its data set).
-    """
-
-    spec: NetworkSpec
-    variables: Any
-    record: dict[str, Any]
-
-    def model_fn(self, layer: str = "logits") -> ModelFn:
-        """ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
-        return models.model_fn(self.spec.build(), self.variables, layer=layer)
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -129,45 +68,9 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
     )
 
 
-def network_checksum(network: Network) -> str:
-    """What tells one network from every other: of its architecture and its arrays, in float32."""
-
-    def single(leaf: Any) -> np.ndarray:
-        host = np.asarray(leaf)
-        return host.astype(np.float32) if jnp.issubdtype(host.dtype, jnp.floating) else host
-
-    arrays = jax.tree.map(single, _plain_dicts(network.variables))
-    return checksum(arrays, dataclasses.asdict(network.spec))
-
-
-def check_network(network: Network, name: str, *, expected: Any) -> None:
-    """Raises unless a network is the one whose checksum was kept.
-
-    Raises:
-      DamagedError: naming it.
-    """
-    if network_checksum(network) != expected:
-        raise DamagedError(
-            f"{name} is damaged: its weights or its architecture are not those that were saved"
-        )
-
-
-def _plain_dicts(tree: Any) -> Any:
-    return {k: _plain_dicts(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
-
-
 def is_saved(path: str | os.PathLike[str]) -> bool:
     """Whether a whole network lies in `path`."""
     return (pathlib.Path(path) / _RECORD).exists()
-
-
-def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
-    """A spec from its JSON form, in which tuples are lists."""
-    lists = ("class_names", "input_shape", "mean", "std")
-    fixed: dict[str, Any] = {
-        k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
-    }
-    return NetworkSpec(**fixed)
 
 
 def _read(path: pathlib.Path) -> Network:
@@ -240,8 +143,6 @@ def load_network(reference: str) -> Network:
       ValueError: if there is none, several and no name, or it cannot be used.
     """
     if reference.startswith("zoo:") and not pathlib.Path(reference).exists():
-        from advfeat import zoo  # which keeps networks of this module
-
         return zoo.load(reference.removeprefix(zoo.PREFIX))
     directory, _, name = reference.rpartition(":")
     if not directory or pathlib.Path(reference).is_dir():

@@ -140,7 +140,7 @@ def write_report(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["parts"] = parts
-    source = importlib.resources.files("advfeat").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    source = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         title=title,
         dry_run=dry_run,

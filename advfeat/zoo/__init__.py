@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.runs.checkpoints import Network, check_network, network_checksum, spec_of
+from advfeat.models.network import Network, spec_of
+from advfeat.runs.checksums import check_network, network_checksum
 from advfeat.runs.files import CHECKSUM, DamagedError, write_bytes, write_json
 from advfeat.runs.train_states import first_line
 

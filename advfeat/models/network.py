@@ -1,0 +1,82 @@
+"""A network with its weights, and what it takes to build it again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from advfeat.models.functions import model_fn
+from advfeat.models.registry import create
+from advfeat.types import ModelFn
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """What it takes to build a network again.
+
+    Attributes:
+      model: its name in `models.names()`.
+      class_names: one per logit.
+      input_shape: `(H, W, C)`.
+      mean: per channel, in [0, 1].
+      std: per channel.
+      width: None is the architecture's usual one.
+      bfloat16: whether it computes in bfloat16 (weights are float32 either way).
+      options: the architecture's own options.
+    """
+
+    model: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    width: int | None = None
+    bfloat16: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The flax module.
+
+        Raises:
+          ValueError: for an unknown model or option.
+        """
+        return create(
+            self.model,
+            num_classes=len(self.class_names),
+            width=self.width,
+            mean=self.mean,
+            std=self.std,
+            dtype=jnp.bfloat16 if self.bfloat16 else jnp.float32,
+            **self.options,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network with its weights.
+
+    Attributes:
+      spec: how it is built.
+      variables: its weights and batch statistics.
+      record: what else its run kept of it (how it was trained, its data set).
+    """
+
+    spec: NetworkSpec
+    variables: Any
+    record: dict[str, Any]
+
+    def model_fn(self, layer: str = "logits") -> ModelFn:
+        """ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
+        return model_fn(self.spec.build(), self.variables, layer=layer)
+
+
+def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
+    """A spec from its JSON form, in which tuples are lists."""
+    lists = ("class_names", "input_shape", "mean", "std")
+    fixed: dict[str, Any] = {
+        k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()
+    }
+    return NetworkSpec(**fixed)

@@ -1,0 +1,191 @@
+"""Which epoch's weights a robust training keeps, by held-out accuracy under attack.
+
+Robust accuracy on unseen images can fall while the training goes on: slowly (robust overfitting,
+Rice et al. 2020, https://arxiv.org/abs/2002.11569) or within an epoch (catastrophic overfitting,
+Wong et al. 2020, https://arxiv.org/abs/2001.03994, whose check this is). The images are held out of
+the training set; the test set is not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat import models, stats
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.rows import draw_rows
+from advfeat.runs import checkpoints
+from advfeat.runs.files import DamagedError, read_json, write_json
+from advfeat.stats import Estimate
+
+MAX_DROP = 0.2  # Wong et al.'s
+KEY_SEED = 0  # the same images and starts at every epoch: epochs differ by their weights alone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What a robust training watches, and what follows from it.
+
+    Attributes:
+      select: `last` or `best`, whose weights are kept.
+      patience: epochs without a new best after which the training ends; None is none.
+      max_drop: the training ends and goes back to its best epoch when the accuracy is lower than
+        there by more than this; None is no such check.
+      steps: of PGD, which begins at a random point and moves by `2.5 * eps / steps`.
+      examples: held-out images at most, drawn; 0 is all.
+    """
+
+    select: str = "last"
+    patience: int | None = None
+    max_drop: float | None = None
+    steps: int = 10
+    examples: int = 500
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best epoch's weights may be asked for."""
+        return self.select == "best" or self.max_drop is not None
+
+
+class Watch:
+    """The watched epochs of one training.
+
+    What it knows lies in its directory, so that a killed training goes on with it: an epoch that
+    was measured is not measured again, and a training that has ended stays so.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        rule: Selection,
+        spec: NetworkSpec,
+        threat: advfeat.ThreatModel,
+        held_out: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """Reads what an earlier process left in `path`."""
+        self._path, self._rule, self._spec, self._threat = path, rule, spec, threat
+        rows = draw_rows(held_out[1], rule.examples, seed=KEY_SEED)
+        self._images, self._labels = (part[rows] for part in held_out)
+        self._model = spec.build()
+        self.history: list[dict[str, Any]] = []
+        self.ended: str | None = None
+        if self._record.exists():
+            found = read_json(self._record)
+            try:
+                self.history, self.ended = list(found["history"]), found["ended"]
+                for line in self.history:
+                    int(line["epoch"]), float(line["accuracy"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedError(f"{self._record} is damaged ({error})") from error
+
+    @property
+    def _record(self) -> pathlib.Path:
+        return self._path / "watch.json"
+
+    def _kept(self, epoch: int) -> pathlib.Path:
+        return self._path / f"epoch_{epoch}"
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The epoch of the highest accuracy so far, the first of several."""
+        return max(self.history, key=lambda line: line["accuracy"])
+
+    def accuracy(self, variables: Any) -> float:
+        """The share of the held-out images that a network gets right, clean and attacked."""
+        sweep = advfeat.evaluate_epsilons(
+            jax.random.key(KEY_SEED),
+            lambda eps: advfeat.pgd(
+                dataclasses.replace(self._threat, eps=eps), steps=self._rule.steps
+            ),
+            models.model_fn(self._model, variables),
+            self._images,
+            self._labels,
+            [float(self._threat.eps)],
+        )
+        return float(sweep.robust[0].mean())
+
+    def epoch(self, epoch: int, variables: Any) -> tuple[float, bool]:
+        """Measures the network after an epoch; returns its accuracy, and whether to end here."""
+        known = [line for line in self.history if line["epoch"] == epoch]
+        if known:
+            return known[0]["accuracy"], self.ended is not None and epoch == self._last
+        line = {"epoch": epoch, "accuracy": self.accuracy(variables)}
+        self.history.append(line)
+        self.ended = self._verdict()
+        self._path.mkdir(parents=True, exist_ok=True)
+        if self.best is line and self._rule.keeps_best:
+            checkpoints.save_network(self._kept(epoch), Network(self._spec, variables, {}))
+        # After the weights and before older ones go: at every moment it names some that are there.
+        write_json(self._record, {"history": self.history, "ended": self.ended})
+        for path in self._path.glob("epoch_*"):
+            if path != self._kept(self.best["epoch"]):
+                shutil.rmtree(path, ignore_errors=True)
+        return line["accuracy"], self.ended is not None
+
+    @property
+    def _last(self) -> int:
+        return int(self.history[-1]["epoch"])
+
+    def _verdict(self) -> str | None:
+        now, best = self.history[-1], self.best
+        drop = self._rule.max_drop
+        if drop is not None and best["accuracy"] - now["accuracy"] > drop:
+            tqdm.write(
+                f"catastrophic overfitting: held-out accuracy under PGD fell from "
+                f"{best['accuracy']:.1%} (epoch {best['epoch']}) to {now['accuracy']:.1%} (epoch "
+                f"{now['epoch']}); the training ends and goes back to epoch {best['epoch']}"
+            )
+            return "overfitting"
+        patience = self._rule.patience
+        if patience is not None and now["epoch"] - best["epoch"] >= patience:
+            return "patience"
+        return None
+
+    def chosen(self, variables: Any) -> Any:
+        """The weights to keep; `variables` are the last epoch's, None where none are at hand."""
+        if self.epoch_kept != self._last or variables is None:
+            return checkpoints.load_network(str(self._kept(self.epoch_kept))).variables
+        return variables
+
+    @property
+    def epoch_kept(self) -> int:
+        """Whose weights are kept."""
+        return int((self.best if self._goes_back else self.history[-1])["epoch"])
+
+    @property
+    def _goes_back(self) -> bool:
+        return self._rule.select == "best" or self.ended == "overfitting"
+
+    def summary(self) -> dict[str, Any]:
+        """What the network's record says of it."""
+        return {
+            "select": self._rule.select,
+            "epoch": self.epoch_kept,
+            "epochs": self._last,
+            "held_out_robust_accuracy": self._accuracy_kept()._asdict(),
+            "examples": len(self._labels),
+            "steps": self._rule.steps,
+            "ended_by": self.ended,
+            "catastrophic_overfitting": self.ended == "overfitting",
+            "history": self.history,
+        }
+
+    def _accuracy_kept(self) -> Estimate:
+        """That of the epoch kept; where it was kept for being the best, the interval says so."""
+        count = len(self._labels)
+        found = {
+            int(line["epoch"]): stats.counted(round(line["accuracy"] * count), count)
+            for line in self.history
+        }
+        return stats.chosen(found)[1] if self._goes_back else found[self.epoch_kept]
+
+    def close(self) -> None:
+        """Removes what it kept, once the network itself is kept."""
+        shutil.rmtree(self._path, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+import advfeat
+from advfeat import data
+from advfeat.models.network import Network
+
+from ..shared.limits import check_eps
+from ..shared.pairs import check_layer, load_pair
+from .flags import Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      images: `[M, H, W, C]` in [0, 1], those searched.
+      labels: `[M]`.
+      wrong: of each network, the places of those it gets wrong.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    images: np.ndarray
+    labels: np.ndarray
+    wrong: dict[str, np.ndarray]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and finds wrong predictions; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    check_eps("l2", dataset.input_shape, eps=config.eps)
+    networks = load_pair(config, dataset)
+    found = data.subset(
+        dataset.test, 60 if config.dry_run else config.searched, seed=config.seed
+    )
+    images, wrong = data.unit(found.image), {}
+    for name, network in networks.items():
+        units = check_layer(config.layer, network)
+        if config.features > units:
+            raise ValueError(
+                f"flag --features={config.features}: the layer {config.layer} has {units} units"
+            )
+        right = advfeat.accuracy(network.model_fn(), images, found.label)
+        places = np.flatnonzero(~right)
+        most = 6 if config.dry_run else config.measured
+        wrong[name] = places[data.draw_rows(found.label[places], most, seed=config.seed)]
+        if len(places) == 0:
+            raise ValueError(
+                f"flag --searched={len(images)}: the {name} network gets all of them right"
+            )
+    return Plan(
+        dataset=dataset, networks=networks, images=images, labels=found.label, wrong=wrong
+    )

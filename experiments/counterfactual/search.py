@@ -1,0 +1,124 @@
+"""The features that are enhanced, and the search within them."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advfeat
+from advfeat import models
+from advfeat.evaluation.prediction import predict
+from advfeat.features import counterfactuals, representations
+from advfeat.keys import stream
+from advfeat.types import Array, Key
+
+from .flags import Config
+from .plan import Plan
+
+WAYS = ("top", "random")
+_BATCH = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found for one network; N wrong predictions.
+
+    Attributes:
+      predicted: `[N]`.
+      units: by way `[N, n]`.
+      gains: `[N, n]` of the top ones.
+      changed: by way `[N, H, W, C]`.
+      turned: by way `[N]`, whether the label is predicted then.
+      distance: by way `[N]`, L2.
+      nearest: `[N]`, L2 distance of the nearest image of the label by any change.
+      values: `[M, D]`, every unit for every searched image.
+      off: by way `[N, n]`, which features were off before.
+    """
+
+    predicted: np.ndarray
+    units: dict[str, np.ndarray]
+    gains: np.ndarray
+    changed: dict[str, np.ndarray]
+    turned: dict[str, np.ndarray]
+    distance: dict[str, np.ndarray]
+    nearest: np.ndarray
+    values: np.ndarray
+    off: dict[str, np.ndarray]
+
+
+def search(config: Config, plan: Plan, name: str) -> Found:
+    """The features, the images, and the controls of one network."""
+    network, places = plan.networks[name], plan.wrong[name]
+    key = stream(jax.random.key(config.seed), name)
+    # Features that speak for the label are often off: without the remedy nothing pulls on them.
+    model = models.pullable(network.spec.build())
+    split = models.split_fn(model, network.variables, layer=config.layer)
+    images, labels = plan.images[places], plan.labels[places]
+    predicted = np.argmax(predict(network.model_fn(), images), axis=1)
+    values = representations.unit_values(network.model_fn(config.layer), plan.images)
+    scale = jnp.asarray(np.maximum(values.std(axis=0), 1e-6))
+    top = advfeat.attack_dataset(
+        _Supporting(scale, config.features), key, split, images, (labels, predicted)
+    )
+    random = _drawn(key, scale, len(places), config.features)
+    attack = counterfactuals.enhance(
+        eps=config.eps, steps=3 if config.dry_run else config.steps, step_size=config.step_size
+    )
+    units = {"top": np.asarray(top.units), "random": np.asarray(random.units)}
+    best = {
+        way: advfeat.attack_dataset(
+            attack, key, split, images, (np.asarray(weights), labels), batch_size=_BATCH
+        ).best
+        for way, weights in (("top", top.weights), ("random", random.weights))
+    }
+    nearest = advfeat.attack_dataset(
+        advfeat.ddn(advfeat.l2(np.inf), steps=3 if config.dry_run else 50,
+                    objective=advfeat.targeted()),
+        key, network.model_fn(), images, labels, batch_size=_BATCH,
+    ).best  # fmt: skip
+    right = partial(advfeat.accuracy, network.model_fn(), labels=labels)
+    return Found(
+        predicted=predicted,
+        units=units,
+        gains=np.asarray(top.gains),
+        changed={way: np.asarray(found.x) for way, found in best.items()},
+        turned={way: right(np.asarray(found.x)) for way, found in best.items()},
+        distance={way: np.asarray(found.distance) for way, found in best.items()},
+        nearest=np.where(right(np.asarray(nearest.x)), nearest.distance, np.nan),
+        values=values,
+        off={
+            way: np.take_along_axis(values[places], chosen, axis=1) <= 0
+            for way, chosen in units.items()
+        },
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Supporting:
+    """`counterfactuals.supporting` as a function of ONE example; its aim: label, prediction."""
+
+    scale: Array
+    count: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Key, split: Any, x: Array, y: Any) -> counterfactuals.Features:
+        del key
+        label, said = y
+        return counterfactuals.supporting(split, x, label, said, self.scale, count=self.count)
+
+
+def _drawn(key: Any, scale: Any, images: int, count: int) -> counterfactuals.Features:
+    """Features drawn at random for every image, each as strong as the top ones would be."""
+    units = len(scale)
+
+    def one(key: Any) -> counterfactuals.Features:
+        chosen = jax.random.choice(key, units, (count,), replace=False)
+        weights = jnp.zeros(units).at[chosen].set(1.0 / scale[chosen])
+        return counterfactuals.Features(chosen.astype(jnp.int32), jnp.zeros(count), weights)
+
+    return jax.vmap(one)(jax.random.split(stream(key, "random"), images))

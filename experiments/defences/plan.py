@@ -1,0 +1,76 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+import advfeat
+from advfeat import data
+from advfeat.evaluation import broken_defences
+from advfeat.evaluation.suites import Suite, resolve, shortened
+from advfeat.training import Fit
+
+from ..shared.limits import check_eps
+from ..shared.networks import spec_for
+from ..shared.presets import preset_for
+from ..shared.recipes import Recipe
+from .flags import Config
+
+PLAIN, ROBUST = "no defence", "adversarial training"
+SHOWN = {name: name.replace("_", " ") for name in broken_defences.DEFENCES}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      standard: how the undefended networks are made.
+      robust: how the adversarially trained one is made.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      threat: what the attacks may do.
+      defences: which ones.
+      attack: the suite.
+    """
+
+    dataset: data.Dataset
+    standard: Recipe
+    robust: Recipe
+    images: np.ndarray
+    labels: np.ndarray
+    threat: advfeat.ThreatModel
+    defences: tuple[str, ...]
+    attack: Suite
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    some = 20 if config.dry_run else config.num_examples
+    test = data.subset(dataset.test, some, seed=config.seed)
+    check_eps(config.norm, dataset.input_shape, eps=config.eps)
+    threat = advfeat.threat_model(config.norm, config.eps)
+    suite = resolve(config.attack, threat, num_classes=dataset.num_classes)
+    preset = preset_for(dataset)
+    epochs = 1 if config.dry_run else config.epochs
+    standard = Recipe(
+        spec=spec_for(dataset, config.model, width=config.width),
+        how=Fit(epochs=epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate),
+    )
+    robust = dataclasses.replace(
+        standard, how=dataclasses.replace(standard.how, epochs=2 * epochs), threat=threat
+    )
+    return Plan(
+        dataset=dataset,
+        standard=standard,
+        robust=robust,
+        images=data.unit(test.image),
+        labels=test.label,
+        threat=threat,
+        defences=config.defences[::6] if config.dry_run else config.defences,
+        attack=shortened(suite) if config.dry_run else suite,
+    )

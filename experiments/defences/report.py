@@ -1,0 +1,112 @@
+"""The page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from advfeat import figures
+from advfeat.runs.config import format_eps
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, write_report
+from advfeat.threats.norms import title
+
+from ..shared.words import of_norms, terms
+from .flags import Config
+from .plan import PLAIN, ROBUST, SHOWN, Plan
+from .summary import _caught, _findings, _outcome
+
+IN_ONE_PICTURE = 7  # labels of more would touch
+
+
+def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
+    """Draws the figures and writes the page."""
+    found = summary["networks"]
+    honest, wrapped = [PLAIN, ROBUST], list(plan.defences)
+    pictures = []
+    for number, start in enumerate(range(0, len(wrapped), IN_ONE_PICTURE - 1), 1):
+        groups = {
+            SHOWN.get(name, name).replace(" ", "\n"): {
+                "under FGSM": found[name]["fgsm_accuracy"],
+                "under the suite": found[name]["robust_accuracy"],
+            }
+            for name in [*honest, *wrapped[start : start + IN_ONE_PICTURE - 1]]
+        }
+        figure = figures.bars(groups, ylabel="accuracy under attack")
+        pictures.append(
+            Picture(
+                path=figures.save(figure, run.figure(f"defences_{number}")),
+                alt="Bars of accuracy under FGSM and under the suite for each network",
+                caption="Blue: what FGSM reports. Grey: what the suite leaves of it.",
+            )
+        )
+    table = Table(
+        caption="Accuracy, 95 % intervals over test points",
+        columns=["network", "outcome", "clean", "FGSM", "suite", "warnings"],
+        rows=[
+            [
+                SHOWN.get(name, name),
+                _outcome(entry, name),
+                entry["clean_accuracy"],
+                entry["fgsm_accuracy"],
+                entry["robust_accuracy"],
+                ", ".join(entry["codes"]) or None,
+            ]
+            for name, entry in found.items()
+        ],
+    )
+    reasons = [
+        [SHOWN.get(name, name), warned["code"], warned["sentence"]]
+        for name, entry in found.items()
+        for warned in entry["warnings"]
+    ]
+    blocks: list[str | Table | Picture] = ["No check gave a warning."]
+    if reasons:
+        columns = ["network", "code", "what was seen"]
+        blocks = [Table(caption="Every warning", columns=columns, rows=reasons)]
+    write_report(
+        run.report,
+        title=f"Broken defences: {config.dataset}",
+        sentence=(
+            "Does a defence that one weak attack cannot break keep its promise? By FGSM alone "
+            f"{len(plan.defences)} broken defences are right about "
+            f"{100 * np.mean([found[name]['fgsm_accuracy'].mean for name in plan.defences]):.0f}"
+            "\u00a0% of the attacked images on average; after a whole suite of attacks "
+            f"{100 * np.mean([found[name]['robust_accuracy'].mean for name in plan.defences]):.0f}"
+            f"\u00a0% are left, and {sum(_caught(found[name]) for name in plan.defences)} of "
+            f"{len(plan.defences)} are broken or marked as not to be trusted."
+        ),
+        lead=pictures[0],
+        terms=terms(
+            "eps", *of_norms(config.norm), "FGSM", "robust accuracy", "interval",
+            **{
+                "suite": "several different attacks, one after the other on what is left",
+                "defence": "something put before or behind a network that is to make it robust; "
+                "these hide the gradient and do not",
+            },
+        ),
+        findings=_findings(plan, summary),
+        introduction=(
+            f"{summary['examples']} test images, {title(config.norm)} eps "
+            f"{format_eps(config.eps)}, "
+            f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
+            "the same standard network, so what is left beyond that network's own robust accuracy "
+            "is an attack that failed."
+        ),
+        sections=[
+            Section("FGSM beside the suite", [*pictures[1:], table]),
+            Section("Why not to believe it", blocks),
+        ],
+        recipe={
+            "data": f"{config.dataset}: {summary['examples']} test images",
+            "norm": title(config.norm),
+            "eps": format_eps(config.eps),
+            "attacks": list(summary["attacks"]),
+            "seed": config.seed,
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )

@@ -1,0 +1,138 @@
+"""What was found, as numbers with intervals and claims."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from advfeat import stats
+from advfeat.evaluation.result import SuiteResult
+from advfeat.runs import runner
+from advfeat.runs.report import format_rate
+from advfeat.stats import Claim, Estimate
+
+from .flags import Config
+from .plan import PLAIN, ROBUST, SHOWN, Plan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was found of one network.
+
+    Attributes:
+      clean: `[N]` bool, right on the clean image.
+      fgsm: `[N]` bool, right under FGSM as well.
+      result: of the suite with its checks.
+    """
+
+    clean: np.ndarray
+    fgsm: np.ndarray
+    result: SuiteResult
+
+
+def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    """The numbers of the run, with their intervals and claims."""
+    plain = verdicts[PLAIN]
+    # What each defence adds to the undefended network, all of them read together.
+    gains, by_fgsm = (
+        stats.together({name: stats.difference(hits(verdicts[name]), hits(plain))
+                        for name in plan.defences})
+        for hits in (lambda verdict: verdict.result.robust, lambda verdict: verdict.fgsm)
+    )  # fmt: skip
+
+    def entry(name: str, verdict: Verdict) -> dict[str, Any]:
+        result = verdict.result
+        return {
+            "clean_accuracy": stats.rate(verdict.clean),
+            "fgsm_accuracy": stats.rate(verdict.fgsm),
+            "robust_accuracy": result.robust_accuracy,
+            "after_attack": {part.name: part.robust_accuracy for part in result.attacks},
+            "warnings": [warned._asdict() for warned in result.warnings],
+            "codes": sorted({warned.code for warned in result.warnings}),
+            "trusted": result.trusted,
+            "gain": gains.get(name),
+            "gain_under_fgsm": by_fgsm.get(name),
+            "broken": name in gains and broken(gains[name]),
+        }
+
+    found = {name: entry(name, verdict) for name, verdict in verdicts.items()}
+    return {
+        "dataset": config.dataset,
+        "norm": config.norm,
+        "eps": config.eps,
+        "attacks": [part.name for part in plain.result.attacks],
+        "examples": len(plan.labels),
+        "networks": found,
+        "claims": runner.judged(_claims(plan, verdicts, found), config),
+    }
+
+
+def broken(gain: Estimate) -> bool:
+    """Whether the suite leaves, decidably, less than five points more than without a defence."""
+    return gain.high is not None and gain.high < stats.MARGIN
+
+
+def _claims(
+    plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]
+) -> list[Claim]:
+    # By image, the share of the defences that stand: they are these, no sample of all there are.
+    fgsm = np.mean([verdicts[name].fgsm for name in plan.defences], axis=0)
+    suite = np.mean([verdicts[name].result.robust for name in plan.defences], axis=0)
+    caught = [found[name]["broken"] or not found[name]["trusted"] for name in plan.defences]
+    alarms = [not found[name]["trusted"] for name in (PLAIN, ROBUST)]
+    plain, robust = verdicts[PLAIN].result.robust, verdicts[ROBUST].result.robust
+    return [
+        stats.claim(
+            "FGSM alone calls broken defences more robust than a suite of attacks does.",
+            stats.rate(fgsm),
+            stats.rate(suite),
+            paired=stats.difference(fgsm, suite),
+        ),
+        stats.claim(
+            "Broken defences are broken by the suite or not trusted; honest networks are trusted.",
+            stats.rate(caught),
+            stats.rate(alarms),
+        ),
+        stats.claim(
+            "Adversarial training makes a network more robust, under the suite as well.",
+            stats.rate(robust),
+            stats.rate(plain),
+            paired=stats.difference(robust, plain),
+        ),
+    ]
+
+
+def _caught(entry: dict[str, Any]) -> bool:
+    return bool(entry["broken"] or not entry["trusted"])
+
+
+def _outcome(entry: dict[str, Any], name: str) -> str:
+    if name in (PLAIN, ROBUST):
+        return "trusted" if entry["trusted"] else "not trusted"
+    words = ["broken"] if entry["broken"] else []
+    words += [] if entry["trusted"] else ["not trusted"]
+    return ", ".join(words) or "NOT CAUGHT"
+
+
+def _findings(plan: Plan, summary: dict[str, Any]) -> list[str]:
+    found = summary["networks"]
+    missed = [
+        SHOWN[name]
+        for name in plan.defences
+        if found[name]["trusted"] and not found[name]["broken"]
+    ]
+    fooled = sum(
+        gain.low is not None and gain.low > 0
+        for gain in (found[name]["gain_under_fgsm"] for name in plan.defences)
+    )
+    count = len(plan.defences)
+    return [
+        f"Under FGSM alone {fooled} of {count} broken defences look better than no "
+        "defence, by intervals that hold for all together.",
+        f"{count - len(missed)} of {count} are broken by the suite or marked as not to be "
+        "trusted." + (f" Not caught: {', '.join(missed)}." if missed else ""),
+        f"The undefended network keeps {format_rate(found[PLAIN]['robust_accuracy'])} under the "
+        f"suite, the adversarially trained one {format_rate(found[ROBUST]['robust_accuracy'])}.",
+    ]

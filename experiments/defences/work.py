@@ -1,0 +1,80 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat.evaluation import broken_defences
+from advfeat.evaluation.robust_accuracy import evaluate
+from advfeat.keys import stream
+from advfeat.models.network import Network
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+from advfeat.types import Array, ModelFn
+
+from ..shared import networks
+from ..shared.recipes import Recipe
+from . import report
+from .flags import Config
+from .plan import PLAIN, ROBUST, Plan, prepare
+from .summary import Verdict, summarise
+
+
+def _affine(weights: Mapping[str, Array], x: Array) -> Array:
+    return x @ weights["kernel"] + weights["bias"]
+
+
+def halves(network: Network) -> broken_defences.Halves:
+    """A network cut before its last layer."""
+    head = jax.tree_util.Partial(_affine, network.variables["params"]["classifier"])
+    return broken_defences.Halves(network.model_fn("representation"), head)
+
+
+def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelFn]:
+    """Every network to look at, by name; trained where the run does not hold them yet."""
+    root, split = jax.random.key(config.seed), plan.dataset.train
+
+    def made(name: str, recipe: Recipe) -> broken_defences.Halves:
+        return halves(networks.train(run, name, stream(root, name), recipe, split))
+
+    members = [made(f"standard_{index}", plan.standard) for index in range(3)]
+    honest = broken_defences.Honest(
+        network=members[0],
+        members=members,
+        images=plan.images,
+        levels=255 if plan.dataset.test.image.dtype == np.uint8 else 16,
+    )
+    return {
+        PLAIN: members[0],
+        ROBUST: made("adversarial", plan.robust),
+        **{name: broken_defences.DEFENCES[name](honest) for name in plan.defences},
+    }
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, attacks every network twice, checks, draws and reports."""
+    subjects = _subjects(config, plan, run)
+    # One family: the attacks compile once for all of them.
+    family = dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
+    where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.batch_size}
+    verdicts = {}
+    for name, fn in tqdm(family.items(), desc="defences", unit="network"):
+        key = stream(jax.random.key(config.seed), "attacks")
+        data_ = (plan.images, plan.labels)
+        weak = evaluate(key, fn, *data_, suite=["fgsm"], checks=False, **where)
+        strong = evaluate(key, fn, *data_, suite=plan.attack, **where)
+        verdicts[name] = Verdict(clean=weak.clean, fgsm=weak.robust, result=strong)
+        run.log(len(verdicts), stage=f"defences/{name}", robust=float(strong.robust.mean()))
+    summary = summarise(config, plan, verdicts)
+    report.write(config, plan, run, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="defences")

@@ -1,0 +1,71 @@
+"""The flags of `experiments.evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from advfeat.runs.config import Config as BaseConfig, flag
+
+from ..shared.flags.choices import ATTACKS, NORMS, NORMS_OF, SUITES
+from ..shared.limits import check_linf_eps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """The flags of this experiment."""
+
+    checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
+    attack: tuple[str, ...] = flag(
+        ("autoattack",),
+        "A suite, or attacks in the order they are to run.",
+        choices=(*SUITES, *ATTACKS),
+    )
+    steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
+    restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
+    step_size: float | None = flag(
+        None, "--attack=pgd: size of a step [2.5 eps / steps].", kind="positive"
+    )
+    each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
+    norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
+    eps: float | None = flag(None, "Its eps, pixels in [0, 1], as in 8/255 (required).", kind="eps")
+    num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
+    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
+    checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
+    curves: bool = flag(
+        True, "Measure accuracy against eps and loss against steps (--nocurves: do not)."
+    )
+    sweep_examples: int = flag(
+        200, "Images of those curves, drawn from the others; 0: all.", kind="natural"
+    )
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        for name in ("checkpoint", "eps"):
+            if getattr(self, name) is None:
+                raise ValueError(f"flag --{name} is missing")
+        check_linf_eps(self.norm, eps=self.eps)
+        chosen = f"--attack={','.join(self.attack)}"
+        given = f"flag {chosen}"
+        suites = [name for name in self.attack if name in SUITES]
+        if suites and len(self.attack) > 1:
+            raise ValueError(f"{given}: the suite {suites[0]} stands alone")
+        if len(set(self.attack)) != len(self.attack):
+            raise ValueError(f"{given}: names one twice")
+        for name in self.attack:
+            if self.norm not in NORMS_OF.get(name, (self.norm,)):
+                raise ValueError(
+                    f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
+                    f"not for {self.norm}"
+                )
+        for name, value in self.pgd_options().items():
+            if self.attack != ("pgd",):
+                raise ValueError(
+                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
+                )
+
+    def pgd_options(self) -> dict[str, Any]:
+        """Those of PGD's flags that were given."""
+        given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
+        return {name: value for name, value in given.items() if value is not None}

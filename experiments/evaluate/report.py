@@ -1,0 +1,240 @@
+"""The report of an evaluation: the table, what speaks against it, the figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import advfeat
+from advfeat import figures
+from advfeat.evaluation.result import SuiteResult
+from advfeat.rows import draw_rows
+from advfeat.runs.config import format_eps
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, format_seconds, write_report
+from advfeat.threats.norms import title
+
+from ..shared.words import network_words, of_norms, per_cent, terms
+
+if TYPE_CHECKING:
+    from .flags import Config
+    from .plan import Plan
+
+
+def write(
+    config: Config, plan: Plan, run: RunDirectory, result: SuiteResult, summary: dict[str, Any]
+) -> None:
+    """Writes the figures and `report.html`."""
+    lead, table = _attacks(config, run, summary)
+    sections = [
+        Section("Accuracy, attack by attack", [table]),
+        Section("When not to believe it", _warnings(config, summary)),
+        Section("How the attacks went", _curves(config, plan, run, summary)),
+    ]
+    gallery = _gallery(config, plan, run, result)
+    if gallery:
+        sections.append(Section("What fooled it", gallery))
+    write_report(
+        run.report,
+        title=f"How robust is {config.checkpoint}?",
+        sentence=_sentence(config, summary),
+        lead=lead,
+        terms=terms("eps", *of_norms(config.norm), "attack", "robust accuracy", "interval"),
+        findings=_findings(config, summary),
+        sections=sections,
+        recipe={
+            "network": network_words(str(config.checkpoint), plan.network),
+            "data": f"{config.dataset}: {len(plan.labels)} test images of "
+            f"{len(plan.class_names)} classes",
+            "norm": title(config.norm),
+            "eps": format_eps(summary["eps"]),
+            "attacks": list(summary["attacks"]),
+            "draws of a random network": result.looks if result.looks > 1 else None,
+            "seed": config.seed,
+        },
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )
+
+
+def _sentence(config: Config, summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    believed = {
+        True: "and none of the checks speaks against that number",
+        False: "but warnings below say that this number is not to be believed",
+        None: "a number that nobody has checked",
+    }[summary["trusted"]]
+    return (
+        f"How often is this network right when an image may be changed by up to "
+        f"{title(config.norm)} eps {format_eps(summary['eps'])} to mislead it? Of "
+        f"{summary['num_examples']} test images it is right about "
+        f"{per_cent(summary['clean_accuracy'])} as they are and "
+        f"{per_cent(summary['robust_accuracy'])} under the strongest of the attacks tried, "
+        f"{believed}."
+    )
+
+
+def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
+    eps = format_eps(summary["eps"])
+    told = [
+        f"Of {summary['num_examples']} test images the network is right on "
+        f"{format_rate(summary['clean_accuracy'])} without an attack and on "
+        f"{format_rate(summary['robust_accuracy'])} in the worst case of all attacks "
+        f"({title(config.norm)}, eps {eps})."
+    ]
+    if summary["warnings"]:
+        codes = ", ".join(dict.fromkeys(warned["code"] for warned in summary["warnings"]))
+        told.append(
+            f"There are warnings ({codes}). "
+            + (
+                "They say how the number was come by; nothing speaks against it."
+                if summary["trusted"] is not False
+                else "This number is not to be believed before they are explained."
+            )
+        )
+    elif config.checks and not config.dry_run:
+        told.append("None of the checks for a number not to be believed found anything.")
+    else:
+        told.append("No check was made for signs that the number should not be believed.")
+    return told
+
+
+def _attacks(
+    config: Config, run: RunDirectory, summary: dict[str, Any]
+) -> tuple[Picture, Table]:
+    order = "each on every image" if config.each else "each on what the ones before it left"
+    rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
+    for name, part in summary["attacks"].items():
+        rows.append([
+            name,
+            part["robust_accuracy"],
+            part["tried"],
+            part["fooled"],
+            f"{part['forward_passes']:,}",
+            f"{part['gradients']:,}",
+            format_seconds(part["seconds"]),
+        ])
+    rows.append(["worst case", summary["robust_accuracy"], None, None, None, None, None])
+    accuracies = {
+        "clean": summary["clean_accuracy"],
+        **{name: part["robust_accuracy"] for name, part in summary["attacks"].items()},
+        "worst_case": summary["robust_accuracy"],
+    }
+    # Bars of different names, which say what they are below: no legend is needed.
+    chart = figures.bars(
+        {name.replace("_", "\n"): {name: value} for name, value in accuracies.items()},
+        ylabel="accuracy",
+    )
+    picture = Picture(
+        path=figures.save(chart, run.figure("attacks")),
+        alt="Accuracy after each attack",
+        caption=f"Accuracy after each attack, {order}; bars end in 95 % intervals over images.",
+    )
+    table = Table(
+        caption="The same in numbers. Passes are forward passes (those of gradients included) and "
+        "backward passes; time includes compilation",
+        columns=["attack", "accuracy", "tried", "fooled", "forward", "backward", "time"],
+        rows=rows,
+    )
+    return picture, table
+
+
+def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Picture]:
+    looked = (
+        "All checks were made."
+        if config.checks and not config.dry_run
+        else "Only eps, the form of the outputs, refused claims and whether gradients are finite "
+        "were looked at."
+    )
+    if not summary["warnings"]:
+        return [f"Nothing was found that speaks against the number. {looked}"]
+    rows = [[warned["code"], warned["sentence"]] for warned in summary["warnings"]]
+    return [
+        Table(caption=looked, columns=["warning", "what was seen, and what it means"], rows=rows)
+    ]
+
+
+def _curves(
+    config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
+) -> list[str | Table | Picture]:
+    found = summary["curves"]
+    if not found:
+        return ["No curves: --nocurves, or no finite eps above 0."]
+    by_eps = found["accuracy_by_eps"]
+    sweep = figures.curves(
+        [part["eps"] for part in by_eps],
+        {"test images under PGD": [part["accuracy"] for part in by_eps]},
+        xlabel=f"eps ({title(config.norm)}, pixels in [0, 1])",
+        chance=1 / len(plan.class_names),
+    )
+    losses = figures.curves(
+        list(range(len(found["loss_by_step"]))),
+        {"mean of the highest loss so far": found["loss_by_step"]},
+        xlabel="PGD steps",
+        ylabel="cross-entropy",
+        rates=False,
+    )
+    count = found["examples"]
+    return [
+        Picture(
+            path=figures.save(sweep, run.figure("epsilons")),
+            alt="Accuracy against eps",
+            caption=f"PGD on {count} images: right on the clean image and at this eps and every "
+            "smaller one, with 95 % intervals. A sound measurement falls to 0 as eps grows.",
+        ),
+        Picture(
+            path=figures.save(losses, run.figure("losses")),
+            alt="Loss against steps",
+            caption=f"PGD on {count} images: the mean over images of the highest loss so far. A "
+            "curve that still rises at its end asks for more steps.",
+        ),
+    ]
+
+
+def _gallery(
+    config: Config, plan: Plan, run: RunDirectory, result: SuiteResult
+) -> list[str | Table | Picture]:
+    fooled = np.flatnonzero(result.fooled_by >= 0)
+    if not len(fooled):
+        return []
+    fooled = fooled[draw_rows(result.fooled_by[fooled], len(fooled), seed=config.seed)]
+    if plan.images.shape[-1] not in (1, 3):
+        return [f"Images of {plan.images.shape[-1]} channels cannot be shown."]
+    # One of each attack, then a second …: the first attack fools most.
+    turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
+            for k in range(len(fooled))]
+    rows = fooled[np.argsort(turn, kind="stable")[:5]]
+    logits = [
+        advfeat.predict(plan.network.model_fn(), images[rows])
+        for images in (plan.images, result.adversarial)
+    ]
+
+    def says(which: int, place: int) -> tuple[str, float]:
+        scores = np.exp(logits[which][place] - logits[which][place].max())
+        best = int(scores.argmax())
+        return plan.class_names[best], float(scores[best] / scores.sum())
+
+    examples = [
+        figures.Example(
+            original=plan.images[row],
+            perturbed=result.adversarial[row],
+            label=plan.class_names[plan.labels[row]],
+            new_label=says(1, place)[0],
+            networks={"the network": (says(0, place), says(1, place))},
+            note=result.attacks[result.fooled_by[row]].name,
+        )
+        for place, row in enumerate(rows)
+    ]
+    strip = figures.example_strip(
+        examples, norm=plan.threat.norm.name, names=("true class", "taken for")
+    )
+    return [
+        Picture(
+            path=figures.save(strip, run.figure("gallery")),
+            alt="Images, what was added to them, and what the network then says",
+            caption=f"{len(rows)} of the {len(fooled)} fooled images, with the attack that did it "
+            "and the network's confidence.",
+        )
+    ]

@@ -1,0 +1,53 @@
+"""A network's counterfactuals and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+import advfeat
+from advfeat.features import generation, planted
+from advfeat.models.network import Network
+from advfeat.objectives.features import class_score
+
+from .flags import Config
+from .plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What ascent changed.
+
+    Attributes:
+      picture: `[K, H, W, C]`, pictures of every class, from grey.
+      start: the grey.
+      image: `[N, H, W, C]`, images turned into the next class.
+      success: `[N]`, whether the network then says so.
+    """
+
+    picture: np.ndarray
+    start: float
+    image: np.ndarray
+    success: np.ndarray
+
+
+def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Changes:
+    """Counterfactuals and pictures of one network."""
+    steps = 3 if config.dry_run else 40
+    fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
+    classes = np.arange(len(planted.SHAPES))
+    shape = (len(classes), *network.spec.input_shape)
+    picture = advfeat.attack_dataset(
+        generation.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
+        key, fn, np.full(shape, grey, np.float32), classes,
+    )  # fmt: skip
+    turned = advfeat.attack_dataset(
+        advfeat.ddn(advfeat.l2(np.inf), steps=steps, objective=advfeat.targeted()),
+        key, fn, plan.images(name), plan.target,
+    )  # fmt: skip
+    changed = np.asarray(turned.best.x)
+    return Changes(
+        np.asarray(picture.best.x), grey, changed, advfeat.accuracy(fn, changed, plan.target)
+    )

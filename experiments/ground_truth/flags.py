@@ -1,0 +1,33 @@
+"""The flags of `experiments.ground_truth`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from advfeat.runs.config import flag
+
+from ..shared.flags.choices import MODELS
+from ..shared.flags.maps import MapConfig
+from ..shared.limits import check_linf_eps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(MapConfig):
+    """The flags of this experiment."""
+
+    dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
+    model: str = flag("cnn", "Architecture.", choices=MODELS)
+    width: int = flag(16, "Its width.", kind="count")
+    epochs: int = flag(6, "Standard networks: passes over the 4,000 training images.", kind="count")
+    robust_epochs: int = flag(10, "Robust networks: passes over them.", kind="count")
+    eps: float = flag(8 / 255, "L∞ eps of the robust network's training.", kind="eps")
+    measured: int = flag(24, "Images that are scored.", kind="count")
+    sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        check_linf_eps("linf", eps=self.eps)
+        if math.isinf(self.eps):
+            raise ValueError("flag --eps=inf: must be finite")

@@ -1,0 +1,102 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+from advfeat.data import planted_images
+from advfeat.features import planted
+from advfeat.features.planted import Drawing, Planted
+from advfeat.threats.balls import linf
+from advfeat.training import Fit
+
+from ..shared.map_flags import check_recipe, options_of
+from ..shared.networks import spec_for
+from ..shared.recipes import Recipe
+from ..shared.saliency_maps import Options
+from .flags import Config
+
+NETWORKS = {
+    "shape": "planted:shape", "texture": "planted:texture", "mark": "planted:mark",
+    "standard": "planted:shape+texture", "robust": "planted:shape+texture",
+    "robust with marks": "planted",
+}  # fmt: skip
+"""Name of a network -> what it is trained on."""
+ROBUST = ("robust", "robust with marks")
+SHOWN = 4  # images in a picture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      sets: data set by name.
+      recipes: of each network.
+      options: of the methods.
+      world: of `planted`; its textures and marks are those of all.
+      drawings: of the images that are scored, by data set: with their masks.
+      labels: `[N]` of them.
+      shown: rows of those in the pictures.
+    """
+
+    sets: dict[str, data.Dataset]
+    recipes: dict[str, Recipe]
+    options: Options
+    world: Planted
+    drawings: dict[str, Drawing]
+    labels: np.ndarray
+    shown: np.ndarray
+
+    @property
+    def target(self) -> np.ndarray:
+        """`[N]`, the class that a counterfactual is to be of."""
+        return (self.labels + 1) % len(planted.SHAPES)
+
+    @property
+    def trained_on(self) -> dict[str, str]:
+        """Name of a network -> its data set."""
+        return NETWORKS
+
+    def drawing(self, name: str) -> Drawing:
+        """What a network is scored on: drawn as the images that it was trained on."""
+        return self.drawings[NETWORKS[name]]
+
+    def images(self, name: str) -> np.ndarray:
+        """The images of it."""
+        return np.asarray(self.drawing(name).image)
+
+
+def prepare(config: Config) -> Plan:
+    """Draws the images and makes the recipes; writes nothing."""
+    sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
+    spec = spec_for(sets["planted"], config.model, width=config.width)
+    how = Fit(
+        epochs=1 if config.dry_run else config.epochs, batch_size=64, learning_rate=0.02,
+        eps_warmup=0.0,
+    )  # fmt: skip
+    standard = Recipe(spec=spec, how=how)
+    # At the learning rate of the others adversarial training ended in constant networks.
+    robust = dataclasses.replace(
+        standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 3,
+        how=dataclasses.replace(
+            how, epochs=1 if config.dry_run else config.robust_epochs, learning_rate=0.005,
+            eps_warmup=0.4,
+        ),
+    )  # fmt: skip
+    check_recipe(config, standard)
+    count = 8 if config.dry_run else config.measured
+    test = data.subset(sets["planted"].test, count, seed=config.seed)
+    drawings = {name: planted_images.drawn(planted_images.world(name), test.id) for name in sets}
+    return Plan(
+        sets=sets,
+        recipes={name: robust if name in ROBUST else standard for name in NETWORKS},
+        options=options_of(config, sets["planted"].train),
+        world=planted_images.world("planted"),
+        drawings=drawings,
+        labels=test.label,
+        shown=data.draw_rows(test.label, SHOWN, seed=config.seed),
+    )

@@ -1,0 +1,246 @@
+"""The figures and the report of `experiments.ground_truth`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import figures, stats
+from advfeat.features import planted
+from advfeat.features.planted import FEATURES
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.stats import Claim
+
+from ..shared.words import method_words, per_cent, terms, training_words
+
+if TYPE_CHECKING:
+    from .changes import Changes
+    from .flags import Config
+    from .plan import Plan
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    maps: dict[str, dict[str, np.ndarray]],
+    changes: dict[str, Changes],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    told = summary["networks"]
+    pictures, *changed = _changed(plan, run, changes, summary)
+    pointing = told["shape"]["pointing"]
+    method, most = stats.chosen({name: found["shape"] for name, found in pointing.items()})
+    write_report(
+        run.report,
+        title="Do maps, pictures and counterfactuals show what a network provably uses?",
+        sentence=(
+            "Do maps, pictures and counterfactuals show what a network provably uses? Where shape "
+            "and texture both tell the class, the standard network is right about "
+            f"{per_cent(told['standard']['uses']['texture'])} of the images by the texture alone "
+            f"and the robust one about {per_cent(told['robust']['uses']['shape'])} by the shape "
+            f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
+            f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
+        ),
+        lead=pictures,
+        terms=terms(
+            "feature", "saliency map", "robust network", "interval",
+            **{
+                "counterfactual": "the nearest image that the network takes for another class",
+                "area": "under the ROC curve: how well the map's values tell the pixels of the "
+                "feature from the others",
+            },
+        ),
+        findings=findings(summary),
+        introduction=(
+            "Drawn images: the shape is the robust feature, a texture of signs, 6/255 strong, the "
+            "non-robust one, a mark in a corner the spurious cue. Networks: of the shape, of the "
+            "texture, of the mark (nothing else told the class); a standard and a robust one that "
+            "could use shape or texture; and a robust one that could use the mark too. "
+            f"{summary['images']} test images are scored."
+        ),
+        sections=[
+            Section("What each network uses", [_uses(summary)]),
+            Section("Maps", [*_compared(config, summary), *_maps(plan, run, maps),
+                             _pointing(summary)]),
+            Section("Pictures and counterfactuals", changed),
+        ],
+        recipe={
+            "data": f"drawn images, {summary['images']} of them scored",
+            **{f"network {name!r}": f"trained on {where}"
+               for name, where in plan.trained_on.items()},
+            **training_words(summary["recipe"]),
+            "seed": config.seed,
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip
+
+
+def _uses(summary: dict[str, Any]) -> Table:
+    return Table(
+        caption="Accuracy where one feature alone tells the class (chance: 25 %)",
+        columns=["network", "images like its own", *FEATURES],
+        rows=[
+            [name, part["accuracy"], *(part["uses"][feature] for feature in FEATURES)]
+            for name, part in summary["networks"].items()
+        ],
+    )  # fmt: skip
+
+
+def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
+    blocks = []
+    for name, found in maps.items():
+        some = plan.shown
+        grid = figures.map_grid(
+            list(plan.images(name)[some]),
+            {method_words(method): list(values[some]) for method, values in found.items()},
+            display="heat",
+            labels=[planted.SHAPES[label] for label in plan.labels[some]],
+        )
+        blocks.append(
+            Picture(
+                path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
+                alt=f"Maps of the network {name}, a row per image, a column per method",
+                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most, "
+                "says the method. On the left the label, which features that did not tell it in "
+                "training do not follow.",
+            )
+        )
+    return blocks
+
+
+def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
+    parts = summary["comparisons"]
+    if not parts:
+        return []
+    table = Table(
+        caption="How well a method points at a feature that the network uses (area under the ROC "
+        "curve, 0.5 is chance), its control, and whether it is better than that, paired by image. "
+        "The control is the edges of the image, or the same method on a robust network that does "
+        "not use the feature: what is not better there shows the feature, not its use",
+        columns=[
+            "method",
+            *(f"{part['feature']}, network {part['network']!r}; control: {part['control']}"
+              for part in parts),
+        ],
+        rows=[
+            [method_words(method), *(_beside(part["methods"][method]) for part in parts)]
+            for method in config.methods
+        ],
+    )  # fmt: skip
+    return [table]
+
+
+def _beside(claim: Claim) -> str:
+    means = "; ".join(f"{side.mean:.2f}" for side in (claim.effect, claim.control))
+    return means if claim.verdict is None else f"{means}: {claim.verdict}"
+
+
+def _pointing(summary: dict[str, Any]) -> Table:
+    rows = []
+    for name, part in summary["networks"].items():
+        for method, scores in part["pointing"].items():
+            texture = part["texture"].get(method)
+            rows.append(
+                [f"{name}: {method_words(method)}", format_number(scores["shape"]),
+                 format_number(scores["mark"]), None if texture is None else format_number(texture)]
+            )  # fmt: skip
+    return Table(
+        caption="How well a map tells the pixels of the shape and of the mark from the others "
+        "(area under the ROC curve, 0.5 is chance), and its cosine with the texture of its class",
+        columns=["network: method", "shape", "mark", "texture"],
+        rows=rows,
+    )
+
+
+def _changed(
+    plan: Plan, run: RunDirectory, changes: dict[str, Changes], summary: dict[str, Any]
+) -> list[Any]:
+    first, *further = (
+        [change.picture[k] for change in changes.values()] for k in range(len(planted.SHAPES))
+    )
+    pictures = figures.map_grid(
+        first, dict(zip(planted.SHAPES[1:], further, strict=True)), display="as_is",
+        labels=[name.replace("_", " ") for name in changes], first=planted.SHAPES[0],
+    )  # fmt: skip
+    some = plan.shown
+    turned = figures.map_grid(
+        [plan.images("standard")[index] for index in some],
+        {name: [change.image[index] for index in some] for name, change in changes.items()
+         if name in ("standard", "robust")},
+        display="as_is",
+        labels=[f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[plan.target[i]]}"
+                for i in some],
+    )  # fmt: skip
+    rows = [
+        [name, format_number(part["picture"]["texture"]), format_number(part["picture"]["mark"]),
+         part["counterfactual"]["success"],
+         *(format_number(part["counterfactual"].get(key))
+           for key in ("distance", "texture", "mark", "shape"))]
+        for name, part in summary["networks"].items()
+    ]  # fmt: skip
+    one = summary["networks"]["standard"]["picture"]["mark_area"]
+    areas = summary["networks"]["standard"]["counterfactual"]
+    return [
+        Picture(
+            path=figures.save(pictures, run.figure("pictures")),
+            alt="Pictures of every class by every network",
+            caption="Pictures of the classes, from grey, within an L2 ball of 4, a row per "
+            "network. What a network does not react to in grey, they cannot show.",
+        ),
+        Picture(
+            path=figures.save(turned, run.figure("counterfactuals")),
+            alt="Images and the nearest ones of the next class, standard and robust network",
+            caption="The nearest image (L2) that the network takes for the next class.",
+        ),
+        Table(
+            caption="What is in pictures of a class, and what a counterfactual changes: cosine "
+            "with the texture, and share of the squared change in the corner of the class's mark "
+            f"(pictures: {100 * one:.1f} % of the image; counterfactuals, both classes' corners: "
+            f"{100 * areas['mark_area']:.1f} %) and on the shape ({100 * areas['shape_area']:.1f} "
+            "%). Counterfactuals: of those that were turned",
+            columns=["network", "picture: texture", "picture: mark", "turned", "L2 distance",
+                     "counterfactual: texture", "mark", "shape"],
+            rows=rows,
+        ),
+    ]  # fmt: skip
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    told = [
+        f"The network {name!r} has learned nothing that can be told from chance "
+        f"({100 * part['accuracy'].mean:.0f} % of test images like its own, chance 25): its maps, "
+        "pictures and counterfactuals say nothing. "
+        "More --epochs or --robust_epochs, another --seed, a smaller --eps."
+        for name, part in summary["networks"].items() if not part["learned"]
+    ]  # fmt: skip
+    for name, part in summary["networks"].items():
+        shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)
+        told.append(f"The network {name!r} is right by one feature alone: {shares}.")
+    for feature in ("shape", "mark"):
+        pointing = summary["networks"][feature]["pointing"]
+        scores = {method: found[feature] for method, found in pointing.items()}
+        (best, most), (worst, least) = stats.chosen(scores), stats.chosen(scores, best=min)
+        told.append(
+            f"The network of the {feature}: {best.replace('_', ' ')} points at it best (area "
+            f"{format_number(most)}), {worst.replace('_', ' ')} worst ({format_number(least)}; 0.5 "
+            f"is chance): of {len(scores)} methods, chosen after the fact, which the intervals "
+            "count for."
+        )
+    parts = summary["networks"]
+    told.append(
+        "Cosine of a counterfactual's change with the difference of the two textures: "
+        + ", ".join(
+            f"{name} {format_number(parts[name]['counterfactual'].get('texture'))}"
+            for name in ("texture", "standard", "robust", "robust with marks")
+        )
+        + "."
+    )
+    return told

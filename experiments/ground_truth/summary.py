@@ -1,0 +1,263 @@
+"""The summary of `experiments.ground_truth`: what networks use, what maps and changes point at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advfeat
+from advfeat import data, stats
+from advfeat.features import planted
+from advfeat.features.planted import FEATURES
+from advfeat.models.network import Network
+from advfeat.runs import runner
+from advfeat.stats import Claim, Estimate
+from advfeat.types import ModelFn
+
+from ..shared.saliency_maps import EDGES, total
+
+if TYPE_CHECKING:
+    from .changes import Changes
+    from .flags import Config
+    from .plan import Plan
+
+USED = 0.1
+"""A network uses a feature where it is right by it alone in ten points more than by chance."""
+
+
+def summarise(
+    config: Config,
+    plan: Plan,
+    found: dict[str, Network],
+    maps: dict[str, dict[str, np.ndarray]],
+    changes: dict[str, Changes],
+) -> dict[str, Any]:
+    """Everything in numbers; `maps` and `changes` by network, as they were found."""
+    used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
+    accuracies = {
+        name: stats.rate(_right(plan, network.model_fn(), plan.trained_on[name]))
+        for name, network in found.items()
+    }
+    able = {name for name in found if learned(accuracies[name])}
+    pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
+    claims, comparisons = _judged(
+        config, _claims(used, able), _compared(config, used, pointed, able)
+    )
+    return {
+        "dataset": config.dataset,
+        "images": len(plan.labels),
+        "recipe": {"model": config.model, "width": config.width,
+                   **plan.recipes["robust"].record()},
+        "networks": {
+            name: {
+                "trained_on": plan.trained_on[name],
+                "accuracy": accuracies[name],
+                "learned": name in able,
+                "uses": {feature: stats.rate(hits) for feature, hits in used[name].items()},
+                "pointing": {
+                    method: {where: stats.mean(values, limits=stats.SHARE)
+                             for where, values in scores.items()}
+                    for method, scores in pointed[name].items()
+                },
+                "texture": {
+                    method: stats.mean(values, limits=stats.CORRELATION) for method, values in
+                    _textured(plan, name, maps[name]).items()
+                },
+                "picture": _of_pictures(plan, changes[name]),
+                "counterfactual": _of_counterfactuals(plan, name, changes[name]),
+            }
+            for name in found
+        },
+        "claims": claims,
+        "comparisons": comparisons,
+    }  # fmt: skip
+
+
+def _judged(
+    config: Config, claims: list[Claim], comparisons: list[dict[str, Any]]
+) -> tuple[list[Claim], list[dict[str, Any]]]:
+    """What the comparisons of methods claim is judged with the other claims: one report."""
+    methods = [claim for part in comparisons for claim in part["methods"].values()]
+    found = iter(runner.judged([*claims, *methods], config))
+    first = [next(found) for _ in claims]
+    return first, [
+        {**part, "methods": {method: next(found) for method in part["methods"]}}
+        for part in comparisons
+    ]
+
+
+def _claims(
+    used: dict[str, dict[str, np.ndarray]], able: set[str]
+) -> list[Claim]:
+    """What the networks use; only of `able`: a constant one uses less of anything, showing nothing.
+
+    Args:
+      used: by network and feature `[N]`, right where it alone tells the class.
+      able: the networks that have learned something.
+    """
+    sides = (("shape", "robust", "standard"), ("texture", "standard", "robust"))
+    return [
+        stats.claim(
+            f"Where shape and texture both tell the class, the {one} network uses the "
+            f"{feature} more than the {other} one does.",
+            stats.rate(used[one][feature]), stats.rate(used[other][feature]),
+            paired=stats.difference(used[one][feature], used[other][feature]),
+        )
+        for feature, one, other in sides if {one, other} <= able
+    ]  # fmt: skip
+
+
+def _compared(
+    config: Config,
+    used: dict[str, dict[str, np.ndarray]],
+    pointed: dict[str, dict[str, dict[str, np.ndarray]]],
+    able: set[str],
+) -> list[dict[str, Any]]:
+    """How well each method points at a feature that is used, beside what knows nothing of the use.
+
+    The control is the edges of the image, or the same method on a network that does not use it;
+    what cannot be told to use what it should, and nothing else, is not compared.
+
+    Args:
+      config: the flags.
+      used: by network and feature `[N]`, right where it alone tells the class.
+      pointed: by network, method and region `[N]`.
+      able: the networks that have learned something.
+    """
+    comparisons = []
+    for feature, one, other in (
+        ("shape", "shape", EDGES), ("shape", "robust", "robust with marks"),
+        ("mark", "mark", EDGES), ("mark", "robust with marks", "robust"),
+    ):  # fmt: skip
+        networks = {one, other} - {EDGES}
+        meant = all(relies(used[name][feature]) is (name == one) for name in networks)
+        if not (networks <= able and meant):
+            continue
+        found = {}
+        for method in config.methods:
+            scores = pointed[one][method][feature]
+            control = (pointed[one][EDGES] if other == EDGES else pointed[other][method])[feature]
+            found[method] = stats.claim(
+                f"{method} on the network {one!r} points at the {feature} better than {other}.",
+                stats.mean(scores, limits=stats.SHARE),
+                stats.mean(control, limits=stats.SHARE),
+                paired=stats.mean(scores - control),
+                margin=stats.MARGIN,  # the area is a probability too
+            )
+        comparisons.append(
+            {"feature": feature, "network": one, "control": other, "methods": found}
+        )
+    return comparisons
+
+
+def relies(hits: np.ndarray) -> bool | None:
+    """Whether a network uses a feature, by its hits where that alone tells; None: too few to tell.
+
+    Args:
+      hits: `[N]`.
+    """
+    found, limit = stats.rate(hits), 1 / len(planted.SHAPES) + USED
+    assert found.low is not None
+    assert found.high is not None
+    return True if found.low > limit else False if found.high < limit else None
+
+
+def _pointed(
+    plan: Plan, name: str, maps: dict[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """By method and region `[N]`: the area under the ROC curve of telling the region's pixels."""
+    drawing = plan.drawing(name)
+    return {
+        method: {
+            where: np.asarray(_auc(total(values), region))
+            for where, region in (("shape", drawing.shape), ("mark", drawing.mark))
+        }
+        for method, values in maps.items()
+    }
+
+
+@jax.jit
+def _auc(rankings: jax.Array, regions: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda pair: planted.pointing(*pair)[1], (rankings, regions))
+
+
+def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
+    """`[N, H, W, C]`, what sets a class's texture apart from the mean of all."""
+    textures = np.asarray(plan.world.textures)
+    return (textures - textures.mean(axis=0))[labels]
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`[N]`, of flattened examples; 0 where one of them is zero."""
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
+
+
+def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By method with signs and channels `[N]`: the map's cosine with its class's texture."""
+    wanted = contrast(plan, plan.labels)
+    signed = ("gradient", "smoothgrad", "guided_backpropagation")
+    return {method: cosines(maps[method], wanted) for method in signed if method in maps}
+
+
+def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
+    classes = np.arange(len(planted.SHAPES))
+    delta = change.picture - change.start
+    corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
+    return {
+        "texture": stats.mean(cosines(delta, contrast(plan, classes)), limits=stats.CORRELATION),
+        "mark": stats.mean(_share(delta, corners), limits=stats.SHARE),
+        "mark_area": float(corners.mean()),
+    }
+
+
+def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any]:
+    drawing, target = plan.drawing(name), plan.target
+    delta = change.image - plan.images(name)
+    corners = np.array([plan.world.mark(jnp.array(k)) for k in target])
+    corners = corners | np.asarray(drawing.mark)
+    found: dict[str, Any] = {
+        "success": stats.rate(change.success),
+        "mark_area": float(corners.mean()),
+        "shape_area": float(drawing.shape.mean()),
+    }
+    done = np.asarray(change.success)
+    if not done.any():
+        return found
+    textures = contrast(plan, target) - contrast(plan, plan.labels)
+    return found | {
+        "distance": stats.mean(
+            np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done], limits=(0.0, np.inf)
+        ),
+        "texture": stats.mean(cosines(delta, textures)[done], limits=stats.CORRELATION),
+        "mark": stats.mean(_share(delta, corners)[done], limits=stats.SHARE),
+        "shape": stats.mean(
+            _share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
+        ),
+    }
+
+
+def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """`[N]`, of the squared change that lies in a region."""
+    square = (delta.astype(np.float64) ** 2).sum(axis=-1)
+    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
+    return np.asarray((square * region).sum(axis=(1, 2)) / total)
+
+
+def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
+    """By feature, which test images a network gets right when it alone tells the class."""
+    return {feature: _right(plan, fn, f"planted:{feature}") for feature in FEATURES}
+
+
+def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
+    test = plan.sets[name].test
+    return advfeat.accuracy(fn, data.unit(test.image), test.label)
+
+
+def learned(accuracy: Estimate) -> bool:
+    """Whether a network is decidably better than chance at images like those it was trained on."""
+    return accuracy.low is not None and accuracy.low > 1 / len(planted.SHAPES)

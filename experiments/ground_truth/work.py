@@ -1,0 +1,56 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import data, saliency
+from advfeat.keys import stream
+from advfeat.models.network import Network
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from ..shared import networks, saliency_maps
+from ..shared.saliency_maps import EDGES
+from . import report, summary as ground_truth_summary
+from .changes import changes_of
+from .flags import Config
+from .plan import NETWORKS, Plan, prepare
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, asks, scores, draws and reports."""
+    root = jax.random.key(config.seed)
+    found: dict[str, Network] = {}
+    total = sum(recipe.how.epochs for recipe in plan.recipes.values())
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        for name, recipe in plan.recipes.items():
+            train = plan.sets[NETWORKS[name]].train
+            if config.dry_run:
+                train = data.subset(train, 200, seed=config.seed)
+            found[name] = networks.train(
+                run, name.replace(" ", "_"), stream(root, name), recipe, train, on_epoch=bar.update
+            )
+    maps = {name: _maps(config, plan, name, network) for name, network in found.items()}
+    changes = {name: changes_of(config, plan, name, network) for name, network in found.items()}
+    summary = ground_truth_summary.summarise(config, plan, found, maps, changes)
+    report.write(config, plan, run, maps, changes, summary)
+    return summary
+
+
+def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
+    images = plan.images(name)
+    found = saliency_maps.maps(
+        config.methods, network, network.variables, plan.options, images, plan.labels,
+        seed=config.seed,
+    )  # fmt: skip
+    return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="ground_truth")

@@ -1,0 +1,206 @@
+"""The mislabelled-data experiment's flags, and what they come to before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from advfeat import data
+from advfeat.features.mislabeled import towards
+from advfeat.images.augmentation import TRANSFORMS
+from advfeat.images.filters import chroma420, natural_spectrum
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.runs.checkpoints import check_fits, load_network
+from advfeat.threats.balls import ThreatModel, threat_model
+from advfeat.training import Fit
+from advfeat.types import AttackFn
+
+from ..shared.limits import check_eps
+from ..shared.networks import spec_for
+from ..shared.presets import Preset, chosen, preset_for
+from ..shared.recipes import Recipe
+from .flags import Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole: data loaded, presets filled in. Nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images, [0, 1] float32, without the held-out ones.
+      held_out: images in [0, 1] and labels kept apart for choices.
+      evaluation: what fresh networks are measured on: the test set, or the held-out images.
+      threat: of the perturbations.
+      eps: theirs, as given (the threat model's is float32).
+      steps: PGD steps that build a set.
+      step_size: their size.
+      attack: what builds a set.
+      attack_words: its numbers, as a set's provenance keeps them.
+      sources: standard networks that build the sets together.
+      eps_grid: where accuracy under attack is measured, ascending, eps among them.
+      source: recipe of the standard network.
+      robust: recipe of the robust network.
+      fresh: recipe of the fresh networks.
+      given_source: a source network from another run.
+      given_robust: a robust network from another run.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    held_out: tuple[np.ndarray, np.ndarray]
+    evaluation: tuple[np.ndarray, np.ndarray]
+    threat: ThreatModel
+    eps: float
+    steps: int
+    step_size: float
+    attack: AttackFn
+    attack_words: dict[str, Any]
+    sources: int
+    eps_grid: tuple[float, ...]
+    source: Recipe
+    robust: Recipe
+    fresh: Recipe
+    given_source: Network | None
+    given_robust: Network | None
+
+
+def _filter(config: Config, name: str, train: data.Split) -> Any:
+    if name == "natural":
+        return natural_spectrum(data.subset(train, 2000, seed=config.seed).image)
+    return chroma420 if name == "chroma420" else None
+
+
+def _as_unit(split: data.Split) -> data.Split:
+    return data.Split(data.unit(split.image), split.label, split.id)
+
+
+def _recipes(
+    config: Config, dataset: data.Dataset, preset: Preset
+) -> tuple[Recipe, Recipe, Recipe]:
+    """Source, robust and fresh."""
+    short = 1 if config.dry_run else None
+
+    def fit(prefix: str) -> Fit:
+        return Fit(
+            epochs=short or chosen(config, preset, f"{prefix}epochs"),
+            batch_size=chosen(config, preset, "batch_size"),
+            learning_rate=chosen(config, preset, f"{prefix}learning_rate"),
+            schedule=config.fresh_schedule if prefix == "fresh_" else "onecycle",
+            weight_decay=(
+                5e-4 if prefix == "robust_" else chosen(config, preset, f"{prefix}weight_decay")
+            ),
+            augment=chosen(config, preset, f"{prefix}augment"),
+        )
+
+    def spec(model: str | None, width: int | None, usual: int) -> NetworkSpec:
+        """The width flag; else the preset's, which belongs to the preset's architecture."""
+        model = model or config.model or preset.model
+        if width is None and model == preset.model:
+            width = config.width or usual
+        return spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
+
+    robust_threat = threat_model(config.norm, chosen(config, preset, "robust_eps"))
+    source_threat = threat_model(config.norm, config.source_eps) if config.source_eps > 0 else None
+    steps = 1 if config.dry_run else chosen(config, preset, "robust_steps")
+    return (
+        Recipe(
+            spec=spec(None, config.width, preset.width),
+            how=fit(""),
+            threat=source_threat,
+            attack_steps=steps,
+        ),
+        Recipe(
+            spec=spec(None, config.robust_width, preset.robust_width),
+            how=fit("robust_"),
+            threat=robust_threat,
+            attack_steps=steps,
+        ),
+        Recipe(
+            spec=spec(
+                config.fresh_model, config.fresh_width, preset.fresh_width or preset.width
+            ),
+            how=fit("fresh_"),
+        ),
+    )
+
+
+def _given(config: Config, dataset: data.Dataset, reference: str | None) -> Network | None:
+    """A network of another run, if it fits the data set and the flags."""
+    if reference is None:
+        return None
+    network = load_network(reference)
+    check_fits(
+        network,
+        class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+        reference=reference,
+    )
+    if config.model not in (None, network.spec.model):
+        raise ValueError(
+            f"checkpoint {reference} is a {network.spec.model}, not a {config.model} (--model)"
+        )
+    return network
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    most = 200 if config.dry_run else chosen(config, preset, "train_examples")
+    train = data.subset(dataset.train, most, seed=config.seed)
+    fraction = chosen(config, preset, "held_out")
+    kept, held = data.held_out(train, fraction=fraction, seed=config.seed)
+    if len(held) < 1 or len(kept) < dataset.num_classes:
+        raise ValueError(
+            f"flag --train_examples={len(train)}: too few to hold out {fraction:g} of them"
+        )
+    kept, held = _as_unit(kept), _as_unit(held)
+    measured = held if config.evaluate_on == "held_out" else _as_unit(dataset.test)
+    source, robust, fresh = _recipes(config, dataset, preset)
+    eps = float(chosen(config, preset, "eps"))
+    check_eps(
+        config.norm, dataset.input_shape, eps=eps, source_eps=config.source_eps,
+        robust_eps=chosen(config, preset, "robust_eps"), eps_grid=config.eps_grid,
+    )  # fmt: skip
+    grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
+    if config.norm != "l2" and config.eps_grid is None:  # the preset's is in L2
+        grid = {0.0, *(eps * share for share in (0.25, 0.5, 1.0, 1.5))}
+    grid = {0.0, eps} if config.dry_run else grid
+    threat = threat_model(config.norm, eps)
+    steps = 2 if config.dry_run else chosen(config, preset, "steps")
+    step_size = config.step_size or eps * preset.relative_step
+    look = chosen(config, preset, "attack_transform")
+    attack = towards(
+        threat,
+        steps=steps,
+        step_size=step_size,
+        transform=None if look == "none" else TRANSFORMS[look],
+        gradient_filter=_filter(config, chosen(config, preset, "gradient_filter"), kept),
+    )
+    return Plan(
+        dataset=dataset,
+        train=kept,
+        held_out=(held.image, held.label),
+        evaluation=(measured.image, measured.label),
+        threat=threat,
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+        attack=attack,
+        attack_words={
+            "steps": steps,
+            "step_size": step_size,
+            "transform": look,
+            "gradient_filter": chosen(config, preset, "gradient_filter"),
+        },
+        sources=1 if config.checkpoint else chosen(config, preset, "sources"),
+        eps_grid=tuple(sorted(grid)),
+        source=source,
+        robust=robust,
+        fresh=fresh,
+        given_source=_given(config, dataset, config.checkpoint),
+        given_robust=_given(config, dataset, config.robust_checkpoint),
+    )

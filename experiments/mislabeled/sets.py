@@ -1,0 +1,236 @@
+"""Steps 2 and 4 of the mislabelled-data experiment: the sets, their controls, who reads what."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat.features import mislabeled
+from advfeat.features.mislabeled import ConstructedSet
+from advfeat.keys import stream
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
+from advfeat.types import ModelFn
+
+from .plan import Config, Plan
+from .sources import Sources
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the robust network says of one set's images, examples with t = y left out.
+
+    Attributes:
+      keeps: `[N]` bool, the original label.
+      says_new: `[N]` bool, the new label.
+      known: `[N]` bool, whether it was right about the unperturbed image.
+    """
+
+    keeps: np.ndarray
+    says_new: np.ndarray
+    known: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Every training set of the experiment.
+
+    Attributes:
+      training: (variant, control or "") -> makes the set a fresh network is trained on; sets are
+        made one at a time, since together they may not fit in memory.
+      read: variant -> what the robust network reads off its images.
+      read_held_out: the same of held-out images perturbed in the same way, which no network was
+        trained on.
+    """
+
+    training: dict[tuple[str, str], Callable[[], ConstructedSet]]
+    read: dict[str, Reading]
+    read_held_out: dict[str, Reading]
+
+
+def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> Sets:
+    """Builds D_rand, D_other and D_det, their controls, and what is read off them."""
+    training: dict[tuple[str, str], Callable[[], ConstructedSet]] = {}
+    read, held_out = {}, {}
+    logits = advfeat.predict(networks.standard, plan.train.image)
+    for variant in config.variants:
+        made = _perturbed(config, plan, run, variant, "standard", networks.attacked)
+        training[variant, ""] = partial(
+            _perturbed, config, plan, run, variant, "standard", networks.attacked
+        )
+        for control in config.controls or ():
+            if control == "robust_source":
+                _perturbed(config, plan, run, variant, "robust", networks.robust)
+                training[variant, control] = partial(
+                    _perturbed, config, plan, run, variant, "robust", networks.robust
+                )
+            else:
+                training[variant, control] = partial(
+                    _control, config, plan, control, variant, training[variant, ""], logits
+                )
+        read[variant] = _reading(networks.robust, made, plan.train.image[_rows(plan, made)])
+        # A reading leaves t = y out, which makes D_other's that of D_rand.
+        rule = "det" if variant == "det" else "rand"
+        held_out[variant] = _held_out(config, plan, run, rule, networks)
+    return Sets(training=training, read=read, read_held_out=held_out)
+
+
+def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Reading:
+    moved = made.label != made.original_label
+    said = _says(robust, made.image)[moved]
+    return Reading(
+        keeps=said == made.original_label[moved],
+        says_new=said == made.label[moved],
+        known=_says(robust, before)[moved] == made.original_label[moved],
+    )
+
+
+def _held_out(
+    config: Config, plan: Plan, run: RunDirectory, rule: str, networks: Sources
+) -> Reading:
+    """What the robust network reads off held-out images, perturbed by D_det's or D_rand's rule."""
+    images, labels = plan.held_out
+    path = run.arrays_path(f"measured/held_out_{rule}")
+    if path.exists():
+        return Reading(**read_arrays(path))
+    classes = plan.dataset.num_classes
+    if rule == "det":
+        targets = mislabeled.deterministic_targets(labels, num_classes=classes)
+    else:
+        key = stream(jax.random.key(config.seed), "targets/held_out")
+        targets = mislabeled.random_targets(key, labels, num_classes=classes)
+    made = mislabeled.construct(
+        stream(jax.random.key(config.seed), f"held_out/{rule}"),
+        plan.attack,
+        networks.attacked,
+        images,
+        labels,
+        targets,
+        batch_size=config.attack_batch_size,
+    )
+    reading = _reading(networks.robust, made, images)
+    run.save_arrays(
+        f"measured/held_out_{rule}",
+        dataclasses.asdict(reading),
+        {"what": "the robust network on held-out images perturbed like the set's"},
+    )
+    return reading
+
+
+def _says(fn: ModelFn, images: np.ndarray) -> np.ndarray:
+    return np.argmax(advfeat.predict(fn, images), axis=1)
+
+
+def _rows(plan: Plan, made: ConstructedSet) -> np.ndarray:
+    """Where the set's examples stand in the training images."""
+    place = {int(example): row for row, example in enumerate(plan.train.id)}
+    return np.array([place[int(example)] for example in made.id])
+
+
+def _targets(config: Config, plan: Plan, rule: str) -> np.ndarray:
+    classes = plan.dataset.num_classes
+    if rule == "det":
+        return mislabeled.deterministic_targets(plan.train.label, num_classes=classes)
+    key = stream(jax.random.key(config.seed), "targets")
+    return mislabeled.random_targets(key, plan.train.label, num_classes=classes)
+
+
+def _perturbed(
+    config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
+) -> ConstructedSet:
+    """One constructed set, saved in the run; D_other is D_rand's part with t != y."""
+    if variant != "other":
+        return _attacked(config, plan, run, variant, source, fn)
+    whole = _attacked(config, plan, run, "rand", source, fn)
+    made = whole.take(whole.label != whole.original_label)
+    if not run.arrays_path(_file(variant, source)).exists():
+        _save(config, plan, run, variant, source, made)
+    return made
+
+
+def _file(variant: str, source: str) -> str:
+    return f"d_{variant}" if source == "standard" else f"{source}_source/d_{variant}"
+
+
+def _attacked(
+    config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
+) -> ConstructedSet:
+    path = run.arrays_path(_file(variant, source))
+    if path.exists():
+        saved = read_arrays(path)
+        return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
+    what = f"D_{variant} from the {source} network"
+    with tqdm(total=len(plan.train), desc=what, unit="image") as bar:
+        made = mislabeled.construct(
+            stream(jax.random.key(config.seed), f"construct/{variant}/{source}"),
+            plan.attack,
+            fn,
+            plan.train.image,
+            plan.train.label,
+            _targets(config, plan, variant),
+            ids=plan.train.id,
+            batch_size=config.attack_batch_size,
+            advance=bar.update,
+        )
+    _save(config, plan, run, variant, source, made)
+    return made
+
+
+def _save(
+    config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, made: ConstructedSet
+) -> None:
+    rule = "t = (y + 1) mod C" if variant == "det" else "t uniform over all classes"
+    given = plan.given_robust if source == "robust" else plan.given_source
+    reference = config.robust_checkpoint if source == "robust" else config.checkpoint
+    recipe = plan.robust if source == "robust" else plan.source
+    spec = recipe.spec if given is None else given.spec
+    provenance: dict[str, Any] = {
+        "dataset": config.dataset,
+        "classes": list(config.classes) if config.classes else None,
+        "data_dir": config.data_dir,
+        "class_names": list(plan.dataset.class_names),
+        "set": f"d_{variant}",
+        "targets": rule + (", those with t = y left out" if variant == "other" else ""),
+        "source_network": {
+            "name": reference or source,
+            "networks": plan.sources if source == "standard" else 1,
+            "spec": dataclasses.asdict(spec),
+            **(recipe.record() if given is None else given.record),
+        },
+        "seed": config.seed,
+        "threat": {"norm": plan.threat.norm.name, "eps": plan.eps},
+        "attack": plan.attack_words,
+        "source_fooled": float(made.fooled.mean()),
+    }
+    run.save_arrays(_file(variant, source), made._asdict(), provenance)
+
+
+def _control(
+    config: Config,
+    plan: Plan,
+    control: str,
+    variant: str,
+    itself: Callable[[], ConstructedSet],
+    logits: np.ndarray,
+) -> ConstructedSet:
+    """The same labels on images without the source network's features."""
+    made = itself()
+    rows = _rows(plan, made)
+    images = plan.train.image[rows]
+    key = stream(jax.random.key(config.seed), f"control/{control}/{variant}")
+    if control == "unperturbed":
+        return mislabeled.unperturbed_control(made, images)
+    if control == "noise":
+        return mislabeled.noise_control(key, plan.threat, made, images)
+    margins = mislabeled.target_margin(logits[rows], made.label)
+    classes = plan.dataset.num_classes
+    return mislabeled.feature_free_control(
+        key, plan.threat, made, images, margins, num_classes=classes
+    )

@@ -1,0 +1,31 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from . import report
+from .flags import Config
+from .fresh import fresh
+from .plan import Plan, prepare
+from .sets import build
+from .sources import sources
+from .summary import summarise
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """The experiment: networks, sets, fresh networks, measures, figures, report."""
+    networks = sources(config, plan, run)
+    sets = build(config, plan, run, networks)
+    results = fresh(config, plan, run, sets)
+    summary = summarise(config, plan, sets, results, networks)
+    report.write(config, plan, run, networks, sets, results, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="mislabeled")

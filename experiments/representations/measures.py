@@ -1,0 +1,46 @@
+"""Distances and orders of representations."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+import advfeat
+from advfeat.features import representations
+from advfeat.images import distortions
+from advfeat.types import Array, Key, ModelFn
+
+from .plan import STRENGTHS
+
+NEAR = 0.1
+"""Relative distance below which two images have one representation."""
+
+
+def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
+    """`[N]`, how often the layer orders a distortion by its strength."""
+    graded = distortions.graded(name, images, STRENGTHS, seed=seed)
+    return np.asarray(
+        advfeat.attack_dataset(_ordered, jax.random.key(0), fn, images, graded, batch_size=50)
+    )
+
+
+def _ordered(key: Key, fn: ModelFn, x: Array, graded: Array) -> Array:
+    del key
+    return representations.ordered(fn, x, graded)
+
+
+def as_pixels(x: jax.Array) -> jax.Array:
+    """The representation that is the image itself."""
+    return x
+
+
+def distances(fn: ModelFn, images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`[N]`, relative distances in a layer."""
+    return np.asarray(
+        advfeat.attack_dataset(_distance, jax.random.key(0), fn, images, others, batch_size=50)
+    )
+
+
+def _distance(key: Key, fn: ModelFn, x: Array, other: Array) -> Array:
+    del key
+    return representations.relative_distance(fn, x, other)

@@ -1,0 +1,98 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+from advfeat.features import representations
+from advfeat.models.network import Network
+from advfeat.threats.balls import ThreatModel, l2
+
+from ..shared.limits import check_eps
+from ..shared.pairs import check_layer, load_judges, load_pair
+from .flags import Config
+
+PIXELS = "pixels"  # the control: distances of the images themselves
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      judges: by name.
+      units: of each network.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      shown: rows of those in the pictures.
+      measured: rows of those that the numbers are of.
+      inverted: rows of those that are inverted for the numbers.
+      searched: `[M, H, W, C]` in [0, 1], another draw from the test set.
+      surveyed: some of them, for means over images.
+      steps: of an inversion.
+      threat: of the attack on layers.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    judges: dict[str, Network]
+    units: dict[str, tuple[int, ...]]
+    images: np.ndarray
+    labels: np.ndarray
+    shown: np.ndarray
+    measured: np.ndarray
+    inverted: np.ndarray
+    searched: np.ndarray
+    surveyed: np.ndarray
+    steps: int
+    threat: ThreatModel
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    check_eps("l2", dataset.input_shape, eps=config.eps)
+    networks = load_pair(config, dataset)
+    count = 6 if config.dry_run else max(config.measured, config.inverted, 2 * config.shown)
+    test = data.subset(dataset.test, count, seed=config.seed)
+    searched = data.subset(
+        dataset.test, 50 if config.dry_run else config.searched, seed=(config.seed, 1)
+    )
+    surveyed = data.unit(data.subset(searched, 500, seed=config.seed).image)
+
+    def rows(most: int) -> np.ndarray:
+        return data.draw_rows(test.label, most, seed=config.seed)
+
+    return Plan(
+        dataset=dataset,
+        networks=networks,
+        judges=load_judges(config, dataset),
+        units={name: _units(config, network, surveyed) for name, network in networks.items()},
+        images=data.unit(test.image),
+        labels=test.label,
+        shown=rows(config.shown),
+        measured=rows(4 if config.dry_run else config.measured),
+        inverted=rows(4 if config.dry_run else config.inverted),
+        searched=data.unit(searched.image),
+        surveyed=surveyed,
+        steps=4 if config.dry_run else config.steps,
+        threat=l2(config.eps),
+    )
+
+
+def _units(config: Config, network: Network, surveyed: np.ndarray) -> tuple[int, ...]:
+    """The units that were asked for, or three of those that vary most."""
+    count = check_layer(config.layer, network)
+    for unit in config.units or ():
+        if unit >= count:
+            raise ValueError(f"flag --units={unit}: the layer {config.layer} has {count} units")
+    if config.units is not None:
+        return config.units
+    values = representations.unit_values(network.model_fn(config.layer), surveyed)
+    return tuple(int(unit) for unit in np.argsort(-values.std(axis=0))[:3])

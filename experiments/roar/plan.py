@@ -1,0 +1,64 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+
+from ..shared import sweeps
+from ..shared.map_flags import check_recipe, options_of
+from ..shared.presets import preset_for
+from ..shared.recipes import Recipe
+from ..shared.saliency_maps import EDGES, Options
+from .flags import Config
+
+RANDOM = "random"
+CONTROLS = (RANDOM, EDGES)
+_SHOWN = 4  # images in the picture
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images.
+      test: test images, as a split.
+      recipe: of every network.
+      options: of the methods.
+      shares: of the pixels.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    test: data.Split
+    recipe: Recipe
+    options: Options
+    shares: tuple[float, ...]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    recipe = sweeps.recipe(config, dataset, preset)
+    check_recipe(config, recipe)
+    count = 50 if config.dry_run else config.eval_examples
+    return Plan(
+        dataset=dataset,
+        train=train,
+        test=data.subset(dataset.test, count, seed=config.seed),
+        recipe=recipe,
+        options=options_of(config, train),
+        shares=config.shares[-1:] if config.dry_run else config.shares,
+    )
+
+
+def _shown(config: Config, plan: Plan) -> np.ndarray:
+    return data.draw_rows(plan.test.label, _SHOWN, seed=config.seed)

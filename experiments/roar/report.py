@@ -1,0 +1,100 @@
+"""The page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from advfeat import data, figures, stats
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
+
+from ..shared.words import method_words, per_cent, terms, training_words
+from .flags import Config
+from .plan import RANDOM, Plan, _shown
+from .removal import mean_pixel, removed
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    summary: dict[str, Any],
+    rankings: dict[str, np.ndarray],
+) -> None:
+    """Draws the figures and writes the page."""
+    chart = figures.curves(
+        [0.0, *plan.shares],
+        {method_words(name): [summary["whole"], *values]
+         for name, values in summary["accuracy"].items()},
+        xlabel="share of the pixels removed, those ranked first",
+        ylabel="accuracy of networks trained without them",
+        chance=1 / plan.dataset.num_classes,
+    )  # fmt: skip
+    mean, images = mean_pixel(plan.train), plan.test.image[_shown(config, plan)]
+    share = plan.shares[len(plan.shares) // 2]
+    strips = figures.map_grid(
+        list(images),
+        {method_words(name): list(data.unit(removed(images, values, share, mean)))
+         for name, values in rankings.items()},
+        display="as_is",
+    )  # fmt: skip
+    together = stats.together(summary["mean_accuracy"])
+    ranked = sorted(together.items(), key=lambda item: item[1].mean)
+    lead = Picture(
+        path=figures.save(chart, run.figure("roar")),
+        alt="Accuracy against the share of pixels removed, a line per method",
+        caption="The lower a line, the better the map knew what matters.",
+    )
+    best = min(ranked, key=lambda item: item[1].mean)
+    worse = sum(claim.holds for claim in summary["claims"])
+    write_report(
+        run.report,
+        title=f"Remove and retrain: {config.dataset}",
+        sentence=(
+            "Do saliency maps know which pixels a network needs? Networks were trained anew "
+            "without the pixels that each map ranks first: random pixels leave them "
+            f"{per_cent(summary['mean_accuracy'][RANDOM])} right, the pixels of the best map "
+            f"({best[0].replace('_', ' ')}) {per_cent(best[1])}; {worse} of {len(config.methods)} "
+            "methods are decidably better than random."
+        ),
+        lead=lead,
+        terms=terms(
+            "saliency map", "interval",
+            random="pixels drawn by chance, the control: a map that knows nothing does as well",
+        ),
+        findings=[
+            "From the map that knew best to the one that knew least (mean accuracy over the "
+            "shares): " + ", ".join(
+                f"{name.replace('_', ' ')} {format_rate(rate)}" for name, rate in ranked
+            ) + ". The order was found after the fact; the intervals hold for all of them together."
+        ],
+        introduction=(
+            f"{summary['seeds']} networks for every method and share, trained on "
+            f"{summary['train_examples']} images and measured on {summary['evaluation_examples']} "
+            "test images from which pixels were removed by the same map."
+        ),
+        sections=[
+            Section("Accuracy without the pixels", [
+                Table(caption="Accuracy with 95 % intervals over test images and seeds",
+                      columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
+                      rows=[[method_words(name), *rates]
+                            for name, rates in summary["accuracy"].items()]),
+                Picture(path=figures.save(strips, run.figure("removed")),
+                        alt="Test images without the pixels that each method ranks first",
+                        caption=f"{100 * share:.0f} % of the pixels removed."),
+            ]),
+        ],
+        recipe={
+            "data": f"{config.dataset}: {summary['train_examples']} training and "
+            f"{summary['evaluation_examples']} test images of {plan.dataset.num_classes} classes",
+            **training_words(summary["recipe"]),
+            "shares": plan.shares,
+            "seeds": summary["seeds"],
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip

@@ -1,0 +1,114 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import accuracy, data, stats
+from advfeat.keys import stream
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from ..shared import networks, sweeps
+from ..shared.sweeps import Points
+from . import report
+from .flags import Config
+from .plan import CONTROLS, RANDOM, Plan, _shown, prepare
+from .removal import mean_pixel, ranking_of, removed
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, maps, removes, trains again, draws and reports."""
+    root = jax.random.key(config.seed)
+    names = (*config.methods, *CONTROLS)
+    seeds = range(sweeps.seeds(config))
+    epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
+    shown: dict[str, np.ndarray] = {}
+    hits: dict[tuple[str, float], np.ndarray] = {}
+    with tqdm(total=epochs, desc="networks", unit="epoch") as bar:
+        network = networks.train(
+            run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
+        )
+        mean = mean_pixel(plan.train)
+        for name in names:  # one after the other: maps of a whole training set are large
+            before = [
+                ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
+            ]
+            shown[name] = before[1][_shown(config, plan)]
+            for share in plan.shares:
+                hits[name, share] = np.array([
+                    _retrained(config, plan, run, before, (name, share, seed), mean, bar)
+                    for seed in seeds
+                ])  # fmt: skip
+    whole = Points.of(plan.test, 0, config.seed)
+    clean = accuracy(network.model_fn(), whole.image, whole.label)
+    summary = summarise(config, plan, clean, hits)
+    report.write(config, plan, run, summary, shown)
+    return summary
+
+
+def _retrained(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    before: list[np.ndarray],
+    which: tuple[str, float, int],
+    mean: np.ndarray,
+    bar: Any,
+) -> np.ndarray:
+    """One network trained without pixels: which test images it gets right, without them too."""
+    name, share, seed = which
+    parts = [
+        dataclasses.replace(split, image=removed(split.image, rankings, share, mean))
+        for split, rankings in zip((plan.train, plan.test), before, strict=True)
+    ]
+    return sweeps.clean_hits(
+        config, run, f"{name}_{share:g}_{seed}", plan.recipe, parts[0],
+        Points(data.unit(parts[1].image), parts[1].label), advance=bar.update,
+    )  # fmt: skip
+
+
+def summarise(
+    config: Config, plan: Plan, clean: np.ndarray, hits: dict[tuple[str, float], np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy by method and share, the areas under the curves, and a claim for each method."""
+    names = (*config.methods, *CONTROLS)
+    # `[S, N]`: the share of the shares at which an image is right.
+    means = {
+        name: np.mean([hits[name, share] for share in plan.shares], axis=0) for name in names
+    }
+    areas = {name: stats.rate(array) for name, array in means.items()}
+    claims = [
+        stats.claim(
+            f"Without the pixels that {name.replace('_', ' ')} ranks first, networks err more "
+            "often than without pixels drawn at random (mean error over the shares).",
+            areas[name].complement(), areas[RANDOM].complement(),
+            paired=stats.difference(1.0 - means[name], 1.0 - means[RANDOM]),
+        )
+        for name in config.methods
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "seeds": sweeps.seeds(config),
+        "train_examples": len(plan.train),
+        "evaluation_examples": len(plan.test),
+        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
+                   **plan.recipe.record()},
+        "shares": list(plan.shares),
+        "whole": stats.rate(clean),
+        "accuracy": {
+            name: [stats.rate(hits[name, share]) for share in plan.shares] for name in names
+        },
+        "mean_accuracy": areas,
+        "claims": runner.judged(claims, config),
+    }  # fmt: skip
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="roar")

@@ -1,0 +1,15 @@
+"""`python -m experiments.saliency`: flags first, then what is slow to import."""
+
+from advfeat.runs import command
+
+from . import __doc__ as text
+from .flags import Config
+
+if __name__ == "__main__":
+    command.check(Config, text)
+
+    from advfeat.runs import runner
+
+    from .work import run
+
+    runner.main(run, Config, text)

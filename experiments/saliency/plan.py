@@ -1,0 +1,69 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+from advfeat.models.network import Network
+
+from ..shared import saliency_maps
+from ..shared.map_flags import options_of
+from ..shared.pairs import further, is_cifar10, load_fitting, load_pair
+from ..shared.saliency_maps import Options
+from .flags import Config
+
+OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
+_DRY = 2  # images and methods of a dry run's sanity checks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: by name: "standard", "robust", and the others by theirs.
+      images: `[N, H, W, C]` in [0, 1], drawn from the test set.
+      labels: `[N]`.
+      options: of the methods.
+      few: rows of those that the checks look at.
+      shown: rows of those in the pictures.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    images: np.ndarray
+    labels: np.ndarray
+    options: Options
+    few: np.ndarray
+    shown: np.ndarray
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    networks = load_pair(config, dataset)
+    others = config.others
+    if others is None:
+        others = OTHERS if is_cifar10(config) else ("none",)
+    for name, reference in further(others, "others").items():
+        networks[name] = load_fitting(reference, dataset)
+    if "grad_cam" in config.methods:
+        for network in networks.values():
+            saliency_maps.cam_layer(network, config.layer)
+    count = 8 if config.dry_run else max(config.measured, config.shown, config.sanity_images)
+    test = data.subset(dataset.test, count, seed=config.seed)
+    return Plan(
+        dataset=dataset,
+        networks=networks,
+        images=data.unit(test.image),
+        labels=test.label,
+        options=options_of(config, dataset.train),
+        few=data.draw_rows(
+            test.label, _DRY if config.dry_run else config.sanity_images, seed=config.seed
+        ),
+        shown=data.draw_rows(test.label, config.shown, seed=config.seed),
+    )

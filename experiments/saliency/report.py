@@ -1,0 +1,362 @@
+"""The figures and the report of `experiments.saliency`."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import figures, saliency, stats
+from advfeat.rows import draw_rows
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.stats import Estimate
+
+from ..shared.pairs import PAIR, data_words
+from ..shared.saliency_checks import Randomisation
+from ..shared.saliency_maps import EDGES
+from ..shared.words import capital, method_words, network_words, terms, unless_it_holds
+
+if TYPE_CHECKING:
+    from .flags import Config
+    from .plan import Plan
+
+_GONE = 0.5
+"""A map whose ranks still agree so well with the trained network's is called insensitive."""
+
+_BASELINES = "expected_gradients"
+
+_FEW = 2  # images that are shown by all networks
+
+_DISPLAY = {
+    "three_sigma": "Each map is shifted and scaled by itself, channel by channel: grey is its "
+    "mean, black and white are 1.5 standard deviations away.",
+    "heat": "The sum of absolute values over channels; the 99th percentile is the brightest.",
+    "signed": "The sum over channels: red speaks for the class, blue against it.",
+}
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    found: dict[str, dict[str, np.ndarray]],
+    sanity: dict[str, dict[str, Randomisation]],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    lead, *maps = _maps(config, plan, run, found)
+    sections = [Section("Maps of further networks", maps)] if maps else []
+    sections += [
+        Section(f"{_network(name)} network", [
+            *_numbers(part), *(_curves(run, name, part) if name in PAIR else []),
+        ])
+        for name, part in summary["networks"].items()
+    ]  # fmt: skip
+    sections += [
+        Section(f"Sanity checks of the {name} network", _sanity(run, name, tests,
+                                                               summary["networks"][name]))
+        for name, tests in sanity.items()
+    ]  # fmt: skip
+    if sanity:
+        sections.append(Section("Maps along the cascade", _cascades(config, plan, run, sanity)))
+    if len(plan.networks) > 1:
+        sections.append(Section("Between networks", [_between(summary)]))
+    write_report(
+        run.report,
+        title=f"Which pixels a network uses: {config.dataset}",
+        sentence=_sentence(summary),
+        lead=lead,
+        terms=terms(
+            "saliency map", "robust network", "interval",
+            gradient="how much the score of the class changes with each pixel",
+        ),
+        findings=findings(summary),
+        introduction=(
+            f"Maps of the {summary['score']} of each image's own class, for {summary['images']} "
+            f"test images; SmoothGrad and its kind average {summary['samples']} copies with noise "
+            f"of standard deviation {summary['sigma']:g}. Rank correlations are Spearman's, of "
+            "absolute values over pixels. "
+            + data_words(
+                plan.dataset,
+                *(["baselines of expected gradients"] if _BASELINES in config.methods else []),
+            )
+        ),
+        sections=sections,
+        recipe={
+            **{f"{name.replace('_', ' ')} network": network_words(
+                getattr(config, name, name), network) for name, network in plan.networks.items()},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "images": summary["images"],
+            "methods": [method_words(name) for name in config.methods],
+            "samples": summary["samples"],
+            "sigma": summary["sigma"],
+            "seed": config.seed,
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    claim = summary["claims"][0]
+    return (
+        "Which pixels does a network use, and does a robust one use those that a person would? The "
+        "gradient looks like the image itself (cosine, 0: not at all) with "
+        f"{claim.effect.mean:.3f} in the robust network and {claim.control.mean:.3f} in the "
+        f"standard one{unless_it_holds(claim)}."
+    )
+
+
+def _network(name: str) -> str:
+    return capital(name.replace("_", " "))
+
+
+def _maps(
+    config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
+) -> list[Picture]:
+    """Each image's maps by one network under those by the other; few images by all networks."""
+    pair = {name: found[name] for name in PAIR}
+    blocks = [_grid(config, plan, run, "maps", pair, plan.shown)]
+    if len(found) > len(PAIR):
+        few = draw_rows(plan.labels, _FEW, seed=config.seed)
+        blocks.append(_grid(config, plan, run, "maps_networks", found, few))
+    return blocks
+
+
+def _grid(
+    config: Config, plan: Plan, run: RunDirectory, name: str,
+    found: dict[str, dict[str, np.ndarray]], shown: np.ndarray,
+) -> Picture:  # fmt: skip
+    rows = [(index, network) for index in shown for network in found]
+    grid = figures.map_grid(
+        [plan.images[index] for index, _ in rows],
+        {method_words(method): [found[network][method][index] for index, network in rows]
+         for method in config.methods},
+        display=config.display,
+        labels=[
+            textwrap.fill(
+                f"{plan.dataset.class_names[plan.labels[index]]}, {network.replace('_', ' ')}", 16
+            )
+            for index, network in rows
+        ],
+    )  # fmt: skip
+    models = ", ".join(f"{_network(name)} ({plan.networks[name].spec.model})" for name in found)
+    return Picture(
+        path=figures.save(grid, run.figure(name)),
+        alt="A row per image and network, a column per method",
+        caption=f"The same images by {models}. {_DISPLAY[config.display]}",
+    )
+
+
+def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]:
+    words = {
+        "deletion": "share of the pixels that have given way to grey",
+        "insertion": "share of the pixels that have come back into the blurred image",
+    }
+    blocks = []
+    for way, xlabel in words.items():
+        # Without their intervals, which of so many lines hide one another.
+        series = {
+            capital(method_words(method)): _means(values["curves"][way])
+            for method, values in part["methods"].items()
+        }
+        steps = len(next(iter(series.values()))) - 1
+        chart = figures.curves(
+            [place / steps for place in range(steps + 1)], series, xlabel=xlabel,
+            ylabel="probability of the class", rates=False,
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(chart, run.figure(f"{way}_{name}")),
+                alt=f"Probability of the class against the {xlabel}",
+                caption=f"{capital(way)}, {name} network, means over images (intervals of the "
+                "areas are in the table): the pixels that a method ranks first go first. Edges "
+                "know nothing of the network.",
+            )
+        )
+    return blocks
+
+
+def _numbers(part: dict[str, Any]) -> list[Any]:
+    columns = {
+        "like_gradient": "rank correlation with the gradient",
+        "like_edges": "with edges",
+        "deletion": "area under deletion (lower: better)",
+        "insertion": "insertion (higher: better)",
+        "sensitivity": "sensitivity (lower: steadier)",
+        "infidelity": "infidelity (0: foretells all)",
+    }
+    there = [key for key in columns if any(key in values for values in part["methods"].values())]
+    return [
+        Table(
+            caption="Means with 95 % intervals over images",
+            columns=["method", *(columns[key] for key in there)],
+            rows=[
+                [
+                    capital(method_words(method)),
+                    *("–" if (key == "like_gradient" and method == "gradient")
+                      or (key == "like_edges" and method == EDGES)
+                      else format_number(values.get(key)) for key in there),
+                ]
+                for method, values in part["methods"].items()
+            ],
+        )
+    ]
+
+
+def _sanity(
+    run: RunDirectory, name: str, tests: dict[str, Randomisation], part: dict[str, Any]
+) -> list[Any]:
+    words = {
+        "cascading": (
+            "modules with new weights, from the classifier down",
+            "The cascading test: weights are drawn anew from the top down. A method whose line "
+            "stays up shows the image, not the network.",
+        ),
+        "independent": (
+            "the one module with new weights, from the classifier down",
+            "The independent test: one module at a time has new weights.",
+        ),
+    }
+    blocks: list[Any] = []
+    for how, (xlabel, caption) in words.items():
+        numbers = part["randomised"][how]
+        places = list(range(1, len(numbers["modules"]) + 1))
+        for measure, ylabel in (
+            ("rank_correlation", "rank correlation with the trained network's map"),
+            ("ssim", "SSIM with the trained network's picture"),
+        ):
+            chart = figures.curves(
+                places,
+                # Without their intervals, as above: of ten lines they hide most.
+                {capital(method_words(method)): _means(values)
+                 for method, values in numbers[measure].items()},
+                xlabel=xlabel,
+                ylabel=ylabel,
+                rates=False,
+            )
+            blocks.append(
+                Picture(
+                    path=figures.save(chart, run.figure(f"{how}_{measure}_{name}")),
+                    alt=f"{ylabel} against {xlabel}",
+                    caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}. Means "
+                    "over images; their intervals are in summary.json.",
+                )
+            )
+    return blocks
+
+
+def _cascades(
+    config: Config, plan: Plan, run: RunDirectory, sanity: dict[str, dict[str, Randomisation]]
+) -> list[Picture]:
+    """One picture of all networks of the same modules, each method's rows under one another."""
+    tests = {name: found["cascading"] for name, found in sanity.items()}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, test in tests.items():
+        alike.setdefault(tuple(test.modules), []).append(name)
+    blocks = []
+    for modules, names in alike.items():
+        rows = [(method, name) for method in tests[names[0]].first for name in names]
+        grid = figures.map_grid(
+            [plan.images[plan.few[0]]] * len(rows),
+            {
+                **{column: [tests[name].first[method][place] for method, name in rows]
+                   for place, column in enumerate(["trained", *modules])},
+                EDGES: [saliency.edges(plan.images[plan.few[0]])] * len(rows),
+            },
+            display=config.display,
+            labels=[
+                textwrap.fill(f"{capital(method_words(method))}, {name}", 16)
+                for method, name in rows
+            ],
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(grid, run.figure("_".join(["cascade", *names]))),
+                alt="A row per method and network, a column per module that was drawn anew",
+                caption="One image's maps along the cascade: each column has one module more with "
+                "new weights. Last, the control, which knows no network: a map that comes to look "
+                "like the edges shows the image.",
+            )
+        )
+    return blocks
+
+
+def _between(summary: dict[str, Any]) -> Table:
+    pairs = list(next(iter(summary["between"].values())))
+    return Table(
+        caption="Rank correlation of two networks' maps of the same images: how much of a map "
+        "belongs to the architecture, and how much to the training",
+        columns=["method", *(pair.replace("_", " ") for pair in pairs)],
+        rows=[
+            [capital(method_words(method)), *(format_number(values[pair]) for pair in pairs)]
+            for method, values in summary["between"].items()
+        ],
+    )
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    parts = summary["networks"]
+    told = [
+        "Cosine of image and gradient (absolute, both without their mean): "
+        + ", ".join(
+            f"{name.replace('_', ' ')} network {format_number(part['alignment'], 3)}"
+            for name, part in parts.items()
+        )
+        + ".",
+        "Length of the image along the gradient, |<x, g>| / |g|: "
+        + ", ".join(
+            f"{name.replace('_', ' ')} network {format_number(part['alignment_length'], 3)}"
+            for name, part in parts.items()
+        )
+        + ".",
+    ]
+    for name in PAIR:
+        methods, tests = parts[name]["methods"], parts[name]["randomised"]
+        if "smoothgrad" in methods:
+            told.append(
+                f"{_network(name)} network: SmoothGrad ranks the pixels like the gradient with "
+                f"a correlation of {format_number(methods['smoothgrad']['like_gradient'])}."
+            )
+        told.append(_soonest(name, methods))
+        ranks = tests["cascading"]["rank_correlation"]
+        last = {method: values[-1] for method, values in ranks.items() if values[-1] is not None}
+        if not last or not all(value.known for value in last.values()):
+            continue  # too few images have no interval, and show nothing of this
+        stays = [
+            method_words(method)
+            for method, value in stats.together(last).items()
+            if value.low is not None and value.low > _GONE
+        ]
+        told.append(
+            f"{_network(name)} network, all weights drawn anew: "
+            + (
+                f"{', '.join(stays)} still make{'s' if len(stays) == 1 else ''} a map that ranks "
+                f"like the trained network's (correlation above {_GONE:g})."
+                if stays
+                else f"no method's map still ranks like the trained network's (all correlations "
+                f"can be below {_GONE:g})."
+            )
+        )
+    return told
+
+
+def _soonest(name: str, methods: dict[str, Any]) -> str:
+    areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
+    best, area = stats.chosen(areas, best=min)
+    return (
+        f"{_network(name)} network: the class is lost soonest where {method_words(best)} says "
+        f"which pixels go first (area {format_number(area)}, edges "
+        f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
+        "flattering, but its interval counts for the choice)."
+    )
+
+
+def _means(values: list[Estimate | None]) -> list[float | None]:
+    return [None if value is None else value.mean for value in values]

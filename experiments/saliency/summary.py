@@ -1,0 +1,172 @@
+"""What was found, as numbers with intervals and claims."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advfeat import saliency, stats
+from advfeat.runs import runner
+from advfeat.stats import Estimate
+
+from ..shared import saliency_checks
+from ..shared.pairs import PAIR
+from ..shared.saliency_maps import EDGES, total
+from .flags import Config
+from .plan import Plan
+
+
+def summarise(
+    config: Config,
+    plan: Plan,
+    found: dict[str, dict[str, np.ndarray]],
+    sanity: dict[str, Any],
+) -> dict[str, Any]:
+    """The numbers of the run, with their intervals and claims."""
+    cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
+    aligned = {
+        name: stats.mean(values, limits=stats.CORRELATION)
+        for name, values in cosines.items()
+    }
+    networks: dict[str, Any] = {
+        name: {
+            "alignment": aligned[name],
+            "alignment_length": stats.mean(_lengths(plan, found[name]["gradient"])),
+            "methods": _methods(config, plan, name, found[name]),
+        }
+        for name in plan.networks
+    }
+    for name in PAIR:
+        _add_checks(config, plan, name, networks[name]["methods"], found[name])
+        networks[name]["randomised"] = {
+            how: {
+                "modules": list(test.modules),
+                "rank_correlation": _each(test.rank),
+                "ssim": _each(test.ssim),
+            }
+            for how, test in sanity[name].items()
+        }
+    claim = stats.claim(
+        "The robust network's gradients are better aligned with the image than the standard one's.",
+        aligned["robust"],
+        aligned["standard"],
+        paired=stats.mean(cosines["robust"] - cosines["standard"]),
+        margin=stats.SMALL,
+    )
+    return {
+        "dataset": config.dataset,
+        "images": len(plan.images),
+        "score": "loss" if config.loss else "class score",
+        "samples": plan.options.samples,
+        "sigma": plan.options.sigma,
+        "networks": networks,
+        "between": {
+            method: _between({name: maps[method] for name, maps in found.items()})
+            for method in config.methods
+        },
+        "claims": runner.judged([claim], config),
+    }
+
+
+def _cosines(plan: Plan, gradients: np.ndarray) -> np.ndarray:
+    """`[N]`, the absolute cosine of image and gradient, both without their mean."""
+
+    def centred(array: np.ndarray) -> np.ndarray:
+        flat = array.reshape(len(array), -1).astype(np.float64)
+        flat = flat - flat.mean(axis=1, keepdims=True)
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
+
+    return np.abs(np.sum(centred(plan.images) * centred(gradients), axis=1))
+
+
+def _lengths(plan: Plan, gradients: np.ndarray) -> np.ndarray:
+    """`[N]`, `|<x, g>| / |g|`, as Etmann et al. (2019) have it, https://arxiv.org/abs/1905.04172."""
+    found = jax.vmap(saliency.alignment)(jnp.asarray(plan.images), jnp.asarray(gradients))
+    return np.asarray(found)
+
+
+def _methods(
+    config: Config, plan: Plan, name: str, found: dict[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """For each method: ranking against the gradient's and the edges', and its two areas."""
+    fn = plan.networks[name].model_fn()
+    outlines = np.array([saliency.edges(image) for image in plan.images])
+    curves = saliency_checks.curves({**found, EDGES: outlines}, fn, plan.images, plan.labels)
+    areas = {
+        method: np.asarray(jax.vmap(jax.vmap(saliency.curve_area))(jnp.asarray(both)))
+        for method, both in curves.items()
+    }
+    plain = total(found["gradient"])
+    return {
+        method: {
+            "like_gradient": _mean(_correlations(total(values), plain), stats.CORRELATION),
+            "like_edges": _mean(
+                _correlations(total(values), total(outlines)), stats.CORRELATION
+            ),
+            "deletion": _mean(areas[method][0], stats.SHARE),
+            "insertion": _mean(areas[method][1], stats.SHARE),
+            "curves": {
+                way: [_mean(column, stats.SHARE) for column in both.T]
+                for way, both in zip(saliency_checks.CURVES, curves[method], strict=True)
+            },
+        }
+        for method, values in {**found, EDGES: outlines}.items()
+    }
+
+
+def _add_checks(
+    config: Config, plan: Plan, name: str, methods: dict[str, Any],
+    found: dict[str, np.ndarray],
+) -> None:  # fmt: skip
+    """Sensitivity and infidelity, of a few images: they cost many maps each."""
+    network, samples = plan.networks[name], 1 if config.dry_run else 3
+    images, labels = plan.images[plan.few], plan.labels[plan.few]
+    some = config.methods[-3:] if config.dry_run else config.methods
+    moved = saliency_checks.sensitivities(
+        some, network, plan.options, images, labels, samples=samples
+    )
+    missed = saliency_checks.infidelities(
+        {method: maps[plan.few] for method, maps in found.items()}, network.model_fn(),
+        images, labels, samples=10 if config.dry_run else 100,
+    )  # fmt: skip
+    for method, values in moved.items():
+        methods[method]["sensitivity"] = _mean(values)
+    for method, values in missed.items():
+        methods[method]["infidelity"] = _mean(values)
+
+
+def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
+    """For every two networks, how alike their maps rank the pixels."""
+    names = list(maps)
+    return {
+        f"{one} and {other}": _mean(
+            _correlations(total(maps[one]), total(maps[other])), stats.CORRELATION
+        )
+        for index, one in enumerate(names)
+        for other in names[index + 1 :]
+    }
+
+
+def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.array([saliency.rank_correlation(a, b) for a, b in zip(one, other, strict=True)])
+
+
+def _each(values: dict[str, np.ndarray]) -> dict[str, list[Estimate | None]]:
+    return {
+        method: [_mean(column, stats.CORRELATION) for column in array.T]
+        for method, array in values.items()
+    }
+
+
+def _mean(
+    values: np.ndarray, limits: tuple[float, float] = stats.FREE
+) -> Estimate | None:
+    """A mean over images with its interval; None where no image has a value.
+
+    Images without one are left out: a map of zeros has no relative sensitivity.
+    """
+    known = np.asarray(values)[np.isfinite(values)]
+    return stats.mean(known, limits=limits) if known.size else None

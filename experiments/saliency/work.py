@@ -1,0 +1,47 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from ..shared import saliency_checks, saliency_maps
+from ..shared.flags.maps import EXTRA
+from ..shared.pairs import PAIR
+from . import report
+from .flags import Config
+from .plan import _DRY, Plan, prepare
+from .summary import summarise
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Makes the maps, measures, draws and reports."""
+    found = {}
+    for name, network in plan.networks.items():
+        found[name] = saliency_maps.maps(
+            config.methods, network, network.variables, plan.options, plan.images, plan.labels,
+            seed=config.seed,
+        )  # fmt: skip
+        run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
+    checked = tuple(name for name in config.methods if name not in EXTRA)
+    checked = checked[:_DRY] if config.dry_run else checked  # each is run for every module
+    sanity = {
+        name: {
+            how: saliency_checks.randomised(
+                how, checked, plan.networks[name], plan.options, plan.images[plan.few],
+                plan.labels[plan.few], seed=config.seed,
+            )
+            for how in saliency_checks.RANDOMISED
+        }
+        for name in PAIR
+    }  # fmt: skip
+    summary = summarise(config, plan, found, sanity)
+    report.write(config, plan, run, found, sanity, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="saliency")

@@ -1,0 +1,95 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat import data
+from advfeat.threats.balls import ThreatModel, threat_model
+
+from ..shared import sweeps
+from ..shared.limits import check_eps
+from ..shared.presets import preset_for
+from ..shared.recipes import Recipe
+from ..shared.sweeps import Points
+from . import theory
+from .flags import Config
+
+KINDS = ("standard", "adversarial")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: the training images that the sets are drawn from.
+      test: what is measured on.
+      sizes: of the training sets, ascending.
+      threat: of training and measurement.
+      eps: its eps, as given.
+      standard: recipe of the standard networks.
+      gaussian: the Gaussian model.
+      bernoulli: the Bernoulli model.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    test: Points
+    sizes: tuple[int, ...]
+    threat: ThreatModel
+    eps: float
+    standard: Recipe
+    gaussian: theory.Model
+    bernoulli: theory.Model
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    usual = preset.linf_eps if config.norm == "linf" else preset.robust_eps
+    eps = usual if config.eps is None else config.eps
+    check_eps(config.norm, dataset.input_shape, eps=eps)
+    threat = threat_model(config.norm, eps)
+    sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be
+    dim = 100 if config.dry_run else config.dim
+    return Plan(
+        dataset=dataset,
+        train=train,
+        test=Points.of(dataset.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        sizes=_sizes(config, len(train), dataset.num_classes),
+        threat=threat,
+        eps=float(eps),
+        standard=sweeps.recipe(config, dataset, preset),
+        gaussian=theory.gaussian_model(
+            dim=dim,
+            noise=config.noise or 0.64 * dim**0.25,
+            eps=config.model_eps,
+            draws=config.draws,
+            short=config.dry_run,
+        ),
+        bernoulli=theory.bernoulli_model(short=config.dry_run),
+    )
+
+
+def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
+    """Those asked for, or all images halved while two of each class are left, up to five times."""
+    if config.sizes is None:
+        halved = [total // 2**k for k in range(2 if config.dry_run else 6)]
+        sizes = tuple(sorted(size for size in halved if size >= 2 * classes))
+        if len(sizes) < 2:
+            raise ValueError(f"{total} training images are too few to halve: give --sizes")
+        return sizes
+    if config.sizes[0] < classes:
+        raise ValueError(
+            f"flag --sizes={config.sizes[0]}: must be at least {classes}, one for each class"
+        )
+    if config.sizes[-1] > total:
+        raise ValueError(
+            f"flag --sizes={config.sizes[-1]}: there are {total} training images"
+            + (" in a dry run" if config.dry_run else " (see --train_examples)")
+        )
+    return config.sizes

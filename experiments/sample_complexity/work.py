@@ -1,0 +1,83 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import data
+from advfeat.keys import stream
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from ..shared import sweeps
+from ..shared.sweeps import Hits, Job, Points
+from . import report, summary as sample_complexity_summary, theory as sample_theory
+from .flags import Config
+from .plan import KINDS, Plan, prepare
+
+
+def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
+    """Every network: (kind, size, seed) -> what to do. A seed's training sets are nested."""
+    found = {}
+    robust = sweeps.robust(config, plan.standard, plan.threat)
+    recipes = {"standard": plan.standard, "adversarial": robust}
+    drawn = {seed: _nested(config, plan, seed) for seed in range(sweeps.seeds(config))}
+    for size in plan.sizes:
+        for seed, parts in drawn.items():
+            part = parts[size]
+            points = {
+                "test": plan.test,
+                "train": Points.of(part, config.eval_examples, config.seed),
+            }
+            for kind in KINDS:
+                found[kind, size, seed] = Job(
+                    name=f"{kind}_{size}_{seed}",
+                    recipe=recipes[kind],
+                    train=_repeated(part, plan.sizes[-1]),
+                    points=points,
+                    threats={"robust": plan.threat},
+                    noise=True,
+                )
+    return found
+
+
+def _nested(config: Config, plan: Plan, seed: int) -> dict[int, data.Split]:
+    """A seed's training sets by size, each drawn from the next larger one."""
+    found, part = {}, plan.train
+    for size in sorted(plan.sizes, reverse=True):
+        part = data.subset(part, size, seed=sweeps.seed_of(config, seed))
+        found[size] = part
+    return found
+
+
+def _repeated(part: data.Split, count: int) -> data.Split:
+    """The images over and over, so that every set gets as many updates of the same shape."""
+    rows = np.resize(np.arange(len(part)), count)
+    return data.Split(part.image[rows], part.label[rows], np.arange(count))
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, measures, simulates, draws and reports."""
+    todo = jobs(config, plan)
+    hits: dict[tuple[str, int, int], Hits] = {}
+    with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:
+        for place, job in todo.items():
+            hits[place] = sweeps.measure(config, run, job, advance=bar.update)
+    root = stream(jax.random.key(config.seed), "theory")
+    theory = {
+        "gaussian": sample_theory.simulate_gaussian(root, plan.gaussian),
+        "bernoulli": sample_theory.simulate_bernoulli(root, plan.bernoulli),
+    }
+    curves = sample_complexity_summary.Curves.of(plan.sizes, hits)
+    summary = sample_complexity_summary.summarise(config, plan, curves, theory)
+    report.write(config, plan, run, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="sample_complexity")

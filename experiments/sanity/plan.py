@@ -1,0 +1,62 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+
+from ..shared import sweeps
+from ..shared.map_flags import check_recipe, options_of
+from ..shared.presets import preset_for
+from ..shared.recipes import Recipe
+from ..shared.saliency_maps import Options
+from .flags import Config
+
+KINDS = ("true", "again", "permuted")
+"""Trained on true labels, on true labels from other weights, on permuted labels."""
+MEASURES = ("rank_correlation", "ssim")
+PAIRS = ("again", "permuted", "unrelated")
+"""What a map of a network of true labels is compared with; "unrelated" is the next image's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      recipe: of every network.
+      options: of the methods.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    images: np.ndarray
+    labels: np.ndarray
+    recipe: Recipe
+    options: Options
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    recipe = sweeps.recipe(config, dataset, preset)
+    check_recipe(config, recipe)
+    count = 4 if config.dry_run else max(config.measured, config.shown)
+    test = data.subset(dataset.test, count, seed=config.seed)
+    return Plan(
+        dataset=dataset,
+        train=train,
+        images=data.unit(test.image),
+        labels=test.label,
+        recipe=recipe,
+        options=options_of(config, train),
+    )

@@ -1,0 +1,132 @@
+"""The page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from advfeat import data, figures, saliency
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
+
+from ..shared.saliency_maps import EDGES
+from ..shared.words import method_words, terms, training_words
+from .flags import Config
+from .plan import KINDS, MEASURES, PAIRS, Plan
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    summary: dict[str, Any],
+    first: dict[str, dict[str, np.ndarray]],
+) -> None:
+    """Draws the figures and writes the page."""
+    blocks: list[Any] = []
+    words = {
+        "rank_correlation": "rank correlation of two maps (100 %: the same)",
+        "ssim": "SSIM of two pictures (100 %: the same)",
+    }
+    for measure in MEASURES:
+        pairs = summary["likeness"][measure]
+        chart = figures.bars(
+            {
+                method.replace("_", "\n"): {"same labels": pairs["again"][method],
+                                            "permuted labels": pairs["permuted"][method],
+                                            "another image": pairs["unrelated"][method]}
+                for method in config.methods
+            },
+            ylabel=words[measure],
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(chart, run.figure(measure)),
+                alt=f"{words[measure]}, a pair of bars for each method",
+                caption="Maps of a network trained on true labels beside those of another one "
+                "trained on the same labels, of one that learned permuted labels, and of another "
+                "image. Where the second bar is as high as the first, the map does not show what "
+                "was learned. (Edges are the same for all networks: 100 %.)",
+            )
+        )
+
+    blocks.append(
+        Table(
+            caption="Means with 95 % intervals over images and seeds",
+            columns=["method", "rank correlation, same labels", "permuted labels",
+                     "another image", "SSIM, same labels", "permuted labels", "another image"],
+            rows=[
+                [method_words(method),
+                 *(format_number(summary["likeness"][measure][pair][method])
+                   for measure in MEASURES for pair in PAIRS)]
+                for method in config.methods
+            ],
+        )
+    )  # fmt: skip
+    some = data.draw_rows(plan.labels, config.shown, seed=config.seed)
+    grid = figures.map_grid(
+        [plan.images[index] for index in some for _ in KINDS],
+        {
+            method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
+            for method in config.methods
+        } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
+        display="heat",
+        labels=[kind for _ in some for kind in KINDS],
+    )  # fmt: skip
+    blocks.append(
+        Picture(
+            path=figures.save(grid, run.figure("maps")),
+            alt="A row per image and network, a column per method",
+            caption="Networks that learned true labels, true labels from other weights, and "
+            "permuted labels.",
+        )
+    )
+    lead, *blocks = blocks
+    method = "gradient" if "gradient" in config.methods else config.methods[0]
+    same, permuted = (
+        summary["likeness"][MEASURES[0]][pair][method] for pair in ("again", "permuted")
+    )
+    write_report(
+        run.report,
+        title=f"Do maps show what was learned? {config.dataset}",
+        sentence=(
+            "Does a saliency map show what a network has learned, or only the image? Two networks "
+            "that learned the same labels have maps of rank correlation "
+            f"{same.mean:.2f} (method: {method_words(method)}), a network that learned "
+            f"permuted labels and one that learned the true ones of {permuted.mean:.2f}."
+        ),
+        lead=lead,
+        terms=terms(
+            "saliency map", "interval",
+            **{
+                "permuted labels": "training labels exchanged at random: what can be learned from "
+                "them has nothing to do with what is seen",
+                "rank correlation": "1 where two maps order the pixels alike, 0 where one says "
+                "nothing of the other",
+            },
+        ),
+        findings=[
+            f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
+            + (" (by heart)" if summary["learned"]["permuted"].low > 0.95 else
+               " (too few for this test: train longer)")
+            + "; those networks are right on "
+            f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
+            f"(true labels: {format_rate(summary['test_accuracy']['true'])})."
+        ],
+        introduction=(
+            f"{summary['seeds']} networks of each kind, {summary['train_examples']} training "
+            f"images, maps of {summary['images']} test images."
+        ),
+        sections=[Section("How alike maps are", blocks)],
+        recipe={
+            "data": f"{config.dataset}: {summary['train_examples']} training images, maps of "
+            f"{summary['images']} test images",
+            **training_words(plan.recipe.record()),
+            "seeds": summary["seeds"],
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )

@@ -1,0 +1,138 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import accuracy, data, saliency, stats
+from advfeat.keys import stream
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from ..shared import networks, saliency_checks, saliency_maps, sweeps
+from ..shared.words import capital, method_words
+from . import report
+from .flags import Config
+from .plan import KINDS, PAIRS, Plan, prepare
+
+Likeness = dict[str, dict[str, dict[str, np.ndarray]]]
+"""Measure, pair, method -> `[seeds, N]`."""
+
+
+def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split:
+    """The training images, their labels as the kind wants them."""
+    if kind != "permuted":
+        return plan.train
+    rng = np.random.default_rng(sweeps.seed_of(config, seed))
+    return dataclasses.replace(plan.train, label=rng.permutation(plan.train.label))
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, maps, compares, draws and reports."""
+    seeds = range(sweeps.seeds(config))
+    root = jax.random.key(config.seed)
+    found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
+    learned: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    tested: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    total = len(KINDS) * len(seeds) * plan.recipe.how.epochs
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        for kind in KINDS:
+            for seed in seeds:
+                name = f"{kind}_{seed}"
+                train = training_set(config, plan, kind, seed)
+                network = networks.train(
+                    run, name, stream(root, name), plan.recipe, train, on_epoch=bar.update
+                )
+                fn = network.model_fn()
+                learned[kind].append(accuracy(fn, data.unit(train.image), train.label))
+                test = plan.dataset.test
+                tested[kind].append(accuracy(fn, data.unit(test.image), test.label))
+                found[kind].append(
+                    saliency_maps.maps(
+                        config.methods, network, network.variables, plan.options, plan.images,
+                        plan.labels, seed=config.seed,
+                    )
+                )  # fmt: skip
+    summary = summarise(config, plan, likeness(config, found), learned, tested)
+    report.write(config, plan, run, summary, {kind: maps[0] for kind, maps in found.items()})
+    return summary
+
+
+def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> Likeness:
+    """How alike the maps of the two kinds and of the control are, image by image."""
+    compare = {
+        "rank_correlation": saliency.rank_correlation,
+        "ssim": saliency_checks.picture_likeness,
+    }
+    found = {
+        **found,
+        "unrelated": [
+            {method: np.roll(values, 1, axis=0) for method, values in maps.items()}
+            for maps in found["true"]
+        ],
+    }
+    return {
+        measure: {
+            pair: {
+                method: np.array([
+                    [fn(a, b) for a, b in zip(one[method], other[method], strict=True)]
+                    for one, other in zip(found["true"], found[pair], strict=True)
+                ])
+                for method in config.methods
+            }
+            for pair in PAIRS
+        }
+        for measure, fn in compare.items()
+    }  # fmt: skip
+
+
+def summarise(
+    config: Config,
+    plan: Plan,
+    alike: Likeness,
+    learned: dict[str, list[np.ndarray]],
+    tested: dict[str, list[np.ndarray]],
+) -> dict[str, Any]:
+    """Means with intervals, and a claim for each method."""
+
+    ranks = alike["rank_correlation"]
+    claims = [
+        stats.claim(
+            f"{capital(method_words(method))} maps of networks that learned other labels "
+            "are less alike than those of two networks that learned the same (rank correlation).",
+            stats.mean(ranks["again"][method], limits=stats.CORRELATION),
+            stats.mean(ranks["permuted"][method], limits=stats.CORRELATION),
+            paired=stats.mean(ranks["again"][method] - ranks["permuted"][method]),
+            margin=stats.SMALL,
+        )
+        for method in config.methods
+    ]  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "seeds": sweeps.seeds(config),
+        "images": len(plan.images),
+        "train_examples": len(plan.train),
+        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
+                   **plan.recipe.record()},
+        "learned": {kind: stats.rate(np.array(hits)) for kind, hits in learned.items()},
+        "test_accuracy": {kind: stats.rate(np.array(hits)) for kind, hits in tested.items()},
+        "likeness": {
+            measure: {
+                pair: {method: stats.mean(values, limits=stats.CORRELATION)
+                       for method, values in methods.items()}
+                for pair, methods in pairs.items()
+            }
+            for measure, pairs in alike.items()
+        },
+        "claims": runner.judged(claims, config),
+    }  # fmt: skip
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="sanity")

@@ -1,0 +1,57 @@
+"""The flags of every experiment that makes saliency maps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat.runs.config import Config as BaseConfig, flag
+
+METHODS = (
+    "gradient",
+    "gradient_times_input",
+    "smoothgrad",
+    "smoothgrad_squared",
+    "vargrad",
+    "integrated_gradients",
+    "expected_gradients",
+    "guided_backpropagation",
+    "grad_cam",
+    "occlusion",
+)
+EXTRA = ("lime",)  # slow, and not everybody has the library
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapConfig(BaseConfig):
+    """Which methods, and what they are given."""
+
+    methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
+    loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
+    samples: int = flag(25, "Noisy copies (SmoothGrad and its kind).", kind="count")
+    sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
+    steps: int = flag(20, "Gradients on the way of integrated gradients.", kind="count")
+    layer: str | None = flag(None, "Layer of Grad-CAM. Default: the last with positions.")
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"flag --methods={','.join(self.methods)}: names one twice")
+        if self.samples < 2 and "vargrad" in self.methods:
+            raise ValueError(f"flag --samples={self.samples}: vargrad needs at least 2")
+        if "lime" in self.methods:
+            check_lime()
+
+
+def check_lime() -> None:
+    """Raises unless the library is there.
+
+    Raises:
+      ValueError: saying how to install it.
+    """
+    try:
+        import lime.lime_image  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "flag --methods=lime: needs the library lime, `pip install 'advfeat[lime]'`"
+        ) from None

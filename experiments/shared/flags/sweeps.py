@@ -1,0 +1,63 @@
+"""The flags of experiments that train many small networks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat.runs.config import Config as BaseConfig, flag
+
+from .choices import ATTACKS, MODELS, SUITES, TRANSFORMS
+
+PRESET = "Default: the data set's preset."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(BaseConfig):
+    """The flags of an experiment that trains small networks."""
+
+    seeds: int = flag(3, "Networks per setting.", kind="count")
+    train_examples: int | None = flag(
+        None, "Use at most so many training images; 0: all. " + PRESET, kind="natural"
+    )
+    eval_examples: int = flag(
+        1000, "Images of the measurement, drawn by the seed; 0: all.", kind="natural"
+    )
+    model: str | None = flag(None, "Architecture. " + PRESET, choices=MODELS)
+    width: int | None = flag(None, "Its width. " + PRESET, kind="count")
+    bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
+    epochs: int | None = flag(
+        None, "Passes over all training images. Default: the preset's, at most 20.", kind="count"
+    )
+    batch_size: int | None = flag(None, "Examples per training step. " + PRESET, kind="count")
+    learning_rate: float | None = flag(None, "The largest. " + PRESET, kind="positive")
+    weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
+    augment: str | None = flag(None, "Augmentation. " + PRESET, choices=TRANSFORMS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainingConfig):
+    """The flags of an experiment that trains adversarially and measures robust accuracy."""
+
+    attack: tuple[str, ...] = flag(
+        ("pgd",),
+        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
+        "--eval_steps and --restarts.",
+        choices=(*SUITES, *ATTACKS),
+    )
+    eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
+    restarts: int = flag(2, "Its restarts.", kind="count")
+    attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
+    attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
+    eps_warmup: float = flag(
+        0.4, "The share of adversarial training over which eps rises from 0: without it a network "
+        "may collapse at a large eps.", kind="fraction"
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if len(set(self.attack)) != len(self.attack):
+            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
+        suites = [name for name in self.attack if name in SUITES]
+        if suites and len(self.attack) > 1:
+            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")

@@ -1,0 +1,177 @@
+"""Networks inside a run: trained once, with a bar and checkpoints, then read from the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from advfeat import models, training
+from advfeat.data import Dataset, Split
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.runs import checkpoints, processes, signals
+from advfeat.runs.config import UsageError
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.selection import Watch
+from advfeat.runs.train_states import Saved
+from advfeat.training.sharding import check_divides, data_mesh, local
+
+from .progress import Follower, Progress
+from .recipes import Recipe
+
+
+def spec_for(
+    dataset: Dataset, model: str, *, width: int | None = None, bfloat16: bool = False
+) -> NetworkSpec:
+    """A network for a data set: its classes, its images, its pixel statistics."""
+    spec = NetworkSpec(
+        model=model,
+        class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+        mean=tuple(float(value) for value in dataset.mean),
+        std=tuple(max(float(value), 1e-3) for value in dataset.std),
+        width=width,
+        bfloat16=bfloat16,
+    )
+    # What does not fit (images too small for the strides, say) shows before any work.
+    built = spec.build()
+    jax.eval_shape(lambda: models.init(jax.random.key(0), built, spec.input_shape))
+    return spec
+
+
+def train(
+    run: RunDirectory,
+    name: str,
+    key: jax.Array,
+    recipe: Recipe,
+    split: Split,
+    *,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
+    keep: bool = True,
+    on_epoch: Callable[[int], Any] | None = None,
+) -> Network:
+    """Trains a network in a run, going on where a killed process left it.
+
+    Args:
+      run: the open run directory.
+      name: the network's name in it.
+      key: a typed key; initial weights, order and attacks follow from it.
+      recipe: architecture and training.
+      split: what to train on.
+      held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
+      keep: whether the run keeps the network itself (`networks/NAME`).
+      on_epoch: called with the epochs done since the last call (a bar's `update`); by default a
+        bar of its own.
+
+    Returns:
+      The trained network.
+    """
+    kept_at = run.path / "networks" / name
+    watch = None
+    if recipe.selection is not None and recipe.threat is not None and held_out is not None:
+        place = run.checkpoints / f"{name}.watch"
+        watch = Watch(place, recipe.selection, recipe.spec, recipe.threat, held_out)
+    done = keep and checkpoints.is_saved(kept_at)
+    # Where an earlier process ended the training, and was killed then, there is none to do.
+    ended = watch is not None and watch.ended is not None
+    if not processes.alone():
+        processes.tell_all(done or ended)
+    if done:
+        # A kill may have come before what is no longer needed was removed.
+        shutil.rmtree(run.checkpoints / name, ignore_errors=True)
+        if watch is not None:
+            watch.close()
+        network = checkpoints.load_network(str(kept_at))
+        signals.leave()
+        return network
+    key_init, key_fit = jax.random.split(key)
+    variables, procedure = recipe.variables(key_init), recipe.procedure()
+    progress = Progress(run, name, recipe, held_out, on_epoch, watch)
+    weights: Any = None
+    try:
+        with signals.held():
+            if not ended:
+                earlier = progress.earlier(variables, len(split))
+                state = _fit(key_fit, recipe, variables, split, progress, earlier)
+                weights = local(procedure.variables(state))
+            record = recipe.record()
+            if watch is not None:
+                weights, record["selection"] = watch.chosen(weights), watch.summary()
+            network = Network(recipe.spec, weights, record)
+            if keep:
+                checkpoints.save_network(kept_at, network)
+            signals.leave()  # not before: orbax wants the others, even where it needs none
+    except training.NotFinite as error:
+        kept = progress.good_until(error.step)
+        progress.close(finished=False)
+        raise training.NotFinite(f"{name}: {error}; {kept}", error.step) from None
+    except BaseException:
+        progress.close(finished=False)
+        raise
+    progress.close(finished=True)
+    if watch is not None:
+        watch.close()
+    return network
+
+
+def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
+    """What the other processes do while the first is in `train`, with the same arguments."""
+    if processes.tell_all(None):
+        signals.leave()
+        return
+    key_init, key_fit = jax.random.split(key)
+    with signals.held():
+        _fit(key_fit, recipe, recipe.variables(key_init), split, Follower(), None)
+        signals.leave()
+
+
+def check_shared(how: training.Fit, examples: int) -> None:
+    """Raises unless all devices of all processes can share the batches.
+
+    Raises:
+      UsageError: naming both numbers.
+    """
+    if jax.device_count() > 1:
+        try:
+            check_divides(min(how.batch_size, examples), data_mesh())
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def _fit(
+    key: jax.Array,
+    recipe: Recipe,
+    variables: Any,
+    split: Split,
+    progress: Progress | Follower,
+    earlier: Saved | None,
+) -> training.TrainState:
+    """The training itself, over all devices of all processes."""
+    check_shared(recipe.how, len(split))
+    procedure = recipe.procedure()
+    state = earlier.state if earlier else None
+    if not processes.alone() and processes.tell_all(state is not None):
+        shape = (len(split), *recipe.spec.input_shape)
+        blank = training.initial_state(variables, recipe.how, procedure, shape=shape)
+        state = processes.share_state(blank if state is None else state)
+    state = training.fit(
+        key,
+        recipe.loss_fn(),
+        variables,
+        split.image,
+        split.label,
+        recipe.how,
+        num_classes=len(recipe.spec.class_names),
+        procedure=procedure,
+        ids=split.id,
+        mesh=data_mesh() if jax.device_count() > 1 else None,
+        state=state,
+        seen=earlier.seen if earlier else None,
+        look=progress.look,
+        on_chunk=progress.chunk,
+        on_epoch=progress.epoch,
+    )
+    return state if processes.alone() else local(state)

@@ -1,0 +1,129 @@
+"""What experiments share that show a standard network beside a robust one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat import data, models
+from advfeat.data.sample_set import PREFIX as SAMPLES
+from advfeat.edges import output_of
+from advfeat.models.network import Network
+from advfeat.runs.checkpoints import check_fits, load_network
+from advfeat.runs.config import Config as BaseConfig
+
+from .flags.pairs import JudgedConfig, PairConfig
+
+PAIR = ("standard", "robust")
+CIFAR10 = ("samples:cifar10", "cifar10")  # the images of the zoo's networks
+JUDGES = (
+    ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
+    ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
+)
+
+
+def load_fitting(reference: str, dataset: data.Dataset) -> Network:
+    """A network for the data set's images and classes.
+
+    Raises:
+      ValueError: for one that cannot be read, or was made for others.
+    """
+    network = load_network(reference)
+    check_fits(
+        network, reference=reference, class_names=tuple(dataset.class_names),
+        input_shape=dataset.input_shape,
+    )  # fmt: skip
+    return network
+
+
+def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
+    """Both networks, by name.
+
+    Raises:
+      ValueError: as `load_fitting`; where a network was not given, the message asks for it.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(PairConfig)}
+    found = {}
+    for name in PAIR:
+        reference = getattr(config, name)
+        try:
+            found[name] = load_fitting(reference, dataset)
+        except ValueError as error:
+            if reference != usual[name] or is_cifar10(config):
+                raise
+            raise ValueError(
+                f"flag --{name}: give a network for --dataset={config.dataset}; without it the "
+                f"network is {reference}, which is for CIFAR-10 ({error})"
+            ) from error
+    return found
+
+
+def is_cifar10(config: BaseConfig) -> bool:
+    """Whether the zoo's CIFAR-10 networks, the usual ones of many flags, fit the data set."""
+    return config.dataset in CIFAR10 and config.classes is None
+
+
+def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Network]:
+    """The independent networks, by name."""
+    references = config.judges
+    if references is None:
+        free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
+        references = free[0] if is_cifar10(config) and free else ("none",)
+    return {
+        name: load_fitting(reference, dataset)
+        for name, reference in further(references, "judges").items()
+    }
+
+
+def check_layer(layer: str, network: Network) -> int:
+    """How many units, or channels, the layer that was asked for has.
+
+    Raises:
+      ValueError: for a layer that the network lacks.
+    """
+    known = models.layer_names(network.spec.build(), network.spec.input_shape)
+    if layer not in known:
+        raise ValueError(f"flag --layer={layer}: must be one of {', '.join(known)}")
+    return int(output_of(network.model_fn(layer), network.spec.input_shape).shape[-1])
+
+
+def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
+    """References by the names that figures and files give them; `none` alone is none.
+
+    Raises:
+      ValueError: for two of one name.
+
+    >>> further(("zoo:mnist_standard", "runs/a:model"), "others")
+    {'mnist_standard': 'zoo:mnist_standard', 'runs_a_model': 'runs/a:model'}
+    """
+    if references == ("none",):
+        return {}
+    found: dict[str, str] = {}
+    for reference in references:
+        name = "".join(c if c.isalnum() else "_" for c in reference.removeprefix("zoo:")).strip("_")
+        if name in found or name in PAIR:
+            raise ValueError(f"flag --{flag_name}={reference}: there is a network {name} already")
+        found[name] = reference
+    return found
+
+
+def data_words(dataset: data.Dataset, *uses: str) -> str:
+    """Which images a report speaks of, in a sentence.
+
+    Args:
+      dataset: as loaded.
+      uses: what training images were used for.
+
+    >>> data_words(data.load("samples:cifar10"), "baselines")
+    'Data: samples:cifar10, the 70 test images that come with the package and, for baselines, 30
+    others in place of training images.'
+    >>> data_words(data.load("digits"))
+    'Data: digits, 445 test images.'
+    """
+    count, there = len(dataset.test), f"Data: {dataset.name}, "
+    if dataset.name.startswith(SAMPLES):
+        there += f"the {count} test images that come with the package"
+        words = f"{len(dataset.train)} others in place of training images"
+    else:
+        there += f"{count} test images"
+        words = "training images"
+    return there + (f" and, for {' and '.join(uses)}, {words}." if uses else ".")

@@ -1,0 +1,172 @@
+"""How one network is made: architecture, objective, procedure, and which weights are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import advfeat
+from advfeat import models, training
+from advfeat.data import Dataset
+from advfeat.models.network import Network, NetworkSpec
+from advfeat.runs.selection import Selection
+
+from .flags.train import MEANT_FOR
+
+ONE_STEP = ("mixed", "fast", "free")
+"""Those whose attack is one step: they may come to withstand that step and nothing else."""
+
+DEFAULTS = {"alpha": 0.5, "beta": 6.0, "grad_align": 0.0, "replays": 8}
+ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; else:
+USUAL_STEPS = 7
+AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one network is made.
+
+    Attributes:
+      spec: its architecture.
+      how: its training.
+      threat: the threat model of robust training; None is standard training.
+      objective: one of `OBJECTIVES`, where there is a threat model.
+      attack_steps: PGD steps of the objectives that ask for them.
+      attack_step_size: in the threat model's norm; None is `1.4 * eps / attack_steps`, which at
+        seven steps is the fifth of eps of Ilyas et al., C.3; eps for one step of `mixed` and for
+        `free`, 1.25 eps for `fast`.
+      numbers: the objective's own, as in `DEFAULTS`.
+      label_smoothing: of the loss.
+      accumulate: parts in which a batch is attacked and differentiated.
+      awp: gamma of the weight perturbation; None is none.
+      ema: decay of the exponential average of the weights; None is none.
+      swa: share of the training after which the uniform average begins; None is none.
+      start: a network whose weights the training begins with.
+      start_name: how it was given.
+      selection: which epoch's weights are kept; None is the last, unwatched.
+    """
+
+    spec: NetworkSpec
+    how: training.Fit
+    threat: advfeat.ThreatModel | None = None
+    objective: str = "adversarial"
+    attack_steps: int = USUAL_STEPS
+    attack_step_size: float | None = None
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    awp: float | None = None
+    ema: float | None = None
+    swa: float | None = None
+    start: Network | None = None
+    start_name: str = ""
+    selection: Selection | None = None
+
+    def loss_fn(self) -> Any:
+        """The objective that this recipe descends."""
+        model = self.spec.build()
+        loss: Any = advfeat.cross_entropy
+        if self.label_smoothing:
+            loss = advfeat.label_smoothing(self.label_smoothing)
+        if self.threat is None or self.objective == "free":
+            return training.standard(model, loss)
+        own = {name: value for name, value in self.numbers.items() if name != "replays"}
+        if self.objective == "fast":
+            return training.fast(model, loss, self.threat, step_size=self.attack_step_size, **own)
+        options: dict[str, Any] = {"attack": self._attack(self.threat), **own}
+        if self.objective != "mart":
+            options["loss"] = loss
+        return training.OBJECTIVES[self.objective](model, **options)
+
+    def _attack(self, threat: advfeat.ThreatModel) -> Any:
+        size: Any = self.attack_step_size
+        if self.objective == "mixed" and self.attack_steps == 1:
+            return advfeat.fgsm(threat, step_size=size, score_last=False)
+        if size is None:
+            size = 1.4 * threat.eps / self.attack_steps
+        return advfeat.pgd(
+            threat, steps=self.attack_steps, step_size=size, random_start=True, score_last=False
+        )
+
+    def procedure(self) -> training.Procedure:
+        """How a train step uses the objective."""
+        inner: training.Procedure
+        if self.threat is not None and self.objective == "free":
+            inner = training.free(
+                self.threat,
+                replays=int(self.numbers.get("replays", DEFAULTS["replays"])),
+                step_size=self.attack_step_size,
+                accumulate=self.accumulate,
+            )
+        elif self.awp is not None:
+            inner = training.awp(gamma=self.awp, warmup=AWP_WARMUP, accumulate=self.accumulate)
+        else:
+            inner = training.plain(accumulate=self.accumulate)
+        if self.ema is not None:
+            return training.ema(inner, decay=self.ema)
+        return inner if self.swa is None else training.swa(inner, start=self.swa)
+
+    def variables(self, key: jax.Array) -> dict[str, Any]:
+        """The network before training: drawn, or that of `start` with a classifier that fits."""
+        drawn = dict(models.init(key, self.spec.build(), self.spec.input_shape))
+        if self.start is None:
+            return drawn
+        given = jax.tree.map(jnp.asarray, dict(self.start.variables))
+        if len(self.start.spec.class_names) == len(self.spec.class_names):
+            return given
+        params = {**given["params"], "classifier": drawn["params"]["classifier"]}
+        return {**given, "params": params}
+
+    def record(self) -> dict[str, Any]:
+        """What a network keeps of how it was made."""
+        made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
+        if self.threat is not None:
+            made["objective"] = self.objective
+            made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}
+            made |= dict(self.numbers)
+            if self.objective in MEANT_FOR["attack_steps"]:
+                made["attack_steps"] = self.attack_steps
+        for name in ("label_smoothing", "awp", "ema", "swa"):
+            if getattr(self, name):
+                made[name] = getattr(self, name)
+        if self.start is not None:
+            made["start"] = {"checkpoint": self.start_name, **self.start.record}
+        return made
+
+
+def fine_tuned(
+    given: Network, dataset: Dataset, reference: str, *, bfloat16: bool = False
+) -> tuple[NetworkSpec, tuple[str, ...]]:
+    """What fine-tuning a network on another data set builds, and what there is to say about it.
+
+    The architecture and the pixel statistics are those of the given network, whose weights know
+    no others; only the classifier may be another.
+
+    Args:
+      given: the network to start from.
+      dataset: what to train on.
+      reference: how the network was given.
+      bfloat16: whether to compute in bfloat16.
+
+    Raises:
+      ValueError: for images of another shape.
+    """
+    spec = given.spec
+    if tuple(spec.input_shape) != tuple(dataset.input_shape):
+        raise ValueError(
+            f"flag --checkpoint={reference}: takes images of {tuple(spec.input_shape)}, "
+            f"the data set's are {tuple(dataset.input_shape)}"
+        )
+    notes = [f"training begins with the weights of {reference}"]
+    ours, theirs = tuple(dataset.class_names), spec.class_names
+    if len(ours) != len(theirs):
+        notes.append(
+            f"its classifier is made anew: it knows {len(theirs)} classes, the data set has "
+            f"{len(ours)}"
+        )
+    elif ours != theirs:
+        notes.append("its classifier is kept, though the classes have other names")
+    return dataclasses.replace(spec, class_names=ours, bfloat16=bfloat16), tuple(notes)

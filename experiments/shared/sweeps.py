@@ -1,0 +1,244 @@
+"""What experiments that train many small networks share: their flags, training and measuring.
+
+Every network is trained and measured on its own and its hits are kept in the run, so that a killed
+run goes on with the networks it had not measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+import advfeat
+from advfeat import data
+from advfeat.evaluation.suites import resolve, shortened
+from advfeat.keys import stream
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
+from advfeat.threats.balls import ThreatModel
+from advfeat.training import Fit
+from advfeat.types import AttackFn
+
+from . import networks
+from .flags.sweeps import SweepConfig, TrainingConfig
+from .networks import spec_for
+from .presets import Preset, chosen
+from .recipes import Recipe
+
+Hits = dict[str, np.ndarray]
+"""What was measured of one network: name to `[N]` bool."""
+
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Images in [0, 1] and their labels."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def of(cls, split: data.Split, most: int, seed: int) -> Points:
+        """At most so many of a split, the classes in proportion; 0 is all."""
+        part = data.subset(split, most, seed=seed)
+        return cls(data.unit(part.image), part.label)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def training_images(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
+    """What there is to train on."""
+    most = 120 if config.dry_run else chosen(config, preset, "train_examples")
+    train = data.subset(dataset.train, most, seed=config.seed)
+    if len(train) < 2 * dataset.num_classes:
+        raise ValueError(
+            f"flag --train_examples={len(train)}: must be at least {2 * dataset.num_classes}, two "
+            "for each class"
+        )
+    return train
+
+
+def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Recipe:
+    """How a standard network is made; `robust` makes it an adversarially trained one."""
+    model = chosen(config, preset, "model")
+    width = config.width or (preset.width if model == preset.model else None)
+    epochs = config.epochs or min(20, preset.robust_epochs)
+    return Recipe(
+        spec=spec_for(dataset, model, width=width, bfloat16=config.bfloat16),
+        how=Fit(
+            epochs=1 if config.dry_run else epochs,
+            batch_size=chosen(config, preset, "batch_size"),
+            learning_rate=chosen(config, preset, "learning_rate"),
+            weight_decay=config.weight_decay,
+            augment=chosen(config, preset, "augment"),
+        ),
+    )
+
+
+def attack_steps(config: SweepConfig) -> int:
+    """PGD steps of adversarial training."""
+    return 1 if config.dry_run else config.attack_steps
+
+
+def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
+    """The same recipe, trained adversarially; at eps 0 it stays as it is."""
+    if float(threat.eps) == 0:
+        return standard
+    how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
+    return dataclasses.replace(
+        standard, threat=threat, how=how, attack_steps=attack_steps(config)
+    )
+
+
+def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
+    """The attacks of the measurement, by name; says now which are not defined for the norm."""
+    suite = resolve(config.attack, threat, num_classes=num_classes)
+    found = (shortened(suite) if config.dry_run else suite).attacks
+    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
+    pgd = advfeat.pgd(threat, steps=steps, restarts=restarts)
+    return {name: pgd if name == "pgd" else attack for name, attack in found.items()}
+
+
+def attack_words(config: SweepConfig) -> str:
+    """The measurement's attack, as one says it."""
+    names = ", ".join(config.attack)
+    if "pgd" not in config.attack:
+        return names
+    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
+    starts = "1 start" if restarts == 1 else f"the worst of {restarts} starts"
+    return names.replace("pgd", f"PGD with {steps} steps and {starts}")
+
+
+def seeds(config: TrainingConfig) -> int:
+    """Networks per setting."""
+    return min(2, config.seeds) if config.dry_run else config.seeds
+
+
+def seed_of(config: TrainingConfig, seed: int) -> int:
+    """A whole number for the draws of one of the run's seeds, apart from those of other runs."""
+    return int(np.random.SeedSequence([config.seed, seed]).generate_state(1)[0])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One network of a sweep: how it is made and what is measured of it.
+
+    Attributes:
+      name: in the run.
+      recipe: architecture and training.
+      train: what to train on.
+      points: what to measure on, by name.
+      threats: what the attacks may do, by name.
+      noise: whether accuracy under noise of the same norm is measured too.
+      keep: whether the run keeps the network, for other experiments to take.
+    """
+
+    name: str
+    recipe: Recipe
+    train: data.Split
+    points: Mapping[str, Points]
+    threats: Mapping[str, ThreatModel]
+    noise: bool = False
+    keep: bool = False
+
+
+def measure(
+    config: SweepConfig, run: RunDirectory, job: Job, *, advance: Callable[[int], Any]
+) -> Hits:
+    """Trains the job's network and measures it, unless the run holds the result.
+
+    Args:
+      config: the flags.
+      run: the open run directory.
+      job: what to do.
+      advance: called with epochs that are done (a bar's `update`).
+
+    Returns:
+      For each of the job's points P: "P_clean" and, for each threat model T, "P_T" (right on the
+      clean image and under every attack) and, where noise is wanted, "P_T_noise" (right under the
+      worst of as many draws as PGD has restarts): `[N]` bool each.
+    """
+    path = run.arrays_path(f"measured/{job.name}")
+    if path.exists():
+        advance(job.recipe.how.epochs)
+        return read_arrays(path)
+    root = stream(jax.random.key(config.seed), job.name)
+    network = networks.train(
+        run,
+        job.name,
+        stream(root, "training"),
+        job.recipe,
+        job.train,
+        keep=job.keep,
+        on_epoch=advance,
+    )
+    fn, classes = network.model_fn(), len(job.recipe.spec.class_names)
+    hits: Hits = {}
+    for where, points in job.points.items():
+        for name, threat in job.threats.items():
+            key = stream(root, f"{where}/{name}")
+            found = advfeat.evaluate(
+                key,
+                fn,
+                points.image,
+                points.label,
+                threat=threat,
+                suite=attacks(config, threat, classes),
+                batch_size=config.attack_batch_size,
+                checks=False,
+            )
+            hits[f"{where}_clean"], hits[f"{where}_{name}"] = found.clean, found.robust
+            if job.noise:
+                hits[f"{where}_{name}_noise"] = advfeat.evaluate_epsilons(
+                    key,
+                    partial(_noise, threat, config.restarts),
+                    fn,
+                    points.image,
+                    points.label,
+                    [float(threat.eps)],
+                    batch_size=config.attack_batch_size,
+                ).robust[0]
+    threats = {
+        name: {"norm": threat.norm.name, "eps": float(threat.eps)}
+        for name, threat in job.threats.items()
+    }
+    made = {"network": job.name, "train_examples": len(job.train), **job.recipe.record()}
+    run.save_arrays(
+        f"measured/{job.name}", hits, {**made, "threats": threats, "attack": attack_words(config)}
+    )
+    return hits
+
+
+def _noise(threat: advfeat.ThreatModel, repeats: int, eps: advfeat.types.Array) -> Any:
+    return advfeat.uniform_noise(dataclasses.replace(threat, eps=eps), repeats=repeats)
+
+
+def clean_hits(
+    config: TrainingConfig,
+    run: RunDirectory,
+    name: str,
+    recipe: Recipe,
+    train: data.Split,
+    points: Points,
+    *,
+    advance: Callable[[int], Any],
+) -> np.ndarray:
+    """Trains a network that is not kept: `[N]` bool, which points it gets right.
+
+    The run holds the result; where it does already, nothing is trained.
+    """
+    path = run.arrays_path(f"measured/{name}")
+    if path.exists():
+        advance(recipe.how.epochs)
+        return read_arrays(path)["clean"]
+    key = stream(stream(jax.random.key(config.seed), name), "training")
+    network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
+    hits = advfeat.accuracy(network.model_fn(), points.image, points.label)
+    run.save_arrays(f"measured/{name}", {"clean": hits}, {"network": name, **recipe.record()})
+    return hits

@@ -1,0 +1,37 @@
+"""The flags of `experiments.synthesis`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from advfeat.runs.config import flag
+
+from ..shared.flags.pairs import JudgedConfig
+from ..shared.limits import check_least
+
+TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(JudgedConfig):
+    """The flags of this experiment."""
+
+    tasks: tuple[str, ...] = flag(TASKS, "Which tasks.", choices=TASKS)
+    measured: int = flag(120, "Images of every task.", kind="count")
+    shown: int = flag(10, "Images in the pictures.", kind="count")
+    steps: int = flag(60, "Steps of every ascent.", kind="count")
+    strength: float = flag(1.0, "Factor on the eps of every task.", kind="positive")
+    eps_grid: tuple[float, ...] = flag(
+        (0.5, 2.0, 5.0), "L2 eps of the attacks side by side.", kind="eps_list"
+    )
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        check_least(self, measured=3)
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"flag --tasks={','.join(self.tasks)}: names one twice")
+        if not all(0 < eps < math.inf for eps in self.eps_grid):
+            shown = ",".join(f"{eps:g}" for eps in self.eps_grid)
+            raise ValueError(f"flag --eps_grid={shown}: must be above 0 and finite")

@@ -1,0 +1,72 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from advfeat import data
+from advfeat.models.network import Network
+
+from ..shared.limits import check_eps
+from ..shared.pairs import load_judges, load_pair
+from . import tasks
+from .flags import Config
+from .tasks import Task
+
+RESTORED = ("inpainting", "superresolution")
+"""Tasks with an original to be compared with."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      networks: "standard" and "robust".
+      judges: by name.
+      images: `[N, H, W, C]` in [0, 1], of the test set.
+      labels: `[N]`.
+      shown: rows of those in the pictures.
+      others: as many other test images, which the drawn ones are compared with.
+      tasks: by name, what is drawn from what.
+      steps: of every ascent.
+    """
+
+    dataset: data.Dataset
+    networks: dict[str, Network]
+    judges: dict[str, Network]
+    images: np.ndarray
+    labels: np.ndarray
+    shown: np.ndarray
+    others: np.ndarray
+    tasks: dict[str, Task]
+    steps: int
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    check_eps("l2", dataset.input_shape, eps_grid=config.eps_grid)
+    judges, networks = load_judges(config, dataset), load_pair(config, dataset)
+    count = 2 * dataset.num_classes if config.dry_run else max(config.measured, config.shown)
+    count = min(count, len(dataset.test) // 2)
+    both = data.subset(dataset.test, 2 * count, seed=config.seed)
+    first = data.draw_rows(both.label, count, seed=config.seed)
+    half, others = both.take(first), both.take(np.delete(np.arange(len(both)), first))
+    images, labels = data.unit(half.image), half.label
+    return Plan(
+        dataset=dataset,
+        networks=networks,
+        judges=judges,
+        images=images,
+        labels=labels,
+        shown=data.draw_rows(labels, config.shown, seed=config.seed),
+        others=data.unit(others.image),
+        tasks=tasks.plan_tasks(
+            config.tasks, dataset, images, labels, strength=config.strength, seed=config.seed
+        ),
+        steps=3 if config.dry_run else config.steps,
+    )

@@ -1,0 +1,224 @@
+"""The figures and the report of `experiments.synthesis`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from advfeat import figures
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+
+from ..shared.pairs import PAIR, data_words
+from ..shared.words import network_words, per_cent, terms
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from .flags import Config
+    from .plan import Plan
+
+_TRAINED = {"generation": "the seeds of generation", "inpainting": "the mean colour of holes"}
+"""By task, what training images are used for."""
+
+_CAPTIONS = {
+    "generation": "From a seed, drawn from a Gaussian of the class's training images.",
+    "translation": "Every image to the class named on the left, which it is not.",
+    "inpainting": "A hole filled; the pixels around it are as they were.",
+    "superresolution": "From block means, a quarter of the side where 4 divides it.",
+    "sketch": "From the strongest edges of a test image.",
+}
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    drawn: dict[str, dict[str, np.ndarray]],
+    side_by_side: dict[str, dict[float, np.ndarray]],
+    summary: dict[str, Any],
+) -> None:
+    """Draws the figures and writes `report.html`."""
+    sections = [
+        Section(task.capitalize(), _task(config, plan, run, plan.tasks[task], found, summary))
+        for task, found in drawn.items()
+    ]
+    if summary["read"]:
+        sections.append(Section("What independent networks read", [_read(summary)]))
+    write_report(
+        run.report,
+        title=f"What one classifier can draw: {config.dataset}",
+        sentence=_sentence(summary),
+        lead=_attacks(config, plan, run, side_by_side),
+        terms=terms(
+            "robust network", "attack", "L2", "independent network", "interval",
+            PSNR="how near a picture is to the original, in decibels: more is nearer",
+        ),
+        findings=findings(summary),
+        introduction=(
+            f"{summary['images']} images for every task, {summary['steps']} steps of ascent of the "
+            "class within an L2 ball around the start. "
+            + data_words(
+                plan.dataset, *(use for task, use in _TRAINED.items() if task in plan.tasks)
+            )
+        ),
+        sections=sections,
+        recipe={
+            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
+               for name in PAIR},
+            **{f"judge: {name.replace('_', ' ')}": network.spec.model
+               for name, network in plan.judges.items()},
+            "data": data_words(plan.dataset).removeprefix("Data: "),
+            "images": summary["images"],
+            "steps": summary["steps"],
+            "eps": {task: about["eps"] for task, about in summary["tasks"].items()},
+            "seed": config.seed,
+        },
+        claims=summary["claims"],
+        command=config.command(__package__),
+        record=run.record(),
+        cost=run.cost(),
+    )  # fmt: skip
+
+
+def _sentence(summary: dict[str, Any]) -> str:
+    """What was asked and what was found."""
+    asked = "Can a classifier draw, by nothing but making its own answer surer?"
+    if not summary["read"]:
+        return f"{asked} The pictures of a standard and of a robust network stand side by side."
+    judge, found = list(summary["read"].items())[-1]
+    told = "; ".join(
+        f"{task}, {per_cent(rates['robust'])} (robust) and {per_cent(rates['standard'])} (standard)"
+        for task, rates in found.items()
+    )
+    return (
+        f"{asked} So often an independent network ({judge.replace('_', ' ')}) reads the class that "
+        f"was to be drawn: {told}."
+    )
+
+
+def _attacks(
+    config: Config, plan: Plan, run: RunDirectory, side_by_side: dict[str, dict[float, np.ndarray]]
+) -> Picture:
+    names = plan.dataset.class_names
+    grid = figures.map_grid(
+        list(plan.images[plan.shown]),
+        {f"{name}, {eps:g}": list(images)
+         for name in PAIR for eps, images in side_by_side[name].items()},
+        display="as_is",
+        labels=[f"{names[label]} to\n{names[(label + 1) % len(names)]}"
+                for label in plan.labels[plan.shown]],
+    )  # fmt: skip
+    return Picture(
+        path=figures.save(grid, run.figure("attacks")),
+        alt="Images attacked towards the next class, at growing eps, by both networks",
+        caption="Targeted attacks of growing L2 eps. What fools a standard network cannot be seen; "
+        "what fools a robust one shows the class.",
+    )
+
+
+def _task(
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    task: Task,
+    found: dict[str, np.ndarray],
+    summary: dict[str, Any],
+) -> list[Any]:
+    columns = {"standard": found["standard"], "robust": found["robust"]}
+    if task.controls:
+        columns = {**task.controls, **columns, "original": task.originals}
+    elif task.name == "sketch":
+        columns = {**columns, "original": task.originals}
+    shown = {name: list(images[plan.shown]) for name, images in columns.items()}
+    grid = figures.map_grid(
+        list(task.starts[plan.shown]), shown, display="as_is",
+        labels=[plan.dataset.class_names[label] for label in task.labels[plan.shown]],
+        first=f"start ({task.start_is})" if task.start_is else "start",
+    )  # fmt: skip
+    about = summary["tasks"][task.name]
+    blocks: list[Any] = [
+        Picture(
+            path=figures.save(grid, run.figure(task.name)),
+            alt=f"{task.name}: what both networks made of the same starts",
+            caption=f"{_CAPTIONS[task.name]} L2 eps {about['eps']:g}.",
+        )
+    ]
+    if task.name in summary["restored"]:
+        blocks.append(
+            Table(
+                caption="Against the originals, means with 95 % intervals over images. Images "
+                "equal to their originals have no PSNR and are left out of it",
+                columns=["made by", "PSNR in dB", "equal images", "SSIM"],
+                rows=[
+                    [
+                        name,
+                        format_number(values["psnr"], 1),
+                        values["equal"] or None,
+                        format_number(values["ssim"]),
+                    ]
+                    for name, values in summary["restored"][task.name].items()
+                ],
+            )
+        )
+    if task.name == "generation" and summary["spread"]:
+        spread = dict(summary["spread"])
+        judge = spread.pop("judge")
+        blocks.append(
+            Table(
+                caption=f"Against other real images, in the representation of {judge}: Fréchet "
+                "distance (lower: nearer; real images of the same number are the floor) and mean "
+                "distance of two pictures",
+                columns=["pictures", "Fréchet distance", "diversity"],
+                rows=[
+                    [name, format_number(values["frechet"]), format_number(values["diversity"])]
+                    for name, values in spread.items()
+                ],
+            )
+        )
+    return blocks
+
+
+def _read(summary: dict[str, Any]) -> Table:
+    rows = []
+    for judge, found in summary["read"].items():
+        for task, rates in found.items():
+            rows.append(
+                [f"{judge.replace('_', ' ')}: {task}", rates["start"], rates["standard"],
+                 rates["robust"]]
+            )  # fmt: skip
+        rows.append(
+            [f"{judge.replace('_', ' ')}: real images", summary["judges_on_real"][judge],
+             None, None]
+        )  # fmt: skip
+    return Table(
+        caption="How often a network that had no part in it reads the class that was to be drawn",
+        columns=["who reads: what", "in the start", "standard network's", "robust network's"],
+        rows=rows,
+    )
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    told = []
+    for judge, found in summary["read"].items():
+        parts = [
+            f"{task} {100 * rates['standard'].mean:.0f} and "
+            f"{100 * rates['robust'].mean:.0f} %"
+            for task, rates in found.items()
+        ]
+        told.append(
+            f"{judge.replace('_', ' ').capitalize()} reads the class in the pictures of the "
+            f"standard and of the robust network: {', '.join(parts)}."
+        )
+    for task, found in summary["restored"].items():
+        parts = [f"{name} {format_number(values['psnr'], 1)}" for name, values in found.items()]
+        told.append(f"{task.capitalize()}, PSNR in dB: {', '.join(parts)}.")
+    if summary["spread"]:
+        spread = {k: v for k, v in summary["spread"].items() if k != "judge"}
+        told.append(
+            "Fréchet distance to real images: "
+            + ", ".join(f"{name} {format_number(v['frechet'])}" for name, v in spread.items())
+            + "."
+        )
+    return told

@@ -1,0 +1,126 @@
+"""What was found, as numbers with intervals and claims."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import advfeat
+from advfeat import stats
+from advfeat.evaluation.prediction import predict
+from advfeat.images import quality
+from advfeat.runs import runner
+from advfeat.stats import Estimate
+
+from .flags import Config
+from .plan import RESTORED, Plan
+from .tasks import Task
+
+
+def summarise(
+    config: Config, plan: Plan, drawn: dict[str, dict[str, np.ndarray]]
+) -> dict[str, Any]:
+    """The numbers of the run, with their intervals and claims."""
+    read = {
+        judge: {
+            task: {
+                name: advfeat.accuracy(network.model_fn(), images, plan.tasks[task].labels)
+                for name, images in {**found, "start": plan.tasks[task].starts}.items()
+            }
+            for task, found in drawn.items()
+        }
+        for judge, network in plan.judges.items()
+    }
+    own = {
+        task: {
+            name: advfeat.accuracy(
+                plan.networks[name].model_fn(), images, plan.tasks[task].labels
+            )
+            for name, images in found.items()
+        }
+        for task, found in drawn.items()
+    }
+    claims = []
+    for judge, found in read.items():
+        for task, hits in found.items():
+            claims.append(
+                stats.claim(
+                    f"{task.capitalize()}: {judge.replace('_', ' ')} reads the class in the robust "
+                    "network's pictures more often than in the standard network's.",
+                    stats.rate(hits["robust"]), stats.rate(hits["standard"]),
+                    paired=stats.difference(hits["robust"], hits["standard"]),
+                )
+            )  # fmt: skip
+    return {
+        "dataset": config.dataset,
+        "images": len(plan.images),
+        "steps": plan.steps,
+        "tasks": {
+            task: {"eps": plan.tasks[task].eps, "step_size": plan.tasks[task].step_size}
+            for task in plan.tasks
+        },
+        "own": _rates(own),
+        "read": {judge: _rates(found) for judge, found in read.items()},
+        "judges_on_real": {
+            judge: stats.rate(advfeat.accuracy(network.model_fn(), plan.images, plan.labels))
+            for judge, network in plan.judges.items()
+        },
+        "spread": _spread(plan, drawn),
+        "restored": {
+            task: _restored(plan.tasks[task], found)
+            for task, found in drawn.items()
+            if task in RESTORED
+        },
+        "claims": runner.judged(claims, config),
+    }
+
+
+def _rates(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:
+    return {
+        task: {name: stats.rate(hits) for name, hits in parts.items()}
+        for task, parts in found.items()
+    }
+
+
+def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Fréchet distance to other real images, and diversity, in the last judge's representation."""
+    if not plan.judges or "generation" not in drawn:
+        return {}
+    name, judge = list(plan.judges.items())[-1]
+    fn = judge.model_fn("representation")
+    real = predict(fn, plan.others)
+    sets = {
+        **drawn["generation"], "seeds": plan.tasks["generation"].starts, "real": plan.images
+    }  # fmt: skip
+    found: dict[str, Any] = {"judge": name}
+    for which, images in sets.items():
+        features = predict(fn, images)
+        found[which] = {
+            "frechet": stats.of_set(
+                lambda part: quality.frechet_distance(part, real), features, limits=(0.0, np.inf)
+            ),
+            "diversity": stats.of_set(quality.diversity, features, limits=(0.0, np.inf)),
+        }
+    return found
+
+
+def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """PSNR and SSIM against the originals, of the networks' images, the start and the controls.
+
+    An image equal to its original has no finite PSNR: such ones are counted, and left out of it.
+    """
+    sets = {**found, task.start_is: task.starts, **task.controls}
+    return {name: _against(images, task.originals) for name, images in sets.items()}
+
+
+def _against(images: np.ndarray, originals: np.ndarray) -> dict[str, Any]:
+    pairs = list(zip(images, originals, strict=True))
+    psnr = np.array([quality.psnr(*pair) for pair in pairs])
+    differ = np.array([not np.array_equal(*pair) for pair in pairs])
+    found: Estimate | None = stats.mean(psnr[differ]) if differ.any() else None
+    return {
+        "psnr": found,
+        "equal": int((~differ).sum()),
+        "ssim": stats.mean([quality.ssim(*pair) for pair in pairs], limits=stats.CORRELATION),
+    }

@@ -1,0 +1,41 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+
+from . import report, tasks
+from .flags import Config
+from .plan import Plan, prepare
+from .summary import summarise
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Draws, measures and reports."""
+    drawn = {
+        task: {
+            name: tasks.draw(plan.tasks[task], network, steps=plan.steps, seed=config.seed)
+            for name, network in plan.networks.items()
+        }
+        for task in plan.tasks
+    }
+    for task, found in drawn.items():
+        run.save_arrays(f"drawn/{task}", found, {"aims": plan.tasks[task].labels.tolist()})
+    side_by_side = {
+        name: tasks.attacked(
+            network, plan.images[plan.shown], plan.labels[plan.shown], config.eps_grid,
+            num_classes=plan.dataset.num_classes, steps=plan.steps, seed=config.seed,
+        )
+        for name, network in plan.networks.items()
+    }  # fmt: skip
+    summary = summarise(config, plan, drawn)
+    report.write(config, plan, run, drawn, side_by_side, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="synthesis")

@@ -1,0 +1,79 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from advfeat import data
+from advfeat.threats.balls import ThreatModel, threat_model
+
+from ..shared import sweeps
+from ..shared.limits import check_eps
+from ..shared.presets import Preset, preset_for
+from ..shared.recipes import Recipe
+from ..shared.sweeps import Points
+from .flags import Config
+
+NORMS = ("l2", "linf", "l1")
+SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)
+"""The usual training eps, as shares of the eps of the measurement."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images.
+      test: what is measured on.
+      standard: recipe at eps 0.
+      eps: norm -> eps of training, ascending from 0.
+      measured_at: norm -> eps of the measurement.
+      threats: norm -> threat model of the measurement.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    test: Points
+    standard: Recipe
+    eps: dict[str, tuple[float, ...]]
+    measured_at: dict[str, float]
+    threats: dict[str, ThreatModel]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    train = sweeps.training_images(config, dataset, preset)
+    measured_at = {norm: _eval_eps(config, preset, norm) for norm in config.norms}
+    for norm, eps in measured_at.items():
+        given = {f"eval_{norm}": eps, f"train_{norm}": getattr(config, f"train_{norm}")}
+        check_eps(norm, dataset.input_shape, **given)
+    threats = {norm: threat_model(norm, eps) for norm, eps in measured_at.items()}
+    for threat in threats.values():
+        sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be
+    return Plan(
+        dataset=dataset,
+        train=train,
+        test=Points.of(dataset.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        standard=sweeps.recipe(config, dataset, preset),
+        eps={norm: _train_eps(config, norm, measured_at[norm]) for norm in config.norms},
+        measured_at=measured_at,
+        threats=threats,
+    )
+
+
+def _eval_eps(config: Config, preset: Preset, norm: str) -> float:
+    usual = {"l2": preset.robust_eps, "linf": preset.linf_eps}
+    given = getattr(config, f"eval_{norm}")
+    return usual[norm] if given is None else float(given)
+
+
+def _train_eps(config: Config, norm: str, measured_at: float) -> tuple[float, ...]:
+    given = getattr(config, f"train_{norm}") or tuple(
+        float(f"{share * measured_at:.4g}") for share in SHARES
+    )
+    grid = tuple(sorted({0.0, *given}))
+    return (grid[0], grid[-1]) if config.dry_run else grid

@@ -1,0 +1,218 @@
+"""The summary of `experiments.tradeoff`: rates, differences, rank correlations and plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from advfeat import stats
+from advfeat.runs import runner
+from advfeat.runs.config import format_eps
+from advfeat.runs.report import format_number, format_rate
+from advfeat.stats import Claim, Estimate
+from advfeat.threats.norms import title
+
+from ..shared.sweeps import Hits, attack_steps, attack_words
+
+if TYPE_CHECKING:
+    from .flags import Config
+    from .plan import Plan
+
+COLLAPSED = 2.0
+"""A network whose clean accuracy is below so many times a guess has not learned."""
+
+
+def accuracy(hits: np.ndarray) -> np.ndarray:
+    """Clean accuracy at each eps `[E]`, of `[S, 2, E, N]` hits (clean, attacked)."""
+    return hits[:, 0].mean(axis=(0, 2))
+
+
+def fooling(hits: np.ndarray) -> np.ndarray:
+    """The share of clean-correct points that are fooled, at each eps `[E]`, over all seeds.
+
+    >>> hits = np.array([[[[1, 1, 1, 0]], [[1, 0, 0, 0]]]])
+    >>> fooling(hits).round(3).tolist()
+    [0.667]
+    """
+    clean, robust = hits[:, 0].sum(axis=(0, 2)), hits[:, 1].sum(axis=(0, 2))
+    return 1.0 - robust / np.maximum(clean, 1)
+
+
+def rank_correlation(hits: np.ndarray) -> float:
+    """Spearman's, over eps, of fooling rate and clean accuracy; 0 where one of them is constant.
+
+    It is 1 where every gain in robustness is paid for, and -1 where both improve together.
+    """
+    rates = fooling(hits), accuracy(hits)
+    if any(np.ptp(rate) == 0 for rate in rates):
+        return 0.0
+    return float(spearmanr(*rates).statistic)
+
+
+def summarise(
+    config: Config, plan: Plan, hits: Mapping[tuple[str, float, int], Hits]
+) -> dict[str, Any]:
+    """The nested summary; every rate with its interval over seeds and points."""
+    seeds = 1 + max(seed for _, _, seed in hits)
+    found: dict[str, Any] = {}
+    claims: list[Claim] = []
+    for norm, grid in plan.eps.items():
+        # `[S, 2, E, N]`: seeds, clean and attacked, training eps, points.
+        stacked: np.ndarray = np.array(
+            [
+                [
+                    [hits[norm, eps, seed][f"test_{what}"] for eps in grid]
+                    for what in ("clean", norm)
+                ]
+                for seed in range(seeds)
+            ]
+        )
+        part = _norm(plan, norm, grid, stacked)
+        found[norm] = part
+        claims += _claims(norm, part)
+    claims = runner.judged(claims, config)
+    for place, part in enumerate(found.values()):
+        part["tradeoff_shown"] = all(claim.holds for claim in claims[2 * place : 2 * place + 2])
+    return {
+        "dataset": config.dataset,
+        "classes": list(plan.dataset.class_names),
+        "attack": attack_words(config),
+        "seeds": seeds,
+        "train_examples": len(plan.train),
+        "evaluation_examples": len(plan.test),
+        "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
+                   **plan.standard.record(), "attack_steps": attack_steps(config),
+                   "eps_warmup": config.eps_warmup},
+        "norms": found,
+        "claims": claims,
+    }  # fmt: skip
+
+
+def _norm(plan: Plan, norm: str, grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any]:
+    guess = 1 / plan.dataset.num_classes
+    by_eps = []
+    for index, eps in enumerate(grid):
+        by_eps.append(
+            {
+                "eps": eps,
+                "clean_accuracy": stats.rate(hits[:, 0, index]),
+                "robust_accuracy": stats.rate(hits[:, 1, index]),
+                "fooling_rate": fooling_rate(hits[:, 0, index], hits[:, 1, index]),
+                "collapsed": int((hits[:, 0, index].mean(axis=1) < COLLAPSED * guess).sum()),
+            }
+        )
+    return {
+        "eval_eps": plan.measured_at[norm],
+        "by_eps": by_eps,
+        "rank_correlation": stats.computed(rank_correlation, hits, limits=stats.CORRELATION),
+        "smallest_less_largest": {
+            "clean_accuracy": stats.difference(hits[:, 0, 0], hits[:, 0, -1]),
+            "fooling_rate": _fooled_less(hits[:, :, [0, -1]]),
+        },
+        "highest_between": _between(grid, hits),
+    }
+
+
+def fooling_rate(clean: np.ndarray, robust: np.ndarray) -> Estimate:
+    """The share of the points right without an attack that the attack fools.
+
+    Args:
+      clean: `[S, N]` bool, right without an attack.
+      robust: `[S, N]` bool, right under it as well.
+
+    Returns:
+      Its estimate; NaN without an interval where no network is right on any.
+
+    >>> found = fooling_rate(np.ones((1, 50), bool), np.zeros((1, 50), bool))
+    >>> found.mean, round(found.low, 3), found.high
+    (1.0, 0.929, 1.0)
+    """
+    if not clean.any():
+        return Estimate(float("nan"), None, None, 0, len(clean))
+    return stats.rate(clean & ~robust, among=clean)
+
+
+def _fooled_less(ends: np.ndarray) -> Estimate:
+    """The first eps's fooling rate less the last one's, of `[S, 2, 2, N]` hits, in points."""
+    if not ends[:, 0].any(axis=(0, 2)).all():
+        return Estimate(float("nan"), None, None, 0, len(ends), "points")
+    return stats.computed(
+        lambda array: fooling(array)[0] - fooling(array)[1], ends, limits=(-1.0, 1.0)
+    ).in_unit("points")
+
+
+def _between(grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any] | None:
+    """The highest clean accuracy of the eps between the ends, less that at either end.
+
+    It is chosen after the fact; both intervals count for the choice.
+    """
+    inner = range(1, len(grid) - 1)
+    if not inner:
+        return None
+    less = [
+        stats.chosen({k: stats.difference(hits[:, 0, k], hits[:, 0, end]) for k in inner})
+        for end in (0, -1)
+    ]
+    (best, less_smallest), (_, less_largest) = less
+    return {"eps": grid[best], "less_smallest": less_smallest, "less_largest": less_largest}
+
+
+def _claims(norm: str, part: dict[str, Any]) -> list[Claim]:
+    first, last = part["by_eps"][0], part["by_eps"][-1]
+    apart = part["smallest_less_largest"]
+    name, top = title(norm), format_eps(last["eps"])
+    return [
+        stats.claim(
+            f"{name}: trained at the largest eps ({top}), networks are fooled less often at eps "
+            f"{format_eps(part['eval_eps'])} than trained at 0.",
+            first["fooling_rate"],
+            last["fooling_rate"],
+            paired=apart["fooling_rate"],
+        ),
+        stats.claim(
+            f"{name}: they are less accurate on clean images (trained at 0, beside at {top}).",
+            first["clean_accuracy"],
+            last["clean_accuracy"],
+            paired=apart["clean_accuracy"],
+        ),
+    ]
+
+
+def findings(summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
+    return [_finding(norm, part) for norm, part in summary["norms"].items()]
+
+
+def _finding(norm: str, part: dict[str, Any]) -> str:
+    first, last, name = part["by_eps"][0], part["by_eps"][-1], title(norm)
+    shown = "is shown" if part["tradeoff_shown"] else "is not shown"
+    words = (
+        f"{name}: that a lower fooling rate costs clean accuracy {shown} between training at eps 0 "
+        f"and at {format_eps(last['eps'])}. Fooled at eps {format_eps(part['eval_eps'])}: "
+        f"{format_rate(first['fooling_rate'])} against {format_rate(last['fooling_rate'])}; right "
+        f"on clean images: {format_rate(first['clean_accuracy'])} against "
+        f"{format_rate(last['clean_accuracy'])}."
+    )
+    best = part["highest_between"]
+    if best and min(best[end].mean for end in ("less_smallest", "less_largest")) > 0:
+        sure = all((best[end].low or 0) > 0 for end in ("less_smallest", "less_largest"))
+        words += (
+            f" The clean accuracy is {'' if sure else 'perhaps '}not monotone: it is highest at "
+            f"eps {format_eps(best['eps'])}, {format_rate(best['less_smallest'])} above eps 0 and "
+            f"{format_rate(best['less_largest'])} above the largest (chosen after the fact, so "
+            "flattering, but the intervals count for the choice)."
+        )
+    words += (
+        " Rank correlation of fooling rate and clean accuracy over eps (1: all robustness is paid "
+        f"for): {format_number(part['rank_correlation'])}."
+    )
+    collapsed = sum(point["collapsed"] for point in part["by_eps"])
+    if collapsed:
+        words += (
+            f" {collapsed} of the networks did not learn at all (clean accuracy near a guess): "
+            "their eps says nothing of a price."
+        )
+    return words

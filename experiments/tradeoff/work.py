@@ -1,0 +1,54 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+from advfeat.threats.balls import threat_model
+
+from ..shared import sweeps
+from ..shared.sweeps import Hits, Job
+from . import report, summary as tradeoff_summary
+from .flags import Config
+from .plan import Plan, prepare
+
+
+def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
+    """Every network: (norm, eps, seed) -> what to do; that of eps 0 serves all norms."""
+    found = {}
+    for seed in range(sweeps.seeds(config)):
+        for norm, grid in plan.eps.items():
+            for eps in grid:
+                # Trained for one norm, measured in it; the standard one in all.
+                threats = plan.threats if eps == 0 else {norm: plan.threats[norm]}
+                name = "standard" if eps == 0 else f"{norm}_{eps:g}"
+                found[norm, eps, seed] = Job(
+                    name=f"{name}_{seed}",
+                    recipe=sweeps.robust(config, plan.standard, threat_model(norm, eps)),
+                    train=plan.train,
+                    points={"test": plan.test},
+                    threats=threats,
+                    keep=True,
+                )
+    return found
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, measures, draws and reports."""
+    todo = jobs(config, plan)
+    hits: dict[tuple[str, float, int], Hits] = {}
+    with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:
+        for place, job in todo.items():
+            hits[place] = sweeps.measure(config, run, job, advance=bar.update)
+    summary = tradeoff_summary.summarise(config, plan, hits)
+    report.write(config, plan, run, summary)
+    return summary
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="tradeoff")

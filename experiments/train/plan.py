@@ -1,0 +1,165 @@
+"""What `experiments.train` reads off its flags before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+import advfeat
+from advfeat import data
+from advfeat.runs.checkpoints import load_network
+from advfeat.runs.selection import MAX_DROP, Selection
+from advfeat.training import Fit
+
+from ..shared.limits import check_eps
+from ..shared.networks import check_shared, spec_for
+from ..shared.presets import Preset, chosen, preset_for
+from ..shared.recipes import ATTACK_STEPS, DEFAULTS, ONE_STEP, USUAL_STEPS, Recipe, fine_tuned
+from .flags import MEANT_FOR, Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      dataset: as loaded.
+      train: training images without the held-out ones.
+      held_out: images in [0, 1] and labels that are watched.
+      recipe: architecture and training.
+      eps: of the threat model.
+      eps_grid: where accuracy under PGD is measured, ascending, 0 and eps among them.
+      notes: what the user should know, a line each.
+    """
+
+    dataset: data.Dataset
+    train: data.Split
+    held_out: tuple[np.ndarray, np.ndarray]
+    recipe: Recipe
+    eps: float
+    eps_grid: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    preset = preset_for(dataset)
+    most = 200 if config.dry_run else config.train_examples
+    split = data.subset(dataset.train, most, seed=config.seed)
+    kept, held = data.held_out(split, fraction=config.held_out, seed=config.seed)
+    if len(held) < 1 or len(kept) < dataset.num_classes:
+        raise ValueError(
+            f"flag --train_examples={len(split)}: too few to hold out {config.held_out:g} of them"
+        )
+    watched = data.subset(held, 1000, seed=config.seed)
+    eps = _eps(config, preset)
+    check_eps(config.norm, dataset.input_shape, eps=eps, eps_grid=config.eps_grid)
+    recipe, notes = _recipe(config, dataset, preset, eps, len(kept))
+    check_shared(recipe.how, len(kept))
+    grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
+    if config.norm == "linf" and config.eps_grid is None:
+        grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share < 1)}
+    grid = {0.0, eps} if config.dry_run else grid
+    return Plan(
+        dataset=dataset,
+        train=kept,
+        held_out=(data.unit(watched.image), watched.label),
+        recipe=recipe,
+        eps=float(eps),
+        eps_grid=tuple(sorted(grid)),
+        notes=notes,
+    )
+
+
+def _eps(config: Config, preset: Preset) -> float:
+    if config.eps is not None:
+        return config.eps
+    # A standard network is only measured: where nobody says at which eps, at the grid's largest.
+    return preset.robust_eps if config.norm == "l2" else max(config.eps_grid or (0.0,))
+
+
+def _warmup(config: Config, preset: Preset) -> float:
+    if config.eps_warmup is not None:
+        return config.eps_warmup
+    # It is for networks that have learned nothing yet.
+    return 0.0 if config.checkpoint is not None else preset.robust_warmup
+
+
+def _recipe(
+    config: Config, dataset: data.Dataset, preset: Preset, eps: float, examples: int
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe that flags and preset come to, and what is to be said about it."""
+    notes: list[str] = []
+    objective, robust = config.objective, config.objective != "standard" and eps > 0
+    if objective != "standard" and not robust:
+        notes.append(f"eps 0 leaves nothing to attack: {objective} is standard training here")
+    prefix = "robust_" if robust else ""
+
+    def option(name: str) -> Any:
+        given = getattr(config, name)
+        return getattr(preset, prefix + name) if given is None else given
+
+    numbers = {
+        name: usual if getattr(config, name) is None else getattr(config, name)
+        for name, usual in DEFAULTS.items()
+        if robust and objective in MEANT_FOR[name]
+    }
+    if config.dry_run and "replays" in numbers:
+        numbers["replays"] = min(numbers["replays"], 2)
+    epochs = 1 if config.dry_run else option("epochs")
+    if "replays" in numbers:
+        replays, whole = int(numbers["replays"]), epochs
+        epochs = max(1, round(whole / replays))
+        notes.append(f"{whole} epochs in {epochs} passes over the data of {replays} replays")
+    how = Fit(
+        epochs=epochs,
+        batch_size=chosen(config, preset, "batch_size"),
+        learning_rate=option("learning_rate"),
+        schedule=config.schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        augment=option("augment"),
+        eps_warmup=_warmup(config, preset) if robust else 0.0,
+    )
+    batch = min(how.batch_size, examples)
+    if batch % config.accumulate:
+        raise ValueError(
+            f"flag --accumulate={config.accumulate}: does not divide the batch of {batch}"
+        )
+    start = None if config.checkpoint is None else load_network(config.checkpoint)
+    if start is not None:
+        reference = str(config.checkpoint)
+        spec, said = fine_tuned(start, dataset, reference, bfloat16=config.bfloat16)
+        notes += said
+    else:
+        model = chosen(config, preset, "model")
+        usual = getattr(preset, prefix + "width") if model == preset.model else None
+        spec = spec_for(dataset, model, width=config.width or usual, bfloat16=config.bfloat16)
+    steps = config.attack_steps or ATTACK_STEPS.get(objective, USUAL_STEPS)
+    drop = MAX_DROP if config.max_drop is None and objective in ONE_STEP else config.max_drop
+    recipe = Recipe(
+        spec=spec,
+        how=how,
+        threat=advfeat.threat_model(config.norm, eps) if robust else None,
+        objective=objective if robust else "adversarial",
+        attack_steps=1 if config.dry_run else steps,
+        attack_step_size=config.attack_step_size,
+        numbers=numbers,
+        label_smoothing=config.label_smoothing or 0.0,
+        accumulate=config.accumulate,
+        awp=config.awp,
+        ema=config.ema,
+        swa=config.swa,
+        start=start,
+        start_name=config.checkpoint or "",
+        selection=Selection(
+            select=config.select or "last",
+            patience=config.patience,
+            max_drop=drop,
+            steps=1 if config.dry_run else 10,
+        ) if robust else None,
+    )
+    return recipe, tuple(notes)

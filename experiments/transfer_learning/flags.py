@@ -1,0 +1,42 @@
+"""The flags of `experiments.transfer_learning`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from advfeat.runs.config import flag
+
+from ..shared.flags.sweeps import SweepConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(SweepConfig):
+    """The flags of this experiment."""
+
+    target: str = flag("digits", "The data set that is transferred to.")
+    target_classes: tuple[str, ...] | None = flag(
+        None, "Keep only these of its classes. Default: all, or the second half."
+    )
+    target_examples: int = flag(100, "Training images of the target.", kind="count")
+    target_epochs: int = flag(30, "Passes over them in fine-tuning.", kind="count")
+    eps: tuple[float, ...] | None = flag(
+        None, "L2 eps of the sources; 0 is added. Default: 0.1 to 1 times the preset's.",
+        kind="eps_list",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Checks what one flag alone cannot."""
+        super().validate()
+        if self.seeds < 2:
+            raise ValueError(
+                f"flag --seeds={self.seeds}: must be at least 2, since each seed's eps is chosen "
+                "by the others"
+            )
+        given = self.eps or (1.0,)
+        if not (0 < max(given) < math.inf and len(set(given)) == len(given)):
+            shown = ",".join(f"{eps:g}" for eps in given)
+            raise ValueError(f"flag --eps={shown}: must be different and finite, one above 0")
+        if self.target == self.dataset and (self.classes is None) != (self.target_classes is None):
+            raise ValueError("flag --target: the source's data set; give both --classes and "
+                             "--target_classes, or neither")  # fmt: skip

@@ -1,0 +1,153 @@
+"""What the flags come to; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from skimage.transform import resize
+
+from advfeat import data
+from advfeat.models.network import Network
+from advfeat.runs.config import UsageError
+
+from ..shared import sweeps
+from ..shared.limits import check_eps
+from ..shared.presets import preset_for
+from ..shared.recipes import Recipe, fine_tuned
+from ..shared.sweeps import Points
+from .flags import Config
+
+WAYS = ("frozen", "fine-tuned")
+SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Default eps of the sources, as shares of the preset's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A config made whole; nothing has been written yet.
+
+    Attributes:
+      source: the source's data set.
+      target: the target's, its images of the source's shape.
+      train: the source's training images.
+      shots: the target's, one set per seed.
+      choice: training images of the target that are in none of these sets.
+      test: test images of the target.
+      standard: recipe of a source at eps 0.
+      tuned: recipe of fine-tuning and of training from scratch.
+      eps: of the sources, from 0.
+    """
+
+    source: data.Dataset
+    target: data.Dataset
+    train: data.Split
+    shots: list[data.Split]
+    choice: Points
+    test: Points
+    standard: Recipe
+    tuned: Recipe
+    eps: tuple[float, ...]
+
+
+def prepare(config: Config) -> Plan:
+    """Reads what the flags name and fills in the presets; writes nothing."""
+    source_classes, target_classes = _classes(config)
+    source = data.load(config.dataset, classes=source_classes, data_dir=config.data_dir)
+    most = max(4 * config.seeds * config.target_examples, config.eval_examples, 1000)
+    target = resized(
+        data.load(config.target, classes=target_classes, data_dir=config.data_dir),
+        source.input_shape,
+        most=most if config.eval_examples else 0,
+        seed=config.seed,
+    )
+    preset = preset_for(source)
+    if config.target_examples < 2 * target.num_classes:
+        raise ValueError(
+            f"flag --target_examples={config.target_examples}: must be at least "
+            f"{2 * target.num_classes}, two for each class"
+        )
+    check_eps("l2", source.input_shape, eps=config.eps)
+    standard = sweeps.recipe(config, source, preset)
+    grid = config.eps or tuple(float(f"{share * preset.robust_eps:.4g}") for share in SHARES)
+    grid = tuple(sorted({0.0, *grid}))
+    blank = Network(standard.spec, None, {})
+    spec, _ = fine_tuned(blank, target, config.dataset)
+    tuned = dataclasses.replace(
+        standard, spec=spec,
+        how=dataclasses.replace(
+            standard.how, epochs=1 if config.dry_run else config.target_epochs,
+            batch_size=min(32, config.target_examples),
+            learning_rate=standard.how.learning_rate / 2,
+        ),
+    )  # fmt: skip
+    shots = [
+        data.subset(target.train, config.target_examples, seed=sweeps.seed_of(config, seed))
+        for seed in range(sweeps.seeds(config))
+    ]
+    return Plan(
+        source=source,
+        target=target,
+        train=sweeps.training_images(config, source, preset),
+        shots=shots,
+        choice=_held_out(config, target, shots),
+        test=Points.of(target.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        standard=standard,
+        tuned=tuned,
+        eps=(grid[0], grid[-1]) if config.dry_run else grid,
+    )
+
+
+def _held_out(config: Config, target: data.Dataset, shots: list[data.Split]) -> Points:
+    """Training images of the target that no network is trained on: they choose the eps."""
+    rest = ~np.isin(target.train.id, np.concatenate([part.id for part in shots]))
+    if rest.sum() < target.num_classes:
+        raise ValueError(
+            f"flag --target_examples={config.target_examples}: leaves {rest.sum()} of the target's "
+            f"{len(target.train)} training images to choose the eps by; it takes "
+            f"{target.num_classes}"
+        )
+    most = 50 if config.dry_run else config.eval_examples
+    return Points.of(target.train.take(rest), most, config.seed)
+
+
+def _classes(config: Config) -> tuple[Any, Any]:
+    """The classes of source and target: as given, or two halves of one data set's."""
+    if config.target != config.dataset or config.classes is not None:
+        return config.classes, config.target_classes
+    names = data.load(config.dataset, data_dir=config.data_dir).class_names
+    half = len(names) // 2
+    if half < 2:
+        raise UsageError(f"flag --dataset={config.dataset}: has too few classes for two halves")
+    return tuple(names[:half]), tuple(names[half:])
+
+
+def resized(
+    dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int
+) -> data.Dataset:
+    """A data set with images of another size, smoothed where they shrink.
+
+    Args:
+      dataset: what is resized.
+      shape: `(H, W, C)`.
+      most: images of each split that are kept, 0 for all: resizing takes its time.
+      seed: which ones.
+
+    Raises:
+      ValueError: for images of another number of channels.
+    """
+    if tuple(dataset.input_shape) == tuple(shape):
+        return dataset
+    if dataset.input_shape[2] != shape[2]:
+        raise ValueError(
+            f"flag --target={dataset.name}: has {dataset.input_shape[2]} channels, the source "
+            f"{shape[2]}"
+        )
+
+    def scaled(split: data.Split) -> data.Split:
+        part = data.subset(split, most, seed=seed)
+        found = resize(data.unit(part.image), (len(part), *shape), order=1, anti_aliasing=True)
+        return dataclasses.replace(part, image=np.round(255 * found).astype(np.uint8))
+
+    return dataclasses.replace(dataset, train=scaled(dataset.train), test=scaled(dataset.test))

@@ -1,0 +1,152 @@
+"""The steps of the run, from its plan to its summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+import advfeat
+from advfeat import data, stats
+from advfeat.evaluation.prediction import predict
+from advfeat.keys import stream
+from advfeat.models.network import Network
+from advfeat.runs import runner
+from advfeat.runs.directory import RunDirectory
+from advfeat.threats.balls import threat_model
+
+from ..shared import networks, sweeps
+from ..shared.sweeps import Points
+from . import report
+from .flags import Config
+from .plan import WAYS, Plan, prepare
+
+
+def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray:
+    """`[N]`, which test images a linear classifier on the frozen representation gets right."""
+    fn = network.model_fn("representation")
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
+    classifier.fit(predict(fn, data.unit(shots.image)), shots.label)
+    return np.asarray(classifier.predict(predict(fn, test.image)) == test.label)
+
+
+def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
+    """For each seed the name that is best for the mean of all other seeds; of equal ones the first.
+
+    What is then compared, on other points and by the seed's own networks, had no part in the
+    choice, and is as good on average as it is elsewhere.
+
+    Args:
+      hits: by name `[S, N]`, S at least 2, on points of their own.
+
+    >>> hits = {"a": np.array([[1, 1], [0, 0]]), "b": np.array([[0, 0], [1, 1]])}
+    >>> chosen_by_others(hits)
+    ['b', 'a']
+    """
+    seeds = len(next(iter(hits.values())))
+    return [
+        max(hits, key=lambda name: np.delete(hits[name], seed, axis=0).mean())
+        for seed in range(seeds)
+    ]
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+    """Trains, transfers, draws and reports."""
+    root, seeds = jax.random.key(config.seed), range(sweeps.seeds(config))
+    hits: dict[str, dict[str, list[np.ndarray]]] = {way: {} for way in WAYS}
+    own: dict[str, list[np.ndarray]] = {}
+    # One pass over both, the choice's first.
+    points = Points(
+        np.concatenate([plan.choice.image, plan.test.image]),
+        np.concatenate([plan.choice.label, plan.test.label]),
+    )
+    per_seed = len(plan.eps) * (plan.standard.how.epochs + plan.tuned.how.epochs)
+    total = len(seeds) * (per_seed + plan.tuned.how.epochs)
+    with tqdm(total=total, desc="networks", unit="epoch") as bar:
+        for seed in seeds:
+            blank = Network(
+                plan.standard.spec, plan.standard.variables(stream(root, f"blank_{seed}")), {}
+            )
+            starts: dict[str, Network | None] = {"none": None}
+            for eps in plan.eps:
+                name = f"source_{eps:g}_{seed}"
+                recipe = sweeps.robust(config, plan.standard, threat_model("l2", eps))
+                starts[f"{eps:g}"] = networks.train(
+                    run, name, stream(root, name), recipe, plan.train, on_epoch=bar.update
+                )
+            for name, start in starts.items():
+                found = frozen_hits(start or blank, plan.shots[seed], points)
+                hits["frozen"].setdefault(name, []).append(found)
+                hits["fine-tuned"].setdefault(name, []).append(
+                    sweeps.clean_hits(
+                        config, run, f"tuned_{name}_{seed}",
+                        dataclasses.replace(plan.tuned, start=start, start_name=name),
+                        plan.shots[seed], points, advance=bar.update,
+                    )
+                )  # fmt: skip
+                if start is not None:
+                    test = plan.source.test
+                    own.setdefault(name, []).append(
+                        advfeat.accuracy(start.model_fn(), data.unit(test.image), test.label)
+                    )
+    summary = _summary(config, plan, hits, own)
+    report.write(config, plan, run, summary)
+    return summary
+
+
+def _summary(
+    config: Config,
+    plan: Plan,
+    hits: dict[str, dict[str, list[np.ndarray]]],
+    own: dict[str, list[np.ndarray]],
+) -> dict[str, Any]:
+    claims, best = [], {}
+    choice, test = (
+        {way: {name: np.array(rows)[:, part] for name, rows in found.items()}
+         for way, found in hits.items()}
+        for part in (slice(None, len(plan.choice)), slice(len(plan.choice), None))
+    )  # fmt: skip
+    for way in WAYS:
+        robust = [name for name in test[way] if name not in ("none", "0")]
+        names = chosen_by_others({name: choice[way][name] for name in robust})
+        mine = np.stack([test[way][name][seed] for seed, name in enumerate(names)])
+        plain = test[way]["0"]
+        best[way] = {"eps": [float(name) for name in names], "target_accuracy": stats.rate(mine)}
+        claims.append(
+            stats.claim(
+                f"{way.capitalize()}: a robust source transfers better than the standard one (its "
+                "eps chosen by the other seeds' networks, on held-out training images).",
+                stats.rate(mine), stats.rate(plain), paired=stats.difference(mine, plain),
+            )
+        )  # fmt: skip
+    return {
+        "source": {"dataset": config.dataset, "classes": list(plan.source.class_names)},
+        "target": {"dataset": config.target, "classes": list(plan.target.class_names)},
+        "seeds": sweeps.seeds(config),
+        "train_examples": len(plan.train),
+        "target_examples": len(plan.shots[0]),
+        "evaluation_examples": len(plan.test),
+        "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
+                   **plan.standard.record(), "attack_steps": sweeps.attack_steps(config),
+                   "eps_warmup": config.eps_warmup},
+        "eps": list(plan.eps),
+        "choice_examples": len(plan.choice),
+        "source_accuracy": {name: stats.rate(np.array(rows)) for name, rows in own.items()},
+        "target_accuracy": {
+            way: {name: stats.rate(rows) for name, rows in found.items()}
+            for way, found in test.items()
+        },
+        "chosen": best,
+        "claims": runner.judged(claims, config),
+    }  # fmt: skip
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Runs the experiment described by `config` and returns its summary."""
+    return runner.execute(config, prepare, work, name="transfer_learning")
