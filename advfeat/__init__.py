@@ -19,6 +19,8 @@ __all__ = sorted(set(_names) - {part.name for part in iter_modules(__path__)})
 
 def __getattr__(name: str) -> Any:
     """A part of the library or a name of its face, imported on its first use."""
+    if name not in _names:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # First and whole: threads that import parts of JAX side by side break its import.
     import jax  # noqa: F401
 

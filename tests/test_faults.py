@@ -138,7 +138,7 @@ def test_sigterm_outside_a_training_leaves_at_once(whole, tmp_path, monkeypatch,
         raise AssertionError("it went on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_flags.advfeat, "evaluate_epsilons", evaluate)
+        patch.setattr(train_work.advfeat, "evaluate_epsilons", evaluate)
         assert call(path) == stopping.TERMINATED
     assert "the same command goes on" in capsys.readouterr().err
     assert call(path) == 0

@@ -9,10 +9,10 @@ from advfeat.runs.config import UsageError, parse
 from advfeat.threats.norms import NORMS, title
 from experiments.counterfactual import plan as counterfactual_plan
 from experiments.defences import plan as defences_plan
+from experiments.ground_truth import flags as ground_truth
 from experiments.mislabeled import plan as mislabeled_plan
 from experiments.representations import plan as representations_plan
 from experiments.sample_complexity import plan as sample_complexity_plan
-from experiments.shared.flags import ground_truth
 from experiments.shared.limits import check_eps
 from experiments.synthesis import plan as synthesis_plan
 from experiments.tradeoff import plan as tradeoff_plan

@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 def plan(tmp_path, **options):
     config = train_flags.Config(workdir=str(tmp_path / "run"), train_examples=300, **options)
     config.validate()
-    return train_flags.prepare(config)
+    return train_plan.prepare(config)
 
 
 @pytest.mark.parametrize("objective", choices.OBJECTIVES)

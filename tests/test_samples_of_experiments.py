@@ -31,7 +31,6 @@ FLAGS = {
     "train": {"train_examples": 300},
     "transfer_learning": {"target_examples": 40, "eval_examples": 50},
 }
-PLACES = {"mislabeled": "mislabeled_plan", "train": "train_plan"}
 ROWS = ("few", "inverted", "measured", "shown")
 
 
@@ -55,8 +54,8 @@ def sets(tmp_path_factory):
 
 
 def prepared(name, dataset, **options):
-    """A plan with its config; `mislabeled` and `train` keep theirs in a file of their own."""
-    module = importlib.import_module(f"experiments.{PLACES.get(name, name)}")
+    """A plan with its config."""
+    module = importlib.import_module(f"experiments.{name}.plan")
     given = FLAGS[name] | options | {"dataset": str(dataset)}
     if name == "transfer_learning":
         given["target"] = given["dataset"]
@@ -110,8 +109,8 @@ def test_wrong_predictions_are_drawn_of_all_classes(sets):
 
 
 def test_no_experiment_is_left_out():
-    there = {path.stem for path in pathlib.Path(evaluate_flags.__file__).parent.glob("*.py")
-             if "\n    runner.main(run, Config" in path.read_text(encoding="utf-8")}
+    root = pathlib.Path(evaluate_flags.__file__).parents[1]
+    there = {path.parent.name for path in root.glob("*/__main__.py")}
     # Drawn images have no files, and the others measure no images.
     assert there - set(FLAGS) <= {"ground_truth", "prepare_data", "pack"}
 
@@ -119,7 +118,7 @@ def test_no_experiment_is_left_out():
 def test_0_is_all_in_every_command():
     seen = 0
     for name in FLAGS:
-        module = importlib.import_module(f"experiments.{PLACES.get(name, name)}")
+        module = importlib.import_module(f"experiments.{name}.plan")
         for field in dataclasses.fields(module.Config):
             about = field.metadata
             if about["kind"] == "natural" and field.name.endswith("examples"):

@@ -33,9 +33,11 @@ def write(
         pairs = summary["likeness"][measure]
         chart = figures.bars(
             {
-                method.replace("_", "\n"): {"same labels": pairs["again"][method],
-                                            "permuted labels": pairs["permuted"][method],
-                                            "another image": pairs["unrelated"][method]}
+                method_words(method).replace(" ", "\n"): {
+                    "same labels": pairs["again"][method],
+                    "permuted labels": pairs["permuted"][method],
+                    "another image": pairs["unrelated"][method],
+                }
                 for method in config.methods
             },
             ylabel=words[measure],

@@ -92,8 +92,8 @@ def _sentence(summary: dict[str, Any]) -> str:
         for task, rates in found.items()
     )
     return (
-        f"{asked} So often an independent network ({judge.replace('_', ' ')}) reads the class that "
-        f"was to be drawn: {told}."
+        f"{asked} An independent network ({judge.replace('_', ' ')}) reads the class that was to "
+        f"be drawn in this share of the pictures: {told}."
     )
 
 
