@@ -26,7 +26,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that need PyTorch and hold no tests: doctest would import them.
-collect_ignore = ["bench_autoattack.py", "bench_pictures.py", "torch_mirror.py"]
+collect_ignore_glob = ["benchmarks/bench_*.py", "helpers/torch_mirror.py"]
 
 MOST_MAPPINGS = 15_000
 """At a file's end, and twice as many within one; Linux allows 65,530 (`vm.max_map_count`)."""

@@ -48,7 +48,9 @@ def ran(code, **env):
     ("strict promotion", ["attacks", "maps", "lossy", "trainings"]),
 ])
 def test_the_catalogue_takes_every_precision(mode, parts):
-    said = ran(["tests/precisions.py", *parts], JAX_NUMPY_RANK_PROMOTION="raise", **MODES[mode])
+    said = ran(
+        ["tests/helpers/precisions.py", *parts], JAX_NUMPY_RANK_PROMOTION="raise", **MODES[mode]
+    )
     assert said.endswith(" 0 failed\n"), said
 
 
@@ -57,7 +59,7 @@ def test_the_catalogue_takes_every_precision(mode, parts):
 def test_every_attack_takes_every_precision_in_every_norm(mode):
     env, parts = {"JAX_NUMPY_RANK_PROMOTION": "raise", **MODES[mode]}, ["networks", "lossy"]
     parts += ["everywhere", "maps", "pictures", "trainings"]
-    said = ran(["tests/precisions.py", *parts], **env)
+    said = ran(["tests/helpers/precisions.py", *parts], **env)
     assert said.endswith(" 0 failed\n"), said
 
 

@@ -1,12 +1,13 @@
 """An experiment's command line, read and checked before anything slow is imported.
 
-An experiment's module begins with::
+An experiment's `__main__.py` begins with::
 
-    from experiments import command
-    from experiments.flags.mine import Config
+    from advfeat.runs import command
+
+    from .flags import Config
 
     if __name__ == "__main__":
-        command.check(Config, __doc__)
+        command.check(Config, text)
 
 so that a wrong flag and `--help` are answered in a fraction of the time that importing JAX takes.
 """

@@ -11,7 +11,7 @@ Example:
     >>> parse(MyConfig, ["--workdir=runs/a", "--eps=-1"])
     Traceback (most recent call last):
     ...
-    experiments.config.UsageError: flag --eps=-1: must be a number >= 0, as in 0.5, 8/255 or inf
+    advfeat.runs.config.UsageError: flag --eps=-1: must be a number >= 0, as in 0.5, 8/255 or inf
 """
 
 from __future__ import annotations

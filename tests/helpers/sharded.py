@@ -1,6 +1,6 @@
 """One short adversarial training over all devices of all processes; process 0 writes its weights.
 
-    python tests/sharded.py OUT.npz [BATCH [stream]]
+    python tests/helpers/sharded.py OUT.npz [BATCH [stream]]
 
 A network with batch normalisation, attacks with a key per example, augmentation. How many devices
 there are says XLA_FLAGS, how many processes the environment, as for any command.

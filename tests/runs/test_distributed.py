@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
+from launchers import ROOT, environment, explicit, free_port, slurm
 from test_faults import files, summary, told
-from test_sharding import ROOT, environment, explicit, free_port, slurm
 
 TRAIN = [
     "-m", "experiments.train", "--train_examples=100", "--batch_size=16", "--model=mlp",

@@ -3,7 +3,7 @@
 Every process goes on where the one before it was killed; the last is left alone. All are forked
 from this one, which has imported everything but started nothing: that saves seconds each.
 
-    python tests/kill_chain.py WORKDIR KILLS FLAGS...
+    python tests/helpers/kill_chain.py WORKDIR KILLS FLAGS...
 
 KILLS is a JSON list; a process dies before its n-th file operation in the directory ({"nth": n}),
 before its first one of a name on a path that holds a text ({"event": "open", "path": "x"}), or

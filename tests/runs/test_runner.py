@@ -20,7 +20,7 @@ from advfeat.runs import runner
 from advfeat.runs.config import Config, UsageError, flag
 from advfeat.runs.files import read_arrays
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def test_an_error_in_the_work_is_no_usage_error_and_can_be_resumed(tmp_path):
 TOY = """
     '''A toy that dies.'''
     import dataclasses, os, signal
-    from experiments import config as c, runner
+    from advfeat.runs import config as c, runner
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Config(c.Config):

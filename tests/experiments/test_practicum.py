@@ -9,7 +9,7 @@ import pytest
 import advfeat
 from advfeat import data
 
-HERE = pathlib.Path(__file__).parents[1] / "experiments"
+HERE = pathlib.Path(__file__).parents[2] / "experiments"
 TEXT, NOTEBOOK = HERE / "practicum.md", HERE / "practicum.ipynb"
 
 

@@ -246,7 +246,7 @@ def test_eight_devices_give_the_verdicts_of_one():
     done = subprocess.run(
         [sys.executable, "-c", DEVICES],
         env={**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=400,

@@ -5,8 +5,6 @@ Sums over a batch are made in another order, so the last bits differ; a step's d
 """
 
 import os
-import pathlib
-import socket
 import subprocess
 import sys
 
@@ -14,51 +12,12 @@ import jax
 import numpy as np
 import pytest
 import sharded
+from launchers import ROOT, environment, explicit, free_port, open_mpi, slurm
 
 from advfeat.runs import processes
 from advfeat.training import sharding
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOLERANCE = 2e-5  # of weights of about 1
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def environment(devices, **more):
-    """That of a process with so many simulated devices; `more` is what its launcher adds."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "SLURM_", "OMPI_"))}
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return {**ours, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
-
-
-def explicit(index, port, count=2):
-    return {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count),
-        "JAX_PROCESS_ID": str(index),
-    }  # fmt: skip
-
-
-def slurm(index, port, count=2):
-    """What `srun --ntasks=2` sets in each of its tasks, as far as JAX looks at it."""
-    return {
-        "SLURM_JOB_ID": "4321", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count),
-        "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "SLURM_STEP_NUM_NODES": "1",
-        "JAX_COORDINATOR_PORT": str(port),
-    }  # fmt: skip
-
-
-def open_mpi(index, port, count=2):
-    """What `mpirun -n 2` sets: the address is in the uri of its daemon."""
-    return {
-        "OMPI_MCA_orte_hnp_uri": f"1531576320.0;tcp://127.0.0.1:{port}",
-        "OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index),
-        "OMPI_COMM_WORLD_LOCAL_RANK": str(index), "JAX_COORDINATOR_PORT": str(port),
-    }  # fmt: skip
 
 
 def together(command, launcher, *, devices=2, count=2):
@@ -97,14 +56,14 @@ def same(path, alone, devices):
 def test_eight_devices_train_as_one(alone, tmp_path):
     out = tmp_path / "eight.npz"
     subprocess.run(
-        [sys.executable, "tests/sharded.py", out], env=environment(8), check=True, cwd=ROOT
+        [sys.executable, "tests/helpers/sharded.py", out], env=environment(8), check=True, cwd=ROOT
     )
     same(out, alone, 8)
 
 
 def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
     out = tmp_path / "two.npz"
-    ends, said = together(["tests/sharded.py", out], explicit)
+    ends, said = together(["tests/helpers/sharded.py", out], explicit)
     assert ends == [0, 0], said
     same(out, alone, 4)
 
@@ -117,7 +76,7 @@ def test_each_process_reads_its_share_of_a_stream(tmp_path):
         on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]]),
     )  # fmt: skip
     out = tmp_path / "shares.npz"
-    ends, said = together(["tests/sharded.py", out, 16, "stream"], explicit)
+    ends, said = together(["tests/helpers/sharded.py", out, 16, "stream"], explicit)
     assert ends == [0, 0], said
     same(out, {**sharded.flat(state), "told": np.array(told)}, 4)
 
@@ -129,7 +88,7 @@ def test_a_mesh_of_one_device_is_bit_for_bit_no_mesh(alone):
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):
-    command = [sys.executable, "tests/sharded.py", tmp_path / "x.npz", "18"]
+    command = [sys.executable, "tests/helpers/sharded.py", tmp_path / "x.npz", "18"]
     found = subprocess.run(command, env=environment(4), capture_output=True, text=True, cwd=ROOT)
     assert found.returncode != 0
     assert "a batch of 18 examples cannot be shared by 4 devices" in found.stderr

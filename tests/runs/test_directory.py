@@ -21,7 +21,7 @@ import pytest
 from advfeat.runs import files, metrics, provenance
 from advfeat.runs.directory import RunDirectory
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = {"eps": 0.5, "seeds": (0, 1), "classes": None, "augment": True}
 
 
@@ -345,7 +345,7 @@ def test_revision_does_not_take_another_repository_for_ours(monkeypatch, tmp_pat
 
 WORKS = """
     import sys, time
-    from advfeat import locks
+    from advfeat.runs import locks
     locks.BEAT_SECONDS = 0.05
     from advfeat.runs.directory import RunDirectory
     run = RunDirectory.open(sys.argv[1], {}, name="toy")

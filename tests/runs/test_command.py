@@ -14,7 +14,7 @@ from advfeat.images.augmentation import TRANSFORMS
 from advfeat.threats.norms import NORMS
 from experiments.shared.flags import choices
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = sorted(
     path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py")
 )

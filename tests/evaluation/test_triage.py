@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_suite import evaluate, network, problem
+from margins import evaluate, network, problem
 
 import advfeat
 from advfeat.evaluation import suites

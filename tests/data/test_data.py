@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from advfeat import data
 from advfeat.data import classes as classes_lib
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "tfds"
+SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no prepared TFDS data at hand")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from broken_defences import (
+from defence_networks import (
     BY_ATTACKS,
     BY_WEAK_SUITES,
     COUNT,

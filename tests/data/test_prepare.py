@@ -16,7 +16,7 @@ from advfeat import data
 from advfeat.data import archives, prepare
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "tfds"
+SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
 
 
 def cifar10_archive(folder, *, per_batch=7, test=5, drop=(), extra=b"", labels=10):
@@ -267,7 +267,7 @@ def test_download_without_a_network_is_one_line(tmp_path, monkeypatch):
 def test_the_command(tmp_path):
     cifar10_archive(tmp_path / "in")
     command = [sys.executable, "-m", "experiments.prepare_data", f"--archive_dir={tmp_path}/in"]
-    root = pathlib.Path(__file__).parents[1]
+    root = pathlib.Path(__file__).parents[2]
 
     def call(*flags):
         return subprocess.run([*command, *flags], capture_output=True, text=True, cwd=root)

@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import sys
-from pathlib import Path
 
+import coverage_table as table
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -26,9 +25,6 @@ from advfeat.stats import (
     rate,
 )
 from advfeat.stats.claims import HOLDS, OTHER
-
-sys.path.insert(0, str(Path(__file__).parent))
-import coverage_table as table
 
 LEVELS = (0.05, 0.5, 0.8, 0.95, 0.99, 0.999, 1 - 1e-8)
 NO_EFFECT = "no effect above 5 points"

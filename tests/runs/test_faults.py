@@ -20,7 +20,7 @@ from advfeat.runs.checkpoints import is_saved
 from experiments.shared import networks, progress
 from experiments.train import flags as train_flags, work as train_work
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = [
     "--train_examples=200", "--batch_size=32", "--epochs=4", "--model=mlp", "--width=8",
     "--eval_examples=10", "--eval_steps=1", "--eps_grid=0,1", "--augment=shift1",
@@ -335,7 +335,8 @@ def chain(path, kills, cache):
         **os.environ, "PYTHONPATH": str(ROOT), "ADVFEAT_SAVE_SECONDS": "0.05",
         "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
-    command = [sys.executable, ROOT / "tests" / "kill_chain.py", path, json.dumps(kills), *ROBUST]
+    script = ROOT / "tests" / "helpers" / "kill_chain.py"
+    command = [sys.executable, script, path, json.dumps(kills), *ROBUST]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 

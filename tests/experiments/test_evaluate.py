@@ -26,7 +26,7 @@ from experiments.evaluate import (
 from experiments.evaluate.flags import Config
 from experiments.train import flags as train_flags, work as train_work
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

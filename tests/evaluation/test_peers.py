@@ -1,7 +1,7 @@
 """Beside PyTorch: the same weights, the same points, example by example.
 
     pip install -e ".[test,peers]"
-    TFDS_DATA_DIR=... pytest -m peers -n 0 -s tests/test_peers.py
+    TFDS_DATA_DIR=... pytest -m peers -n 0 -s tests/evaluation/test_peers.py
 
 Trains two networks on MNIST and two on CIFAR-10 at first (minutes; kept in pytest's cache), then
 compares attack by attack, for hours on a laptop: choose with `-k`. Each comparison prints a line.

@@ -1,4 +1,6 @@
-"""How long the steps around a save take: `python tests/bench_saves.py` prints milliseconds.
+"""How long the steps around a save take.
+
+`python tests/benchmarks/bench_saves.py` prints milliseconds.
 
 A save must not hold a training up for more than a step beyond the copy. One training of a residual
 network of some 50 MB (weights and momentum), every step timed with its result awaited; a save every

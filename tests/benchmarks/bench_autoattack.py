@@ -1,8 +1,8 @@
 """AutoAttack of advfeat beside those of PyTorch, on the same weights, points and cores.
 
     pip install -e ".[peers]"
-    python tests/bench_autoattack.py --checkpoint=RUN --dataset=mnist --norm=linf --eps=0.1 \
-        --num_examples=1000 --suites=quick,standard --peers=torchattacks \
+    python tests/benchmarks/bench_autoattack.py --checkpoint=RUN --dataset=mnist \
+        --norm=linf --eps=0.1 --num_examples=1000 --suites=quick,standard --peers=torchattacks \
         [--authors=CLONE_OF_fra31/auto-attack]
 
 Prints one JSON object per line: robust accuracy, wall and processor time with everything in it

@@ -1,7 +1,7 @@
 """SmoothGrad, integrated gradients and feature visualisation beside captum and torch-lucent.
 
     pip install -e ".[peers]" captum torch-lucent
-    python tests/bench_pictures.py --checkpoint=zoo:cifar10_standard [--images=64]
+    python tests/benchmarks/bench_pictures.py --checkpoint=zoo:cifar10_standard [--images=64]
 
 The same weights, images and cores, in turns in one process, compilation apart; prints one JSON
 object per line: images per second of each at its best number of copies at a time (of `--chunks`),

@@ -1,4 +1,6 @@
-"""What adversarial training costs: `python tests/bench_training.py` prints JSON, one line a case.
+"""What adversarial training costs.
+
+`python tests/benchmarks/bench_training.py` prints JSON, one line a case.
 
 A PGD-k step makes k passes forward and back to the images, one forward and back to the weights:
 (2k + 3) forward passes are its floor, of which `over_floor` is the multiple. Beside it, of the same

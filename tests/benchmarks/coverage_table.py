@@ -1,4 +1,6 @@
-"""How often the intervals hold the truth: `python tests/coverage_table.py` prints docs' tables.
+"""How often the intervals hold the truth.
+
+`python tests/benchmarks/coverage_table.py` prints docs' tables.
 
 Every cell draws networks and points anew, some thousand times, and counts how often the 95 %
 interval holds what was drawn from. Hits of a network are right where a point's number lies below
