@@ -206,7 +206,7 @@ ALLOWED = {
     ("advfeat/stats/bootstrap.py", "samples[:_REST_DRAWS]"): DRAWN,
     ("advfeat/evaluation/robust_accuracy.py", "share[:len(rows)]"): PADDING,
     ("experiments/mislabeled/report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
-    ("experiments/saliency/work.py", "checked[:_DRY]"): NO_EXAMPLES,
+    ("experiments/saliency/work.py", "checked[:FEW]"): NO_EXAMPLES,
     ("experiments/transfer_learning/work.py", "slice(None, len(plan.choice))"):
         "two sets that were measured in one pass",
     ("experiments/transfer_learning/work.py", "slice(len(plan.choice), None)"):

@@ -72,11 +72,12 @@ def curves(
     axes = figure.add_subplot()
     above = _lines_above([found[:, 0] for found in points.values()])
     ends: list[_End] = []
+    step = 2.4 if len(points) <= 4 else 1.0  # of many lines, broad ones would hide the rest
     for index, (name, found) in enumerate(points.items()):
         look = style.line_style(index)
         if len(where) > 25:
             look["marker"] = ""
-        width, size = 1.8 + 2.4 * above[index], 5 + 3 * above[index]
+        width, size = 1.8 + step * above[index], 5 + 1.25 * step * above[index]
         (line,) = axes.plot(
             where, found[:, 0], **look, linewidth=width, markersize=size, label=name,
             clip_on=False, zorder=3,
@@ -114,12 +115,12 @@ def curves(
 
 
 def _lines_above(lines: Sequence[np.ndarray]) -> list[int]:
-    """Of each line, how many of those drawn later run along it, at most three."""
+    """Of each line, how many of those drawn later lie on it, at most three."""
     reach = np.concatenate(lines) if lines else np.zeros(0)
     near = 0.012 * float(np.nanmax(reach) - np.nanmin(reach)) if np.isfinite(reach).any() else 0.0
     counts = []
     for index, line in enumerate(lines):
-        along = [bool(np.mean(np.abs(line - other) <= near) >= 0.3) for other in lines[index + 1 :]]
+        along = [bool(np.mean(np.abs(line - other) <= near) >= 0.5) for other in lines[index + 1 :]]
         counts.append(min(3, sum(along)))
     return counts
 

@@ -15,7 +15,7 @@ from advfeat.threats.norms import title
 from ..shared.words import of_norms, terms
 from .flags import Config
 from .plan import PLAIN, ROBUST, SHOWN, Plan
-from .summary import _caught, _findings, _outcome
+from .summary import caught, findings, outcome
 
 IN_ONE_PICTURE = 7  # labels of more would touch
 
@@ -47,7 +47,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         rows=[
             [
                 SHOWN.get(name, name),
-                _outcome(entry, name),
+                outcome(entry, name),
                 entry["clean_accuracy"],
                 entry["fgsm_accuracy"],
                 entry["robust_accuracy"],
@@ -74,7 +74,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{100 * np.mean([found[name]['fgsm_accuracy'].mean for name in plan.defences]):.0f}"
             "\u00a0% of the attacked images on average; after a whole suite of attacks "
             f"{100 * np.mean([found[name]['robust_accuracy'].mean for name in plan.defences]):.0f}"
-            f"\u00a0% are left, and {sum(_caught(found[name]) for name in plan.defences)} of "
+            f"\u00a0% are left, and {sum(caught(found[name]) for name in plan.defences)} of "
             f"{len(plan.defences)} are broken or marked as not to be trusted."
         ),
         lead=pictures[0],
@@ -86,7 +86,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
                 "these hide the gradient and do not",
             },
         ),
-        findings=_findings(plan, summary),
+        findings=findings(plan, summary),
         introduction=(
             f"{summary['examples']} test images, {title(config.norm)} eps "
             f"{format_eps(config.eps)}, "

@@ -104,11 +104,13 @@ def _claims(
     ]
 
 
-def _caught(entry: dict[str, Any]) -> bool:
+def caught(entry: dict[str, Any]) -> bool:
+    """Whether the suite breaks the network, or the checks say not to trust it."""
     return bool(entry["broken"] or not entry["trusted"])
 
 
-def _outcome(entry: dict[str, Any], name: str) -> str:
+def outcome(entry: dict[str, Any], name: str) -> str:
+    """The verdict in a word or two."""
     if name in (PLAIN, ROBUST):
         return "trusted" if entry["trusted"] else "not trusted"
     words = ["broken"] if entry["broken"] else []
@@ -116,7 +118,8 @@ def _outcome(entry: dict[str, Any], name: str) -> str:
     return ", ".join(words) or "NOT CAUGHT"
 
 
-def _findings(plan: Plan, summary: dict[str, Any]) -> list[str]:
+def findings(plan: Plan, summary: dict[str, Any]) -> list[str]:
+    """What was found in this run, in plain words."""
     found = summary["networks"]
     missed = [
         SHOWN[name]

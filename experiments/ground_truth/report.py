@@ -229,8 +229,8 @@ def findings(summary: dict[str, Any]) -> list[str]:
         scores = {method: found[feature] for method, found in pointing.items()}
         (best, most), (worst, least) = stats.chosen(scores), stats.chosen(scores, best=min)
         told.append(
-            f"The network of the {feature}: {best.replace('_', ' ')} points at it best (area "
-            f"{format_number(most)}), {worst.replace('_', ' ')} worst ({format_number(least)}; 0.5 "
+            f"The network of the {feature}: {method_words(best)} points at it best (area "
+            f"{format_number(most)}), {method_words(worst)} worst ({format_number(least)}; 0.5 "
             f"is chance): of {len(scores)} methods, chosen after the fact, which the intervals "
             "count for."
         )

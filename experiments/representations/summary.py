@@ -22,9 +22,10 @@ from .measures import NEAR, as_pixels, distances, ordered
 from .plan import PIXELS, Plan
 
 
-def _numbers(
+def measured(
     config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
+    """One network's distances, orders and inversions, an entry per image."""
     fn = network.model_fn(config.layer)
     images = plan.images[plan.measured]
     root = jax.random.key(config.seed)

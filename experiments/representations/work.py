@@ -11,7 +11,7 @@ from ..shared.pairs import PAIR
 from . import pictures, report
 from .flags import Config
 from .plan import Plan, prepare
-from .summary import _numbers, summarise
+from .summary import measured, summarise
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         name: pictures.inverted(config, plan, name, plan.images[plan.inverted]) for name in PAIR
     }
     numbers = {
-        name: _numbers(config, plan, network, inverted[name])
+        name: measured(config, plan, network, inverted[name])
         for name, network in plan.networks.items()
     }
     summary = summarise(config, plan, numbers, inverted)

@@ -60,5 +60,6 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def _shown(config: Config, plan: Plan) -> np.ndarray:
+def shown_rows(config: Config, plan: Plan) -> np.ndarray:
+    """Rows of the test images in the picture, drawn by the seed."""
     return data.draw_rows(plan.test.label, _SHOWN, seed=config.seed)

@@ -12,7 +12,7 @@ from advfeat.runs.report import Picture, Section, Table, format_rate, write_repo
 
 from ..shared.words import method_words, per_cent, terms, training_words
 from .flags import Config
-from .plan import RANDOM, Plan, _shown
+from .plan import CONTROLS, RANDOM, Plan, shown_rows
 from .removal import mean_pixel, removed
 
 
@@ -32,7 +32,7 @@ def write(
         ylabel="accuracy of networks trained without them",
         chance=1 / plan.dataset.num_classes,
     )  # fmt: skip
-    mean, images = mean_pixel(plan.train), plan.test.image[_shown(config, plan)]
+    mean, images = mean_pixel(plan.train), plan.test.image[shown_rows(config, plan)]
     share = plan.shares[len(plan.shares) // 2]
     strips = figures.map_grid(
         list(images),
@@ -47,7 +47,7 @@ def write(
         alt="Accuracy against the share of pixels removed, a line per method",
         caption="The lower a line, the better the map knew what matters.",
     )
-    best = min(ranked, key=lambda item: item[1].mean)
+    best = next(name for name, _ in ranked if name not in CONTROLS)
     worse = sum(claim.holds for claim in summary["claims"])
     write_report(
         run.report,
@@ -56,8 +56,8 @@ def write(
             "Do saliency maps know which pixels a network needs? Networks were trained anew "
             "without the pixels that each map ranks first: random pixels leave them "
             f"{per_cent(summary['mean_accuracy'][RANDOM])} right, the pixels of the best map "
-            f"({best[0].replace('_', ' ')}) {per_cent(best[1])}; {worse} of {len(config.methods)} "
-            "methods are decidably better than random."
+            f"({method_words(best)}) {per_cent(together[best])}; {worse} of "
+            f"{len(config.methods)} methods are decidably better than random."
         ),
         lead=lead,
         terms=terms(
@@ -67,7 +67,7 @@ def write(
         findings=[
             "From the map that knew best to the one that knew least (mean accuracy over the "
             "shares): " + ", ".join(
-                f"{name.replace('_', ' ')} {format_rate(rate)}" for name, rate in ranked
+                f"{method_words(name)} {format_rate(rate)}" for name, rate in ranked
             ) + ". The order was found after the fact; the intervals hold for all of them together."
         ],
         introduction=(

@@ -16,9 +16,10 @@ from advfeat.runs.directory import RunDirectory
 
 from ..shared import networks, sweeps
 from ..shared.sweeps import Points
+from ..shared.words import method_words
 from . import report
 from .flags import Config
-from .plan import CONTROLS, RANDOM, Plan, _shown, prepare
+from .plan import CONTROLS, RANDOM, Plan, prepare, shown_rows
 from .removal import mean_pixel, ranking_of, removed
 
 
@@ -39,7 +40,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             before = [
                 ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
             ]
-            shown[name] = before[1][_shown(config, plan)]
+            shown[name] = before[1][shown_rows(config, plan)]
             for share in plan.shares:
                 hits[name, share] = np.array([
                     _retrained(config, plan, run, before, (name, share, seed), mean, bar)
@@ -85,7 +86,7 @@ def summarise(
     areas = {name: stats.rate(array) for name, array in means.items()}
     claims = [
         stats.claim(
-            f"Without the pixels that {name.replace('_', ' ')} ranks first, networks err more "
+            f"Without the pixels that {method_words(name)} ranks first, networks err more "
             "often than without pixels drawn at random (mean error over the shares).",
             areas[name].complement(), areas[RANDOM].complement(),
             paired=stats.difference(1.0 - means[name], 1.0 - means[RANDOM]),

@@ -16,7 +16,7 @@ from ..shared.saliency_maps import Options
 from .flags import Config
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
-_DRY = 2  # images and methods of a dry run's sanity checks
+FEW = 2  # images and methods of a dry run's sanity checks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def prepare(config: Config) -> Plan:
         labels=test.label,
         options=options_of(config, dataset.train),
         few=data.draw_rows(
-            test.label, _DRY if config.dry_run else config.sanity_images, seed=config.seed
+            test.label, FEW if config.dry_run else config.sanity_images, seed=config.seed
         ),
         shown=data.draw_rows(test.label, config.shown, seed=config.seed),
     )

@@ -12,7 +12,7 @@ from ..shared.flags.maps import EXTRA
 from ..shared.pairs import PAIR
 from . import report
 from .flags import Config
-from .plan import _DRY, Plan, prepare
+from .plan import FEW, Plan, prepare
 from .summary import summarise
 
 
@@ -26,7 +26,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         )  # fmt: skip
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
     checked = tuple(name for name in config.methods if name not in EXTRA)
-    checked = checked[:_DRY] if config.dry_run else checked  # each is run for every module
+    checked = checked[:FEW] if config.dry_run else checked  # each is run for every module
     sanity = {
         name: {
             how: saliency_checks.randomised(
