@@ -53,6 +53,7 @@ from .attacks.step_rules import (
 from .evaluation import (
     SuiteResult,
     accuracy,
+    correct,
     evaluate,
     evaluate_epsilons,
     loss_by_step,
@@ -107,6 +108,7 @@ __all__ = [
     "attack_batch",
     "attack_dataset",
     "carlini_wagner",
+    "correct",
     "cross_entropy",
     "ddn",
     "deepfool",

@@ -158,13 +158,13 @@ def on_one(
     return key, point, y
 
 
-def on_batch(method: Any, root: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any) -> None:
+def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any) -> None:
     """Checks what `attack_batch` is given.
 
     Raises:
       ValueError: as `on_one`, or for leading axes that differ or ids that are not integers.
     """
-    one_key(root, name="root")
+    one_key(key)
     check_ids(ids)
     count = np.shape(ids)[0]
     says = f"x must have a leading axis of {count}, one image per id, got shape {np.shape(x)}"

@@ -100,7 +100,7 @@ def test_images(case):
     attack = advfeat.fgsm(advfeat.linf(0.1))
     says("photos", lambda: checks.check_images(bad, name="photos"))
     says("images", lambda: advfeat.predict(linear, bad))
-    says("images", lambda: advfeat.accuracy(linear, bad, LABELS))
+    says("images", lambda: advfeat.correct(linear, bad, LABELS))
     says("images", lambda: advfeat.attack_dataset(attack, KEY, linear, bad, LABELS))
     says("images", lambda: mislabeled.construct(KEY, attack, linear, bad, LABELS, LABELS))
 
@@ -117,7 +117,7 @@ def test_labels(case):
     bad = BAD_LABELS[case]
     attack = advfeat.fgsm(advfeat.linf(0.1))
     says("truth", lambda: checks.check_labels(bad, num_classes=3, count=4, name="truth"))
-    says("labels", lambda: advfeat.accuracy(linear, IMAGES, bad))
+    says("labels", lambda: advfeat.correct(linear, IMAGES, bad))
     for method in METHODS.values():
         says("labels", lambda method=method: advfeat.attack_dataset(
             method, KEY, linear, IMAGES, bad
@@ -166,7 +166,7 @@ def test_counts(bad):
     threat = advfeat.l2(1.0)
     says("steps", lambda: advfeat.pgd(threat, steps=bad))
     says("restarts", lambda: advfeat.pgd(threat, restarts=bad))
-    says("repeats", lambda: advfeat.gaussian_noise(threat, repeats=bad))
+    says("restarts", lambda: advfeat.gaussian_noise(threat, restarts=bad))
     says("batch_size", lambda: advfeat.predict(linear, IMAGES, batch_size=bad))
     says("epochs", lambda: training.Fit(epochs=bad))
     says("batch_size", lambda: training.Fit(batch_size=bad))
@@ -234,8 +234,8 @@ def test_one_example_is_checked_too(case):
 
 @pytest.mark.parametrize("case", METHODS)
 def test_a_batch_is_checked_before_it_is_compiled(case):
-    def batch(ids=np.arange(4), x=IMAGES, y=LABELS, root=KEY):
-        return advfeat.attack_batch(METHODS[case], root, ids, linear, x, y)
+    def batch(ids=np.arange(4), x=IMAGES, y=LABELS, key=KEY):
+        return advfeat.attack_batch(METHODS[case], key, ids, linear, x, y)
 
     for pixel in (-0.01, 1.001, np.nan, 255.0):
         says("x must", lambda pixel=pixel: batch(x=with_pixel(pixel)))
@@ -245,7 +245,7 @@ def test_a_batch_is_checked_before_it_is_compiled(case):
         says("y must", lambda bad=bad: batch(y=bad))
     for bad in BAD_IDS.values():
         says("ids must|one image per id", lambda bad=bad: batch(ids=bad))
-    says("root must", lambda: batch(root=0))
+    says("key must", lambda: batch(key=0))
 
 
 @pytest.mark.parametrize("case", sorted(set(BAD_IDS) - {"scalar"}))

@@ -213,7 +213,7 @@ ALLOWED = {
         "two sets that were measured in one pass",
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
     ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
-    ("advfeat/attacks/bumps.py", "numbers[0:2]"): NO_EXAMPLES,
+    ("advfeat/attacks/square_l2_l1.py", "numbers[0:2]"): NO_EXAMPLES,
     ("advfeat/features/mislabeled.py", "np.argsort(-resemblance, kind='stable')[:count]"): BY_VALUE,
     ("advfeat/data/archives.py", "data[:4]"): NO_EXAMPLES,
     ("advfeat/data/classes.py", "class_names[:5]"): NO_EXAMPLES,

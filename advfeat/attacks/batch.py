@@ -21,21 +21,21 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 
 @jax.jit
 def _attack_batch(
-    attack: OnOne[R], root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+    attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> R:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(root), ids)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
 def attack_batch(
-    attack: OnOne[R], root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
+    attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> R:
     """Attacks a batch, compiled once per shape: new eps, weights or data do not recompile.
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
-      root: a key, made a threefry key if it is none; each example's own key is
-        `fold_in(root, id)`, so that draws do not depend on the batch's size, order or padding, nor
+      key: a key, made a threefry key if it is none; each example's own key is
+        `fold_in(key, id)`, so that draws do not depend on the batch's size, order or padding, nor
         on the devices.
       ids: `[B]` integers in `[0, 2**32)`, the examples' ids.
       model_fn: the network, for ONE example.
@@ -50,13 +50,13 @@ def attack_batch(
         where there are values to look at (inside your own `jit` there are none), for images outside
         [0, 1], NaN, or classes that the network does not have.
     """
-    on_batch(attack, root, ids, model_fn, x, y)
-    return _attack_batch(as_model_fn(attack), root, ids, as_model_fn(model_fn), x, y)
+    on_batch(attack, key, ids, model_fn, x, y)
+    return _attack_batch(as_model_fn(attack), key, ids, as_model_fn(model_fn), x, y)
 
 
 def attack_dataset(
     attack: OnOne[R],
-    root: Key,
+    key: Key,
     model_fn: ModelFn,
     images: np.ndarray,
     labels: Any,
@@ -69,7 +69,7 @@ def attack_dataset(
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`).
-      root: a typed key.
+      key: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]` labels or targets, or, where the objective's aim is a tuple, a tuple of arrays
@@ -88,14 +88,14 @@ def attack_dataset(
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
-    root = one_key(root, name="root")
+    key = one_key(key, name="key")
     count = len(images)
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     parts = []
     for rows, real in padded_rows(count, batch_size):
         x = jnp.asarray(images[rows], jnp.float32)
         y = jax.tree.map(lambda leaf, these=rows: jnp.asarray(leaf[these]), labels)
-        result = _attack_batch(attack, root, jnp.asarray(ids[rows]), model_fn, x, y)
+        result = _attack_batch(attack, key, jnp.asarray(ids[rows]), model_fn, x, y)
         parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
         if advance is not None:
             advance(real)

@@ -144,7 +144,7 @@ def carlini_wagner(
     *,
     steps: int = 1000,
     search: str = "binary",
-    searches: int = 9,
+    binary_search_steps: int = 9,
     step_size: float | Array = 1e-2,
     initial_const: float | Array = 1e-3,
     confidence: float | Array = 0.0,
@@ -158,10 +158,11 @@ def carlini_wagner(
       threat: L2. An infinite eps looks for the nearest adversarial example anywhere in the box; a
         finite one only within eps, and succeeds only there.
       steps: moves of one inner run. The authors have 10,000, and stop most runs far earlier.
-      search: how lambda is found. `fixed`: it is `initial_const`. `binary`: by `searches` runs of
-        `steps` each, ten times larger until the first success, then by halving the interval.
+      search: how lambda is found. `fixed`: it is `initial_const`. `binary`: by
+        `binary_search_steps` runs of `steps` each, ten times larger until the first success, then
+        by halving the interval.
         `alternating`: within one run, larger after each failure and smaller after each success.
-      searches: inner runs of a binary search.
+      binary_search_steps: inner runs of a binary search.
       step_size: `[]`, of the optimiser.
       initial_const: `[]`, the (first) lambda.
       confidence: `[]`, kappa: the score that a success has to reach; 0 asks for success alone.
@@ -180,14 +181,14 @@ def carlini_wagner(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = carlini_wagner(advfeat.l2(jnp.inf), steps=100)
+    >>> attack = carlini_wagner(advfeat.l2(), steps=100)
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
     >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
     ([0.6, 0.6], 0.14)
     """
     check_norm(threat.norm.name, allowed=("l2",), attack="carlini_wagner")
     check_positive(steps, name="steps")
-    check_positive(searches, name="searches")
+    check_positive(binary_search_steps, name="binary_search_steps")
     if search not in SEARCHES:
         raise ValueError(f"search must be one of {', '.join(SEARCHES)}, got {search!r}")
     numbers = {
@@ -201,7 +202,7 @@ def carlini_wagner(
     return CarliniWagner(
         threat=threat,
         **{name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()},
-        steps=steps * searches if search == "binary" else steps,
+        steps=steps * binary_search_steps if search == "binary" else steps,
         length=steps,
         search=search,
         objective=untargeted(margin) if objective is None else objective,

@@ -155,7 +155,7 @@ def ddn(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = ddn(advfeat.l2(jnp.inf))
+    >>> attack = ddn(advfeat.l2())
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
     >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
     ([0.6, 0.6], 0.14)

@@ -157,7 +157,7 @@ def deepfool(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = deepfool(advfeat.l2(jnp.inf))
+    >>> attack = deepfool(advfeat.l2())
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
     >>> result.best.x.round(3).tolist(), round(float(result.best.distance), 3)
     ([0.598, 0.602], 0.144)

@@ -154,7 +154,7 @@ def elastic_net(
     threat: ThreatModel,
     *,
     steps: int = 1000,
-    searches: int = 9,
+    binary_search_steps: int = 9,
     beta: float | Array = 1e-2,
     step_size: float | Array = 1e-2,
     initial_const: float | Array = 1e-3,
@@ -171,8 +171,8 @@ def elastic_net(
       threat: L1. An infinite eps looks for the nearest adversarial example anywhere in the box; a
         finite one only within eps, and succeeds only there.
       steps: moves of one inner run, each two forward passes and one backward.
-      searches: inner runs: c is ten times larger in the next one until the first success, then in
-        the middle of the interval.
+      binary_search_steps: inner runs: c is ten times larger in the next one until the first
+        success, then in the middle of the interval.
       beta: `[]`, the weight of L1, in the paper both of the sum and of every step's shrinking.
       step_size: `[]`, the first step's; falls as the root of what is left of the run.
       initial_const: `[]`, the first c.
@@ -193,7 +193,7 @@ def elastic_net(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = elastic_net(advfeat.l1(jnp.inf), steps=100)
+    >>> attack = elastic_net(advfeat.l1(), steps=100)
     >>> result = attack(jax.random.key(0), lambda x: jnp.stack([2.0 * x[0] + x[1], 1.0]),
     ...                 jnp.array([0.5, 0.25]), 0)
     >>> result.best.x.round(2).tolist()
@@ -201,7 +201,7 @@ def elastic_net(
     """
     check_norm(threat.norm.name, allowed=("l1",), attack="elastic_net")
     check_positive(steps, name="steps")
-    check_positive(searches, name="searches")
+    check_positive(binary_search_steps, name="binary_search_steps")
     if decision not in DECISIONS:
         raise ValueError(f"decision must be one of {', '.join(DECISIONS)}, got {decision!r}")
     numbers = {
@@ -215,7 +215,7 @@ def elastic_net(
     return ElasticNet(
         threat=threat,
         **{name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()},
-        steps=steps * searches,
+        steps=steps * binary_search_steps,
         length=steps,
         decision=decision,
         objective=untargeted(margin) if objective is None else objective,

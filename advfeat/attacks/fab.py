@@ -269,7 +269,7 @@ def fab(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = fab(advfeat.l2(jnp.inf), steps=10)
+    >>> attack = fab(advfeat.l2(), steps=10)
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
     >>> result.best.x.round(3).tolist(), round(float(result.best.distance), 3)
     ([0.6, 0.6], 0.141)
@@ -320,7 +320,7 @@ def fab_targeted(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = fab_targeted(advfeat.linf(jnp.inf), steps=10, targets=2)
+    >>> attack = fab_targeted(advfeat.linf(), steps=10, targets=2)
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5, 0.1]), 0)
     >>> result.best.x.round(3).tolist(), int(result.gradients)
     ([0.6, 0.6, 0.1], 20)

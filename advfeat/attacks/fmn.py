@@ -141,7 +141,7 @@ def fmn(
     Example:
 
     >>> import jax, jax.numpy as jnp, advfeat
-    >>> attack = fmn(advfeat.linf(jnp.inf))
+    >>> attack = fmn(advfeat.linf())
     >>> result = attack(jax.random.key(0), lambda x: x, jnp.array([0.7, 0.5]), 0)
     >>> result.best.x.round(2).tolist(), round(float(result.best.distance), 2)
     ([0.6, 0.6], 0.1)

@@ -84,7 +84,7 @@ class _Estimated:
         return _call(self.pairs, with_key(self.model_fn, key_model), self.sigma, key_noise, x)
 
 
-def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Randomised:
+def with_nes_gradient(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Randomised:
     """The same network with a gradient that is estimated anew at every evaluation.
 
     Args:
@@ -102,7 +102,7 @@ def estimated(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Ra
     Raises:
       ValueError: for `pairs` below 1, or a sigma that is not above 0 and finite.
 
-    >>> network = estimated(lambda x: jnp.round(4 * x), sigma=0.2, pairs=500)
+    >>> network = with_nes_gradient(lambda x: jnp.round(4 * x), sigma=0.2, pairs=500)
     >>> gradient = jax.grad(lambda x: network(x)[0])(jnp.array([0.5, 0.5]))
     >>> bool(jnp.max(jnp.abs(gradient - jnp.array([4.0, 0.0]))) < 1.0)
     True

@@ -45,13 +45,13 @@ class NoiseAttack:
     Attributes:
       threat: its norm and eps say how large the noise is.
       kind: `gaussian`, `uniform` or `salt_and_pepper`.
-      repeats: draws, of which each example keeps its worst.
+      restarts: draws, of which each example keeps its worst.
       objective: what counts as worse.
     """
 
     threat: ThreatModel
     kind: str = dataclasses.field(metadata={"static": True})
-    repeats: int = dataclasses.field(metadata={"static": True})
+    restarts: int = dataclasses.field(metadata={"static": True})
     objective: Objective = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
@@ -74,35 +74,35 @@ class NoiseAttack:
             return (ascent.choose(ascent.by_success, new, carry[0]), new), None
 
         first = draw(0)
-        (best, last), _ = jax.lax.scan(again, (first, first), jnp.arange(1, self.repeats))
-        count = jnp.full_like(x, self.repeats, shape=(), dtype=jnp.int32)
+        (best, last), _ = jax.lax.scan(again, (first, first), jnp.arange(1, self.restarts))
+        count = jnp.full_like(x, self.restarts, shape=(), dtype=jnp.int32)
         return AttackResult(best, last, count, jnp.zeros_like(count))
 
 
 def _noise(
-    kind: str, threat: ThreatModel, repeats: int, objective: Objective | None
+    kind: str, threat: ThreatModel, restarts: int, objective: Objective | None
 ) -> NoiseAttack:
-    check_positive(repeats, name="repeats")
+    check_positive(restarts, name="restarts")
     chosen = untargeted() if objective is None else objective
-    return NoiseAttack(threat=threat, kind=kind, repeats=repeats, objective=chosen)
+    return NoiseAttack(threat=threat, kind=kind, restarts=restarts, objective=chosen)
 
 
 def gaussian_noise(
-    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """Gaussian noise of norm eps; each example keeps the worst of `repeats` draws."""
-    return _noise("gaussian", threat, repeats, objective)
+    """Gaussian noise of norm eps; each example keeps the worst of `restarts` draws."""
+    return _noise("gaussian", threat, restarts, objective)
 
 
 def uniform_noise(
-    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """Uniform noise of norm eps; each example keeps the worst of `repeats` draws."""
-    return _noise("uniform", threat, repeats, objective)
+    """Uniform noise of norm eps; each example keeps the worst of `restarts` draws."""
+    return _noise("uniform", threat, restarts, objective)
 
 
 def salt_and_pepper_noise(
-    threat: ThreatModel, *, repeats: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """A tenth of the pixels towards black or white, to norm eps; the worst of `repeats` draws."""
-    return _noise("salt_and_pepper", threat, repeats, objective)
+    """A tenth of the pixels towards black or white, to norm eps; the worst of `restarts` draws."""
+    return _noise("salt_and_pepper", threat, restarts, objective)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks import ascent, bumps
+from advfeat.attacks import ascent, square_l2_l1
 from advfeat.attacks.ascent import Ascent
 from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_norm, check_positive, is_concrete
@@ -69,7 +69,7 @@ def _stripes(threat: ThreatModel, key: Key, x0: Array) -> Array:
 
 
 def _recoloured(
-    threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: bumps.Draw
+    threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: square_l2_l1.Draw
 ) -> Array:
     """A candidate in L-infinity: in a square, each channel goes to one end of its range.
 
@@ -77,7 +77,7 @@ def _recoloured(
     again): late in the search that is so for a third of the draws on grey images.
     """
     low, high = _ends(threat.eps, x0)
-    inside = bumps.window(x0.shape, bumps.corner(x0.shape, side, draw.place), side)
+    inside = square_l2_l1.window(x0.shape, square_l2_l1.corner(x0.shape, side, draw.place), side)
     up = (draw.sign < 0.5)[None, None, :]
     changes = jnp.any(inside & (jnp.where(up, high, low) != kept))
     return jnp.where(inside, jnp.where(up == changes, high, low), kept)
@@ -117,8 +117,8 @@ def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
       p: `[]`, the square's share of the image at first.
       period: the number of candidates that the schedule of p is spread over.
     """
-    kind = bumps.KINDS.get(threat.norm.name)
-    propose = _recoloured if kind is None else partial(bumps.bumped, kind)
+    kind = square_l2_l1.KINDS.get(threat.norm.name)
+    propose = _recoloured if kind is None else partial(square_l2_l1.bumped, kind)
 
     def init(key: Key, x0: Array, start: Array) -> SquareState:
         return SquareState(
@@ -140,7 +140,7 @@ def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
         better = better & ~jnp.isnan(score)
         kept = jnp.where(better, state.x, state.kept)
         success = jnp.where(better, seen.success, state.success)
-        draw = bumps.draw(jax.random.fold_in(state.key, state.count), kept.shape[-1])
+        draw = square_l2_l1.draw(jax.random.fold_in(state.key, state.count), kept.shape[-1])
         size = side(p, state.count - 1, kept.shape, period=period, odd=kind is not None)
         candidate = propose(threat, state.x0, kept, size, draw).astype(kept.dtype)
         moves = (state.count > 0) & ~success
@@ -197,8 +197,8 @@ class SquareAttack(Stepwise):
     ) -> tuple[Array, Any]:
         """Vertical stripes, or a grid of bumps."""
         del model_fn, index
-        kind = bumps.KINDS.get(self.threat.norm.name)
-        draw = _stripes if kind is None else partial(bumps.grid, kind)
+        kind = square_l2_l1.KINDS.get(self.threat.norm.name)
+        draw = _stripes if kind is None else partial(square_l2_l1.grid, kind)
         return draw(self.threat, key, x).astype(x.dtype), y
 
 

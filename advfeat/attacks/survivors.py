@@ -40,9 +40,9 @@ def _pick(flags: Array, new: Any, old: Any) -> Any:
 
 @jax.jit
 def _begin(
-    attack: Stepwise, root: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
+    attack: Stepwise, key: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> Run:
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
     return jax.vmap(attack.begin, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
 
 
@@ -137,7 +137,7 @@ def slots_for(count: int, batch_size: int) -> int:
 
 def attack_survivors(
     attack: Stepwise,
-    root: Key,
+    key: Key,
     model_fn: ModelFn,
     images: np.ndarray,
     labels: np.ndarray,
@@ -154,7 +154,7 @@ def attack_survivors(
 
     Args:
       attack: an attack that proceeds step by step.
-      root: a typed key.
+      key: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]`.
@@ -171,7 +171,7 @@ def attack_survivors(
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
-    root = one_key(root, name="root")
+    key = one_key(key, name="key")
     chunk = min(25, max(1, attack.steps // 20)) if chunk is None else chunk
     check_positive(chunk, name="chunk")
     model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)
@@ -184,7 +184,7 @@ def attack_survivors(
             # Copies: on CPU jnp.asarray may share the memory, which `turn` then writes to while
             # the computation is still on its way.
             index, fresh = jnp.array(slots.index), jnp.array(slots.fresh)
-            new = _begin(attack, root, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
+            new = _begin(attack, key, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
             run = new if run is None else _resume(fresh, new, run)
             slots.fresh[:] = False
         assert run is not None

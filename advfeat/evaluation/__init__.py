@@ -2,6 +2,7 @@
 
 from advfeat.evaluation.prediction import (
     accuracy,
+    correct,
     evaluate_epsilons,
     loss_by_step,
     numpy_predict,
@@ -13,6 +14,7 @@ from advfeat.evaluation.robust_accuracy import evaluate
 __all__ = [
     "SuiteResult",
     "accuracy",
+    "correct",
     "evaluate",
     "evaluate_epsilons",
     "loss_by_step",

@@ -158,7 +158,7 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(np.argmax(logits, axis=1) == np.asarray(labels))
 
 
-def accuracy(
+def correct(
     model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
 ) -> np.ndarray:
     """Which examples of a data set are classified as labelled, on the host.
@@ -173,6 +173,20 @@ def accuracy(
     if isinstance(model_fn, Randomised):
         return shares(model_fn, images, labels, key=model_fn.key, batch_size=batch_size)
     return _right(predict(model_fn, images, batch_size=batch_size), labels)
+
+
+def accuracy(
+    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
+) -> float:
+    """The share of a data set that is classified as labelled: the mean of `correct`.
+
+    Raises:
+      ValueError: for bad images or labels.
+
+    >>> accuracy(lambda x: x.ravel(), np.eye(3).reshape(3, 3, 1, 1), np.array([0, 1, 1]))
+    0.6666666666666666
+    """
+    return float(correct(model_fn, images, labels, batch_size=batch_size).mean())
 
 
 class EpsilonSweep(NamedTuple):
@@ -281,10 +295,10 @@ def within(threat: ThreatModel | None, x0: np.ndarray, x: np.ndarray) -> np.ndar
 
 @partial(jax.jit, static_argnames="steps")
 def _trace(
-    attack: Stepwise, root: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
+    attack: Stepwise, key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
 ) -> Array:
     def one(i: Array, x: Array, y: Array) -> Array:
-        run = attack.begin(jax.random.fold_in(root, i), model_fn, x, y, jnp.zeros_like(i))
+        run = attack.begin(jax.random.fold_in(key, i), model_fn, x, y, jnp.zeros_like(i))
 
         def step(run: Run, _: None) -> tuple[Run, Array]:
             run = attack.step(model_fn, run)

@@ -313,7 +313,7 @@ def _check_gradient(
                 f"model_fn has no gradient ({type(error).__name__}: {line}), and suite needs one "
                 f"for {', '.join(needing)}. Attack it by its scores, suite=['square'], or with "
                 "gradients estimated from them, "
-                "advfeat.attacks.nes_gradient.estimated(model_fn, sigma=...)"
+                "advfeat.attacks.nes_gradient.with_nes_gradient(model_fn, sigma=...)"
             ) from error
 
 

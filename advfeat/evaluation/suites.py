@@ -122,7 +122,7 @@ _GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QU
 SUITES = ("autoattack", *_VERSIONS)
 """Names of suites; `autoattack` is another one of `standard`."""
 
-_FEW = {"steps": 4, "length": 2, "rounds": 2, "repeats": 2, "eot": 2}
+_FEW = {"steps": 4, "length": 2, "rounds": 2, "restarts": 2, "eot": 2}
 """By the attacks' own word for it, how many of it a shortened attack has."""
 
 

@@ -43,8 +43,8 @@ def supporting(
 
     Args:
       network: from `models.split_fn` or `saliency.split`, at a layer of D units (of
-        `models.pullable(model)`, or a unit that is off cannot be enhanced afterwards); for maps
-        `[H, W, D]` a feature is a channel everywhere.
+        `models.with_fake_relu(model)`, or a unit that is off cannot be enhanced afterwards); for
+        maps `[H, W, D]` a feature is a channel everywhere.
       x: ONE image.
       label: `[]`, what it is.
       predicted: `[]`, what the network says.

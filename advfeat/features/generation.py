@@ -64,8 +64,8 @@ def maximise(
 ) -> GradientAttack:
     """What a unit, a channel or a direction looks for.
 
-    The network is `model_fn(..., layer=NAME)`, of `models.pullable(model)` where a unit of the
-    representation may be off at the start; the aim is the unit's number (or, with
+    The network is `model_fn(..., layer=NAME)`, of `models.with_fake_relu(model)` where a unit of
+    the representation may be off at the start; the aim is the unit's number (or, with
     `objective=scores.direction()`, a direction); the start an image, noise or a constant.
     `scores.diverse` draws several pictures of a unit at once.
 
@@ -73,8 +73,8 @@ def maximise(
       eps: how far from the start, L2.
       steps: of fixed length.
       step_size: their length, L2 in pixels.
-      transform: seen through at random at every step, as `transforms.looks()`: pictures that
-        survive it are smoother. The last picture is then the one kept: scores are noisy.
+      transform: seen through at random at every step, as `augmentation.random_affine()`: pictures
+        that survive it are smoother. The last picture is then the one kept: scores are noisy.
       space: in which the steps are taken, as `spaces.fourier()`; None is pixels.
       objective: by default `scores.unit()`.
     """

@@ -179,9 +179,9 @@ def _noise(threat: ThreatModel, key: Key, shape: tuple[int, ...]) -> Array:
 
 
 @jax.jit
-def _noise_like(threat: ThreatModel, root: Key, ids: Array, x: Array, distance: Array) -> Array:
+def _noise_like(threat: ThreatModel, key: Key, ids: Array, x: Array, distance: Array) -> Array:
     def one(example_id: Array, x: Array, far: Array) -> Array:
-        noise = _noise(threat, jax.random.fold_in(root, example_id), x.shape)
+        noise = _noise(threat, jax.random.fold_in(key, example_id), x.shape)
         return scale_to_norm(threat.norm, far, x, noise)
 
     return jax.vmap(one)(ids, x, distance)

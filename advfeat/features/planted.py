@@ -167,17 +167,17 @@ def planted(
 
 
 @jax.jit
-def drawings(world: Planted, root: Key, labels: Array, ids: Array | None = None) -> Drawing:
+def drawings(world: Planted, key: Key, labels: Array, ids: Array | None = None) -> Drawing:
     """Images of many labels, each with a key of its own; every leaf has a leading axis.
 
     Args:
       world: what they show.
-      root: a typed key.
+      key: a typed key.
       labels: `[N]`.
       ids: `[N]`, which an image's draws follow from; by default 0 … N-1.
     """
     ids = jnp.arange(len(labels)) if ids is None else ids
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(root), ids)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(world.draw)(keys, labels)
 
 

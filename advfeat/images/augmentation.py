@@ -59,7 +59,7 @@ def flip_shift4(key: Key, image: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Looks:
+class RandomAffine:
     """A random rotation, scale and shift at once, bilinear, edges continued; see `looks`.
 
     Attributes:
@@ -94,7 +94,7 @@ class Looks:
         return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
-def looks(*, pixels: float = 2.0, degrees: float = 5.0, scale: float = 1.1) -> Looks:
+def random_affine(*, pixels: float = 2.0, degrees: float = 5.0, scale: float = 1.1) -> RandomAffine:
     """The views that a picture of a unit should survive (transformation robustness).
 
     Olah et al. (2017), https://distill.pub/2017/feature-visualization, whose numbers (16 pixels, 5
@@ -113,7 +113,7 @@ def looks(*, pixels: float = 2.0, degrees: float = 5.0, scale: float = 1.1) -> L
             "pixels and degrees must be at least 0, scale at least 1: "
             f"got {pixels!r}, {degrees!r}, {scale!r}"
         )
-    return Looks(float(pixels), float(degrees), float(scale))
+    return RandomAffine(float(pixels), float(degrees), float(scale))
 
 
 TRANSFORMS: dict[str, Transform] = {

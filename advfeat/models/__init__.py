@@ -24,7 +24,7 @@ from advfeat.models.base import Network
 from advfeat.models.functions import batch_fn, init, layer_names, model_fn, module_names
 from advfeat.models.layers import Conv, conv
 from advfeat.models.registry import create, names
-from advfeat.models.split import guided, pullable, split_fn, with_relu
+from advfeat.models.split import guided, split_fn, with_fake_relu, with_relu
 
 __all__ = [
     "Conv",
@@ -43,7 +43,7 @@ __all__ = [
     "model_fn",
     "module_names",
     "names",
-    "pullable",
     "split_fn",
+    "with_fake_relu",
     "with_relu",
 ]

@@ -83,7 +83,7 @@ def with_relu(model: Network, relu: Relu) -> Network:
     return _ours(model).clone(relu=relu)
 
 
-def pullable(model: Network) -> Network:
+def with_fake_relu(model: Network) -> Network:
     """The network for pictures of its representation: a unit that is off can be pulled on.
 
     Only the rectifier that makes the representation is `relus.fake_relu`, as the paper has it;

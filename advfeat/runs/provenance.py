@@ -25,7 +25,7 @@ def revision() -> str:
         >>> len(revision()) > 0
         True
     """
-    root = pathlib.Path(__file__).resolve().parent.parent
+    root = pathlib.Path(__file__).resolve().parents[2]
     # An installed copy may lie inside somebody else's repository (a virtual environment in a
     # checkout): only a repository whose top is our own source tree speaks for this code.
     top = _git(root, "rev-parse", "--show-toplevel")

@@ -78,8 +78,10 @@ def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
     return ThreatModel(eps=jnp.asarray(eps, jnp.float32), norm=norm)
 
 
-def linf(eps: float | Array) -> ThreatModel:
+def linf(eps: float | Array = jnp.inf) -> ThreatModel:
     """Every pixel value may change by at most `eps` (8/255, say).
+
+    Without an eps every image in [0, 1] is allowed, as minimum-norm attacks want it: `ddn(l2())`.
 
     >>> linf(8 / 255).contains(jnp.zeros(3), jnp.full(3, 0.03))
     Array(True, dtype=bool)
@@ -87,8 +89,8 @@ def linf(eps: float | Array) -> ThreatModel:
     return threat_model(norms.LINF, eps)
 
 
-def l2(eps: float | Array) -> ThreatModel:
-    """The change may have a Euclidean length of at most `eps`.
+def l2(eps: float | Array = jnp.inf) -> ThreatModel:
+    """The change may have a Euclidean length of at most `eps`; without one, any (see `linf`).
 
     >>> l2(0.5).project(jnp.zeros(2), jnp.array([3.0, 4.0])).round(3)
     Array([0.3, 0.4], dtype=float32)
@@ -96,8 +98,8 @@ def l2(eps: float | Array) -> ThreatModel:
     return threat_model(norms.L2, eps)
 
 
-def l1(eps: float | Array) -> ThreatModel:
-    """The changes of all pixel values may add up to at most `eps`.
+def l1(eps: float | Array = jnp.inf) -> ThreatModel:
+    """The changes of all pixel values may add up to at most `eps`; without one, any (see `linf`).
 
     >>> l1(1.0).project(jnp.zeros(2), jnp.array([0.9, 0.5])).tolist()
     [0.7, 0.3]

@@ -49,7 +49,7 @@ def prepare(config: Config) -> Plan:
             raise ValueError(
                 f"flag --features={config.features}: the layer {config.layer} has {units} units"
             )
-        right = advfeat.accuracy(network.model_fn(), images, found.label)
+        right = advfeat.correct(network.model_fn(), images, found.label)
         places = np.flatnonzero(~right)
         most = 6 if config.dry_run else config.measured
         wrong[name] = places[data.draw_rows(found.label[places], most, seed=config.seed)]

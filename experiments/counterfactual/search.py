@@ -56,7 +56,7 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     network, places = plan.networks[name], plan.wrong[name]
     key = stream(jax.random.key(config.seed), name)
     # Features that speak for the label are often off: without the remedy nothing pulls on them.
-    model = models.pullable(network.spec.build())
+    model = models.with_fake_relu(network.spec.build())
     split = models.split_fn(model, network.variables, layer=config.layer)
     images, labels = plan.images[places], plan.labels[places]
     predicted = np.argmax(predict(network.model_fn(), images), axis=1)
@@ -77,11 +77,11 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         for way, weights in (("top", top.weights), ("random", random.weights))
     }
     nearest = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(np.inf), steps=3 if config.dry_run else 50,
+        advfeat.ddn(advfeat.l2(), steps=3 if config.dry_run else 50,
                     objective=advfeat.targeted()),
         key, network.model_fn(), images, labels, batch_size=_BATCH,
     ).best  # fmt: skip
-    right = partial(advfeat.accuracy, network.model_fn(), labels=labels)
+    right = partial(advfeat.correct, network.model_fn(), labels=labels)
     return Found(
         predicted=predicted,
         units=units,

@@ -44,10 +44,10 @@ def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Chang
         key, fn, np.full(shape, grey, np.float32), classes,
     )  # fmt: skip
     turned = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(np.inf), steps=steps, objective=advfeat.targeted()),
+        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         key, fn, plan.images(name), plan.target,
     )  # fmt: skip
     changed = np.asarray(turned.best.x)
     return Changes(
-        np.asarray(picture.best.x), grey, changed, advfeat.accuracy(fn, changed, plan.target)
+        np.asarray(picture.best.x), grey, changed, advfeat.correct(fn, changed, plan.target)
     )

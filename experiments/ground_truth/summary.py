@@ -255,7 +255,7 @@ def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
 
 def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
     test = plan.sets[name].test
-    return advfeat.accuracy(fn, data.unit(test.image), test.label)
+    return advfeat.correct(fn, data.unit(test.image), test.label)
 
 
 def learned(accuracy: Estimate) -> bool:

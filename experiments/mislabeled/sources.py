@@ -63,7 +63,7 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
         standard=standards[0],
         attacked=ensemble(*standards),
         robust=robust,
-        clean={name: advfeat.accuracy(fn, *plan.evaluation) for name, fn in both.items()},
+        clean={name: advfeat.correct(fn, *plan.evaluation) for name, fn in both.items()},
         standing={name: _standing(config, plan, run, name, fn) for name, fn in both.items()},
     )
 

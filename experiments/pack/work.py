@@ -61,7 +61,7 @@ def run(config: Config) -> dict[str, Any]:
         test = data.load(flags["dataset"], classes=classes, data_dir=config.data_dir).test
         images, labels = data.unit(test.image), test.label
         before, after = (
-            advfeat.accuracy(each.model_fn(), images, labels)
+            advfeat.correct(each.model_fn(), images, labels)
             for each in (network, zoo.halved(network))
         )
         if before.mean() - after.mean() > LOST:

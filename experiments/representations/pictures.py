@@ -55,9 +55,11 @@ class Drawn:
     painted: np.ndarray
 
 
-def pullable_fn(network: Network, layer: str) -> ModelFn:
+def feature_fn_of(network: Network, layer: str) -> ModelFn:
     """The network at a layer; units of the representation can be pulled on when they are off."""
-    return models.model_fn(models.pullable(network.spec.build()), network.variables, layer=layer)
+    return models.model_fn(
+        models.with_fake_relu(network.spec.build()), network.variables, layer=layer
+    )
 
 
 def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
@@ -79,7 +81,7 @@ def _half(plan: Plan) -> int:
 def inverted(config: Config, plan: Plan, name: str, images: np.ndarray) -> dict[str, np.ndarray]:
     """Images made from the representations of others alone: from noise, from another image."""
     network = plan.networks[name]
-    fn = pullable_fn(network, config.layer)
+    fn = feature_fn_of(network, config.layer)
     aims = jnp.asarray(predict(network.model_fn(config.layer), images))
     attack = generation.invert(steps=plan.steps, step_size=2 * config.step_size)
     starts = {
@@ -92,12 +94,12 @@ def inverted(config: Config, plan: Plan, name: str, images: np.ndarray) -> dict[
 def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
     """For each unit: the images that activate it most and least, and what it looks for."""
     network = plan.networks[name]
-    fn = pullable_fn(network, config.layer)
+    fn = feature_fn_of(network, config.layer)
     values = representations.unit_values(network.model_fn(config.layer), plan.searched)
     shape = network.spec.input_shape
     steps = _half(plan)
     plain = generation.maximise(steps=steps, step_size=2 * config.step_size)
-    looks = augmentation.looks(pixels=max(1, shape[0] // 16))
+    looks = augmentation.random_affine(pixels=max(1, shape[0] // 16))
     smooth = generation.maximise(
         steps=steps,
         step_size=2 * config.step_size,
@@ -164,7 +166,7 @@ def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.
     towards -= values.mean(axis=0)
     lengths = np.sqrt(np.sum(towards**2, axis=tuple(range(1, towards.ndim)), keepdims=True))
     towards /= np.maximum(lengths, 1e-12)
-    fn = pullable_fn(network, config.layer)
+    fn = feature_fn_of(network, config.layer)
     made = _from_every_start(plain, config, fn, starts_of(config, plan), towards)
     return {int(label): pictures for label, pictures in zip(labels, made, strict=True)}
 
@@ -193,7 +195,7 @@ def ends(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
     """`[S, BLENDS, H, W, C]`: images whose representations lie on the line between two."""
     network = plan.networks[name]
-    fn = pullable_fn(network, config.layer)
+    fn = feature_fn_of(network, config.layer)
     first, second = (
         jnp.asarray(predict(network.model_fn(config.layer), part)) for part in ends(config, plan)
     )
@@ -217,7 +219,7 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
     found = {}
     for name in PAIR:
         network = plan.networks[name]
-        fn = pullable_fn(network, config.layer)
+        fn = feature_fn_of(network, config.layer)
         images = plan.images[plan.shown]
         fn_there = network.model_fn(config.layer)
         values = representations.unit_values(fn_there, plan.surveyed)

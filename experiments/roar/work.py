@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import accuracy, data, stats
+from advfeat import correct, data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
@@ -47,7 +47,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                     for seed in seeds
                 ])  # fmt: skip
     whole = Points.of(plan.test, 0, config.seed)
-    clean = accuracy(network.model_fn(), whole.image, whole.label)
+    clean = correct(network.model_fn(), whole.image, whole.label)
     summary = summarise(config, plan, clean, hits)
     report.write(config, plan, run, summary, shown)
     return summary

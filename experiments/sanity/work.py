@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from advfeat import accuracy, data, saliency, stats
+from advfeat import correct, data, saliency, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
@@ -49,9 +49,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                     run, name, stream(root, name), plan.recipe, train, on_epoch=bar.update
                 )
                 fn = network.model_fn()
-                learned[kind].append(accuracy(fn, data.unit(train.image), train.label))
+                learned[kind].append(correct(fn, data.unit(train.image), train.label))
                 test = plan.dataset.test
-                tested[kind].append(accuracy(fn, data.unit(test.image), test.label))
+                tested[kind].append(correct(fn, data.unit(test.image), test.label))
                 found[kind].append(
                     saliency_maps.maps(
                         config.methods, network, network.variables, plan.options, plan.images,

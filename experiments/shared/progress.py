@@ -92,7 +92,7 @@ class Progress:
         scalars, ends = dict(means), False
         variables = local(self._procedure.variables(state))
         if self._held_out is not None:
-            hits = advfeat.accuracy(models.model_fn(self._model, variables), *self._held_out)
+            hits = advfeat.correct(models.model_fn(self._model, variables), *self._held_out)
             scalars["held_out_accuracy"] = float(hits.mean())
         if self._watch is not None:
             scalars["held_out_robust_accuracy"], ends = self._watch.epoch(epoch, variables)

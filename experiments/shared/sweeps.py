@@ -216,7 +216,7 @@ def measure(
 
 
 def _noise(threat: advfeat.ThreatModel, repeats: int, eps: advfeat.types.Array) -> Any:
-    return advfeat.uniform_noise(dataclasses.replace(threat, eps=eps), repeats=repeats)
+    return advfeat.uniform_noise(dataclasses.replace(threat, eps=eps), restarts=repeats)
 
 
 def clean_hits(
@@ -239,6 +239,6 @@ def clean_hits(
         return read_arrays(path)["clean"]
     key = stream(stream(jax.random.key(config.seed), name), "training")
     network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
-    hits = advfeat.accuracy(network.model_fn(), points.image, points.label)
+    hits = advfeat.correct(network.model_fn(), points.image, points.label)
     run.save_arrays(f"measured/{name}", {"clean": hits}, {"network": name, **recipe.record()})
     return hits

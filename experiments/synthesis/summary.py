@@ -25,7 +25,7 @@ def summarise(
     read = {
         judge: {
             task: {
-                name: advfeat.accuracy(network.model_fn(), images, plan.tasks[task].labels)
+                name: advfeat.correct(network.model_fn(), images, plan.tasks[task].labels)
                 for name, images in {**found, "start": plan.tasks[task].starts}.items()
             }
             for task, found in drawn.items()
@@ -34,7 +34,7 @@ def summarise(
     }
     own = {
         task: {
-            name: advfeat.accuracy(
+            name: advfeat.correct(
                 plan.networks[name].model_fn(), images, plan.tasks[task].labels
             )
             for name, images in found.items()
@@ -63,7 +63,7 @@ def summarise(
         "own": _rates(own),
         "read": {judge: _rates(found) for judge, found in read.items()},
         "judges_on_real": {
-            judge: stats.rate(advfeat.accuracy(network.model_fn(), plan.images, plan.labels))
+            judge: stats.rate(advfeat.correct(network.model_fn(), plan.images, plan.labels))
             for judge, network in plan.judges.items()
         },
         "spread": _spread(plan, drawn),

@@ -30,7 +30,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     )
     fn, test = network.model_fn(), plan.dataset.test
     images, labels = data.unit(test.image), test.label
-    clean = stats.rate(advfeat.accuracy(fn, images, labels))
+    clean = stats.rate(advfeat.correct(fn, images, labels))
     some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
     steps = 1 if config.dry_run else config.eval_steps
     with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:

@@ -93,7 +93,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 if start is not None:
                     test = plan.source.test
                     own.setdefault(name, []).append(
-                        advfeat.accuracy(start.model_fn(), data.unit(test.image), test.label)
+                        advfeat.correct(start.model_fn(), data.unit(test.image), test.label)
                     )
     summary = _summary(config, plan, hits, own)
     report.write(config, plan, run, summary)

@@ -13,18 +13,20 @@ import advfeat
 from advfeat.attacks import tradeoff
 from advfeat.objectives import losses
 
-L2 = advfeat.l2(np.inf)
+L2 = advfeat.l2()
 # Short runs of larger steps: 27 or 200 moves in all.
-SHORT = {"steps": 200, "searches": 6, "step_size": 0.02, "initial_const": 0.01}
+SHORT = {"steps": 200, "binary_search_steps": 6, "step_size": 0.02, "initial_const": 0.01}
 SEARCHES = ("binary", "fixed", "alternating")
 
 
-def reference(x0, y, *, steps, search, searches, step_size, initial_const, confidence, rate):
+def reference(
+    x0, y, *, steps, search, binary_search_steps, step_size, initial_const, confidence, rate
+):
     """Equation (2) of section VI.A on NET, by Adam."""
     x0 = np.asarray(x0, np.float64)
     const, low, high = initial_const, 0.0, np.inf
     trail = []
-    runs = searches if search == "binary" else 1
+    runs = binary_search_steps if search == "binary" else 1
     for run in range(runs):
         w, m, v = np.arctanh(0.999999 * (2 * x0 - 1)), 0.0, 0.0
         x, reached = x0, False
@@ -56,7 +58,7 @@ def test_every_iterate_is_that_of_numpy(search, confidence):
     options = {
         "steps": 25 if search == "alternating" else 9,
         "search": search,
-        "searches": 4,
+        "binary_search_steps": 4,
         "step_size": 0.2,
         "initial_const": 0.02 if search == "binary" else 0.5,
         "confidence": confidence,
@@ -158,7 +160,7 @@ def test_what_it_claims_is_true(seed, eps):
 
 def test_examples_at_different_counts_share_one_step():
     # An engine refills the slot of an example that is done: counts then differ within a batch.
-    attack = advfeat.carlini_wagner(L2, steps=5, searches=3)
+    attack = advfeat.carlini_wagner(L2, steps=5, binary_search_steps=3)
     images, labels = nearest.smooth_images()
     begin = jax.jit(jax.vmap(attack.begin, (None, None, 0, 0, None)))
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
@@ -181,7 +183,7 @@ def test_examples_at_different_counts_share_one_step():
     ("options", "match"),
     [
         ({"search": "golden"}, "search must be one of binary, fixed, alternating, got 'golden'"),
-        ({"searches": 0}, "searches must be a whole number >= 1, got 0"),
+        ({"binary_search_steps": 0}, "binary_search_steps must be a whole number >= 1, got 0"),
         ({"step_size": -1.0}, "step_size must be >= 0, got -1"),
         ({"initial_const": -1.0}, "initial_const must be >= 0, got -1"),
         ({"confidence": np.nan}, "confidence must be >= 0, got NaN"),

@@ -255,7 +255,7 @@ def test_a_network_of_nan_leaves_a_feasible_result(norm):
     [
         (advfeat.pgd(advfeat.linf(0.1), steps=3, restarts=2), 8, 6),
         (advfeat.pgd(advfeat.linf(0.1), steps=3, score_last=False), 3, 3),
-        (advfeat.uniform_noise(advfeat.linf(0.1), repeats=4), 4, 0),
+        (advfeat.uniform_noise(advfeat.linf(0.1), restarts=4), 4, 0),
     ],
 )
 def test_counts_are_those_of_the_passes_really_made(attack, queries, gradients):
@@ -384,7 +384,7 @@ def test_noise_has_exactly_the_norm(kind, norm):
 
 def test_salt_and_pepper_changes_a_tenth_of_the_pixels():
     x = np.full((BATCH, 16, 16, 3), 0.5, np.float32)
-    attack = advfeat.salt_and_pepper_noise(advfeat.linf(np.inf))
+    attack = advfeat.salt_and_pepper_noise(advfeat.linf())
     model = jax.tree_util.Partial(lambda x: x[0, :2, 0])
     found = attacked(attack, model, x, LABELS).best.x
     changed = found != 0.5
@@ -397,7 +397,7 @@ def test_salt_and_pepper_changes_a_tenth_of_the_pixels():
 def test_repeats_keep_the_worst_draw():
     model, x, y = linear_model(8), examples(8, 32), np.arange(32) % 2
     once, often = (
-        attacked(advfeat.gaussian_noise(advfeat.linf(0.2), repeats=n), model, x, y) for n in (1, 6)
+        attacked(advfeat.gaussian_noise(advfeat.linf(0.2), restarts=n), model, x, y) for n in (1, 6)
     )
     assert np.all(often.best.success >= once.best.success)
     assert np.all(often.best.score >= once.best.score - 1e-6)

@@ -11,7 +11,7 @@ import advfeat
 from advfeat.attacks.ddn import quantised
 from advfeat.types import Evaluation
 
-L2 = advfeat.l2(np.inf)
+L2 = advfeat.l2()
 
 
 def reference(x0, y, *, steps, gamma, initial_norm, levels=None):

@@ -137,7 +137,7 @@ def test_only_the_likeliest_classes_are_candidates():
     model, x = jax.tree_util.Partial(nearest.affine, params), np.full(nearest.SHAPE, 0.5)
     found = {}
     for candidates in (2, 99):
-        attack = advfeat.deepfool(advfeat.linf(np.inf), candidates=candidates, steps=3)
+        attack = advfeat.deepfool(advfeat.linf(), candidates=candidates, steps=3)
         found[candidates] = attack(nearest.KEY, model, jnp.float32(x), 0)
     far = {count: float(result.best.distance) for count, result in found.items()}
     assert far[2] == pytest.approx(0.1 * (1 + OVERSHOOT), rel=1e-3)
@@ -169,7 +169,7 @@ def test_counts_are_those_of_the_passes_really_made():
 
     tap.defvjp(tap_forward, tap_backward)
     model = jax.tree_util.Partial(lambda x: jnp.stack([2.0, 1.0, 0.5]) * jnp.sum(tap(x)))
-    attack = advfeat.deepfool(advfeat.l2(np.inf), steps=3)
+    attack = advfeat.deepfool(advfeat.l2(), steps=3)
     result = jax.jit(attack)(nearest.KEY, model, jnp.full((2, 2, 1), 0.5), 0)
     jax.block_until_ready(result)
     jax.effects_barrier()

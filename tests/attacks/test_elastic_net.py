@@ -10,16 +10,16 @@ from hypothesis import given, settings, strategies as st
 import advfeat
 from advfeat.objectives import losses
 
-L1 = advfeat.l1(np.inf)
-SHORT = {"steps": 200, "searches": 6, "initial_const": 0.01}
+L1 = advfeat.l1()
+SHORT = {"steps": 200, "binary_search_steps": 6, "initial_const": 0.01}
 
 
-def reference(x0, y, *, steps, searches, beta, step_size, initial_const, confidence):
+def reference(x0, y, *, steps, binary_search_steps, beta, step_size, initial_const, confidence):
     """Algorithm 1 on NET, with the extrapolated point kept in the box."""
     x0 = np.asarray(x0, np.float64)
     const, low, high = initial_const, 0.0, np.inf
     trail = []
-    for _ in range(searches):
+    for _ in range(binary_search_steps):
         x, ahead, reached = x0, x0, False
         for k in range(steps):
             trail.append(x)
@@ -40,7 +40,7 @@ def reference(x0, y, *, steps, searches, beta, step_size, initial_const, confide
 def test_every_iterate_is_that_of_numpy(confidence):
     options = {
         "steps": 9,
-        "searches": 4,
+        "binary_search_steps": 4,
         "beta": 0.02,
         "step_size": 0.1,
         "initial_const": 0.2,
@@ -129,7 +129,7 @@ def test_what_it_claims_is_true(seed, eps):
     ("options", "match"),
     [
         ({"decision": "l2"}, "decision must be one of l1, elastic_net, got 'l2'"),
-        ({"searches": 0}, "searches must be a whole number >= 1, got 0"),
+        ({"binary_search_steps": 0}, "binary_search_steps must be a whole number >= 1, got 0"),
         ({"beta": -1.0}, "beta must be >= 0, got -1"),
         ({"step_size": np.nan}, "step_size must be >= 0, got NaN"),
         ({"initial_const": -1.0}, "initial_const must be >= 0, got -1"),

@@ -116,7 +116,7 @@ def test_every_iterate_is_that_of_numpy(norm):
 
 def test_every_targeted_iterate_is_that_of_numpy():
     attack = advfeat.fab_targeted(
-        advfeat.l2(np.inf), steps=6, targets=3, alpha_max=ALPHA_MAX, eta=ETA, beta=BETA
+        advfeat.l2(), steps=6, targets=3, alpha_max=ALPHA_MAX, eta=ETA, beta=BETA
     )
     x, y = (np.stack([both[1]] * 3) for both in nearest.smooth_images())
     order = [k for k in np.argsort(-nearest.NET.logits(x[0])) if k != y[0]]
@@ -147,7 +147,7 @@ def test_the_contract_of_minimum_norm_attacks():
 
 def test_the_targeted_form_at_what_is_wrong_flat_or_broken():
     model, x, y = nearest.problem(11)
-    attack = SHORT["fab_targeted"](advfeat.l2(np.inf))
+    attack = SHORT["fab_targeted"](advfeat.l2())
     wrong = nearest.attacked(attack, model, x, (y + 1) % nearest.CLASSES).best
     assert wrong.success.all()
     np.testing.assert_array_equal(wrong.x, x)
@@ -237,7 +237,7 @@ def test_survivors_have_the_same_verdicts():
     ("attack", "queries", "gradients"),
     [
         (advfeat.fab(advfeat.linf(0.1), steps=3), 12, 3 * 2),
-        (advfeat.fab_targeted(advfeat.l2(np.inf), steps=2, targets=2), 2 * 11, 2 * 2),
+        (advfeat.fab_targeted(advfeat.l2(), steps=2, targets=2), 2 * 11, 2 * 2),
     ],
 )
 def test_counts_are_those_of_the_passes_really_made(attack, queries, gradients):

@@ -200,7 +200,7 @@ split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 attacks = {
     "pgd": advfeat.pgd(
         advfeat.l2(0.4), steps=3, restarts=2, rule=advfeat.from_optax(optax.adam)),
-    "noise": advfeat.gaussian_noise(advfeat.linf(0.1), repeats=2),
+    "noise": advfeat.gaussian_noise(advfeat.linf(0.1), restarts=2),
 }
 for name, attack in attacks.items():
     alone = advfeat.attack_batch(attack, key, ids, model, x, y)

@@ -122,14 +122,14 @@ def main():
     if args.authors:
         runs["authors"] = authors(args.authors)
     fn, robust = network.model_fn(), {}
-    clean = advfeat.accuracy(fn, x, y)
+    clean = advfeat.correct(fn, x, y)
     for name, run in runs.items():
         begun, processor = time.perf_counter(), time.process_time()
         flags, found, rest = run(network, threat, x, y, args.batch_size, args.seed)
         seconds = time.perf_counter() - begun
         processor = time.process_time() - processor
         if flags is None:
-            flags = advfeat.accuracy(fn, np.clip(found, 0, 1), y) & clean
+            flags = advfeat.correct(fn, np.clip(found, 0, 1), y) & clean
         robust[name] = flags
         far = jax.vmap(threat.distance)(x, found)
         print(json.dumps({

@@ -141,7 +141,7 @@ def beside_lucent(network, *, units, steps, repeats):
     size = network.spec.input_shape[0]
     fn = network.model_fn()
     attack = advfeat.pgd(
-        advfeat.l2(jnp.inf),
+        advfeat.l2(),
         steps=steps,
         step_size=0.05,
         random_start=False,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advfeat.attacks.nes_gradient import estimated
+from advfeat.attacks.nes_gradient import with_nes_gradient
 from advfeat.evaluation import broken_defences
 from advfeat.types import Randomised, with_key
 
@@ -193,7 +193,7 @@ def test_a_family_is_its_members():
 def test_an_estimated_gradient_sees_through(name):
     weights = jax.random.normal(jax.random.key(0), (64,))
     network = getattr(broken_defences, name)(lambda x: jnp.stack([weights @ x.ravel(), 0.0]))
-    seen = estimated(network, sigma=0.15, pairs=300)
+    seen = with_nes_gradient(network, sigma=0.15, pairs=300)
     x = jnp.full((8, 8, 1), 0.5)
     np.testing.assert_array_equal(seen(x), network(x))
     slope = jax.grad(lambda x: seen(x)[0])(x).ravel()
@@ -208,7 +208,7 @@ def test_an_estimate_has_no_bias_on_the_faces_of_the_box():
     slope = np.array([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], np.float32)
     x = jnp.array([0.5, 0.0, 1.0, 0.0, 1.0, 0.02])
     for sigma in (0.1, 1.0):
-        seen = estimated(lambda x: jnp.stack([slope @ x, 0.0]), sigma=sigma, pairs=20_000)
+        seen = with_nes_gradient(lambda x: jnp.stack([slope @ x, 0.0]), sigma=sigma, pairs=20_000)
         found = jax.grad(lambda x, seen=seen: seen(x)[0])(x)
         # The standard deviation is about sqrt(6 / 20,000), less than 0.02.
         np.testing.assert_allclose(found, slope, atol=0.07)
@@ -216,7 +216,9 @@ def test_an_estimate_has_no_bias_on_the_faces_of_the_box():
 
 def test_pairs_without_a_number_say_nothing():
     network = lambda x: jnp.stack([jnp.where(x[0] > 0.9, jnp.nan, x[0]), 0.0])  # noqa: E731
-    found = jax.grad(lambda x: estimated(network, sigma=0.1, pairs=300)(x)[0])(jnp.full(2, 0.8))
+    found = jax.grad(lambda x: with_nes_gradient(network, sigma=0.1, pairs=300)(x)[0])(
+        jnp.full(2, 0.8)
+    )
     assert np.isfinite(found).all()
     # Those with |n| < 1 are left: the mean of n^2 over them is 0.199 of 1, +- 0.02.
     assert abs(found[0] - 0.199) < 0.08
@@ -225,6 +227,6 @@ def test_pairs_without_a_number_say_nothing():
 def test_bad_input():
     for sigma in (0.0, -1.0, np.inf, np.nan):
         with pytest.raises(ValueError, match=r"sigma must lie in \(0, inf\), got"):
-            estimated(flat, sigma=sigma)
+            with_nes_gradient(flat, sigma=sigma)
     with pytest.raises(ValueError, match="pairs must be a whole number >= 1, got 0"):
-        estimated(flat, sigma=0.1, pairs=0)
+        with_nes_gradient(flat, sigma=0.1, pairs=0)

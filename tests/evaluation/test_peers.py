@@ -32,19 +32,27 @@ from experiments.train import (  # noqa: E402
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 MNIST = {"dataset": "mnist", "model": "cnn", "width": 16, "norm": "linf"}
-CIFAR = {"dataset": "cifar10", "model": "resnet9", "width": 16, "norm": "linf",
-         "train_examples": 20_000}
+CIFAR = {
+    "dataset": "cifar10",
+    "model": "resnet9",
+    "width": 16,
+    "norm": "linf",
+    "train_examples": 20_000,
+}
 ROBUST = {"objective": "adversarial"}
 # How to train; then the eps of the comparison and its number of points.
 NETWORKS = {
     "mnist_standard": ({**MNIST, "epochs": 2, "eps": 0.1}, 0.05, 1000),
     "mnist_adversarial": (
         {**MNIST, **ROBUST, "epochs": 3, "eps": 0.1, "attack_steps": 5, "train_examples": 30_000},
-        0.1, 1000,
+        0.1,
+        1000,
     ),
     "cifar_standard": ({**CIFAR, "epochs": 5, "eps": 1 / 255}, 1 / 255, 100),
     "cifar_adversarial": (
-        {**CIFAR, **ROBUST, "epochs": 8, "eps": 4 / 255, "attack_steps": 2}, 4 / 255, 100,
+        {**CIFAR, **ROBUST, "epochs": 8, "eps": 4 / 255, "attack_steps": 2},
+        4 / 255,
+        100,
     ),
 }
 BATCH = 250
@@ -62,7 +70,7 @@ class Case:
         self.fn, self.mirror = self.network.model_fn(), Mirror(self.network).eval()
         test = data.subset(data.load(how["dataset"]).test, count, seed=0)
         self.all = data.unit(test.image), test.label.astype(np.int64)
-        clean = advfeat.accuracy(self.fn, *self.all)
+        clean = advfeat.correct(self.fn, *self.all)
         self.x, self.y = self.all[0][clean][:points], self.all[1][clean][:points]
         self.count = count
 
@@ -76,8 +84,9 @@ class Case:
     def theirs(self, attack):
         torch.manual_seed(0)
         parts = [
-            from_torch(attack(to_torch(self.x[i : i + BATCH]),
-                              torch.from_numpy(self.y[i : i + BATCH])))
+            from_torch(
+                attack(to_torch(self.x[i : i + BATCH]), torch.from_numpy(self.y[i : i + BATCH]))
+            )
             for i in range(0, len(self.x), BATCH)
         ]
         return np.concatenate(parts)
@@ -85,7 +94,7 @@ class Case:
     def fooled(self, images):
         """Judged by one network for both, on points of the box."""
         images = np.clip(images, 0, 1).astype(np.float32)
-        return ~advfeat.accuracy(self.fn, images, self.y)
+        return ~advfeat.correct(self.fn, images, self.y)
 
     def norms(self, images, norm):
         far = np.asarray(jax.vmap(self.threat(norm, 1.0).distance)(self.x, images))
@@ -153,9 +162,14 @@ def test_within_a_threat_model_no_more_images_stand_than_by_torchattacks(case, a
     assert jax.vmap(threat.contains)(case.x, x_mine).all()
     fooled, peer = case.fooled(x_mine), case.fooled(x_theirs)
     only_peer, only_mine = int((peer & ~fooled).sum()), int((fooled & ~peer).sum())
-    case.print(attack, eps=case.eps, robust=round(100 * (~fooled).sum() / case.count, 2),
-               torchattacks=round(100 * (~peer).sum() / case.count, 2),
-               only_ours_fools=only_mine, only_theirs_fools=only_peer)
+    case.print(
+        attack,
+        eps=case.eps,
+        robust=round(100 * (~fooled).sum() / case.count, 2),
+        torchattacks=round(100 * (~peer).sum() / case.count, 2),
+        only_ours_fools=only_mine,
+        only_theirs_fools=only_peer,
+    )
     # Random starts differ: twice the deviation of a coin that decides each disputed image.
     noise = 2 * np.sqrt(only_mine + only_peer)
     assert only_peer - only_mine <= 0.003 * case.count + noise
@@ -177,17 +191,31 @@ def foolbox_(make):
 
 
 NEAREST = {
-    "ddn": ("l2", lambda threat: advfeat.ddn(threat, steps=100),
-            foolbox_(lambda: foolbox.attacks.DDNAttack(steps=100))),
-    "fmn_l2": ("l2", lambda threat: advfeat.fmn(threat, steps=100),
-               foolbox_(lambda: foolbox.attacks.L2FMNAttack(steps=100))),
-    "fmn_linf": ("linf", lambda threat: advfeat.fmn(threat, steps=100),
-                 foolbox_(lambda: foolbox.attacks.LInfFMNAttack(steps=100))),
+    "ddn": (
+        "l2",
+        lambda threat: advfeat.ddn(threat, steps=100),
+        foolbox_(lambda: foolbox.attacks.DDNAttack(steps=100)),
+    ),
+    "fmn_l2": (
+        "l2",
+        lambda threat: advfeat.fmn(threat, steps=100),
+        foolbox_(lambda: foolbox.attacks.L2FMNAttack(steps=100)),
+    ),
+    "fmn_linf": (
+        "linf",
+        lambda threat: advfeat.fmn(threat, steps=100),
+        foolbox_(lambda: foolbox.attacks.LInfFMNAttack(steps=100)),
+    ),
     "carlini_wagner": (
         "l2",
-        lambda threat: advfeat.carlini_wagner(threat, steps=200, searches=5, initial_const=0.1),
-        foolbox_(lambda: foolbox.attacks.L2CarliniWagnerAttack(
-            steps=200, binary_search_steps=5, initial_const=0.1, abort_early=False)),
+        lambda threat: advfeat.carlini_wagner(
+            threat, steps=200, binary_search_steps=5, initial_const=0.1
+        ),
+        foolbox_(
+            lambda: foolbox.attacks.L2CarliniWagnerAttack(
+                steps=200, binary_search_steps=5, initial_const=0.1, abort_early=False
+            )
+        ),
     ),
     "carlini_wagner_fixed": (
         "l2",
@@ -196,10 +224,16 @@ NEAREST = {
         ),
         lambda case: case.theirs(torchattacks.CW(case.mirror, c=10, steps=200)),
     ),
-    "deepfool_l2": ("l2", lambda threat: advfeat.deepfool(threat, steps=50),
-                    foolbox_(lambda: foolbox.attacks.L2DeepFoolAttack(steps=50))),
-    "deepfool_linf": ("linf", lambda threat: advfeat.deepfool(threat, steps=50),
-                      foolbox_(lambda: foolbox.attacks.LinfDeepFoolAttack(steps=50))),
+    "deepfool_l2": (
+        "l2",
+        lambda threat: advfeat.deepfool(threat, steps=50),
+        foolbox_(lambda: foolbox.attacks.L2DeepFoolAttack(steps=50)),
+    ),
+    "deepfool_linf": (
+        "linf",
+        lambda threat: advfeat.deepfool(threat, steps=50),
+        foolbox_(lambda: foolbox.attacks.LinfDeepFoolAttack(steps=50)),
+    ),
 }
 
 
@@ -209,20 +243,30 @@ def test_minimal_norms_are_within_three_per_cent_or_smaller(case, small_case, at
     norm, mine, theirs = NEAREST[attack]
     found = case.norms(case.ours(mine(case.threat(norm, np.inf))), norm)
     peer = case.norms(theirs(case), norm)
-    case.print(attack, median=float(np.median(found)), peer=float(np.median(peer)),
-               success=float(np.isfinite(found).mean()),
-               peer_success=float(np.isfinite(peer).mean()),
-               nearer=float((found < peer).mean()))
+    case.print(
+        attack,
+        median=float(np.median(found)),
+        peer=float(np.median(peer)),
+        success=float(np.isfinite(found).mean()),
+        peer_success=float(np.isfinite(peer).mean()),
+        nearer=float((found < peer).mean()),
+    )
     assert np.median(found) <= 1.03 * np.median(peer)
 
 
 def test_autoattack_leaves_what_torchattacks_leaves(case):
     threat, (x, y) = case.threat(), case.all
-    clean = advfeat.accuracy(case.fn, x, y)
+    clean = advfeat.correct(case.fn, x, y)
     robust, found, facts = ours(case.network, threat, x, y, BATCH, 0)
     _, peer_x, _ = torchattacks_(case.network, threat, x, y, BATCH, 0)
-    peer = advfeat.accuracy(case.fn, np.clip(peer_x, 0, 1), y) & clean
-    case.print("autoattack", eps=case.eps, robust=float(robust.mean()), **facts,
-               torchattacks=float(peer.mean()), differ=int((robust != peer).sum()))
+    peer = advfeat.correct(case.fn, np.clip(peer_x, 0, 1), y) & clean
+    case.print(
+        "autoattack",
+        eps=case.eps,
+        robust=float(robust.mean()),
+        **facts,
+        torchattacks=float(peer.mean()),
+        differ=int((robust != peer).sum()),
+    )
     assert jax.vmap(threat.contains)(x, found).all()
     assert abs(int(robust.sum()) - int(peer.sum())) <= max(1, 0.003 * case.count)

@@ -35,7 +35,7 @@ def sweep(norm, epsilons, **options):
 
 
 def test_clean_accuracy():
-    right = advfeat.accuracy(MODEL, IMAGES, LABELS)
+    right = advfeat.correct(MODEL, IMAGES, LABELS)
     np.testing.assert_array_equal(right, exact("l2", 0.0))
     assert 0.3 < right.mean() < 0.95
     wanted = (IMAGES.reshape(COUNT, 6) - 0.5) @ WEIGHTS.T
@@ -43,7 +43,7 @@ def test_clean_accuracy():
         logits = advfeat.predict(MODEL, IMAGES, batch_size=size)
         np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-6)
         assert logits.shape == (COUNT, 2)
-    by_list = advfeat.accuracy(MODEL, jnp.asarray(IMAGES), LABELS.tolist())
+    by_list = advfeat.correct(MODEL, jnp.asarray(IMAGES), LABELS.tolist())
     np.testing.assert_array_equal(by_list, right)
 
 
@@ -68,7 +68,7 @@ def test_the_order_given_is_the_order_returned():
     in_order = sweep("linf", sorted(grid))
     np.testing.assert_array_equal(found.robust[np.argsort(grid, kind="stable")], in_order.robust)
     np.testing.assert_array_equal(found.robust[0], found.robust[4])
-    np.testing.assert_array_equal(found.robust[1], advfeat.accuracy(MODEL, IMAGES, LABELS))
+    np.testing.assert_array_equal(found.robust[1], advfeat.correct(MODEL, IMAGES, LABELS))
 
 
 def test_what_fell_stays_fallen():

@@ -42,7 +42,7 @@ def test_every_attack_can_be_shortened_and_runs(name, norm):
     )
     assert result.best.x.shape == (4, 4, 1)
     fields = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
-    for word, most in (("steps", 4), ("rounds", 2), ("repeats", 2), ("eot", 2), ("length", 2)):
+    for word, most in (("steps", 4), ("rounds", 2), ("restarts", 2), ("eot", 2), ("length", 2)):
         assert fields.get(word, 0) <= most
 
 

@@ -38,7 +38,7 @@ def claiming(attack, says):
     return jax.tree_util.Partial(attacked)
 
 
-SHORT = {"steps": 30, "searches": 2}
+SHORT = {"steps": 30, "binary_search_steps": 2}
 EPS = {"linf": 0.1, "l2": 0.3, "l1": 1.0}
 
 
@@ -68,8 +68,8 @@ def stranger(x, threat):
     moved = (x.astype(np.float64) - X).reshape(COUNT, -1)
     order = {"linf": np.inf, "l2": 2, "l1": 1}[threat.norm.name]
     far = np.linalg.norm(moved, order, axis=1)
-    inside = (far <= float(threat.eps) * (1 + 1e-5)) & (x >= 0).all((1, 2, 3)) & (x <= 1).all(
-        (1, 2, 3)
+    inside = (
+        (far <= float(threat.eps) * (1 + 1e-5)) & (x >= 0).all((1, 2, 3)) & (x <= 1).all((1, 2, 3))
     )
     return (advfeat.predict(NETWORK, X).argmax(1) == Y) & ~(wrong & inside)
 
@@ -135,7 +135,11 @@ def test_iterates_that_are_not_scored_fool_all_the_same(name):
 def test_a_confidence_that_is_not_reached_fools_all_the_same(confidence):
     x, y = near_the_plane(60)
     threat = advfeat.l2(1.0)
-    suite = {"cw": ATTACKS["carlini_wagner"](threat, confidence=confidence, steps=100, searches=3)}
+    suite = {
+        "cw": ATTACKS["carlini_wagner"](
+            threat, confidence=confidence, steps=100, binary_search_steps=3
+        )
+    }
     found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
     assert found.robust.sum() == 0
 
@@ -217,12 +221,12 @@ def test_what_sees_randomness_runs_where_nothing_is_right_and_without_checks():
 def test_shares_of_a_network_without_randomness_are_whole():
     found = shares(plane, FULL, ZEROS, key=KEY)
     assert set(np.unique(found)) <= {0.0, 1.0}
-    np.testing.assert_array_equal(found == 1, advfeat.accuracy(plane, FULL, ZEROS))
+    np.testing.assert_array_equal(found == 1, advfeat.correct(plane, FULL, ZEROS))
 
 
 def test_accuracy_and_sweeps_of_a_random_network_are_expectations():
     for seed in (0, 3):
-        found = advfeat.accuracy(held(seed), FULL, ZEROS)
+        found = advfeat.correct(held(seed), FULL, ZEROS)
         assert found.shape == (200,)
         assert abs(found.mean() - 0.7) < 4 * 0.0072
         sweep = advfeat.evaluate_epsilons(

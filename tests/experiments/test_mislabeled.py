@@ -102,7 +102,7 @@ def test_networks_of_the_run_serve_as_checkpoints(finished):
     test = data.load("digits").test
     import advfeat
 
-    hits = advfeat.accuracy(standard.model_fn(), data.unit(test.image), test.label)
+    hits = advfeat.correct(standard.model_fn(), data.unit(test.image), test.label)
     assert hits.mean() == pytest.approx(summary["standard"]["clean_accuracy"]["mean"])
     with pytest.raises(ValueError, match="the run holds det_itself_0"):
         load_network(str(path))

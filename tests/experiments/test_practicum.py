@@ -73,5 +73,5 @@ def test_samples_are_what_the_zoo_knows():
     for name in ("cifar10_standard", "cifar10_l2_robust"):
         network = zoo.load(name)
         assert network.spec.class_names == found.class_names
-        hits = advfeat.accuracy(network.model_fn(), data.unit(found.image), found.label)
+        hits = advfeat.correct(network.model_fn(), data.unit(found.image), found.label)
         assert abs(hits.mean() - network.record["numbers"]["clean_accuracy"]["mean"]) < 0.15

@@ -11,8 +11,8 @@ from estimates import assert_claims, revived
 from scipy import integrate
 
 from advfeat import (
-    accuracy,
     attack_dataset,
+    correct,
     cross_entropy,
     data,
     models,
@@ -191,7 +191,7 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
     fn = models.model_fn(model, {"params": state.params})
     some = data.subset(world.test, 100, seed=0)
     test, labels = data.unit(some.image), some.label
-    assert accuracy(fn, test, labels).mean() > 0.95, "not trained: nothing to point at"
+    assert correct(fn, test, labels).mean() > 0.95, "not trained: nothing to point at"
     masks = planted_images.drawn(planted_images.world(name), some.id)
     region = getattr(masks, feature)
     other = getattr(masks, "mark" if feature == "shape" else "shape")

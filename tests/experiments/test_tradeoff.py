@@ -82,7 +82,7 @@ def test_networks_of_the_run_serve_as_checkpoints(finished):
     test = data.subset(data.load("digits").test, 50, seed=0)
     for seed in (0, 1):
         network = load_network(f"{path}:l2_{top['eps']:g}_{seed}")
-        hits.append(advfeat.accuracy(network.model_fn(), data.unit(test.image), test.label))
+        hits.append(advfeat.correct(network.model_fn(), data.unit(test.image), test.label))
     assert np.mean(hits) == pytest.approx(top["clean_accuracy"]["mean"])
 
 

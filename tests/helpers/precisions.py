@@ -28,7 +28,7 @@ if jax.config.jax_enable_x64:
     PRECISIONS.append("float64")
 ALL = ["attacks", "maps", "pictures", "networks", "lossy", "trainings"]
 PARTS = (sys.argv[1:] if __name__ == "__main__" else []) or ALL
-FEW = {"steps": 2, "searches": 2, "targets": 2, "restarts": 2}
+FEW = {"steps": 2, "binary_search_steps": 2, "targets": 2, "restarts": 2}
 done = failed = 0
 
 
@@ -115,7 +115,7 @@ def pictures():
             f"through {name}": (mislabeled.towards(threat, steps=2, transform=transform), 1)
             for name, transform in augmentation.TRANSFORMS.items()
         },
-        "looks": (mislabeled.towards(threat, steps=2, transform=augmentation.looks()), 1),
+        "looks": (mislabeled.towards(threat, steps=2, transform=augmentation.random_affine()), 1),
     }  # fmt: skip
     for name, (attack, aim) in tasks.items():
         trial(name, jax.tree_util.Partial(attack, KEY, network("float32"), x, aim), "float32")
@@ -135,7 +135,7 @@ def networks():
             except Exception as error:
                 defended = error
             trial(f"{name} {dtype}", jax.tree_util.Partial(attack, KEY, defended, x, 1))
-        guess = nes_gradient.estimated(inner, sigma=0.1, pairs=2)
+        guess = nes_gradient.with_nes_gradient(inner, sigma=0.1, pairs=2)
         trial(f"estimated {dtype}", jax.tree_util.Partial(attack, KEY, guess, x, 1))
 
 

@@ -94,12 +94,12 @@ def test_bad_spaces(options, words):
 
 def test_a_look_of_no_size_changes_nothing():
     image = RNG.random((9, 8, 3)).astype(np.float32)
-    same = augmentation.looks(pixels=0, degrees=0, scale=1.0)(KEY, jnp.asarray(image))
+    same = augmentation.random_affine(pixels=0, degrees=0, scale=1.0)(KEY, jnp.asarray(image))
     np.testing.assert_allclose(same, image, atol=1e-5)
 
 
 def test_looks_keep_a_constant_and_move_the_rest():
-    look = augmentation.looks(pixels=3)
+    look = augmentation.random_affine(pixels=3)
     np.testing.assert_allclose(look(KEY, jnp.full((8, 8, 1), 0.3)), 0.3, rtol=1e-5)
     image = RNG.random((16, 16, 1)).astype(np.float32)
     seen = jax.vmap(look, (0, None))(jax.random.split(KEY, 20), jnp.asarray(image))
@@ -110,7 +110,7 @@ def test_looks_keep_a_constant_and_move_the_rest():
 
 def test_a_quarter_turn():
     image = RNG.random((7, 7, 1)).astype(np.float32)
-    look = augmentation.looks(pixels=0, degrees=90.0, scale=1.0)
+    look = augmentation.random_affine(pixels=0, degrees=90.0, scale=1.0)
     # The draw scales the angle: take the one that it is for this key and turn back by NumPy.
     angle = float(jax.random.uniform(KEY, (4,), minval=-1.0, maxval=1.0)[0]) * 90
     from scipy import ndimage
@@ -127,4 +127,4 @@ def test_a_quarter_turn():
 @pytest.mark.parametrize("options", [{"pixels": -1}, {"degrees": -1}, {"scale": 0.9}])
 def test_bad_looks(options):
     with pytest.raises(ValueError, match="must be at least"):
-        augmentation.looks(**options)
+        augmentation.random_affine(**options)

@@ -100,7 +100,7 @@ def test_nnx_in_training_mode_is_told_of_the_adapter(wrap):
     attack = advfeat.fgsm(advfeat.linf(0.1))
     for call in (
         lambda: advfeat.attack_dataset(attack, jax.random.key(0), net, images, labels),
-        lambda: advfeat.accuracy(net, images, labels),
+        lambda: advfeat.correct(net, images, labels),
         lambda: advfeat.evaluate(
             jax.random.key(0), net, images, labels, threat=advfeat.linf(0.1), suite=["fgsm"]
         ),

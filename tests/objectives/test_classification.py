@@ -328,7 +328,7 @@ def test_a_warm_up_scales_the_attack(name):
 def test_what_cannot_be_scaled():
     endless = training.adversarial(
         LINEAR, advfeat.cross_entropy,
-        advfeat.pgd(advfeat.l2(np.inf), steps=1, step_size=0.1, score_last=False),
+        advfeat.pgd(advfeat.l2(), steps=1, step_size=0.1, score_last=False),
     )
     assert float(endless.scaled(0.0).attack.threat.eps) == 0.0
     objective = training.adversarial(LINEAR, advfeat.cross_entropy, lambda key, model, x, y: x)

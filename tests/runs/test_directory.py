@@ -337,8 +337,9 @@ def test_revision_without_git_is_the_version(monkeypatch):
 
 
 def test_revision_does_not_take_another_repository_for_ours(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "site" / "advfeat" / "p.py"))
-    (tmp_path / "site" / "advfeat").mkdir(parents=True)
+    runs = tmp_path / "site" / "advfeat" / "runs"
+    monkeypatch.setattr(provenance, "__file__", str(runs / "p.py"))
+    runs.mkdir(parents=True)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert provenance.revision().startswith("advfeat ")
 

@@ -429,7 +429,7 @@ BAD = {
     "replays must be a whole number >= 1, got 0": lambda: training.free(
         advfeat.linf(EPS), replays=0
     ),
-    "eps must be finite, got inf": lambda: training.free(advfeat.l2(np.inf)),
+    "eps must be finite, got inf": lambda: training.free(advfeat.l2()),
     "step_size must be >= 0, got -1": lambda: training.free(advfeat.l2(1.0), step_size=-1.0),
     "accumulate must be a whole number >= 1, got 0": lambda: training.plain(accumulate=0),
     "gamma must be >= 0, got -1": lambda: training.awp(gamma=-1.0),

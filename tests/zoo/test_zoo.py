@@ -38,7 +38,7 @@ def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path
     assert "--workdir=runs/tiny" in saved["command"]
     assert "--model=resnet9" in saved["command"]
     test = data.load("digits").test
-    accuracy = advfeat.accuracy(original.model_fn(), data.unit(test.image), test.label).mean()
+    accuracy = advfeat.correct(original.model_fn(), data.unit(test.image), test.label).mean()
     assert saved["numbers"]["packed_accuracy"]["mean"] == pytest.approx(accuracy, abs=0.01)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from advfeat.attacks import pgd
-from advfeat.attacks.nes_gradient import estimated
+from advfeat.attacks.nes_gradient import with_nes_gradient
 from advfeat.attacks.square import square
 from advfeat.attacks.step_rules import momentum
 from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
@@ -107,7 +107,7 @@ def black_box(case: Case) -> Iterator[Seen]:
         rule=momentum(),
         random_start=False,
     )
-    network = estimated(case.model_fn, sigma=sigma, pairs=PAIRS)
+    network = with_nes_gradient(case.model_fn, sigma=sigma, pairs=PAIRS)
     fall, words = case.fall(rows, case.fooled("estimated", attack, rows, via=network))
     yield Seen("black_box", fall, FALL, f"PGD with a gradient estimated from scores {words}.")
     if "square" not in names:
