@@ -31,12 +31,12 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     told = summary["networks"]
-    pictures, *changed = _changed(plan, run, changes, summary)
+    changed = _changed(plan, run, changes, summary)
     pointing = told["shape"]["pointing"]
     method, most = stats.chosen({name: found["shape"] for name, found in pointing.items()})
     write_report(
         run.report,
-        title="Do maps, pictures and counterfactuals show what a network provably uses?",
+        title="Drawn images: what networks use, and what shows it",
         sentence=(
             "Do maps, pictures and counterfactuals show what a network provably uses? Where shape "
             "and texture both tell the class, the standard network is right about "
@@ -45,7 +45,7 @@ def write(
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
             f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
         ),
-        lead=pictures,
+        lead=_used(run, summary),
         terms=terms(
             "feature", "saliency map", "robust network", "interval",
             **{
@@ -80,6 +80,27 @@ def write(
         record=run.record(),
         cost=run.cost(),
     )  # fmt: skip
+
+
+def _used(run: RunDirectory, summary: dict[str, Any]) -> Picture:
+    parts = summary["networks"]
+    rates = [[part["uses"][feature] for feature in FEATURES] for part in parts.values()]
+    figure = figures.matrix(
+        [[rate.mean for rate in row] for row in rates],
+        [name.replace("_", " ") for name in parts],
+        FEATURES,
+        xlabel="the one feature that tells the class",
+        ylabel="network",
+        barlabel="accuracy",
+        counts=[[rate.n for rate in row] for row in rates],
+        intervals=[[(rate.low, rate.high) for rate in row] for row in rates],
+    )
+    return Picture(
+        path=figures.save(figure, run.figure("uses")),
+        alt="Accuracy of every network where one feature alone tells the class",
+        caption="Accuracy on images in which one feature alone tells the class (chance: 25 %). A "
+        "network uses the feature by which it is right.",
+    )
 
 
 def _uses(summary: dict[str, Any]) -> Table:
