@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy  # which imports its parts on their first use, as `import advfeat` wants it
 
 from advfeat.stats.estimate import LEVEL, Estimate, Unit
 from advfeat.stats.intervals import apart
@@ -152,7 +152,7 @@ def _least(room: Callable[[float], float]) -> float:
     if at(low) > 0:
         return _LEAST
     # Wider at every step of the level, so that there is one root.
-    return float(np.exp(optimize.brentq(at, low, high, xtol=1e-6)))
+    return float(np.exp(scipy.optimize.brentq(at, low, high, xtol=1e-6)))
 
 
 def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:

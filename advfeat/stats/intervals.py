@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
+import scipy  # which imports its parts on their first use, as `import advfeat` wants it
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 
@@ -37,11 +37,11 @@ class _Parts(NamedTuple):
 
 def t_quantile(level: float, freedom: Any) -> Any:
     """Student's quantile of a two-sided interval."""
-    return special.stdtrit(freedom, 0.5 + level / 2)
+    return scipy.special.stdtrit(freedom, 0.5 + level / 2)
 
 
 def _normal(level: float) -> float:
-    return float(special.ndtri(0.5 + level / 2))
+    return float(scipy.special.ndtri(0.5 + level / 2))
 
 
 def shared(seeds: int) -> float:
@@ -78,8 +78,8 @@ def _korn_graubard(mean: Any, count: Any, level: float) -> tuple[Any, Any]:
     positive counts estimated from survey data". Exact for independent points of one network.
     """
     tail, hits = (1 - level) / 2, mean * count
-    low = special.betaincinv(np.where(mean > 0, hits, 1.0), count - hits + 1, tail)
-    high = special.betaincinv(hits + 1, np.where(mean < 1, count - hits, 1.0), 1 - tail)
+    low = scipy.special.betaincinv(np.where(mean > 0, hits, 1.0), count - hits + 1, tail)
+    high = scipy.special.betaincinv(hits + 1, np.where(mean < 1, count - hits, 1.0), 1 - tail)
     return np.where(mean > 0, low, 0.0), np.where(mean < 1, high, 1.0)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy  # which imports its parts on their first use, as `import advfeat` wants it
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
 from advfeat.stats.intervals import FEW, rate
@@ -54,7 +54,7 @@ def of_set(
     error = float(np.std(drawn, ddof=1)) * float(np.sqrt(part / (count - part)))
 
     def at(level: float) -> Ends:
-        half = float(special.stdtrit(min(parts, count) - 1, 0.5 + level / 2)) * error
+        half = float(scipy.special.stdtrit(min(parts, count) - 1, 0.5 + level / 2)) * error
         return max(value - half, limits[0]), min(value + half, limits[1])
 
     return estimated(value, at, n=count, unit="number")
