@@ -7,10 +7,8 @@ values waits for the arrays that it looks at, and for nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +19,18 @@ from advfeat.types import Array, Batch, Key, ModelFn, as_model_fn
 THREEFRY = "threefry2x32"
 
 
-def require(assertion: Callable[..., None], *args: Any, says: str) -> None:
+def require(assertion: str, *args: Any, says: str) -> None:
     """A static assertion of chex whose failure is a one-line `ValueError`.
 
     Args:
-      assertion: such as `chex.assert_rank`, which looks at shapes or types only.
+      assertion: its name, such as `assert_rank`, which looks at shapes or types only.
       args: its arguments.
       says: the error.
     """
+    import chex  # on its first use: it takes a third as long as JAX to import
+
     try:
-        assertion(*args)
+        getattr(chex, assertion)(*args)
     except AssertionError:
         raise ValueError(says) from None
 
@@ -59,13 +59,13 @@ def one_key(key: Any, *, name: str = "key") -> Key:
     shape = f"{list(key.shape)}; vmap over several" if key.ndim else "[]"
     says = f"{name} must be ONE random key, as in jax.random.key(0), got {key.dtype} {shape}"
     if typed:
-        require(chex.assert_rank, key, 0, says=says)
+        require("assert_rank", key, 0, says=says)
         if jax.random.key_impl(key) == THREEFRY:
             return jnp.asarray(key)
         data = jax.random.key_data(key)
     else:
-        require(chex.assert_type, key, np.uint32, says=says)
-        require(chex.assert_shape, key, ({2, 4},), says=says)
+        require("assert_type", key, np.uint32, says=says)
+        require("assert_shape", key, ({2, 4},), says=says)
         data = jnp.asarray(key)
     found = jax.random.wrap_key_data(data[:2], impl=THREEFRY)
     for index in range(2, data.size):
@@ -95,7 +95,7 @@ def working(x: Any, *, name: str = "x") -> Array:
         f"{name} must be floating point in [0, 1], got dtype {array.dtype}; "
         "divide 8-bit images by 255"
     )
-    require(chex.assert_type, array, float, says=says)
+    require("assert_type", array, float, says=says)
     return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
 
 
@@ -124,8 +124,8 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
     array = y if hasattr(y, "dtype") else np.asarray(y)
     wanted = "integers [N]" if batched else "an integer [] for each example"
     says = f"{name} must be {wanted}, got {array.dtype} {list(array.shape)}, not class indices"
-    require(chex.assert_rank, array, int(batched), says=says)
-    require(chex.assert_type, array, int, says=says)
+    require("assert_rank", array, int(batched), says=says)
+    require("assert_type", array, int, says=says)
 
 
 def on_one(
@@ -168,7 +168,7 @@ def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any)
     check_ids(ids)
     count = np.shape(ids)[0]
     says = f"x must have a leading axis of {count}, one image per id, got shape {np.shape(x)}"
-    require(chex.assert_axis_dimension, x, 0, count, says=says)
+    require("assert_axis_dimension", x, 0, count, says=says)
     working(x[:0])
     for leaf in jax.tree.leaves(y):
         if np.shape(leaf)[:1] != (count,):
@@ -196,11 +196,11 @@ def on_training_batch(batch: Batch) -> None:
         leaf = batch[name]
         wanted = f"{kind.__name__} {'[B, H, W, C]' if rank == 4 else '[B]'}"
         says = f"batch[{name!r}] must be {wanted}, got {leaf.dtype} {list(leaf.shape)}"
-        require(chex.assert_rank, leaf, rank, says=says)
-        require(chex.assert_type, leaf, kind, says=says)
+        require("assert_rank", leaf, rank, says=says)
+        require("assert_type", leaf, kind, says=says)
     shapes = {name: list(batch[name].shape) for name in there}
     says = f"batch must have one leading axis, got {shapes}"
-    require(chex.assert_equal_shape_prefix, [batch[name] for name in there], 1, says=says)
+    require("assert_equal_shape_prefix", [batch[name] for name in there], 1, says=says)
 
 
 def _is_here(value: Any) -> bool:
