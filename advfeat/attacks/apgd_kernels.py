@@ -90,7 +90,7 @@ class AutoState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     before: Array
     best: Array
     best_grad: Array

@@ -42,7 +42,7 @@ class CarliniWagnerState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     w: Array
     rule: Any
     tradeoff: Tradeoff

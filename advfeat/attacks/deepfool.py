@@ -36,7 +36,7 @@ class DeepFoolState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     perturbation: Array
 
 

@@ -41,7 +41,7 @@ class FABState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     nearest: Best
 
 
@@ -130,7 +130,7 @@ class FastAdaptiveBoundary(MinimumNorm):
         return start, (jnp.asarray(y), target)
 
     def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
-        """Also tracks the nearest adversarial point beyond eps, where the final search starts."""
+        """Also tracks the nearest adversarial point at any distance, for the final search."""
         state = run.state
         far = self.distance(state.x0, x).astype(jnp.float32)
         found = Best(x, seen.score, seen.success, far)

@@ -38,7 +38,7 @@ class FMNState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     radius: Array
     nearest: Array
 

@@ -98,7 +98,7 @@ class SquareState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     key: Key
     kept: Array
     score: Array
