@@ -213,7 +213,7 @@ def noisy_gradient(model_fn: ModelFn) -> ModelFn:
 
 
 def switching(members: Sequence[ModelFn]) -> ModelFn:
-    """Ensemble in which a hash of the input selects one member for every evaluation."""
+    """Switches between ensemble members; a hash of the input selects one at every evaluation."""
 
     def fn(parts: tuple[ModelFn, ...], x: Array) -> Array:
         logits = jnp.stack([part(x) for part in parts])

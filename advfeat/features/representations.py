@@ -29,7 +29,7 @@ def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
     Args:
       layer_fn: ONE image -> activations of a layer, of any shape.
       x: ONE image.
-      other: like it.
+      other: like `x`.
 
     >>> float(relative_distance(lambda x: 2 * x, jnp.array([3.0, 4.0]), jnp.array([3.0, 9.0])))
     1.0

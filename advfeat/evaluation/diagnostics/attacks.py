@@ -92,8 +92,8 @@ def black_box(case: Case) -> Iterator[Seen]:
             "black_box",
             share,
             FALL,
-            f"{' and '.join(names)}, which see scores only, fooled {only.sum()} images that the "
-            f"attacks with gradients left standing ({percent(share)} of all): the gradients are "
+            f"{' and '.join(names)}, which see scores only, fooled {only.sum()} images that "
+            f"survived the gradient-based attacks ({percent(share)} of all): the gradients are "
             "masked.",
         )
     rows = case.standing()

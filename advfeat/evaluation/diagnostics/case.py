@@ -111,7 +111,7 @@ class Case(NamedTuple):
         before = float(self.result.robust.mean())
         fall = before * float(fooled.mean())
         words = (
-            f"fools {fooled.sum()} of {len(rows)} images that the suite left standing: the robust "
+            f"fools {fooled.sum()} of {len(rows)} images that survived the suite: the robust "
             f"accuracy is at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %"
         )
         return (fall if fooled.sum() > LUCK else 0.0), words

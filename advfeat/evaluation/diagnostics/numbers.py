@@ -28,7 +28,7 @@ def eps_scale(case: Case) -> Iterator[Seen]:
     reach = (
         f"allows every image: no two are further apart than {widest:g}"
         if eps >= widest
-        else f"turns every image into the same grey one, at most {widest / 2:g} away"
+        else f"can turn every image into the same grey one, at most {widest / 2:g} away"
     )
     yield Seen(
         "eps_scale",
@@ -69,12 +69,13 @@ def refused(case: Case) -> Iterator[Seen]:
     """Checks for claims of success that verification rejected."""
     for part in case.result.attacks:
         claims = part.claims
-        words = f"{part.name} claims to have fooled {claims} images, but of its examples"
+        words = f"{part.name} claims to have fooled {claims} images, but"
         yield Seen(
             "outside",
             part.outside / max(claims, 1),
             0.0,
-            f"{words} {part.outside} lie outside the threat model; they were not counted.",
+            f"{words} {part.outside} of its examples lie outside the threat model; they were not "
+            "counted.",
         )
         if isinstance(case.model_fn, Randomised):
             continue  # chance, which `randomness` reports
@@ -82,8 +83,8 @@ def refused(case: Case) -> Iterator[Seen]:
             "unconfirmed",
             part.unconfirmed / max(claims, 1) if part.unconfirmed > LUCK else 0.0,
             REFUSED,
-            f"{words} {part.unconfirmed} are classified correctly on verification; they were not "
-            "counted.",
+            f"{words} {part.unconfirmed} of its examples are classified correctly on verification; "
+            "they were not counted.",
         )
 
 
