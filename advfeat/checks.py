@@ -1,8 +1,8 @@
-"""Value checks for the host edges: one clear `ValueError` before any work.
+"""Value checks at the host boundary: one clear `ValueError` before any work.
 
-Compiled code cannot raise on a value, so whoever receives arrays from outside (a loader, an
-experiment, `evaluate_epsilons`) calls these on concrete arrays first. Inside `jit` they are skipped
-by their callers: `is_concrete` says whether there is a value to look at.
+Compiled code cannot raise on a value. Code that receives arrays from outside (a loader, an
+experiment, `evaluate_epsilons`) therefore calls these checks on concrete arrays first. Callers skip
+them inside `jit`; `is_concrete` tells whether a value exists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether `value` can be looked at, i.e. is not being traced by a JAX transformation."""
+    """Tests whether `value` is concrete, i.e. not traced by a JAX transformation."""
     return not isinstance(value, jax.core.Tracer)
 
 
@@ -22,11 +22,11 @@ def check_images(images: Any, *, name: str = "images") -> None:
     """Checks a batch of images: float32 (or bfloat16, float16), `[N, H, W, C]`, in [0, 1].
 
     Args:
-      images: the array to look at.
-      name: what the error calls it.
+      images: the array to check.
+      name: name in the error message.
 
     Raises:
-      ValueError: for another rank or dtype, no image at all, NaN, or values outside [0, 1].
+      ValueError: for another rank or dtype, an empty batch, NaN, or values outside [0, 1].
 
     >>> check_images(np.zeros((2, 8, 8, 1), np.float32))
     >>> check_images(np.full((1, 8, 8, 1), 255.0, np.float32))
@@ -48,15 +48,15 @@ def check_images(images: Any, *, name: str = "images") -> None:
 
 
 def check_range(values: Any, *, name: str = "images", box: bool = True) -> None:
-    """Checks that numbers are finite, as those of images are, and lie in [0, 1].
+    """Checks that pixel values are finite and, by default, lie in [0, 1].
 
     Args:
       values: an array of any shape.
-      name: what the error calls it.
-      box: whether they must lie in [0, 1]; otherwise any finite number will do.
+      name: name in the error message.
+      box: whether values must lie in [0, 1]; otherwise any finite value passes.
 
     Raises:
-      ValueError: for NaN, or values outside.
+      ValueError: for NaN, or values out of range.
 
     >>> check_range(np.array([0.5, np.nan]))
     Traceback (most recent call last):
@@ -73,22 +73,22 @@ def check_range(values: Any, *, name: str = "images", box: bool = True) -> None:
         raise ValueError(f"{name} must be finite, got values from {low:.9g} to {high:.9g}")
     if box and (low < 0 or high > 1):
         hint = "; divide 8-bit images by 255" if high > 2 else ""
-        seen = f"{low:.9g} to {high:.9g}"  # nine digits tell any float32 from 1
+        seen = f"{low:.9g} to {high:.9g}"  # nine digits distinguish any float32 from 1
         raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
 def check_ids(
     ids: Any, *, count: int | None = None, below: int = 2**32, name: str = "ids"
 ) -> None:
-    """Checks the examples' ids: integers `[N]`, by default in `[0, 2**32)`.
+    """Checks example ids: integers `[N]`, by default in `[0, 2**32)`.
 
-    A key is folded with 32 bits, so that larger ids would draw what small ones do.
+    Only 32 bits are folded into a key, so larger ids would repeat the draws of smaller ones.
 
     Args:
-      ids: the array to look at; of a traced one only shape and type.
-      count: how many there must be, where there are images to go with them.
-      below: where the range ends; 2**31 for what is kept as int32.
-      name: what the error calls it.
+      ids: the array to check; only shape and type if traced.
+      count: required number of ids, if there are matching images.
+      below: exclusive upper bound; 2**31 for ids stored as int32.
+      name: name in the error message.
 
     Raises:
       ValueError: for another shape or type, or ids out of range.
@@ -119,10 +119,10 @@ def check_labels(
     """Checks integer labels `[N]` in `[0, num_classes)`.
 
     Args:
-      labels: the array to look at.
-      num_classes: how many classes there are.
-      count: how many labels there must be, where there are images to go with them.
-      name: what the error calls it.
+      labels: the array to check.
+      num_classes: number of classes.
+      count: required number of labels, if there are matching images.
+      name: name in the error message.
 
     Raises:
       ValueError: for one-hot or floating-point labels, or labels out of range.
@@ -174,15 +174,15 @@ def check_logits(logits: Any, *, name: str = "model_fn") -> None:
 def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
     """Checks a perturbation size in units of [0, 1] pixels: any eps >= 0, infinity included.
 
-    Traced values pass, since they have no value yet.
+    Traced values are accepted: they have no concrete value to check.
 
     Args:
-      eps: a number, or an array of them.
-      name: what the error calls it.
-      finite: whether infinity is refused, as it is for the weight of a loss.
+      eps: a number or an array of numbers.
+      name: name in the error message.
+      finite: whether to reject infinity, e.g. for the weight of a loss.
 
     Raises:
-      ValueError: for a negative or NaN eps, or one that is not a number.
+      ValueError: for a negative, NaN or non-numeric eps.
 
     >>> check_eps(-1.0)
     Traceback (most recent call last):
@@ -203,7 +203,7 @@ def check_eps(eps: Any, *, name: str = "eps", finite: bool = False) -> None:
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """An array of float64, or None for what are no real numbers: NumPy makes NaN of None."""
+    """Converts to float64, or returns None for non-numbers (NumPy would turn None into NaN)."""
     try:
         array = np.asarray(value)
         return None if array.dtype.kind in "OSUMm" else np.asarray(value, np.float64)
@@ -212,7 +212,7 @@ def _numbers(value: Any) -> np.ndarray | None:
 
 
 def check_positive(value: Any, *, name: str) -> None:
-    """Checks a whole number >= 1 such as `steps` or `batch_size`.
+    """Checks an integer >= 1 such as `steps` or `batch_size`.
 
     >>> check_positive(0, name="steps")
     Traceback (most recent call last):
@@ -224,7 +224,7 @@ def check_positive(value: Any, *, name: str) -> None:
 
 
 def check_norm(norm: str, *, allowed: tuple[str, ...], attack: str) -> None:
-    """Checks that an attack is defined for the norm of its threat model.
+    """Checks that an attack supports the norm of its threat model.
 
     >>> check_norm("linf", allowed=("l2",), attack="ddn")
     Traceback (most recent call last):
@@ -236,9 +236,9 @@ def check_norm(norm: str, *, allowed: tuple[str, ...], attack: str) -> None:
 
 
 def check_fraction(value: Any, *, name: str) -> None:
-    """Checks a number in [0, 1) such as the share by which a radius shrinks.
+    """Checks a number in [0, 1) such as the relative shrinkage of a radius.
 
-    Traced values pass, since they have no value yet.
+    Traced values are accepted: they have no concrete value to check.
 
     >>> check_fraction(1.5, name="gamma")
     Traceback (most recent call last):
@@ -258,19 +258,19 @@ def check_between(
     high: float = np.inf,
     closed: tuple[bool, bool] = (False, True),
 ) -> None:
-    """Checks numbers against an interval; arrays are checked whole, NaN lies in none.
+    """Checks numbers against an interval; every entry of an array must lie in it, NaN never does.
 
-    Traced values pass, since they have no value yet.
+    Traced values are accepted: they have no concrete value to check.
 
     Args:
-      value: a number or an array of them.
-      name: what the error calls it.
-      low: the interval's lower end.
-      high: its upper end.
-      closed: whether each end belongs to it.
+      value: a number or an array of numbers.
+      name: name in the error message.
+      low: lower end of the interval.
+      high: upper end of the interval.
+      closed: whether each end belongs to the interval.
 
     Raises:
-      ValueError: for a number outside, or what is no number.
+      ValueError: for a number outside the interval, or a non-number.
 
     >>> check_between(0.7, name="bias", high=0.5)
     Traceback (most recent call last):
@@ -294,7 +294,7 @@ def check_between(
 def check_share(value: Any, *, name: str) -> None:
     """Checks a number in [0, 1] such as the weight of one of two losses.
 
-    Traced values pass, since they have no value yet.
+    Traced values are accepted: they have no concrete value to check.
 
     >>> check_share(-0.5, name="alpha")
     Traceback (most recent call last):

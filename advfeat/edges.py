@@ -1,8 +1,8 @@
-"""The public edges of the functional layers: keys, images and labels as everything inside has them.
+"""Public boundary of the functional layers: normalises and checks keys, images and labels.
 
-Shapes and types are known while JAX traces as well, so they are looked at always; values only where
-there are any. Under `jit` and `vmap` there are none: whoever traces checks before. A check of
-values waits for the arrays that it looks at, and for nothing else.
+Shapes and types are known even while JAX traces, so they are always checked. Values are checked
+only if concrete; under `jit` and `vmap` the caller must check them beforehand. A value check blocks
+only on the arrays that it reads.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ THREEFRY = "threefry2x32"
 
 
 def require(assertion: str, *args: Any, says: str) -> None:
-    """A static assertion of chex whose failure is a one-line `ValueError`.
+    """Runs a static chex assertion and raises a one-line `ValueError` on failure.
 
     Args:
-      assertion: its name, such as `assert_rank`, which looks at shapes or types only.
-      args: its arguments.
-      says: the error.
+      assertion: the name of an assertion on shapes or types, such as `assert_rank`.
+      args: arguments of the assertion.
+      says: message of the error.
     """
     import chex  # on its first use: it takes a third as long as JAX to import
 
@@ -36,17 +36,17 @@ def require(assertion: str, *args: Any, says: str) -> None:
 
 
 def one_key(key: Any, *, name: str = "key") -> Key:
-    """A typed threefry key out of ONE key of any kind.
+    """Converts ONE key of any kind to a typed threefry key.
 
-    Under `vmap` keys of `rbg` and `unsafe_rbg` draw other numbers than alone, so that draws would
-    depend on the batch. What they hold is made a threefry key, whose draws do not.
+    Under `vmap`, `rbg` and `unsafe_rbg` keys draw different numbers than without it, so draws would
+    depend on the batch. Threefry draws do not, so the key data are converted.
 
     Args:
-      key: typed or raw; of a raw one the size says which kind it is.
-      name: what the error calls it.
+      key: typed or raw; the size of a raw key determines its kind.
+      name: name in the error message.
 
     Raises:
-      ValueError: for anything but one key; also while tracing.
+      ValueError: for anything but a single key; also while tracing.
 
     >>> bool(one_key(jax.random.PRNGKey(3)) == jax.random.key(3))
     True
@@ -74,14 +74,14 @@ def one_key(key: Any, *, name: str = "key") -> Key:
 
 
 def working(x: Any, *, name: str = "x") -> Array:
-    """An image in the precision that attacks and maps work in: float32, or float64 as it is.
+    """Casts an image to the working precision of attacks and maps: float32; float64 is kept.
 
-    Steps of a few 1/255 are about as small as the gaps between half-precision numbers below 1, and
-    what is rounded to them leaves the threat model.
+    Half-precision numbers below 1 are spaced about as widely as steps of a few 1/255, and rounding
+    to them leaves the threat model.
 
     Args:
       x: floating point of any precision.
-      name: what the error calls it.
+      name: name in the error message.
 
     Raises:
       ValueError: for another type; also while tracing.
@@ -89,7 +89,7 @@ def working(x: Any, *, name: str = "x") -> Array:
     >>> working(jnp.zeros(2, jnp.bfloat16)).dtype
     dtype('float32')
     """
-    # NumPy's float64 becomes float32 without a warning here, unless JAX has 64 bits.
+    # NumPy float64 becomes float32 without a warning here, unless JAX is in 64-bit mode.
     array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     says = (
         f"{name} must be floating point in [0, 1], got dtype {array.dtype}; "
@@ -100,9 +100,9 @@ def working(x: Any, *, name: str = "x") -> Array:
 
 
 def takes_label(method: Any) -> bool:
-    """Whether an attack, a map or an objective is known to want one class index per example.
+    """Tests whether an attack, map or objective is known to take one class index per example.
 
-    Of what is not ours nothing is known; aims may be anything (a representation, a pair).
+    Unknown for third-party callables, whose aim may be anything (a representation, a pair).
     """
     for inner in ("method", "objective"):
         if hasattr(method, inner) and not hasattr(method, "takes_label"):
@@ -111,10 +111,10 @@ def takes_label(method: Any) -> bool:
 
 
 def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
-    """Checks the shape and type of a label `[]`, or of labels `[N]`; also while tracing.
+    """Checks shape and type of a label `[]`, or of labels `[N]`; also while tracing.
 
     Raises:
-      ValueError: for one-hot rows, another shape, or what are no integers.
+      ValueError: for one-hot rows, another shape, or non-integers.
 
     >>> check_label(np.eye(3), name="labels", batched=True)
     Traceback (most recent call last):
@@ -131,24 +131,24 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
 def on_one(
     method: Any, key: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
 ) -> tuple[Key, Array, Any]:
-    """Key, example and aim as an attack or a map on ONE example has them, everything checked.
+    """Checks and normalises key, example and aim of an attack or map on ONE example.
 
     Args:
-      method: the attack or map, whose objective says whether it wants a label.
-      key: any one key.
+      method: the attack or map, whose objective determines whether it takes a label.
+      key: a single key of any kind.
       model_fn: the network.
       x: the example.
       y: the label or aim.
-      box: whether the example must lie in [0, 1]; a gradient is there anywhere.
+      box: whether the example must lie in [0, 1]; a gradient exists outside it, too.
 
     Raises:
-      ValueError: for another shape or type, NaN, values outside the box, or a label that the
-        network does not have, as far as there are values to look at.
+      ValueError: for another shape or type and, if values are concrete, NaN, values outside the
+        box, or a label outside the network's classes.
     """
     key, point = one_key(key), working(x)
     if takes_label(method):
         check_label(y)
-        # One type, so that it may be compared with a prediction where promotion is strict.
+        # int32, so that comparison with a prediction works under strict promotion.
         y = y.astype(jnp.int32) if hasattr(y, "dtype") else y
     if _is_here(point):
         check_range(point, name="x", box=box)
@@ -159,10 +159,10 @@ def on_one(
 
 
 def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any) -> None:
-    """Checks what `attack_batch` is given.
+    """Checks the arguments of `attack_batch`.
 
     Raises:
-      ValueError: as `on_one`, or for leading axes that differ or ids that are not integers.
+      ValueError: as `on_one`, or for different leading axes or non-integer ids.
     """
     one_key(key)
     check_ids(ids)
@@ -184,11 +184,11 @@ def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any)
 
 
 def on_training_batch(batch: Batch) -> None:
-    """Checks a batch's shapes and types; also while tracing. A key that it lacks is not asked for.
+    """Checks shapes and types of a batch, also while tracing; missing entries are skipped.
 
     Raises:
-      ValueError: for images that are no floating-point `[B, H, W, C]`, labels, ids or weights that
-        are no integers or numbers `[B]`.
+      ValueError: unless images are floating-point `[B, H, W, C]`, labels and ids integers `[B]`,
+        and weights floating-point `[B]`.
     """
     kinds = {"image": (4, float), "label": (1, int), "id": (1, int), "weight": (1, float)}
     there = {name: kind for name, kind in kinds.items() if name in batch}
@@ -204,41 +204,41 @@ def on_training_batch(batch: Batch) -> None:
 
 
 def _is_here(value: Any) -> bool:
-    """Whether the values can be read: not traced, nor spread over other processes' devices."""
+    """Tests whether values can be read: not traced, and addressable by this process."""
     return is_concrete(value) and getattr(value, "is_fully_addressable", True)
 
 
 def _is_index(leaf: Any, rank: int) -> bool:
-    """Whether it may be looked at as one class index per example."""
+    """Tests whether a leaf holds readable class indices, one per example."""
     array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     return array.ndim == rank and jnp.issubdtype(array.dtype, jnp.integer) and _is_here(leaf)
 
 
 def _check_classes(indices: list[Any], model_fn: ModelFn, shape: tuple[int, ...]) -> None:
-    """Classes, or units and channels of a layer: what is out of range would be clamped."""
+    """Checks classes, or units and channels of a layer, which JAX clamps silently."""
     try:
         output = output_of(model_fn, shape)
     except ValueError:
-        return  # what takes no such image says so itself, or its objective shows it another
+        return  # the network itself raises, or its objective passes another input
     if output.ndim in (1, 3):
         for leaf in indices:
             check_labels(np.atleast_1d(leaf), num_classes=output.shape[-1], name="y")
 
 
 def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """What a network returns for ONE image of a shape, found without computing anything.
+    """Returns the abstract output of a network for ONE image of a shape, without computing it.
 
     Raises:
-      ValueError: if it does not take such an image, is not written in JAX, changes when it is
-        called, or returns anything but one array.
+      ValueError: if the network does not take such an image, is not written in JAX, mutates its
+        state when called, or returns anything but one array.
     """
     if not callable(model_fn):
         raise ValueError(f"model_fn must be a function, got {model_fn!r}")
     try:
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
         output = jax.eval_shape(_apply, as_model_fn(model_fn), image)
-    except Exception as error:  # whatever somebody else's code may raise
-        if type(error).__name__ == "TraceContextError":  # flax's, which this layer does not know
+    except Exception as error:  # user code may raise anything
+        if type(error).__name__ == "TraceContextError":  # a flax error; flax is not imported here
             raise ValueError(
                 "model_fn must not change when it is called, as a flax nnx module in training mode "
                 "does (batch statistics, dropout): give advfeat.models.from_nnx(module)"
@@ -256,6 +256,6 @@ def output_of(model_fn: ModelFn, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct
 
 
 def _apply(model_fn: ModelFn, x: Array) -> Array:
-    # One function, so that JAX remembers what a network it has seen returns. Traced within a trace,
-    # as attacks do: only there does a module that updates itself fail.
+    # A single function, so that JAX caches the output of known networks. Traced within a trace, as
+    # attacks do: only there does a self-updating module fail.
     return jax.jit(lambda point: model_fn(point))(x)

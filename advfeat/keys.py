@@ -1,4 +1,4 @@
-"""Keys by name, so that no draw depends on what else is drawn."""
+"""Named random streams, so that draws of different components are independent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from advfeat.types import Key
 
 
 def stream(key: Key, name: str) -> Key:
-    """The key of a named part: it does not depend on which other parts there are.
+    """Derives the key of a named component, independently of all other components.
 
     >>> bool(stream(jax.random.key(0), "a") == stream(jax.random.key(0), "a"))
     True
@@ -21,7 +21,7 @@ def stream(key: Key, name: str) -> Key:
 
 
 def numpy_seed(key: Key) -> tuple[int, ...]:
-    """A key as whole numbers that seed what NumPy draws (`sampling.draw_rows`), on the host.
+    """Converts a key to integers that seed NumPy draws on the host (`rows.draw_rows`).
 
     >>> numpy_seed(jax.random.key(7))
     (0, 7)

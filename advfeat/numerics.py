@@ -1,4 +1,4 @@
-"""Arithmetic that still holds at the ends of the floating-point range."""
+"""Arithmetic that stays accurate at the ends of the floating-point range."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from advfeat.types import Array
 
 
 def over(x: Array, scale: Array) -> Array:
-    """`x / scale`, for a scale >= 0 that many values share; 0 where the scale is 0.
+    """Computes `x / scale` for a shared scale >= 0; 0 where the scale is 0.
 
-    XLA divides by a shared number by multiplying by its reciprocal, which is a subnormal number,
-    rounded to 0, for scales above 2**126 in float32. So both are first brought towards the middle
-    of the range by a power of two, which rounds nothing.
+    XLA divides by a shared number by multiplying with its reciprocal. For scales above 2**126 in
+    float32 the reciprocal is subnormal and flushed to 0. Both operands are therefore first moved
+    towards the middle of the range by a power of two, which is exact.
 
     Args:
       x: any shape.
@@ -30,10 +30,9 @@ def over(x: Array, scale: Array) -> Array:
 
 
 def scaled(x: Array) -> tuple[Array, Array]:
-    """`x` divided by its largest magnitude, and that magnitude; (0, 0) stays (0, 0).
+    """Divides `x` by its largest magnitude and returns both; (0, 0) stays (0, 0).
 
-    A gradient of 3e-25 is a direction too, and so is one of 1e38, but their squares are 0 and
-    infinite.
+    Gradients of 3e-25 and 1e38 define valid directions, but their squares are 0 and infinite.
 
     >>> [part.tolist() for part in scaled(jnp.array([0.5, -2.0]))]
     [[0.25, -1.0], 2.0]
@@ -43,10 +42,10 @@ def scaled(x: Array) -> tuple[Array, Array]:
 
 
 def finite(gradient: Array) -> Array:
-    """A gradient whose entries that are infinite or NaN are 0.
+    """Sets infinite and NaN entries of a gradient to 0.
 
-    One such entry (the root of a black pixel has an infinite slope) would otherwise make every step
-    along the gradient NaN, and an attack that goes nowhere looks like a robust network.
+    A single such entry (e.g. from the infinite slope of a square root at a black pixel) would make
+    every step along the gradient NaN, and the stalled attack would suggest a robust network.
 
     >>> finite(jnp.array([1.0, jnp.inf, jnp.nan])).tolist()
     [1.0, 0.0, 0.0]
@@ -55,15 +54,15 @@ def finite(gradient: Array) -> Array:
 
 
 def whole(value: Array, *, ulps: float = 2.0) -> Array:
-    """The nearest whole number where a value is within rounding of it; else the value as it is.
+    """Snaps values to the nearest integer if they are within rounding error of it.
 
-    A product such as 0.6 * 25 is 15, but in float32 it is 15.000001, above 15 and not equal to it:
-    a floor, a comparison or a tie then goes the wrong way. Rounding a factor and then the product
-    makes one unit at most; two leave room for a factor that was itself computed.
+    The product 0.6 * 25 equals 15, but in float32 it is 15.000001, so a floor, comparison or tie
+    goes the wrong way. Rounding a factor and then the product causes an error of at most one unit;
+    two units allow for a factor that was itself computed.
 
     Args:
       value: floating point, of any shape.
-      ulps: how far off still counts, in units of the dtype's relative precision.
+      ulps: tolerance, in units of the dtype's relative precision.
 
     Returns:
       Like `value`.

@@ -1,4 +1,4 @@
-"""Rows of a data set: the one way in which fewer are taken, and batches of one shape."""
+"""Row selection: stratified subsampling of a data set, and batches of fixed shape."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ import numpy as np
 def draw_rows(
     labels: np.ndarray | Sequence[int] | int, most: int, *, seed: int | Sequence[int]
 ) -> np.ndarray:
-    """Which examples to take where not all are: drawn by the seed, balanced as the whole is.
+    """Draws a stratified subsample of rows that preserves the class proportions.
 
-    Every class gives its share of them, rounded down or up. Which classes round up is drawn, each
-    by what rounding down would cost it, so that every example is as likely as any other, also
-    where there are fewer places than classes. (The largest remainder would fill those places from
-    the same largest classes whatever the seed.) Within a class all are equally likely. How many
-    each class gives follows from the seed and the classes' sizes alone, never from the order.
+    Every class contributes its proportional share, rounded down or up. The classes that round up
+    are drawn with probability equal to their remainder, so that every example is equally likely,
+    even with fewer rows than classes. (The largest-remainder method would always pick the same
+    largest classes then, for any seed.) Within a class all examples are equally likely. The counts
+    per class depend only on the seed and the class sizes, never on the order of the rows.
 
-    The rows come shuffled, also where there are no fewer than asked for: what is done with their
-    beginning, or by batches, or by pairs of neighbours, meets the classes mixed. Ids, not places,
-    name examples that were drawn.
+    Rows are returned shuffled, even if all N are taken, so that prefixes, batches and pairs of
+    neighbours mix the classes. Identify sampled examples by id, not by position.
 
     Args:
-      labels: `[N]`, of any type with an order; or N, for examples without labels.
-      most: how many at most; 0 is all of them, as they stand: then nothing is drawn.
-      seed: one whole number, or several, none negative.
+      labels: `[N]`, of any sortable type; or N, for examples without labels.
+      most: maximum number of rows; 0 returns all rows in order, without drawing.
+      seed: one or several non-negative integers.
 
     Returns:
-      `[min(most, N)]` int64, places in `labels`, all different.
+      `[min(most, N)]` int64, distinct indices into `labels`.
 
     Raises:
       ValueError: for a negative number, or labels that are not `[N]`.
@@ -65,10 +64,10 @@ def _check_not_negative(**numbers: Any) -> None:
 
 
 def _shares(rng: np.random.Generator, sizes: np.ndarray, count: int) -> np.ndarray:
-    """How many of each class: the classes in a drawn order, marks at even distances on them."""
+    """Draws the count per class by systematic sampling over classes in random order."""
     order = rng.permutation(len(sizes))
     total = int(sizes.sum())
-    # In whole numbers, where every share is exact.
+    # Integer arithmetic, so that every share is exact.
     ends = np.concatenate([[0], np.cumsum(sizes[order] * count)]) + rng.integers(total)
     counts = np.empty_like(sizes)
     counts[order] = np.diff(ends // total)
@@ -76,11 +75,11 @@ def _shares(rng: np.random.Generator, sizes: np.ndarray, count: int) -> np.ndarr
 
 
 def padded_rows(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of each batch, the last padded by repeating its last row, and how many are real.
+    """Yields the rows of each batch and the number of real ones; pads the last with its last row.
 
     Args:
-      count: examples in all, at least 1.
-      batch_size: examples at a time; a smaller data set makes one smaller batch.
+      count: total number of examples, at least 1.
+      batch_size: examples per batch; a smaller data set yields one smaller batch.
 
     >>> [(rows.tolist(), real) for rows, real in padded_rows(3, 2)]
     [([0, 1], 2), ([2, 2], 1)]

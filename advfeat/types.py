@@ -1,6 +1,6 @@
-"""The protocols that every layer speaks: plain callables and NamedTuples of arrays.
+"""Shared protocols of all layers: plain callables and NamedTuples of arrays.
 
-One example at a time: a batch, restarts and a sweep over eps are each one more `jax.vmap`.
+Everything handles ONE example; a batch, restarts or a sweep over eps is one more `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import jax
 Array = jax.Array
 F = TypeVar("F")
 Key = jax.Array
-"""A typed key, as `jax.random.key` makes it."""
+"""A typed key, as returned by `jax.random.key`."""
 
 ModelFn = Callable[[Array], Array]
-"""ONE example `[H, W, C]` in [0, 1] -> logits `[K]` (or features). Pixel normalisation is inside.
+"""ONE example `[H, W, C]` in [0, 1] -> logits `[K]` (or features), including pixel normalisation.
 
-At a `jit` edge it must be a pytree: `jax.tree_util.Partial` over the weights; see `as_model_fn`."""
+At a `jit` boundary it must be a pytree, e.g. `jax.tree_util.Partial`; see `as_model_fn`."""
 
 LogitLoss = Callable[[Array, Array], Array]
 """Logits `[K]`, label `[]` -> loss `[]`."""
@@ -29,13 +29,12 @@ Objective = Callable[[ModelFn, Array, Any, Key], tuple[Array, Array]]
 
 
 class Evaluation(NamedTuple):
-    """What an oracle saw at one point.
+    """Evaluation of one point by an oracle.
 
     Attributes:
-      score: `[]`, the value that is ascended.
-      success: `[]` bool, whether the objective counts as reached.
-      grad: like the example, the gradient of the score, finite; None where only scores were asked
-        for.
+      score: `[]`, the value to ascend.
+      success: `[]` bool, whether the objective is reached.
+      grad: like the example, finite gradient of the score; None for a scores-only oracle.
     """
 
     score: Array
@@ -44,17 +43,17 @@ class Evaluation(NamedTuple):
 
 
 Oracle = Callable[[Key, Array], Evaluation]
-"""Key, example -> Evaluation. White box, scores only, an ensemble …: the kernel cannot tell."""
+"""Key, example -> Evaluation. White box, scores only, an ensemble …, opaque to the kernel."""
 
 
 class Best(NamedTuple):
-    """An iterate worth keeping.
+    """An evaluated iterate.
 
     Attributes:
       x: like the example.
       score: `[]`.
       success: `[]` bool.
-      distance: `[]`, from the example, in the threat model's norm.
+      distance: `[]`, distance from the example in the threat model's norm.
     """
 
     x: Array
@@ -64,12 +63,12 @@ class Best(NamedTuple):
 
 
 class AttackResult(NamedTuple):
-    """What an attack on one example returns; batched, every leaf gains leading axes.
+    """Result of an attack on one example; batched, every leaf gains leading axes.
 
     Attributes:
-      best: the preferred iterate (for attacks: successful first, then the highest score).
-      last: the final iterate, which visualisations and some papers' protocols ask for.
-      queries: `[]` int32, forward passes spent, those of gradients included.
+      best: the preferred iterate (for attacks: success first, then the highest score).
+      last: the final iterate, as needed for visualisations and the protocols of some papers.
+      queries: `[]` int32, forward passes spent, including those of gradients.
       gradients: `[]` int32, backward passes spent.
     """
 
@@ -88,35 +87,35 @@ Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
 LossFn = Callable[[Key, Any, Any, Batch], tuple[Array, tuple[Any, Metrics]]]
-"""Key, params, model state, batch -> (loss, (model state, metrics)): what a train step descends."""
+"""Key, params, model state, batch -> (loss, (model state, metrics)): minimised by a train step."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Randomised:
-    """A network with randomness of its own (a defence, dropout left on): a `ModelFn`.
+    """A randomised network (a stochastic defence, dropout at test time): a `ModelFn`.
 
-    Attacks and evaluations give it a fresh key at every evaluation; called as it is, it uses the
-    key it holds. Make one with `randomised`.
+    Attacks and evaluations pass a fresh key at every evaluation; a plain call uses the stored key.
+    Make one with `randomised`.
 
     Attributes:
       fn: `(key, x) -> logits`, a pytree.
-      key: what the next call uses.
+      key: key of a plain call.
     """
 
     fn: Callable[[Key, Array], Array]
     key: Key
 
     def __call__(self, x: Array) -> Array:
-        """ONE example -> logits, with the key it holds."""
+        """Maps ONE example to logits under the stored key."""
         return self.fn(self.key, x)
 
 
 def randomised(fn: Callable[[Key, Array], Array]) -> Randomised:
-    """Tells attacks that a network is random, so that they see a fresh draw at every step.
+    """Marks a network as random, so that attacks see a fresh draw at every step.
 
     Args:
-      fn: `(key, x) -> logits [K]` for ONE example; a pytree, or a plain function made once.
+      fn: `(key, x) -> logits [K]` for ONE example; a pytree, or a plain function created once.
 
     >>> noisy, x = randomised(lambda key, x: x + jax.random.normal(key, ())), jax.numpy.zeros(2)
     >>> bool((noisy(x) == with_key(noisy, jax.random.key(1))(x)).all())
@@ -126,18 +125,18 @@ def randomised(fn: Callable[[Key, Array], Array]) -> Randomised:
 
 
 def with_key(model_fn: ModelFn, key: Key) -> ModelFn:
-    """The network as it is at one evaluation: itself, unless it is `Randomised`."""
+    """Sets the key of a `Randomised` network; returns other networks unchanged."""
     if isinstance(model_fn, Randomised):
         return dataclasses.replace(model_fn, key=key)
     return model_fn
 
 
 def as_model_fn(fn: F) -> F:
-    """Makes a plain function a pytree, so that it can be an argument of a compiled function.
+    """Converts a plain function to a pytree, so that it can be passed to a compiled function.
 
-    Functions that are pytrees already (`jax.tree_util.Partial`, an attack, a module of an
-    equinox-like library) are returned as they are. A plain function is compared by identity:
-    make it once, not anew for every call, or every call compiles.
+    Functions that already are pytrees (`jax.tree_util.Partial`, an attack, a module of an
+    equinox-like library) are returned unchanged. A plain function is compared by identity: create
+    it once and reuse it, or every call recompiles.
 
     >>> import jax.numpy as jnp
     >>> as_model_fn(jnp.sin)(0.0)
@@ -149,14 +148,14 @@ def as_model_fn(fn: F) -> F:
 
 
 def frozen(model_fn: ModelFn, x: Array) -> ModelFn:
-    """The same network with its weights cut off from differentiation.
+    """Stops gradients with respect to the weights of a network.
 
-    Attacks begin with it: stopping only their result would keep every step's activations alive
-    when an un-jitted `grad` surrounds the attack.
+    Every attack applies it first. Stopping only the gradient of the attack's result would keep the
+    activations of every step alive when an un-jitted `grad` surrounds the attack.
 
     Args:
       model_fn: a pytree over its weights, or a plain function that closes over them.
-      x: an example, for its shape and type.
+      x: an example that provides shape and type.
     """
 
     def stop(leaf: Any) -> Any:
@@ -166,8 +165,8 @@ def frozen(model_fn: ModelFn, x: Array) -> ModelFn:
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(model_fn)):
         return stopped
     if dataclasses.is_dataclass(model_fn):
-        return stopped  # it may have methods that an objective calls
-    # What a plain function closes over is found by tracing it once.
+        return stopped  # keeps methods that an objective may call
+    # Tracing finds the arrays that a plain function closes over.
     explicit, weights = jax.closure_convert(stopped, x)
     weights = [jax.lax.stop_gradient(weight) for weight in weights]
     return lambda point: explicit(point, *weights)

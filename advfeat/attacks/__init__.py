@@ -1,6 +1,6 @@
-"""The catalogue of attacks: one file each, and one line here.
+"""The catalogue of attacks: one file each, and one entry here.
 
-Every entry is a factory `threat model -> AttackFn`, options keyword-only.
+Every entry is a factory `threat model -> AttackFn` with keyword-only options.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NORMS_OF: dict[str, tuple[str, ...]] = {
     "elastic_net": ("l1",),
     "pgd_adam": ("linf", "l2"),
 }
-"""By an attack's name, the norms it is defined for: all of them unless a line here says which."""
+"""Norms that each attack supports, by name; all of them unless overridden here."""
 
 __all__ = [
     "ATTACKS",

@@ -1,8 +1,8 @@
-"""Auto-PGD: projected gradient ascent with momentum that chooses its own step sizes.
+"""Auto-PGD: projected gradient ascent with momentum and adaptive step sizes.
 
 Croce and Hein (2020), https://arxiv.org/abs/2003.01690, algorithm 1, for L-infinity and L2; for L1
 Croce and Hein (2021), "Mind the box", https://arxiv.org/abs/2103.01208, algorithm 1 with its
-reduction of the radius. Every projection is the exact one onto ball and box.
+radius reduction. Every projection onto the intersection of ball and box is exact.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ TARGETED_LOSSES: dict[str, TargetedLoss] = {
 
 
 def _unless_wrong_before(candidate: Best, incumbent: Best) -> Array:
-    """By success, but an example that was misclassified to begin with stays as it is."""
+    """Prefers by success, but returns an already misclassified example unchanged."""
     untouched = incumbent.success & (incumbent.distance == 0)
     return ascent.by_success(candidate, incumbent) & ~untouched
 
 
 def averaged(oracle: Oracle, draws: int) -> Oracle:
-    """An oracle's mean over draws of its randomness; success is that of more than half of them.
+    """Averages an oracle over random draws; success means success in more than half of them.
 
-    One draw after the other, so that memory does not grow with them.
+    Draws are evaluated sequentially, so memory does not grow with their number.
     """
     if draws == 1:
         return oracle
@@ -79,13 +79,13 @@ def averaged(oracle: Oracle, draws: int) -> Oracle:
 class AutoPGD(Stepwise):
     """Auto-PGD: an `AttackFn`. Make one with `apgd`.
 
-    The example itself is looked at first, at the price of one forward pass per restart (`eot`).
+    Every restart evaluates the example itself first, at the cost of `eot` forward passes.
 
     Attributes:
       threat: the set of allowed inputs.
-      rho: `[]` float32, see `apgd`.
+      rho: `[]` float32; see `apgd`.
       steps: moves per restart.
-      rounds: restarts, times targets.
+      rounds: restarts × targets.
       objective: what to ascend.
       eot: evaluations per step.
     """
@@ -101,24 +101,24 @@ class AutoPGD(Stepwise):
 
     @property
     def _radii(self) -> np.ndarray:
-        """`[steps + 1]`, by a point's count, the radius over eps that it is allowed."""
+        """Returns the radius schedule `[steps + 1]` by step count, in units of eps."""
         sparse = self.threat.norm.name == "l1"
         return phases(self.steps)[0] if sparse else np.ones(self.steps + 1, np.float32)
 
     def kernel(self, x0: Array) -> Ascent:
-        """That of the norm."""
+        """Returns the kernel for the threat model's norm."""
         if self.threat.norm.name == "l1":
             return sparse_ascent(self.threat, steps=self.steps)
         return auto_ascent(self.threat, steps=self.steps, rho=self.rho)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In the threat model's norm."""
+        """Returns the distance in the threat model's norm."""
         return self.threat.distance(x0, x)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """On the sphere of radius eps, then brought into the box, as the authors do."""
+        """Starts on the sphere of radius eps, projected into the box, like the authors' code."""
         del model_fn, index
         radius = reach(self.threat, x, float(self._radii[0]))
         if self.threat.norm.name == "linf":
@@ -131,24 +131,24 @@ class AutoPGD(Stepwise):
         return self.threat.norm.project(radius, x, x + noise), y
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """The mean of `eot` white-box evaluations."""
+        """Averages `eot` white-box evaluations."""
         return averaged(super().oracle(model_fn, aim), self.eot)
 
     def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """The mean of `eot` evaluations."""
+        """Averages `eot` evaluations without gradients."""
         return averaged(super().value_oracle(model_fn, aim), self.eot)
 
     def begin(self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array) -> Run:
-        """Round `index`, after a look at the example itself."""
+        """Starts round `index` and evaluates the example itself."""
         run = super().begin(key, model_fn, x, y, index)
         run = run._replace(best=ascent.nothing_yet(x, x))
-        # A count that no step has.
+        # A count that no step uses.
         seen = self.value_oracle(model_fn, run.aim)(jax.random.fold_in(run.key, self.steps + 1), x)
         best = run.note(x, seen, self.distance, self.prefer)
         return run._replace(best=best, queries=run.queries + self.eot)
 
     def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """As of `Stepwise`, but that points outside eps, of the L1 search, are not noted."""
+        """Like `Stepwise.step`, but L1 iterates outside eps are never recorded as best."""
         new = super().step(model_fn, run)
         allowed = jnp.asarray(self._radii)[run.state.count] == 1
         best = jax.tree.map(partial(jnp.where, allowed), new.best, run.best)
@@ -156,7 +156,7 @@ class AutoPGD(Stepwise):
         return new._replace(best=best, queries=new.queries + more, gradients=new.gradients + more)
 
     def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """As of `Stepwise`; an L1 search that is cut short ends at the nearest allowed point."""
+        """Like `Stepwise.end`, but an L1 search cut short is projected onto the threat model."""
         if self.threat.norm.name == "l1":
             x = self.threat.project(run.state.x0, run.state.x)
             run = run._replace(state=run.state._replace(x=x))
@@ -167,10 +167,10 @@ class AutoPGD(Stepwise):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class TargetedAutoPGD(AutoPGD):
-    """Auto-PGD towards one class after the other: an `AttackFn`. Make one with `apgd_targeted`.
+    """Targeted Auto-PGD over several classes: an `AttackFn`. Make one with `apgd_targeted`.
 
     Attributes:
-      targets: how many classes, static.
+      targets: number of target classes, static.
     """
 
     targets: int = dataclasses.field(metadata={"static": True})
@@ -181,7 +181,7 @@ class TargetedAutoPGD(AutoPGD):
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """As untargeted; the aim is the label with the round's target."""
+        """Starts as untargeted APGD does; the aim is the pair (label, target of the round)."""
         key_start, key_model = jax.random.split(key)
         start, _ = super().start(key_start, model_fn, x, y, index)
         logits = with_key(model_fn, key_model)(x)
@@ -194,7 +194,7 @@ class TargetedAutoPGD(AutoPGD):
 
 
 def _chosen(loss: Any, losses: dict[str, Any]) -> Any:
-    """The loss, by its name where it has one."""
+    """Looks up a loss given by name; passes functions through."""
     if not isinstance(loss, str):
         return loss
     if loss not in losses:
@@ -217,32 +217,32 @@ def apgd(
     rho: float | Array = 0.75,
     eot: int = 1,
 ) -> AutoPGD:
-    """Auto-PGD away from the label, without a step size to choose.
+    """Returns untargeted Auto-PGD, which needs no step size.
 
-    Croce and Hein (2020), https://arxiv.org/abs/2003.01690: steps begin at 2 eps and are halved,
-    example by example, at checkpoints where too few of them raised the score; the search then goes
-    on from its best point. For L1, https://arxiv.org/abs/2103.01208: sparse steps, their number of
-    pixels adapted, in balls of 3, 2 and 1 eps for 30, 30 and 40 % of the steps; iterates outside
-    eps never count as found.
+    Croce and Hein (2020), https://arxiv.org/abs/2003.01690: the step size starts at 2 eps. At
+    checkpoints it is halved, separately for each example, if too few steps raised the score, and
+    the search resumes from its best point. For L1, https://arxiv.org/abs/2103.01208: sparse steps
+    with an adaptive number of pixels, in balls of 3, 2 and 1 eps for 30, 30 and 40 % of the steps;
+    iterates outside eps never count as adversarial.
 
     Args:
       threat: the set of allowed inputs; L-infinity, L2 or L1.
       steps: moves per restart.
       loss: what to ascend: `ce` (cross-entropy), `dlr`, `margin`, or logits `[K]`, label `[]` ->
-        `[]`. `dlr` needs three classes and sees through badly scaled logits.
-      restarts: independent random starts; each example keeps its worst.
-      rho: `[]` in [0, 1], what share of steps must raise the score for the step size to stay; not
-        used for L1.
-      eot: evaluations per step, each with a randomness of its own, whose gradients are averaged:
-        for networks that are random. Success is then that of more than half of them.
+        `[]`. `dlr` needs three classes and is invariant to the scale of the logits.
+      restarts: independent random starts; each example keeps its worst case.
+      rho: `[]` in [0, 1], share of steps that must raise the score for the step size to stay;
+        unused for L1.
+      eot: evaluations per step with independent randomness, whose gradients are averaged (for
+        randomised networks). Success then means success in more than half of them.
 
     Returns:
       An `AttackFn` for ONE example. It spends `eot * (steps + 2)` forward and `eot * steps`
-      backward passes per restart; the example itself and the final iterate are looked at too.
+      backward passes per restart, which include the example itself and the final iterate.
 
     Raises:
       ValueError: for counts below 1, an unknown loss or norm, or a rho outside [0, 1]; while
-        tracing, for a loss that needs more classes than there are.
+        tracing, for a loss that needs more classes than the network has.
 
     Example:
 
@@ -277,16 +277,16 @@ def apgd_targeted(
     rho: float | Array = 0.75,
     eot: int = 1,
 ) -> TargetedAutoPGD:
-    """Auto-PGD towards the classes that the network finds most likely besides the label, in turn.
+    """Returns targeted Auto-PGD, which tries the most likely classes other than the label in turn.
 
     The targeted attack of AutoAttack, Croce and Hein (2020), https://arxiv.org/abs/2003.01690,
-    section 5. It is given the label, and success is any other prediction: the targets only lead it
-    along other ways.
+    section 5. It takes the label, and any other prediction is a success: the targets only
+    diversify the search directions.
 
     Args:
       threat: as for `apgd`.
       steps: moves per target and restart.
-      targets: how many classes to try; at most one less than there are.
+      targets: number of classes to try; at most K - 1.
       loss: what to ascend: `dlr` (needs four classes), `margin`, `ce`, or logits `[K]`, label `[]`,
         target `[]` -> `[]`.
       restarts: independent random starts per target.
@@ -298,7 +298,7 @@ def apgd_targeted(
       backward passes per target and restart.
 
     Raises:
-      ValueError: as `apgd`; while tracing, for more targets than other classes.
+      ValueError: as `apgd`; while tracing, for more than K - 1 targets.
 
     Example:
 

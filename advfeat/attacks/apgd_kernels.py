@@ -1,8 +1,8 @@
-"""The kernels of Auto-PGD: ascent that chooses its own step sizes.
+"""The kernels of Auto-PGD: ascent with adaptive step sizes.
 
 Croce and Hein (2020), https://arxiv.org/abs/2003.01690, algorithm 1; for L1 Croce and Hein (2021),
-https://arxiv.org/abs/2103.01208, algorithm 1 with its reduction of the radius. The numbers are the
-papers', and where those are silent those of the authors' code.
+https://arxiv.org/abs/2103.01208, algorithm 1 with its radius reduction. Constants are the papers';
+those that the papers omit are taken from the authors' code.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from advfeat.attacks.ascent import Ascent
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key
 
-MOMENTUM = 0.75  # alpha: the share of the new step in the move
-FIRST_STEP = 2.0  # over eps
-L1_SLOWER = 1.5  # by how much an L1 step shrinks at a checkpoint
-L1_SMALLEST = 0.1  # the smallest L1 step, over the radius
-L1_SPARSER = 0.95  # where the best point moves fewer pixels than this share, the search restarts
+MOMENTUM = 0.75  # alpha: weight of the new step in the move
+FIRST_STEP = 2.0  # initial step size, over eps
+L1_SLOWER = 1.5  # divisor of the L1 step size at a checkpoint
+L1_SMALLEST = 0.1  # smallest L1 step size, over the radius
+L1_SPARSER = 0.95  # the search restarts if the best point's pixel count falls below this share
 
 
-# --- Schedules: static tables by the step's count. ------------------------------------------------
+# --- Schedules: static tables indexed by step count. ----------------------------------------------
 
 
 def windows(steps: int) -> np.ndarray:
-    """When the step size is looked at: `[steps + 1]`, the steps since the last time, else 0.
+    """Returns the checkpoint table `[steps + 1]`: steps since the last checkpoint, 0 in between.
 
-    The first window is 22 % of the steps; each is 3 % of them shorter than the one before, down to
-    6 %.
+    The first window is 22 % of the steps; each later one is shorter by 3 % of the steps, with a
+    minimum of 6 %.
 
     >>> np.flatnonzero(windows(100)).tolist()
     [22, 41, 57, 70, 80, 87, 93, 99]
@@ -48,11 +48,11 @@ def windows(steps: int) -> np.ndarray:
 
 
 def phases(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The L1 search's radii and checkpoints: two arrays `[steps + 1]`.
+    """Returns the radii and checkpoints of the L1 search, two arrays `[steps + 1]`.
 
     Returns:
-      The radius over eps of the point with that count: 3 for the first 30 % of the steps, then 2
-      for as many, then 1. And whether that point ends a window of 4 % of its phase's steps.
+      The radius at each step count, in units of eps: 3 for the first 30 % of the steps, 2 for the
+      next 30 %, then 1. And whether that step ends a window of 4 % of the steps of its phase.
 
     >>> radius, _ = phases(10)
     >>> radius.tolist()
@@ -77,20 +77,20 @@ class AutoState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      before: the point that the last step was taken from.
-      best: the point of the highest score, with its gradient and score.
-      best_grad: like the example.
-      best_score: `[]`.
-      score: `[]`, of the iterate before `x`.
+      before: the previous iterate.
+      best: the point of highest score.
+      best_grad: gradient at `best`.
+      best_score: `[]`, score of `best`.
+      score: `[]`, score of the iterate before `x`.
       step_size: `[]`, over eps.
-      rises: `[]` int32, steps since the last checkpoint that raised the score.
-      checked: `[]`, the best score at the last checkpoint.
+      rises: `[]` int32, number of steps since the last checkpoint that raised the score.
+      checked: `[]`, best score at the last checkpoint.
       halved: `[]` bool, whether the last checkpoint halved the step size.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     before: Array
     best: Array
     best_grad: Array
@@ -103,12 +103,12 @@ class AutoState(NamedTuple):
 
 
 def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
-    """The kernel of Auto-PGD.
+    """Returns the kernel of Auto-PGD for L-infinity and L2.
 
     Args:
       threat: the set of allowed inputs, L-infinity or L2.
-      steps: how many there will be, which the checkpoints follow from.
-      rho: `[]`, the step size is halved where no more than this share of steps raised the score.
+      steps: total number of steps, which determines the checkpoints.
+      rho: `[]`, the step size is halved if at most this share of steps raised the score.
     """
     table = windows(steps)
 
@@ -124,11 +124,11 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
             best=start,
             best_grad=jnp.zeros_like(x0),
             best_score=scalar(-jnp.inf),
-            score=scalar(jnp.inf),  # the start counts as no rise
+            score=scalar(jnp.inf),  # the start never counts as a rise
             step_size=scalar(FIRST_STEP),
             rises=zero,
             checked=scalar(-jnp.inf),
-            # The first checkpoint has none before it to have stalled since.
+            # Disables the stall test at the first checkpoint, which has no predecessor.
             halved=jnp.full_like(x0, True, shape=(), dtype=bool),
         )
 
@@ -169,15 +169,15 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
 def _better(
     score: Array, grad: Array, state: AutoState | SparseState
 ) -> tuple[Array, Array, Array]:
-    """The best point with its gradient and score, the one just seen included."""
+    """Updates the best point, its gradient and its score with the iterate just evaluated."""
     new = (state.x, grad, score)
     old = (state.best, state.best_grad, state.best_score)
-    # A NaN is not higher than anything.
+    # A NaN score compares false and is never kept.
     return jax.tree.map(partial(jnp.where, score > state.best_score), new, old)  # type: ignore[no-any-return]
 
 
 def reach(threat: ThreatModel, x0: Array, factor: Array | float = 1.0) -> Array:
-    """`[]`, a multiple of eps; no more than the box's diameter, so that it is finite."""
+    """Returns `factor * eps`, capped at the diameter of the box so that it is finite."""
     return jnp.minimum(factor * threat.eps, threat.norm.diameter(x0.size))
 
 
@@ -191,11 +191,11 @@ class SparseState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      best: the phase's point of the highest score, with its gradient and score.
-      best_grad: like the example.
-      best_score: `[]`.
-      step_size: `[]`, over the phase's radius.
-      moved: `[]` int32, pixels that the best point had moved at the last checkpoint.
+      best: the point of highest score in this phase.
+      best_grad: gradient at `best`.
+      best_score: `[]`, score of `best`.
+      step_size: `[]`, over the radius of the phase.
+      moved: `[]` int32, pixels changed by the best point at the last checkpoint.
     """
 
     x: Array
@@ -209,12 +209,12 @@ class SparseState(NamedTuple):
 
 
 def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
-    """The kernel of Auto-PGD for L1: as many pixels per step as the best point seems to need.
+    """Returns the kernel of Auto-PGD for L1, which adapts the sparsity of its steps.
 
     Args:
-      threat: the set of allowed inputs. The search begins in a ball of thrice its radius and enters
-        it after 60 % of the steps.
-      steps: how many there will be.
+      threat: the set of allowed inputs. The search begins in a ball of three times its radius and
+        enters it after 60 % of the steps.
+      steps: total number of steps.
     """
     radius_table, due_table = phases(steps)
 
@@ -248,7 +248,7 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
         factor, following = (jnp.asarray(radius_table)[state.count + i] for i in (0, 1))
         length = step_size * reach(threat, x0, factor)
         stepped = x + length.astype(x.dtype) * _sparse_sign(grad, moved)
-        # The next phase begins at the nearest point of its smaller ball.
+        # The next phase starts at the best point, projected onto its smaller ball.
         shrinks = following < factor
         target = jnp.where(shrinks, best, stepped)
         x = threat.norm.project(reach(threat, x0, following), x0, target)
@@ -267,14 +267,14 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
 
 
 def _moved(x0: Array, x: Array) -> Array:
-    """How many pixels lie elsewhere, by more than rounding."""
+    """Counts the pixels that changed by more than rounding."""
     return jnp.sum(jnp.abs(x - x0) > 1e-6, dtype=jnp.int32)
 
 
 def _sparse_sign(gradient: Array, moved: Array) -> Array:
-    """The signs of the `moved / 1.5` largest entries (ties included), over their number."""
+    """Returns the signs of the `moved / 1.5` largest entries (with ties), over their number."""
     size = jnp.abs(gradient)
-    # Whole numbers: a rounded quotient may fall on either side.
+    # Integer arithmetic: a floating-point quotient may round to either side.
     count = jnp.clip((2 * moved + 2) // 3, 1, size.size)
     least = jnp.sort(size.ravel())[size.size - count]
     sign = jnp.where(size >= least, jnp.sign(gradient), 0.0)

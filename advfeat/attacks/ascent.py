@@ -1,7 +1,7 @@
-"""The ascent kernel: every attack and every picture is ascent on a score inside a set of inputs.
+"""The ascent loop: every attack and every visualisation ascends a score within a set of inputs.
 
-A kernel is two pure functions with no network inside; an oracle evaluates points; `ascend` drives
-one with the other and keeps the best iterate.
+A kernel is a pair of pure functions that never see the network; an oracle evaluates points.
+`ascend` alternates between the two and keeps the best iterate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from advfeat.types import (
 )
 
 Prefer = Callable[[Best, Best], Array]
-"""Candidate, incumbent -> `[]` bool, whether the candidate is to be kept."""
+"""Candidate, incumbent -> `[]` bool, whether the candidate replaces the incumbent."""
 
 
 Distance = Callable[[Array, Array], Array]
@@ -36,11 +36,11 @@ Distance = Callable[[Array, Array], Array]
 
 
 class Ascent(NamedTuple):
-    """A kernel.
+    """An ascent kernel: the state and update rule of an attack.
 
     Attributes:
       init: `(key, x0, start) -> State`; every State has `x`, `x0`, `count`.
-      update: `(State, Evaluation) -> State`: notes what was seen at `state.x`, then moves.
+      update: `(State, Evaluation) -> State`: takes the evaluation at `state.x` and moves.
     """
 
     init: Callable[[Key, Array, Array], Any]
@@ -53,22 +53,22 @@ class ProjectedState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken; schedules and keys read it, never a loop index.
+      count: `[]` int32, steps taken; schedules and keys depend on it, not on a loop index.
       rule: the step rule's optax state.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     rule: Any
 
 
 def projected_ascent(threat: ThreatModel, rule: StepRule, step_size: Array) -> Ascent:
-    """Gradient step by `rule`, then projection onto the threat model.
+    """Returns the kernel of projected ascent: a step by `rule`, then projection.
 
     Args:
       threat: the set of allowed inputs.
-      rule: how a gradient becomes a move.
+      rule: step rule that turns a gradient into a move.
       step_size: `[]`.
     """
 
@@ -86,9 +86,9 @@ def projected_ascent(threat: ThreatModel, rule: StepRule, step_size: Array) -> A
 
 
 def white_box(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
-    """The oracle that knows the weights: one forward and one backward pass.
+    """Returns the white-box oracle: one forward and one backward pass per evaluation.
 
-    Entries of the gradient that are infinite or NaN are dropped here, for all that ascend.
+    Infinite and NaN entries of the gradient are set to 0 here, on behalf of every attack.
     """
 
     def oracle(key: Key, x: Array) -> Evaluation:
@@ -102,7 +102,7 @@ def white_box(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
 
 
 def scores_only(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
-    """The oracle of a black box: one forward pass, no gradient."""
+    """Returns the black-box oracle: one forward pass, no gradient."""
 
     def oracle(key: Key, x: Array) -> Evaluation:
         score, success = objective(with_key(model_fn, key), x, y, key)
@@ -112,44 +112,44 @@ def scores_only(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
 
 
 def by_score(candidate: Best, incumbent: Best) -> Array:
-    """Prefer the higher score: pictures."""
+    """Prefers the higher score, for visualisations."""
     return candidate.score > incumbent.score
 
 
 def by_recency(candidate: Best, incumbent: Best) -> Array:
-    """Prefer the later iterate: where scores are noisy, the best-looking one is luck."""
+    """Prefers the later iterate: with noisy scores, the maximum is mostly luck."""
     del incumbent
     return jnp.ones_like(candidate.success)
 
 
 def by_success(candidate: Best, incumbent: Best) -> Array:
-    """Prefer success, then the higher score: attacks within a threat model.
+    """Prefers success, then the higher score, for attacks within a threat model.
 
-    By score alone up to 1.1 points of robust accuracy were lost: the highest cross-entropy is not
-    always the wrong prediction.
+    Selecting by score alone overestimated robust accuracy by up to 1.1 points: the iterate of
+    highest cross-entropy is not always misclassified.
     """
     same = candidate.success == incumbent.success
     return jnp.where(same, candidate.score > incumbent.score, candidate.success)
 
 
 def by_distance(candidate: Best, incumbent: Best) -> Array:
-    """Prefer success, then the smaller distance (or, failing that, the score): minimum norm."""
+    """Prefers success, then the smaller distance (without success, the higher score)."""
     nearer = candidate.distance < incumbent.distance
     better = jnp.where(candidate.success, nearer, candidate.score > incumbent.score)
     return jnp.where(candidate.success == incumbent.success, better, candidate.success)
 
 
 def choose(prefer: Prefer, candidate: Best, incumbent: Best) -> Best:
-    """The preferred one of two, leaf by leaf. A NaN score never wins."""
+    """Returns the preferred of two iterates. A candidate with a NaN score never wins."""
     take = prefer(candidate, incumbent) & ~jnp.isnan(candidate.score)
     return jax.tree.map(lambda new, old: jnp.where(take, new, old), candidate, incumbent)
 
 
 def varying_with(x: Array, *others: Any) -> Array:
-    """`x`, which inside a `shard_map` then varies over every axis that the others vary over.
+    """Makes `x` vary over every `shard_map` axis over which any of the others varies.
 
-    A loop whose carry begins as the same on every device must not end as different ones: eps, the
-    key or the label may be split over devices where the example is not.
+    A loop carry must have the same varying axes before and after: eps, the key or the label may be
+    sharded over devices while the example is replicated.
     """
     for leaf in jax.tree.leaves(others):
         is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
@@ -159,7 +159,7 @@ def varying_with(x: Array, *others: Any) -> Array:
 
 
 def nothing_yet(x0: Array, start: Array) -> Best:
-    """The incumbent before anything was seen: any evaluated point is preferred to it."""
+    """Returns the initial incumbent, which loses to any evaluated point."""
     return Best(
         x=start,
         score=jnp.full_like(x0, -jnp.inf, shape=(), dtype=jnp.float32),
@@ -172,10 +172,10 @@ class Run(NamedTuple):
     """An ascent in progress on ONE example. Batched, every leaf has a leading axis.
 
     Attributes:
-      state: the kernel's; it has `x`, `x0`, `count`.
+      state: state of the kernel; it has `x`, `x0`, `count`.
       best: the preferred iterate so far.
-      key: of the oracle, folded with the state's count.
-      aim: what the oracle is made for: the label, a target, a pair of both …
+      key: key of the oracle, folded with the state's count.
+      aim: aim of the objective: the label, a target, a pair of both …
       queries: `[]` int32, forward passes so far, those of gradients included.
       gradients: `[]` int32, backward passes so far.
     """
@@ -188,14 +188,14 @@ class Run(NamedTuple):
     gradients: Array
 
     def note(self, x: Array, seen: Evaluation, distance: Distance, prefer: Prefer) -> Best:
-        """The preferred one of the incumbent and a point that was just evaluated."""
+        """Returns the preferred of the incumbent and a point just evaluated."""
         far = distance(self.state.x0, x).astype(jnp.float32)
         candidate = Best(x, seen.score.astype(jnp.float32), seen.success, far)
         return choose(prefer, candidate, self.best)
 
 
 def begin(kernel: Ascent, key: Key, x0: Array, start: Array, aim: Any = None) -> Run:
-    """An ascent before its first step."""
+    """Returns a run before its first step."""
     none = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
     return Run(kernel.init(key, x0, start), nothing_yet(x0, start), key, aim, none, none)
 
@@ -209,7 +209,7 @@ def step(
     prefer: Prefer = by_success,
     score: bool = True,
 ) -> Run:
-    """Evaluates where the run stands, notes it (unless told not to score), and moves once."""
+    """Evaluates the iterate, updates the best one (if `score`), and moves once."""
     state = run.state
     seen = oracle(jax.random.fold_in(run.key, state.count), state.x)
     return run._replace(
@@ -228,7 +228,7 @@ def end(
     prefer: Prefer = by_success,
     score: bool = True,
 ) -> AttackResult:
-    """What a run comes to after its last step; scoring that one costs one forward pass."""
+    """Returns the result of a finished run; scoring the final iterate costs one forward pass."""
     state = run.state
     far = distance(state.x0, state.x).astype(jnp.float32)
     if not score:
@@ -256,20 +256,20 @@ def ascend(
     """Runs a kernel for a fixed number of steps and keeps the preferred iterate.
 
     Args:
-      kernel: what moves.
-      oracle: what evaluates a point and its gradient, once per step.
-      value_oracle: what scores the final iterate, which no step evaluates.
-      key: for stochastic oracles; folded with the step's count.
+      kernel: the update rule.
+      oracle: evaluates score and gradient, once per step.
+      value_oracle: scores the final iterate, which no step evaluates.
+      key: key for stochastic oracles, folded with the step count.
       x0: the example, `[H, W, C]`.
-      start: where to begin, like `x0`.
-      steps: how many moves; static.
-      distance: `(x0, x) -> []`, what `Best.distance` is measured in.
-      prefer: which of two iterates to keep.
-      score_last: whether to spend one forward pass on the final iterate. Without it the final
-        iterate is the result's `best`, unscored: training by adversarial examples wants that.
+      start: initial iterate, like `x0`.
+      steps: number of moves, static.
+      distance: `(x0, x) -> []`, the distance recorded in `Best.distance`.
+      prefer: rule that decides which of two iterates to keep.
+      score_last: whether to spend one forward pass on the final iterate. If not, `best` is the
+        final iterate, unscored, as adversarial training needs it.
 
     Returns:
-      The preferred and the final iterate, with the passes spent.
+      The preferred and the final iterate, with the number of passes spent.
     """
 
     def move(_: int, run: Run) -> Run:

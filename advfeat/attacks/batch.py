@@ -1,4 +1,4 @@
-"""Batches of attacks: the vmap, the one jit, and the loop over a data set with one fixed shape."""
+"""Batched attacks: vmap, a single jit, and a loop over a data set in batches of fixed shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advfeat.types import Array, Key, ModelFn, as_model_fn
 
 R = TypeVar("R")
 OnOne = Callable[[Key, ModelFn, Array, Any], R]
-"""An attack, whose result is an `AttackResult`, or a method of saliency, whose result is a map."""
+"""An attack, which returns an `AttackResult`, or a saliency method, which returns a map."""
 
 
 @jax.jit
@@ -30,25 +30,24 @@ def _attack_batch(
 def attack_batch(
     attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> R:
-    """Attacks a batch, compiled once per shape: new eps, weights or data do not recompile.
+    """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
-      key: a key, made a threefry key if it is none; each example's own key is
-        `fold_in(key, id)`, so that draws do not depend on the batch's size, order or padding, nor
-        on the devices.
-      ids: `[B]` integers in `[0, 2**32)`, the examples' ids.
+      key: a random key, converted to threefry. Each example uses `fold_in(key, id)`, so its draws
+        do not depend on batch size, order, padding or devices.
+      ids: `[B]` integers in `[0, 2**32)`, the example ids.
       model_fn: the network, for ONE example.
       x: `[B, H, W, C]` in [0, 1].
       y: labels `[B]` (or targets), or any pytree with leading axis B.
 
     Returns:
-      The attack's result (an `AttackResult`, a map) whose leaves have a leading axis B.
+      The attack's result (an `AttackResult` or a map) whose leaves have a leading axis B.
 
     Raises:
-      ValueError: before any work, for leading axes or types that do not fit, one-hot labels, and,
-        where there are values to look at (inside your own `jit` there are none), for images outside
-        [0, 1], NaN, or classes that the network does not have.
+      ValueError: before any work, for mismatched leading axes or types and one-hot labels. Values
+        are checked unless they are traced (inside your own `jit`): images outside [0, 1], NaN, and
+        classes that the network does not have.
     """
     on_batch(attack, key, ids, model_fn, x, y)
     return _attack_batch(as_model_fn(attack), key, ids, as_model_fn(model_fn), x, y)
@@ -65,26 +64,26 @@ def attack_dataset(
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
 ) -> R:
-    """Attacks a whole data set in batches of one shape; the last is padded, the padding dropped.
+    """Attacks a data set in batches of one shape; the last is padded and the padding discarded.
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`).
       key: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
-      labels: `[N]` labels or targets, or, where the objective's aim is a tuple, a tuple of arrays
+      labels: `[N]` labels or targets; for an objective whose aim is a tuple, a tuple of arrays
         with a leading axis N.
       ids: `[N]`, by default 0 … N-1.
-      batch_size: examples at a time: what bounds the memory on the device.
-      advance: called with the number of examples after each batch (a progress bar's `update`).
+      batch_size: examples per batch; bounds device memory.
+      advance: called after each batch with its number of examples (a progress bar's `update`).
 
     Returns:
-      The attack's result, of NumPy arrays with a leading axis N.
+      The attack's result as NumPy arrays with a leading axis N.
 
     Raises:
-      ValueError: for bad images, labels or ids that are not one per image, a network that does not
-        take ONE image, or class labels that it does not have: its loss there is NaN, which would
-        pass for robustness.
+      ValueError: for invalid images, a number of labels or ids other than N, a network that does
+        not take ONE image, or labels outside its classes: their loss is NaN, which would pass for
+        robustness.
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
@@ -110,14 +109,14 @@ def check_batch(
     *,
     method: Any = None,
 ) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Images, labels and ids of an attack on a data set, checked and on the host.
+    """Checks images, labels and ids of a data set and returns them on the host.
 
     Args:
       model_fn: the network.
       images: as `attack_dataset`.
       labels: as `attack_dataset`.
       ids: as `attack_dataset`.
-      method: the attack or map: whether it is known to want one class index per image.
+      method: the attack or saliency method, which tells whether labels must be class indices.
 
     Raises:
       ValueError: as `attack_dataset`.
@@ -138,6 +137,6 @@ def check_batch(
     logits = output_of(model_fn, images.shape[1:])
     for leaf in jax.tree.leaves(labels) if logits.ndim in (1, 3) else ():
         if leaf.ndim == 1 and np.issubdtype(leaf.dtype, np.integer):
-            # Classes, or units and channels of a layer: what is out of range would be clamped.
+            # Classes, or units and channels of a layer: JAX clamps indices out of range silently.
             check_labels(leaf, num_classes=logits.shape[-1])
-    return images, labels, ids.astype(np.int32)  # from 2**31 on negative, with the same 32 bits
+    return images, labels, ids.astype(np.int32)  # ids from 2**31 wrap to negative: same 32 bits

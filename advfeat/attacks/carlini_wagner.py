@@ -1,4 +1,4 @@
-"""The L2 attack of Carlini and Wagner: the distance and a hinge on the margin, summed.
+"""The L2 attack of Carlini and Wagner: minimises distance plus a hinge on the margin.
 
 Carlini and Wagner (2017), "Towards Evaluating the Robustness of Neural Networks",
 https://arxiv.org/abs/1608.04644, sections V and VI.A.
@@ -25,7 +25,7 @@ from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
 
 SEARCHES = ("binary", "fixed", "alternating")
-SHRINK = 0.999999  # the authors': keeps black and white pixels at a finite place
+SHRINK = 0.999999  # the authors' value; keeps arctanh finite for black and white pixels
 
 
 class CarliniWagnerState(NamedTuple):
@@ -35,21 +35,21 @@ class CarliniWagnerState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      w: what is optimised: the iterate is `(tanh(w) + 1) / 2`, which cannot leave the box.
-      rule: Adam's state.
-      tradeoff: the weight of the hinge, and the search for it.
+      w: optimisation variable; the iterate `(tanh(w) + 1) / 2` cannot leave the box.
+      rule: state of Adam.
+      tradeoff: weight of the hinge and the state of its search.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     w: Array
     rule: Any
     tradeoff: Tradeoff
 
 
 def from_box(x: Array) -> Array:
-    """Where an image of the box lies in the space of `w`."""
+    """Maps an image in the box to the space of `w`."""
     return jnp.arctanh(SHRINK * (2.0 * x - 1.0))
 
 
@@ -59,11 +59,11 @@ class CarliniWagner(Stepwise):
     """The attack of Carlini and Wagner: an `AttackFn`. Make one with `carlini_wagner`.
 
     Attributes:
-      threat: L2; its eps bounds the search, infinity included.
-      step_size: `[]` float32, of Adam, in the space of `w`.
-      initial_const: `[]` float32, the (first) weight of the hinge.
-      confidence: `[]` float32, kappa: the score from which on a point is a success.
-      rate: `[]` float32, by which share an alternating weight changes per step.
+      threat: L2; its eps (possibly infinite) bounds the search.
+      step_size: `[]` float32, step size of Adam in the space of `w`.
+      initial_const: `[]` float32, (initial) weight of the hinge.
+      confidence: `[]` float32, kappa: smallest score that counts as success.
+      rate: `[]` float32, relative change per step of an alternating weight.
       steps: moves of all inner runs together.
       length: moves of one inner run.
       search: `binary`, `fixed` or `alternating`.
@@ -84,7 +84,7 @@ class CarliniWagner(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def kernel(self, x0: Array) -> Ascent:
-        """Adam on `w`; after the last point of an inner run, the next one begins at `x0`."""
+        """Runs Adam on `w`; each inner run of the binary search restarts at `x0`."""
 
         def begin(x0: Array, start: Array, count: Array, weight: Tradeoff) -> CarliniWagnerState:
             rule = initial_state(self.rule, self.threat, self.step_size, x0)
@@ -115,9 +115,9 @@ class CarliniWagner(Stepwise):
         return Ascent(init, update)
 
     def _slope(self, state: CarliniWagnerState, evaluation: Evaluation) -> Array:
-        """The gradient in w of `lambda * min(score, kappa) - |x - x0|^2`.
+        """Computes the gradient in w of `lambda * min(score, kappa) - |x - x0|^2`.
 
-        The hinge rests where the score exceeds kappa, which is to say: at a success.
+        The hinge is inactive where the score exceeds kappa, i.e. at a success.
         """
         gradient = evaluation.grad
         assert gradient is not None
@@ -127,15 +127,15 @@ class CarliniWagner(Stepwise):
         return slope * 0.5 * (1.0 - tanh * tanh)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In L2."""
+        """Returns the L2 distance."""
         return self.threat.distance(x0, x)
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """White box; success asks for the confidence."""
+        """Returns a white-box oracle whose success requires the confidence."""
         return confident(super().oracle(model_fn, aim), self.confidence)
 
     def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """One forward pass; success asks for the confidence."""
+        """Returns a forward-only oracle whose success requires the confidence."""
         return confident(super().value_oracle(model_fn, aim), self.confidence)
 
 
@@ -152,31 +152,32 @@ def carlini_wagner(
     objective: Objective | None = None,
     rule: StepRule = from_optax(optax.adam),
 ) -> CarliniWagner:
-    """The nearest adversarial example in L2: minimises `|delta|^2 + lambda * max(-score, -kappa)`.
+    """Returns the C&W attack (L2, minimum norm): `|delta|^2 + lambda * max(-score, -kappa)`.
 
     Args:
-      threat: L2. An infinite eps looks for the nearest adversarial example anywhere in the box; a
-        finite one only within eps, and succeeds only there.
-      steps: moves of one inner run. The authors have 10,000, and stop most runs far earlier.
-      search: how lambda is found. `fixed`: it is `initial_const`. `binary`: by
-        `binary_search_steps` runs of `steps` each, ten times larger until the first success, then
-        by halving the interval.
-        `alternating`: within one run, larger after each failure and smaller after each success.
-      binary_search_steps: inner runs of a binary search.
-      step_size: `[]`, of the optimiser.
-      initial_const: `[]`, the (first) lambda.
-      confidence: `[]`, kappa: the score that a success has to reach; 0 asks for success alone.
-      rate: `[]`, by which share an alternating lambda changes per step.
+      threat: L2. An infinite eps searches for the nearest adversarial example anywhere in the box;
+        a finite one restricts search and success to the ball.
+      steps: moves of one inner run. The authors use 10,000 and stop most runs far earlier.
+      search: how to choose lambda. `fixed`: keep `initial_const`. `binary`: over
+        `binary_search_steps` runs of `steps` each, multiply by ten until the first success, then
+        bisect the interval. `alternating`: within one run, raise it after each failure and lower
+        it after each success.
+      binary_search_steps: number of inner runs of a binary search.
+      step_size: `[]`, step size of the optimiser.
+      initial_const: `[]`, (initial) lambda.
+      confidence: `[]`, kappa: score required for success; 0 requires only success itself.
+      rate: `[]`, relative change per step of an alternating lambda.
       objective: what to ascend; by default the margin away from the label. `targeted(margin)` makes
         the attack's `y` the target.
-      rule: the optimiser in the space of the hyperbolic tangent's argument.
+      rule: optimiser in tanh space.
 
     Returns:
-      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
-      example is a success itself.
+      An `AttackFn` for ONE example. `best` is the nearest success, at distance 0 if the example
+      itself is a success.
 
     Raises:
-      ValueError: for another norm, an unknown search, counts below 1, or a negative or NaN number.
+      ValueError: for an unsupported norm, an unknown search, counts below 1, or a negative or NaN
+        number.
 
     Example:
 

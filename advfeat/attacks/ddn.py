@@ -1,4 +1,4 @@
-"""DDN: the nearest adversarial example in L2, its direction and its norm found apart.
+"""DDN: minimum-norm attack in L2 that decouples the direction from the norm.
 
 Rony et al. (2019), "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial
 Attacks and Defenses", https://arxiv.org/abs/1811.09600, algorithm 1.
@@ -23,8 +23,8 @@ from advfeat.threats import norms
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, Objective
 
-FIRST_STEP, LAST_STEP = 1.0, 0.01  # the paper's, in L2
-AT_EDGE = 0.999  # share of eps from which on a larger radius would change nothing
+FIRST_STEP, LAST_STEP = 1.0, 0.01  # the paper's values, in L2
+AT_EDGE = 0.999  # share of eps from which a larger radius has no effect
 
 
 class DDNState(NamedTuple):
@@ -34,25 +34,25 @@ class DDNState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      radius: `[]`, of the sphere that the iterate was put on, before the box.
-      fallback: like the example, a random direction to go in where the gradient is zero.
+      radius: `[]`, radius of the sphere onto which the iterate was projected, before clipping.
+      fallback: like the example, random direction used when the gradient is zero.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     radius: Array
     fallback: Array
 
 
 def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
-    """An allowed point near `x` whose pixels are multiples of `1 / (levels - 1)`.
+    """Quantises `x` to multiples of `1 / (levels - 1)` without leaving the threat model.
 
-    The nearest one where the threat model allows it; otherwise every pixel is rounded towards
-    `x0`, and keeps the value of `x0` where no level lies between.
+    Rounds to the nearest level if the result is allowed. Otherwise rounds every pixel towards `x0`,
+    and leaves it at its value in `x0` if no level lies in between.
     """
     top = levels - 1
-    steps = whole(x * top)  # a pixel that is on a level stays there
+    steps = whole(x * top)  # a pixel already on a level stays there
     nearest = jnp.round(steps) / top
     low, high = jnp.minimum(x0, x), jnp.maximum(x0, x)
     inwards = jnp.where(x > x0, jnp.floor(steps), jnp.ceil(steps)) / top
@@ -66,11 +66,11 @@ class DecoupledDirectionNorm(Stepwise):
     """DDN: an `AttackFn`. Make one with `ddn`.
 
     Attributes:
-      threat: L2; its eps bounds the search, infinity included.
-      gamma: `[]` float32, by which share the radius shrinks or grows in a step.
-      initial_norm: `[]` float32, the first radius.
-      steps: moves.
-      levels: `[]` float32, how many values a pixel may take, or None for any in [0, 1].
+      threat: L2; its eps (possibly infinite) bounds the search.
+      gamma: `[]` float32, relative change of the radius per step.
+      initial_norm: `[]` float32, initial radius.
+      steps: number of moves.
+      levels: `[]` float32, number of values a pixel may take, or None for any in [0, 1].
       objective: what to ascend.
     """
 
@@ -83,7 +83,7 @@ class DecoupledDirectionNorm(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def kernel(self, x0: Array) -> Ascent:
-        """A step of the gradient's direction, then back onto the sphere of the current radius."""
+        """Steps along the gradient, then projects onto the sphere of the current radius."""
         widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
 
         def init(key: Key, x0: Array, start: Array) -> DDNState:
@@ -96,12 +96,12 @@ class DecoupledDirectionNorm(Stepwise):
             x, x0, count, radius, fallback = state
             gradient = evaluation.grad
             assert gradient is not None
-            # Confident networks saturate the cross-entropy: somewhere must be gone to.
+            # A saturated cross-entropy has a gradient of exactly zero: move at random then.
             known = jnp.where(jnp.any(gradient != 0), gradient, fallback)
             step_size = cosine(FIRST_STEP, LAST_STEP, count, self.steps)
             offset = x - x0 + step_size * norms.L2.direction(x, known)
-            # What the box cuts off makes the iterate nearer than its radius, so that the radius
-            # may have to exceed eps; it grows no further once the iterate itself lies on the edge.
+            # Clipping to the box brings the iterate nearer than its radius, so the radius may have
+            # to exceed eps. It stops growing once the iterate itself reaches the edge of the ball.
             at_edge = self.threat.distance(x0, x) >= AT_EDGE * self.threat.eps
             growth = jnp.where(at_edge, 1.0, 1.0 + self.gamma)
             radius = radius * jnp.where(evaluation.success, 1.0 - self.gamma, growth)
@@ -115,7 +115,7 @@ class DecoupledDirectionNorm(Stepwise):
         return Ascent(init, update)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In L2."""
+        """Returns the L2 distance."""
         return self.threat.distance(x0, x)
 
 
@@ -128,29 +128,29 @@ def ddn(
     levels: int | None = None,
     objective: Objective | None = None,
 ) -> DecoupledDirectionNorm:
-    """The nearest adversarial example in L2 by decoupled direction and norm, algorithm 1.
+    """Returns DDN, the decoupled direction and norm attack (L2, minimum norm): algorithm 1.
 
-    Each step goes along the gradient, by a length that falls from 1 to 0.01 on a cosine, and back
+    Each step follows the gradient by a length that decays from 1 to 0.01 on a cosine, then projects
     onto a sphere around the example, whose radius shrinks after a success and grows otherwise.
 
     Args:
-      threat: L2. An infinite eps looks for the nearest adversarial example anywhere in the box; a
-        finite one only within eps, and succeeds only there.
-      steps: moves; the paper has 100, 300 and 1000.
-      gamma: `[]`, by which share the radius changes per step, in [0, 1).
-      initial_norm: `[]`, the first radius, in units of [0, 1] pixels.
-      levels: keep the pixels of every iterate to this many equally spaced values, 256 for 8-bit
-        images (what `x` is made of is then assumed to be such values, too); None for no rounding.
-      objective: what to ascend; by default cross-entropy away from the label. A targeted one makes
-        the attack's `y` the target.
+      threat: L2. An infinite eps searches for the nearest adversarial example anywhere in the box;
+        a finite one restricts search and success to the ball.
+      steps: number of moves; the paper uses 100, 300 and 1000.
+      gamma: `[]`, relative change of the radius per step, in [0, 1).
+      initial_norm: `[]`, initial radius, in units of [0, 1] pixels.
+      levels: quantise the pixels of every iterate to this many equally spaced values, 256 for 8-bit
+        images (the pixels of `x` are assumed to be such values, too); None for no quantisation.
+      objective: what to ascend; by default cross-entropy away from the label. A targeted objective
+        makes the attack's `y` the target.
 
     Returns:
-      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
-      example is a success itself.
+      An `AttackFn` for ONE example. `best` is the nearest success, at distance 0 if the example
+      itself is a success.
 
     Raises:
-      ValueError: for another norm, steps below 1, levels below 2, or a gamma or radius out of
-        range.
+      ValueError: for an unsupported norm, steps below 1, levels below 2, or a gamma or radius out
+        of range.
 
     Example:
 
@@ -170,7 +170,7 @@ def ddn(
         threat=threat,
         gamma=jnp.asarray(gamma, jnp.float32),
         initial_norm=jnp.asarray(initial_norm, jnp.float32),
-        # A leaf, since compilers multiply by the reciprocal of a constant: an ulp off the level.
+        # A leaf: XLA divides by a constant via its reciprocal, which lands an ulp off the level.
         levels=None if levels is None else jnp.asarray(levels, jnp.float32),
         steps=steps,
         objective=untargeted() if objective is None else objective,

@@ -1,4 +1,4 @@
-"""DeepFool: from one linearised boundary to the next until the prediction changes.
+"""DeepFool: repeated steps to the nearest linearised boundary until the prediction changes.
 
 Moosavi-Dezfooli et al. (2016), "DeepFool: a simple and accurate method to fool deep neural
 networks", https://arxiv.org/abs/1511.04599, algorithm 2.
@@ -21,30 +21,30 @@ from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import NORMS, Norm
 from advfeat.types import Array, Evaluation, Key, ModelFn, with_key
 
-LEAST_MOVE = 0.05  # of a move, as a share of the overshoot; 1e-3 of the perturbation by default
+LEAST_MOVE = 0.05  # minimum move, over the overshoot; by default 1e-3 of the perturbation
 
 
 class DeepFoolState(NamedTuple):
     """State of DeepFool.
 
     Attributes:
-      x: the iterate: the example plus the perturbation, overshot, within the box.
+      x: the iterate: the example plus the overshot perturbation, within the box.
       x0: the example.
       count: `[]` int32, steps taken.
-      perturbation: like the example, the sum of all moves, without overshoot.
+      perturbation: like the example, sum of all moves, without overshoot.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     perturbation: Array
 
 
 def _steepest(norm: Norm, x: Array, slope: Array) -> Array:
-    """The direction of unit norm along which a function of this slope rises most.
+    """Returns the direction of steepest ascent of unit norm for a given slope.
 
-    In L1 that is one pixel, the steepest that is not at its face of the box yet: there it would
-    stay, step after step, whereas in the other norms the rest still move.
+    In L1 only one pixel moves: the steepest one that has not yet reached its face of the box. A
+    saturated pixel would stall the attack, whereas in the other norms the remaining pixels move.
     """
     if norm.name != "l1":
         return norm.direction(x, slope)
@@ -60,10 +60,10 @@ class DeepFool(MinimumNorm):
     """DeepFool: an `AttackFn`. Make one with `deepfool`.
 
     Attributes:
-      threat: its norm is minimised; its eps bounds what counts, infinity included.
-      overshoot: `[]` float32, by which share the perturbation is enlarged.
-      steps: moves.
-      candidates: how many classes are looked at.
+      threat: its norm is minimised; only points within its eps (possibly infinite) count.
+      overshoot: `[]` float32, relative enlargement of the perturbation.
+      steps: number of moves.
+      candidates: number of candidate classes.
     """
 
     threat: ThreatModel
@@ -72,7 +72,7 @@ class DeepFool(MinimumNorm):
     candidates: int = dataclasses.field(metadata={"static": True})
 
     def kernel(self, x0: Array) -> Ascent:
-        """From the value and slope of a class's lead to the next iterate; a success stays."""
+        """Moves to the linearised boundary of one class; an adversarial iterate stays put."""
         norm = self.threat.norm
 
         def init(key: Key, x0: Array, start: Array) -> DeepFoolState:
@@ -83,17 +83,17 @@ class DeepFool(MinimumNorm):
         def update(state: DeepFoolState, seen: Evaluation) -> DeepFoolState:
             x0, before, slope = state.x0, state.perturbation, seen.grad
             assert slope is not None
-            # A boundary is where it is whatever the network's scale.
+            # The boundary does not depend on the scale of the network.
             slope, largest = scaled(slope)
             towards = _steepest(norm, state.x, -jnp.sign(seen.score) * slope)
             rise = jnp.sum(jnp.abs(towards * slope))
-            # Where the box takes a share of every move, they would fade before the boundary.
+            # If clipping shortens every move, moves would vanish short of the boundary.
             least = LEAST_MOVE * self.overshoot * norm.distance(jnp.zeros_like(before), before)
             length = over(jnp.abs(over(seen.score, largest)), rise) + least
             length = jnp.minimum(length, norm.diameter(x0.size))
             after = jnp.clip(x0 + before + length * towards, 0.0, 1.0) - x0
             x = jnp.clip(x0 + (1.0 + self.overshoot) * after, 0.0, 1.0)
-            stays = seen.success | ~jnp.isfinite(rise * length)  # fooled, or a network of NaN
+            stays = seen.success | ~jnp.isfinite(rise * length)  # adversarial, or NaN outputs
             x, after = jnp.where(stays, state.x, x), jnp.where(stays, before, after)
             return DeepFoolState(x, x0, state.count + 1, after)
 
@@ -102,12 +102,12 @@ class DeepFool(MinimumNorm):
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """The example; the aim is the label."""
+        """Starts at the example; the aim is the label."""
         del key, model_fn, index
         return x, (jnp.asarray(y),)
 
     def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """Linearises where the run stands and moves, unless the prediction has changed."""
+        """Linearises at the iterate and moves, unless the prediction has changed."""
         (y,) = run.aim
         key = jax.random.fold_in(run.key, run.state.count)
 
@@ -132,27 +132,28 @@ def deepfool(
     overshoot: float | Array = 0.02,
     candidates: int = 10,
 ) -> DeepFool:
-    """A near adversarial example by DeepFool, algorithm 2 (section 3.3 for norms other than L2).
+    """Returns DeepFool, a fast minimum-norm attack: algorithm 2 (section 3.3 beyond L2).
 
-    Each step goes to the nearest linearised boundary of a class; the steps add up, are enlarged by
-    the overshoot and brought into the box, and end once the prediction has changed. What the box
-    takes from a step is left to the next ones; which boundary is nearest takes it into account.
+    Each step moves to the nearest linearised class boundary. The accumulated perturbation is
+    enlarged by the overshoot and clipped to the box; the search stops once the prediction changes.
+    Later steps make up for what clipping removes, and the choice of the nearest boundary takes the
+    box into account.
 
     Args:
-      threat: L-infinity, L2 or L1. An infinite eps takes the adversarial example wherever it is; a
-        finite one only within eps, where DeepFool, which is quick and not exact, often just misses.
-      steps: moves at most; few are needed, but the passes of all are spent.
-      overshoot: `[]`, by which share the perturbation is enlarged, so as to cross the boundary.
-      candidates: how many classes other than the label, the most likely ones at each iterate, are
-        looked at; one backward pass each. All of them where there are fewer.
+      threat: L-infinity, L2 or L1. With an infinite eps every adversarial example counts; with a
+        finite one only those within eps, which DeepFool, being fast but inexact, often just misses.
+      steps: maximum number of moves. Few are needed, but the passes of all are spent.
+      overshoot: `[]`, relative enlargement of the perturbation that makes it cross the boundary.
+      candidates: number of classes to linearise, the most likely ones other than the label at each
+        iterate, for one backward pass each; at most K - 1 are used.
 
     Returns:
-      An `AttackFn` for ONE example; `best` is the first adversarial iterate, at distance 0 where
-      the example is one itself. It spends `steps + 1` forward and `min(candidates, K - 1) * steps`
-      backward passes.
+      An `AttackFn` for ONE example. `best` is the first adversarial iterate, at distance 0 if the
+      example is already misclassified. It spends `steps + 1` forward and
+      `min(candidates, K - 1) * steps` backward passes.
 
     Raises:
-      ValueError: for another norm, counts below 1, or an overshoot that is negative or NaN.
+      ValueError: for an unsupported norm, counts below 1, or a negative or NaN overshoot.
 
     Example:
 

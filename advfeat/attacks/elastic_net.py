@@ -1,4 +1,4 @@
-"""EAD: sparse adversarial examples by an elastic net, the sum of L1 and squared L2.
+"""EAD: sparse adversarial examples by an elastic-net penalty, L1 plus squared L2.
 
 Chen et al. (2018), "EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial Examples",
 https://arxiv.org/abs/1709.04114, algorithm 1.
@@ -32,19 +32,19 @@ class ElasticNetState(NamedTuple):
       x: the iterate, a candidate for the result.
       x0: the example.
       count: `[]` int32, steps taken.
-      ahead: the point extrapolated from the last two iterates, where gradients are taken.
-      tradeoff: the weight of the hinge, and the search for it.
+      ahead: point extrapolated from the last two iterates, where gradients are taken.
+      tradeoff: weight of the hinge and the state of its search.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     ahead: Array
     tradeoff: Tradeoff
 
 
 def shrink(x0: Array, x: Array, beta: Array) -> Array:
-    """Every pixel brought back towards `x0` by beta, but not past it: equation (4), box apart."""
+    """Soft-thresholds the perturbation by beta: equation (4), without the box."""
     step = x - x0
     return x0 + jnp.sign(step) * jnp.maximum(jnp.abs(step) - beta, 0.0)
 
@@ -55,14 +55,14 @@ class ElasticNet(Stepwise):
     """EAD: an `AttackFn`. Make one with `elastic_net`.
 
     Attributes:
-      threat: L1; its eps bounds the search, infinity included.
-      beta: `[]` float32, the weight of L1 beside squared L2.
-      step_size: `[]` float32, the first step's.
-      initial_const: `[]` float32, the first weight of the hinge.
-      confidence: `[]` float32, kappa: the score from which on a point is a success.
+      threat: L1; its eps (possibly infinite) bounds the search.
+      beta: `[]` float32, weight of L1 relative to squared L2.
+      step_size: `[]` float32, initial step size.
+      initial_const: `[]` float32, initial weight of the hinge.
+      confidence: `[]` float32, kappa: smallest score that counts as success.
       steps: moves of all inner runs together.
       length: moves of one inner run.
-      decision: which success to keep: the nearest in `l1`, or by the `elastic_net`.
+      decision: which success to keep: the nearest by `l1` or by `elastic_net`.
       objective: what to ascend.
     """
 
@@ -78,7 +78,7 @@ class ElasticNet(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def kernel(self, x0: Array) -> Ascent:
-        """FISTA; `update` wants the hinge's gradient at `ahead`, and whether `x` is a success."""
+        """Runs FISTA; `update` takes the hinge's gradient at `ahead` and the success of `x`."""
 
         def init(key: Key, x0: Array, start: Array) -> ElasticNetState:
             del key
@@ -102,7 +102,7 @@ class ElasticNet(Stepwise):
         return Ascent(init, update)
 
     def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """Judges the iterate, then moves by the gradient at the extrapolated point."""
+        """Evaluates the iterate, then moves by the gradient at the extrapolated point."""
         state: ElasticNetState = run.state
         key = jax.random.fold_in(run.key, state.count)
         seen = self.value_oracle(model_fn, run.aim)(key, state.x)
@@ -118,7 +118,7 @@ class ElasticNet(Stepwise):
         )
 
     def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """Judges the final iterate too."""
+        """Evaluates the final iterate too."""
         return ascent.end(
             self.value_oracle(model_fn, run.aim),
             run,
@@ -127,7 +127,7 @@ class ElasticNet(Stepwise):
         )
 
     def _prefer(self, x0: Array) -> Prefer:
-        """By the decision rule: `Best.distance` is L1, so the elastic net is computed anew."""
+        """Applies the decision rule; `Best.distance` is L1, so the elastic net is recomputed."""
         if self.decision == "l1":
             return self.prefer
 
@@ -138,15 +138,15 @@ class ElasticNet(Stepwise):
         return lambda new, old: self.prefer(elastic(new), elastic(old))
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In L1."""
+        """Returns the L1 distance."""
         return self.threat.distance(x0, x)
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """White box; success asks for the confidence."""
+        """Returns a white-box oracle whose success requires the confidence."""
         return confident(super().oracle(model_fn, aim), self.confidence)
 
     def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """One forward pass; success asks for the confidence."""
+        """Returns a forward-only oracle whose success requires the confidence."""
         return confident(super().value_oracle(model_fn, aim), self.confidence)
 
 
@@ -162,32 +162,31 @@ def elastic_net(
     decision: str = "l1",
     objective: Objective | None = None,
 ) -> ElasticNet:
-    """A sparse adversarial example: `c * max(-score, -kappa) + beta * |d|_1 + |d|_2^2`, by FISTA.
+    """Returns EAD: minimises `c * max(-score, -kappa) + beta * |d|_1 + |d|_2^2` by FISTA.
 
-    Each step goes down the smooth part and brings every pixel back towards the example by beta, so
-    that most pixels do not change at all. The constant c is found by a binary search over runs.
+    Each step descends the smooth part, then shrinks every pixel change towards 0 by beta, so that
+    most pixels do not change at all. The constant c is found by a binary search over inner runs.
 
     Args:
-      threat: L1. An infinite eps looks for the nearest adversarial example anywhere in the box; a
-        finite one only within eps, and succeeds only there.
-      steps: moves of one inner run, each two forward passes and one backward.
-      binary_search_steps: inner runs: c is ten times larger in the next one until the first
-        success, then in the middle of the interval.
-      beta: `[]`, the weight of L1, in the paper both of the sum and of every step's shrinking.
-      step_size: `[]`, the first step's; falls as the root of what is left of the run.
-      initial_const: `[]`, the first c.
-      confidence: `[]`, kappa: the score that a success has to reach; 0 asks for success alone.
-      decision: which success is kept: the nearest in `l1`, or the one of least
-        `beta * |d|_1 + |d|_2^2` by `elastic_net`. `Best.distance` is L1 in both cases.
+      threat: L1. An infinite eps searches for the nearest adversarial example anywhere in the box;
+        a finite one restricts search and success to the ball.
+      steps: moves of one inner run, each costing two forward passes and one backward pass.
+      binary_search_steps: number of inner runs: c grows tenfold from run to run until the first
+        success, then bisects the interval.
+      beta: `[]`, weight of L1; as in the paper, both in the objective and as shrinkage per step.
+      step_size: `[]`, initial step size; decays with the square root of the remaining steps.
+      initial_const: `[]`, initial c.
+      confidence: `[]`, kappa: score required for success; 0 requires only success itself.
+      decision: which success to keep: `l1`, the nearest in L1, or `elastic_net`, the one with the
+        smallest `beta * |d|_1 + |d|_2^2`. `Best.distance` is L1 in both cases.
       objective: what to ascend; by default the margin away from the label. `targeted(margin)` makes
         the attack's `y` the target.
 
     Returns:
-      An `AttackFn` for ONE example; its `best` is at distance 0 where the example is a success
-      itself.
+      An `AttackFn` for ONE example; `best` is at distance 0 if the example itself is a success.
 
     Raises:
-      ValueError: for another norm, an unknown decision rule, counts below 1, or a negative or NaN
+      ValueError: for an unsupported norm, an unknown decision, counts below 1, or a negative or NaN
         number.
 
     Example:

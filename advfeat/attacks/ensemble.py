@@ -1,4 +1,4 @@
-"""Several networks as one model."""
+"""Ensembles: several networks as one model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def _mean_log_probabilities(model_fns: tuple[ModelFn, ...], x: Array) -> Array:
 
 
 def ensemble(*model_fns: ModelFn) -> ModelFn:
-    """The mean of several networks' log-probabilities, as the logits of one.
+    """Combines networks into one whose logits are their mean log-probabilities.
 
     Args:
-      *model_fns: networks of the same classes, each for ONE example.
+      *model_fns: networks with the same classes, each for ONE example.
 
     Returns:
-      A `ModelFn`, a pytree over all their weights. With one network, that network.
+      A `ModelFn`, a pytree over all weights. A single network is returned as it is.
 
     Raises:
-      ValueError: without any.
+      ValueError: if no network is given.
 
     >>> double = ensemble(lambda x: x, lambda x: 3 * x)
     >>> double(jnp.array([1.0, 1.0])).round(3)

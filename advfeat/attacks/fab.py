@@ -1,4 +1,4 @@
-"""FAB: the nearest adversarial example along the network's linearised boundaries.
+"""FAB: minimum-norm attack along the network's linearised decision boundaries.
 
 Croce and Hein (2020), "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary
 Attack", https://arxiv.org/abs/1907.02044, algorithm 1; the targeted form is AutoAttack's,
@@ -24,9 +24,9 @@ from advfeat.threats.hyperplane import to_hyperplane
 from advfeat.threats.norms import NORMS, Norm
 from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, with_key
 
-SEARCHES = 3  # evaluations of the final search, the paper's
-TOWARDS_FOUND = 0.1  # share of the bracket by which the search errs on the adversarial side
-START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # the authors', where eps is infinite
+SEARCHES = 3  # evaluations of the final search, as in the paper
+TOWARDS_FOUND = 0.1  # offset of the final search towards the adversarial end, over the bracket
+START_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # the authors' values for an infinite eps
 
 
 class FABState(NamedTuple):
@@ -36,17 +36,17 @@ class FABState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      nearest: the nearest adversarial example so far, however far.
+      nearest: the nearest adversarial example so far, also beyond eps.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     nearest: Best
 
 
 def _random_start(norm: Norm, eps: Array, key: Key, x0: Array) -> Array:
-    """Half of eps away from the example, before the box."""
+    """Draws a point at distance eps / 2 from the example, then clips it to the box."""
     if norm.name == "linf":
         noise = jax.random.uniform(key, x0.shape, x0.dtype, -1.0, 1.0)
     else:
@@ -62,14 +62,14 @@ class FastAdaptiveBoundary(MinimumNorm):
     """FAB: an `AttackFn`. Make one with `fab` or `fab_targeted`.
 
     Attributes:
-      threat: its norm is minimised; its eps bounds what counts, infinity included.
-      alpha_max: `[]` float32, the largest weight of the step that starts at the example.
-      eta: `[]` float32, by how much a step overshoots the boundary.
-      beta: `[]` float32, how far from the example an adversarial iterate is brought back.
+      threat: its norm is minimised; only points within its eps (possibly infinite) count.
+      alpha_max: `[]` float32, largest weight of the projection that starts at the example.
+      eta: `[]` float32, factor by which a step overshoots the boundary.
+      beta: `[]` float32, factor that pulls an adversarial iterate back towards the example.
       steps: moves per round.
-      rounds: restarts, times targets if there are.
-      targets: how many classes are gone to, one per round; 0 for all at every step.
-      start_queries: one, for the target, if there are targets.
+      rounds: restarts, times targets if targeted.
+      targets: number of target classes, one per round; 0 for all classes at every step.
+      start_queries: 1 if targeted (to rank the classes), else 0.
     """
 
     threat: ThreatModel
@@ -82,7 +82,7 @@ class FastAdaptiveBoundary(MinimumNorm):
     start_queries: int = dataclasses.field(metadata={"static": True})
 
     def kernel(self, x0: Array) -> Ascent:
-        """From the value and slope of a class's lead to the next iterate, equation 9."""
+        """Moves towards the linearised boundary of one class by equation 9."""
         norm = self.threat.norm
 
         def init(key: Key, x0: Array, start: Array) -> FABState:
@@ -93,10 +93,10 @@ class FastAdaptiveBoundary(MinimumNorm):
         def update(state: FABState, seen: Evaluation) -> FABState:
             x, x0, slope, value = state.x, state.x0, seen.grad, seen.score
             assert slope is not None
-            slope, largest = scaled(slope)  # or the next product overflows
+            slope, largest = scaled(slope)  # keeps the next product from overflowing
             value = over(value, largest)
             value0 = value + jnp.sum(slope * (x0 - x))
-            # One vmap: of the iterate's projection and the example's, half the program to compile.
+            # One vmap over both projections (iterate, example) halves the program to compile.
             here, there = jax.vmap(lambda z, lead: to_hyperplane(norm, z, slope, lead).step)(
                 jnp.stack([x, x0]), jnp.stack([value, value0])
             )
@@ -111,7 +111,7 @@ class FastAdaptiveBoundary(MinimumNorm):
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """The example, then random points; the aim is the label with the round's target."""
+        """Starts at the example, then at random points; the aim is (label, target of the round)."""
         restart, target = index, jnp.asarray(y)
         key_model, key_start = jax.random.split(key)
         if self.targets:
@@ -130,7 +130,7 @@ class FastAdaptiveBoundary(MinimumNorm):
         return start, (jnp.asarray(y), target)
 
     def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
-        """As for every minimum-norm attack; the final search starts at the nearest of all."""
+        """Also tracks the nearest adversarial point at any distance, for the final search."""
         state = run.state
         far = self.distance(state.x0, x).astype(jnp.float32)
         found = Best(x, seen.score, seen.success, far)
@@ -138,7 +138,7 @@ class FastAdaptiveBoundary(MinimumNorm):
         return super().noted(run, x, seen)._replace(state=state._replace(nearest=nearest))
 
     def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """Linearises where the run stands, moves, and steps back if that was far enough."""
+        """Linearises at the iterate, moves, and steps back if the new iterate is adversarial."""
         y, target = run.aim
         keys = jax.random.split(jax.random.fold_in(run.key, run.state.count))
 
@@ -160,13 +160,13 @@ class FastAdaptiveBoundary(MinimumNorm):
         )
 
     def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """The final search from the nearest adversarial example towards the example."""
+        """Runs the final search from the nearest adversarial example towards the example."""
         return super().end(model_fn, self._search(model_fn, run))
 
     def _search(self, model_fn: ModelFn, run: Run) -> Run:
-        """Regula falsi on the segment, between the leads of the class that was found there.
+        """Runs regula falsi on the segment, on the logit difference of the class found at its end.
 
-        It takes a point a little beyond where the boundary should be: a point short of it is lost.
+        It aims slightly beyond the estimated boundary, because a point short of it is useless.
         """
         (y, _), x0, found = run.aim, run.state.x0, run.state.nearest.x
         model_fn = with_key(model_fn, jax.random.fold_in(run.key, run.state.count))
@@ -236,35 +236,36 @@ def fab(
     eta: float | Array = 1.05,
     beta: float | Array = 0.9,
 ) -> FastAdaptiveBoundary:
-    """The nearest adversarial example by the fast adaptive boundary attack, algorithm 1.
+    """Returns FAB, the fast adaptive boundary attack (minimum norm): algorithm 1.
 
-    A step linearises the network, takes the class whose linearised boundary is nearest, and goes to
-    a mean of the points of that boundary nearest to the iterate and to the example, the box taken
-    into account (equation 9). Where that is adversarial it goes back towards the example. At last
-    three more points are tried between the example and the nearest adversarial one.
+    A step linearises the network, selects the class with the nearest linearised boundary, and
+    projects both iterate and example onto that boundary within the box. It moves to a weighted mean
+    of the two projections (equation 9) and, if that is adversarial, back towards the example.
+    Finally it tries three more points between the example and the nearest adversarial example.
 
-    **Every step costs K - 1 backward passes** for K classes, side by side, and their memory: some
-    eight arrays of the image's shape per class and image of the batch, besides the network's. That
-    is 38 GB for 8 images of 224 x 224 x 3 and 1000 classes: take `fab_targeted` there.
+    **Every step costs K - 1 backward passes** for K classes. They run in parallel and need about
+    eight arrays of the image's shape per class and image of the batch, besides the network's own
+    memory. That is 38 GB for 8 images of 224 x 224 x 3 and 1000 classes: use `fab_targeted` there.
 
     Args:
-      threat: L-infinity, L2 or L1. An infinite eps looks for the nearest adversarial example
-        anywhere in the box; with a finite one only what lies within eps counts, though the
-        iterates may leave it.
+      threat: L-infinity, L2 or L1. An infinite eps searches for the nearest adversarial example
+        anywhere in the box; with a finite one only points within eps count, though iterates may
+        leave the ball.
       steps: moves per restart.
-      restarts: the first starts at the example, each other one at a random point half of eps away
-        (of 0.3, 1 or 5 in L-infinity, L2 or L1, where eps is infinite).
-      alpha_max: `[]`, the largest weight of the example's own projection, in [0, 1].
-      eta: `[]`, overshoot of the projections, at least 1.
-      beta: `[]`, where between the example (0) and an adversarial iterate (1) to go on.
+      restarts: number of starts: the example itself, then random points at distance eps / 2 (half
+        of 0.3, 1 or 5 in L-infinity, L2 or L1 if eps is infinite).
+      alpha_max: `[]`, largest weight of the example's own projection, in [0, 1].
+      eta: `[]`, overshoot factor of the projections, at least 1.
+      beta: `[]`, where to continue between the example (0) and an adversarial iterate (1).
 
     Returns:
-      An `AttackFn` for ONE example; `best` is the nearest adversarial example found, at distance 0
-      where the example is one itself. Per restart it spends `2 * steps + 6` forward and
+      An `AttackFn` for ONE example. `best` is the nearest adversarial example found, at distance 0
+      if the example is already misclassified. Per restart it spends `2 * steps + 6` forward and
       `(K - 1) * steps` backward passes.
 
     Raises:
-      ValueError: for another norm, counts below 1, or an alpha_max, eta or beta out of range.
+      ValueError: for an unsupported norm, counts below 1, or an alpha_max, eta or beta out of
+        range.
 
     Example:
 
@@ -295,17 +296,17 @@ def fab_targeted(
     eta: float | Array = 1.05,
     beta: float | Array = 0.9,
 ) -> FastAdaptiveBoundary:
-    """FAB-T: FAB along the boundary of one class after the other, as AutoAttack uses it.
+    """Returns FAB-T, targeted FAB, which follows one class boundary per round as in AutoAttack.
 
-    One backward pass per step, whatever the number of classes. It is given the label, and success
-    is any other prediction: the target of a round, the (1 + index)-th most likely class other than
-    the label, only says which boundary to follow.
+    It needs one backward pass per step for any number of classes. It takes the label, and any
+    other prediction is a success: the target of a round, the (1 + index)-th most likely class other
+    than the label, only selects the boundary to follow.
 
     Args:
       threat: as `fab`.
       steps: moves per target and restart.
-      targets: how many classes to try; at most one less than there are.
-      restarts: as `fab`, per target; all targets have their first start before any has its second.
+      targets: number of classes to try; at most K - 1.
+      restarts: as `fab`, per target; every target gets its first start before any its second.
       alpha_max: as `fab`.
       eta: as `fab`.
       beta: as `fab`.
@@ -315,7 +316,7 @@ def fab_targeted(
       forward and `steps` backward passes.
 
     Raises:
-      ValueError: as `fab`; while tracing, for more targets than other classes.
+      ValueError: as `fab`; while tracing, for more than K - 1 targets.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The fast gradient sign method, and its one-step relatives in other norms.
+"""The fast gradient sign method and its one-step analogues in other norms.
 
 Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 4.
 """
@@ -18,21 +18,21 @@ def fgsm(
     objective: Objective | None = None,
     score_last: bool = True,
 ) -> GradientAttack:
-    """One step of length eps along the norm's steepest direction.
+    """Returns FGSM: one step of length eps along the steepest direction of the norm.
 
     Args:
-      threat: the set of allowed inputs; with L-infinity this is the sign method of the paper.
+      threat: the set of allowed inputs; L-infinity gives the sign method of the paper.
       step_size: `[]`, by default eps; Wong et al. (2020) use 1.25 eps with a random start.
       random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend; by default cross-entropy away from the label.
-      score_last: whether the result is scored, at the price of one forward pass.
+      score_last: whether to score the result, at the cost of one forward pass.
 
     Returns:
-      An `AttackFn` for ONE example. As in PGD, the start counts as an iterate: an example that is
-      misclassified already counts as fooled even if the step sets it right.
+      An `AttackFn` for ONE example. As in PGD, the start counts as an iterate: an already
+      misclassified example counts as fooled even if the step makes it correct.
 
     Raises:
-      ValueError: for a step size that is negative or NaN.
+      ValueError: for a negative or NaN step size.
 
     >>> import jax, jax.numpy as jnp, advfeat
     >>> result = fgsm(advfeat.linf(0.25))(

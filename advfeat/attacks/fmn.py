@@ -1,4 +1,4 @@
-"""FMN: the nearest adversarial example in L-infinity, L2 or L1 by an adaptive norm constraint.
+"""FMN: minimum-norm attack in L-infinity, L2 or L1 with an adaptive norm constraint.
 
 Pintor et al. (2021), "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints",
 https://arxiv.org/abs/2102.12827, algorithm 1.
@@ -32,13 +32,13 @@ class FMNState(NamedTuple):
       x: the iterate.
       x0: the example.
       count: `[]` int32, steps taken.
-      radius: `[]`, epsilon of the paper, of the ball the iterate was projected onto.
-      nearest: `[]`, distance of the nearest success so far; infinite before the first.
+      radius: `[]`, radius of the ball onto which the iterate was projected (the paper's epsilon).
+      nearest: `[]`, distance of the nearest success so far; infinite before the first success.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     radius: Array
     nearest: Array
 
@@ -49,13 +49,13 @@ class FastMinimumNorm(Stepwise):
     """FMN: an `AttackFn`. Make one with `fmn`.
 
     Attributes:
-      threat: its norm is minimised; its eps bounds the search, infinity included.
-      step_size: `[]` float32, the first step's length, in L2 whatever the norm.
-      last_step_size: `[]` float32, the last step's.
-      gamma: `[]` float32, by which share the radius shrinks or grows in the first step.
-      last_gamma: `[]` float32, the last step's.
-      steps: moves.
-      objective: what to ascend; its score should be 0 where success begins.
+      threat: its norm is minimised; its eps (possibly infinite) bounds the search.
+      step_size: `[]` float32, initial step size, in L2 for every norm.
+      last_step_size: `[]` float32, final step size.
+      gamma: `[]` float32, relative change of the radius in the first step.
+      last_gamma: `[]` float32, relative change of the radius in the last step.
+      steps: number of moves.
+      objective: what to ascend; its score should be 0 at the decision boundary.
     """
 
     threat: ThreatModel
@@ -68,7 +68,7 @@ class FastMinimumNorm(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def kernel(self, x0: Array) -> Ascent:
-        """A step of the gradient's direction, then into the ball of the current radius."""
+        """Steps along the gradient direction, then projects onto the ball of the current radius."""
         widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
 
         def init(key: Key, x0: Array, start: Array) -> FMNState:
@@ -85,14 +85,14 @@ class FastMinimumNorm(Stepwise):
             gamma = cosine(self.gamma, self.last_gamma, count, self.steps)
             far = self.threat.distance(x0, x)
             nearest = jnp.where(evaluation.success, jnp.minimum(nearest, far), nearest)
-            # Before the first success the score's slope says where the boundary should lie; the
-            # paper aims at it, and where the network is linear never gets across.
+            # Before the first success, linearising the score estimates where the boundary lies. The
+            # paper aims exactly at it and never crosses it if the network is linear.
             guess = far + unbounded_distance(self.threat.norm, gradient, evaluation.score)
             grown = jnp.where(jnp.isinf(nearest), guess, radius) * (1.0 + gamma)
             shrunk = jnp.minimum(radius * (1.0 - gamma), nearest)
             radius = jnp.where(evaluation.success, shrunk, grown)
             radius = jnp.minimum(radius, widest).astype(x0.dtype)
-            # The step is L2-normalised in every norm; the ball alone carries the geometry.
+            # The step is L2-normalised in every norm; only the projection depends on the norm.
             move = step_size * norms.L2.direction(x, gradient)
             moved = self.threat.norm.project(radius, x0, x + move.astype(x0.dtype))
             return FMNState(moved, x0, count + 1, radius, nearest)
@@ -100,7 +100,7 @@ class FastMinimumNorm(Stepwise):
         return Ascent(init, update)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In the threat model's norm."""
+        """Returns the distance in the threat model's norm."""
         return self.threat.distance(x0, x)
 
 
@@ -114,29 +114,29 @@ def fmn(
     last_gamma: float | Array = 1e-3,
     objective: Objective | None = None,
 ) -> FastMinimumNorm:
-    """The nearest adversarial example by adaptive norm constraints, algorithm 1.
+    """Returns FMN, a fast minimum-norm attack with adaptive norm constraints: algorithm 1.
 
-    Each step goes along the gradient and back into a ball around the example. Until the first
-    success the ball reaches to where the boundary would lie were the network linear; from then on
-    its radius shrinks after a success and grows otherwise, by ever smaller shares.
+    Each step follows the gradient, then projects onto a ball around the example. Until the first
+    success the ball extends to the boundary of the linearised network; afterwards its radius
+    shrinks after a success and grows otherwise, with relative changes that decay over time.
 
     Args:
-      threat: says which norm is minimised. An infinite eps looks for the nearest adversarial
-        example anywhere in the box; a finite one only within eps, and succeeds only there.
-      steps: moves.
-      step_size: `[]`, the first step's length, measured in L2 whatever the norm; falls on a cosine.
-      last_step_size: `[]`, the last step's; by default a hundredth of the first.
-      gamma: `[]`, by which share the radius changes in the first step, in [0, 1).
-      last_gamma: `[]`, the last step's share.
+      threat: its norm is minimised. An infinite eps searches for the nearest adversarial example
+        anywhere in the box; a finite one restricts search and success to the ball.
+      steps: number of moves.
+      step_size: `[]`, initial step size, measured in L2 for every norm; decays on a cosine.
+      last_step_size: `[]`, final step size; by default a hundredth of the initial one.
+      gamma: `[]`, relative change of the radius in the first step, in [0, 1).
+      last_gamma: `[]`, relative change of the radius in the last step.
       objective: what to ascend; by default the margin away from the label. Its score should be 0
-        where success begins; `targeted(margin)` makes the attack's `y` the target.
+        at the decision boundary; `targeted(margin)` makes the attack's `y` the target.
 
     Returns:
-      An `AttackFn` for ONE example; its `best` is the nearest success, at distance 0 where the
-      example is a success itself.
+      An `AttackFn` for ONE example. `best` is the nearest success, at distance 0 if the example
+      itself is a success.
 
     Raises:
-      ValueError: for steps below 1, or step sizes or shares out of range.
+      ValueError: for an unsupported norm, steps below 1, or step sizes or shares out of range.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What the attacks share that linearise the network and go to where a class overtakes the label."""
+"""Shared parts of attacks that linearise the network and step to its decision boundary."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from advfeat.types import Array, AttackResult, Best, Evaluation, ModelFn, with_k
 
 
 class Linearisation(NamedTuple):
-    """Some classes' leads over the label, to first order around a point.
+    """First-order model of the logit differences `z_k - z_y` around a point.
 
     Attributes:
-      seen: the verdict on the point itself.
+      seen: evaluation of the point itself.
       leads: `[C]`, `z_k - z_y` of each class.
-      slopes: `[C, H, W, C]`, their gradients.
+      slopes: `[C, H, W, C]`, gradients of `leads`.
     """
 
     seen: Evaluation
@@ -32,23 +32,23 @@ class Linearisation(NamedTuple):
     slopes: Array
 
     def along(self, index: Array) -> Evaluation:
-        """The lead and the slope of one of the classes."""
+        """Returns lead and slope of one class."""
         return Evaluation(self.leads[index], self.seen.success, self.slopes[index])
 
 
 def judged(logits: Array, y: Any) -> Evaluation:
-    """The verdict on a point: its margin, and whether the prediction is not the label."""
+    """Evaluates a point: its margin, and whether it is misclassified."""
     return Evaluation(margin(logits, y).astype(jnp.float32), jnp.argmax(logits) != y, None)
 
 
 def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisation:
-    """The network around `x`, from one forward pass and one backward pass per class.
+    """Linearises the network at `x` with one forward pass and one backward pass per class.
 
     Args:
       model_fn: the network.
       x: the point.
       y: `[]`, the label.
-      classes: logits `[K]` -> `[C]` integers, which classes to look at.
+      classes: logits `[K]` -> `[C]` integers, the classes to linearise.
     """
     logits, pullback = jax.vjp(model_fn, x)
     chosen = classes(logits)
@@ -59,10 +59,10 @@ def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisati
 
 
 def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
-    """`[]`, the index of the class whose linearised boundary is nearest within the box.
+    """Returns the index of the class whose linearised boundary is nearest inside the box.
 
-    Where no boundary meets the box, the nearest one were there no box. The papers leave the box out
-    of account always, and so may pick a class that cannot be reached.
+    If no boundary meets the box, the nearest one ignoring the box. The papers always ignore the
+    box and may therefore pick an unreachable class.
     """
     if len(around.leads) == 1:
         return jnp.zeros((), jnp.int32)
@@ -78,12 +78,12 @@ def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
 
 
 class MinimumNorm(Stepwise):
-    """Base of the attacks that look for the nearest adversarial example, whichever way they move.
+    """Base class of attacks that search for the nearest adversarial example.
 
-    Iterates may leave the ball of a finite eps; what is kept lies within.
+    Iterates may leave the ball of a finite eps, but the returned point lies within it.
 
     Attributes:
-      threat: its norm is minimised; its eps bounds what counts, infinity included.
+      threat: its norm is minimised; only points within its eps (possibly infinite) count.
     """
 
     threat: ThreatModel
@@ -91,19 +91,19 @@ class MinimumNorm(Stepwise):
     prefer = staticmethod(ascent.by_distance)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In the threat model's norm."""
+        """Returns the distance in the threat model's norm."""
         return self.threat.distance(x0, x)
 
     def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
-        """The run after a verdict on `x`, which counts only within eps."""
-        # Without tolerance: at eps 0 nothing but the example itself counts.
+        """Updates the best iterate with `x` if it lies within eps."""
+        # No tolerance: at eps 0 only the example itself counts.
         allowed = self.distance(run.state.x0, x) <= self.threat.eps
         noted = run.note(x, seen, self.distance, self.prefer)
         best = jax.tree.map(lambda new, old: jnp.where(allowed, new, old), noted, run.best)
         return run._replace(best=best)
 
     def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """The final iterate, brought into the threat model, and scored: one forward pass."""
+        """Projects the final iterate onto the threat model and scores it: one forward pass."""
         x0, x = run.state.x0, run.state.x
         inside = self.distance(x0, x) <= self.threat.eps
         x = jnp.where(inside, x, self.threat.project(x0, x))

@@ -1,8 +1,8 @@
-"""Networks whose gradient is estimated from scores: for attacks where the true one is of no use.
+"""Gradients estimated from scores, for attacks on networks whose true gradient is useless.
 
-The gradient of the network seen through Gaussian noise, by antithetic pairs of forward passes:
-Wierstra et al. (2014), "Natural Evolution Strategies", as Ilyas et al. (2018),
-https://arxiv.org/abs/1804.08598, section 2.1, attack networks with it.
+Estimates the gradient of the Gaussian-smoothed network from antithetic pairs of forward passes:
+Wierstra et al. (2014), "Natural Evolution Strategies", as used for attacks by Ilyas et al. (2018),
+https://arxiv.org/abs/1804.08598, section 2.1.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _backward(pairs: int, kept: tuple[Any, ...], cotangent: Array) -> tuple[Any,
     def add(index: Array, total: Array) -> Array:
         noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
         up, down = jnp.clip(x + sigma * noise, 0.0, 1.0), jnp.clip(x - sigma * noise, 0.0, 1.0)
-        # A pair with an output that is not finite says nothing. Networks of another precision than
-        # the image's are welcome: float64 weights, say.
+        # Pairs with a non-finite output are dropped. The cast supports networks of another
+        # precision than the image, e.g. with float64 weights.
         rise = finite(jnp.vdot(cotangent, model_fn(up) - model_fn(down))).astype(x.dtype)
         return total + rise * (up - down)
 
@@ -50,18 +50,18 @@ def _backward(pairs: int, kept: tuple[Any, ...], cotangent: Array) -> tuple[Any,
 
 
 def _mean_square(sigma: Array, x: Array) -> Array:
-    """The mean square of what lies between a pair, pixel by pixel.
+    """Computes the mean squared difference of a pair, per pixel.
 
-    That is `4 sigma^2` far from the faces of the box and `sigma^2` on one, where one of the two
-    points stays. With n normal, a and b the room below and above over sigma, it is `sigma^2` times
-    the mean of `(min(|n|, a) + min(|n|, b))^2`.
+    It is `4 sigma^2` far from the faces of the box and `sigma^2` on a face, where one of the two
+    points is clipped. With n standard normal and a, b the room below and above over sigma, it is
+    `sigma^2` times the mean of `(min(|n|, a) + min(|n|, b))^2`.
     """
 
     def together(low: Array, high: Array) -> Array:  # the mean of min(|n|, low) * min(|n|, high)
         below = erf(low / np.sqrt(2)) - low * np.sqrt(2 / np.pi) * jnp.exp(-0.5 * high**2)
         return below + low * high * erfc(high / np.sqrt(2))
 
-    # Further away than this no draw comes; and infinity times 0 would be NaN.
+    # No draw exceeds 10 sigma, and without the cap infinity times 0 would be NaN.
     below, above = (jnp.clip(room / sigma, 0.0, 10.0) for room in (x, 1.0 - x))
     mixed = together(jnp.minimum(below, above), jnp.maximum(below, above))
     return sigma**2 * (together(below, below) + together(above, above) + 2 * mixed)
@@ -85,22 +85,23 @@ class _Estimated:
 
 
 def with_nes_gradient(model_fn: ModelFn, *, sigma: float | Array, pairs: int = 32) -> Randomised:
-    """The same network with a gradient that is estimated anew at every evaluation.
+    """Wraps a network so that its gradient is estimated from scores at every evaluation.
 
     Args:
       model_fn: the network, for ONE example.
-      sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels; it should span what
-        hides the gradient, such as a step of a quantisation. Noisy points stay in the box, and the
-        estimate allows for it: of a linear network it has no bias, on the box's faces either.
-      pairs: of forward passes for one gradient. Its direction has a cosine of about
-        `sqrt(pairs / (pairs + D))` with the smoothed network's, D the number of pixel values.
+      sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels. It should span the
+        structure that masks the gradient, e.g. one quantisation step. Noisy points are clipped to
+        the box, and the estimate corrects for it: it is unbiased for a linear network, also on the
+        faces of the box.
+      pairs: pairs of forward passes per gradient. The cosine between the estimate and the gradient
+        of the smoothed network is about `sqrt(pairs / (pairs + D))`, with D pixel values.
 
     Returns:
-      A network to hand to any gradient attack: forward passes are exact, backward passes cost
-      `2 * pairs` forward ones.
+      A network for any gradient attack: forward passes are exact, each backward pass costs
+      `2 * pairs` forward passes.
 
     Raises:
-      ValueError: for `pairs` below 1, or a sigma that is not above 0 and finite.
+      ValueError: for `pairs` below 1, or a sigma that is not positive and finite.
 
     >>> network = with_nes_gradient(lambda x: jnp.round(4 * x), sigma=0.2, pairs=500)
     >>> gradient = jax.grad(lambda x: network(x)[0])(jnp.array([0.5, 0.5]))

@@ -1,4 +1,4 @@
-"""Noise of the same norm: the baseline beside which an attack has to be seen."""
+"""Random noise of a given norm: the baseline for every attack."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _uniform(key: Key, x: Array) -> Array:
 
 
 def _salt_and_pepper(key: Key, x: Array) -> Array:
-    """One pixel in ten (all channels together) towards white or black, by a coin's throw."""
+    """Moves one pixel in ten (all channels together) towards black or white at random."""
     key_where, key_which = jax.random.split(key)
     pixel = (*x.shape[:-1], 1)
     hit = jax.random.bernoulli(key_where, 0.1, pixel)
@@ -40,13 +40,13 @@ DRAWS = {"gaussian": _gaussian, "uniform": _uniform, "salt_and_pepper": _salt_an
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
 class NoiseAttack:
-    """Random perturbations scaled to lie exactly eps away, clipping included: an `AttackFn`.
+    """Random perturbations rescaled to norm eps after clipping: an `AttackFn`.
 
     Attributes:
-      threat: its norm and eps say how large the noise is.
+      threat: its norm and eps determine the size of the noise.
       kind: `gaussian`, `uniform` or `salt_and_pepper`.
-      restarts: draws, of which each example keeps its worst.
-      objective: what counts as worse.
+      restarts: number of draws; each example keeps its worst case.
+      objective: the objective that defines the worst case.
     """
 
     threat: ThreatModel
@@ -90,19 +90,19 @@ def _noise(
 def gaussian_noise(
     threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """Gaussian noise of norm eps; each example keeps the worst of `restarts` draws."""
+    """Returns Gaussian noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("gaussian", threat, restarts, objective)
 
 
 def uniform_noise(
     threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """Uniform noise of norm eps; each example keeps the worst of `restarts` draws."""
+    """Returns uniform noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("uniform", threat, restarts, objective)
 
 
 def salt_and_pepper_noise(
     threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
 ) -> NoiseAttack:
-    """A tenth of the pixels towards black or white, to norm eps; the worst of `restarts` draws."""
+    """Returns salt-and-pepper noise of norm eps on a tenth of the pixels; worst of `restarts`."""
     return _noise("salt_and_pepper", threat, restarts, objective)

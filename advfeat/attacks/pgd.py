@@ -1,4 +1,4 @@
-"""Projected gradient descent, in any norm, with any step rule.
+"""Projected gradient descent in any norm with any step rule.
 
 Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 """
@@ -25,17 +25,17 @@ from advfeat.types import Array, Key, ModelFn, Objective
 class GradientAttack(Stepwise):
     """Gradient ascent inside a threat model: an `AttackFn`. Make one with `pgd` or `fgsm`.
 
-    eps and the step size are leaves, so that new values do not recompile and `vmap` goes over them.
+    eps and the step size are leaves: new values do not recompile, and `vmap` can batch over them.
 
     Attributes:
       threat: the set of allowed inputs.
       step_size: `[]` float32, in the threat model's norm.
       steps: moves per restart.
-      rounds: restarts: independent runs, of which each example keeps its preferred one.
+      rounds: number of restarts; each example keeps its preferred run.
       random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend.
-      rule: how a gradient becomes a move.
-      prefer: which iterate to keep.
+      rule: step rule that turns a gradient into a move.
+      prefer: rule that decides which iterate to keep.
       score_last: see `Stepwise`.
     """
 
@@ -50,19 +50,19 @@ class GradientAttack(Stepwise):
     score_last: bool = dataclasses.field(metadata={"static": True})
 
     def kernel(self, x0: Array) -> ascent.Ascent:
-        """Projected ascent; for an infinite eps the diameter of the box sets the step size."""
+        """Returns projected ascent; if eps is infinite, the box diameter sets the step size."""
         widest = 2.5 * self.threat.norm.diameter(x0.size) / self.steps
         step_size = jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
         return ascent.projected_ascent(self.threat, self.rule, step_size)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In the threat model's norm."""
+        """Returns the distance in the threat model's norm."""
         return self.threat.distance(x0, x)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """Drawn from the ball, or the example."""
+        """Draws a start from the ball, or starts at the example."""
         del model_fn, index
         return (self.threat.sample(key, x) if self.random_start else x), y
 
@@ -79,27 +79,28 @@ def pgd(
     prefer: ascent.Prefer = ascent.by_success,
     score_last: bool = True,
 ) -> GradientAttack:
-    """Projected gradient descent on the loss, equation 2.1's inner maximisation.
+    """Returns PGD, the inner maximisation of equation 2.1.
 
     Args:
       threat: the set of allowed inputs.
       steps: moves per restart.
       step_size: `[]`, in the threat model's norm; by default `2.5 * eps / steps`, so that the
-        boundary can be reached from any start (Madry et al.); for an infinite eps the diameter of
-        the box takes its place.
-      restarts: independent random starts; each example keeps its worst.
-      random_start: start uniformly in the ball, or at the example itself.
+        boundary can be reached from any start (Madry et al.). The diameter of the box replaces an
+        infinite eps.
+      restarts: independent random starts; each example keeps its worst case.
+      random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend; by default cross-entropy away from the label.
-      rule: `steps.steepest`, `steps.momentum()`, `steps.from_optax(optax.adam)`.
-      prefer: which iterate to keep.
-      score_last: whether iterates are scored; the final one costs one forward pass.
+      rule: step rule: `step_rules.steepest`, `step_rules.momentum()`,
+        `step_rules.from_optax(optax.adam)` …
+      prefer: rule that decides which iterate to keep.
+      score_last: whether to score iterates; the final one costs one forward pass.
 
     Returns:
       An `AttackFn` for ONE example; `attack_batch` is the batched, compiled form.
 
     Raises:
-      ValueError: for counts below 1, a step size that is negative or NaN, restarts without a
-        random start or without scores, or an infinite eps without a step size.
+      ValueError: for counts below 1, a negative or NaN step size, restarts without a random
+        start or without scores, or an infinite eps without a step size.
 
     Example:
 
@@ -115,7 +116,7 @@ def pgd(
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without a random start, got {restarts}")
     if restarts > 1 and not score_last:
-        # Unscored runs cannot be told apart, so there is no worst one to keep.
+        # Unscored runs cannot be compared, so there is no worst case to keep.
         raise ValueError(f"restarts must be 1 with score_last=False, got {restarts}")
     if step_size is None:
         step_size = 2.5 * threat.eps / steps

@@ -1,4 +1,4 @@
-"""Relatives of projected gradient descent that differ from it in the step rule."""
+"""Variants of projected gradient descent with other step rules."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from advfeat.objectives.losses import margin
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Objective
 
-ADAM_STEP = 3.0  # over eps: about the usual learning rate of 0.1 at L-infinity 8/255
-ADAM_LATER = 0.1  # by how much it is scaled in the second half
+ADAM_STEP = 3.0  # over eps; close to the usual learning rate of 0.1 at L-infinity 8/255
+ADAM_LATER = 0.1  # factor of the step size in the second half
 
 
 def pgd_momentum(
@@ -27,24 +27,24 @@ def pgd_momentum(
     decay: float = 1.0,
     objective: Objective | None = None,
 ) -> GradientAttack:
-    """MI-FGSM: momentum on normalised gradients, which transfers better to other networks.
+    """Returns MI-FGSM: momentum on normalised gradients, which improves transferability.
 
-    Dong et al. (2018), https://arxiv.org/abs/1710.06081, algorithm 1: from the example itself, with
-    steps that add up to eps. The paper returns the last iterate, here `last`; `best` is preferred
-    by success, then by score.
+    Dong et al. (2018), https://arxiv.org/abs/1710.06081, algorithm 1: starts at the example, with
+    steps that add up to eps. The paper returns the last iterate, which is `last` here; `best` is
+    chosen by success, then by score.
 
     Args:
-      threat: the set of allowed inputs; L-infinity in the paper, whose section 3.3 has L2 too.
-      steps: moves.
+      threat: the set of allowed inputs; L-infinity in the paper, L2 in its section 3.3.
+      steps: number of moves.
       step_size: `[]`, in the threat model's norm; by default `eps / steps`.
-      decay: how much of the past is kept.
+      decay: momentum decay factor.
       objective: what to ascend; by default cross-entropy away from the label.
 
     Returns:
       An `AttackFn` for ONE example.
 
     Raises:
-      ValueError: for counts below 1, a step size that is negative or NaN, a decay outside [0, 1].
+      ValueError: for counts below 1, a negative or NaN step size, or a decay outside [0, 1].
 
     >>> import jax, advfeat
     >>> result = pgd_momentum(advfeat.linf(0.25))(
@@ -64,19 +64,19 @@ def pgd_momentum(
 
 @dataclasses.dataclass(frozen=True)
 class AnnealedAdam:
-    """Adam with a learning rate that falls to a tenth halfway.
+    """Adam with a learning rate that drops to a tenth halfway through.
 
     Attributes:
-      steps: of the whole attack.
+      steps: number of steps of the whole attack.
     """
 
     steps: int
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """Adam's step, scaled so that its first one, which moves all values alike, has that size.
+        """Scales Adam so that its first step, which moves all pixels equally, has that size.
 
-        Adam's own learning rate is the move of one value: in L2 the same rate would be a much
-        longer step, the longer the larger the image.
+        Adam's own learning rate is the move of a single pixel. In L2 the same rate would be a much
+        longer step, and the larger the image, the longer the step.
         """
 
         def scaled(update: Array, x: Array) -> Array:
@@ -100,30 +100,30 @@ def pgd_adam(
     random_start: bool = True,
     objective: Objective | None = None,
 ) -> GradientAttack:
-    """PGD whose steps are Adam's, on the margin.
+    """Returns PGD with Adam steps on the margin.
 
-    Uesato et al. (2018), https://arxiv.org/abs/1802.05666, with the 40 steps and the learning rates
-    of 0.1, then 0.01, with which Gowal et al. (2020), https://arxiv.org/abs/2010.03593, evaluate.
-    Those rates are for L-infinity at 8/255; here they go with eps, and in L2 they mean the length
-    of a step. There is none for L1, whose worst perturbations are sparse: Adam moves all values
-    alike, and finds half of the worst case of a linear model.
+    Uesato et al. (2018), https://arxiv.org/abs/1802.05666, with the settings that Gowal et al.
+    (2020), https://arxiv.org/abs/2010.03593, use for evaluation: 40 steps and learning rates of
+    0.1, then 0.01. Those rates are for L-infinity at 8/255; here they scale with eps, and in L2
+    they are the length of a step. L1 is not supported: its worst-case perturbations are sparse,
+    whereas Adam moves all pixels equally and finds only half of the worst case of a linear model.
 
     Args:
       threat: the set of allowed inputs, in L-infinity or L2.
       steps: moves per restart.
-      step_size: `[]`, the size of the first steps in the threat model's norm (with L-infinity
-        Adam's learning rate); by default `3 * eps`. From halfway on it is a tenth.
-      restarts: independent random starts; each example keeps its worst.
-      random_start: start uniformly in the ball, or at the example itself.
+      step_size: `[]`, size of the first steps in the threat model's norm (in L-infinity, Adam's
+        learning rate); by default `3 * eps`. It drops to a tenth halfway through.
+      restarts: independent random starts; each example keeps its worst case.
+      random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend; by default the margin away from the label, whose gradient does not
-        vanish where the network is sure of itself.
+        vanish for confident networks.
 
     Returns:
       An `AttackFn` for ONE example.
 
     Raises:
-      ValueError: for counts below 1, a step size that is negative or NaN, restarts without a
-        random start, or another norm.
+      ValueError: for counts below 1, a negative or NaN step size, restarts without a random
+        start, or an unsupported norm.
 
     >>> import jax, advfeat
     >>> result = pgd_adam(advfeat.linf(0.25))(

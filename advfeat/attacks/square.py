@@ -1,7 +1,7 @@
-"""Square Attack: random search that needs scores only, one square window at a time.
+"""Square Attack: score-based random search over square windows.
 
 Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049: algorithm 1, with algorithm 2 for
-L-infinity and algorithm 3 for L2; for L1 the relative of algorithm 3 of Croce and Hein (2021),
+L-infinity and algorithm 3 for L2; for L1 the variant of algorithm 3 by Croce and Hein (2021),
 https://arxiv.org/abs/2103.01208.
 """
 
@@ -25,20 +25,20 @@ from advfeat.threats import norms
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
 
-# The square's share p of the image is halved after so many candidates of 10,000 (section 4.1).
+# Candidates, of 10,000, after which the square's share p of the image is halved (section 4.1).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 SCHEDULE = 10_000
 
 
 def side(p: Array, count: Array, shape: tuple[int, ...], *, period: int, odd: bool) -> Array:
-    """The side of the square of candidate `count` (from 0).
+    """Returns the side of the square of candidate `count` (from 0).
 
     Args:
-      p: `[]`, the square's share of the image at first.
+      p: `[]`, initial share of the image covered by the square.
       count: `[]` int32.
       shape: `[H, W, C]`.
-      period: the number of candidates that the whole schedule is spread over.
-      odd: whether the side must be odd and at least 3, as a bump's.
+      period: number of candidates that the whole schedule spans.
+      odd: whether the side must be odd and at least 3, as for a bump.
 
     Returns:
       `[]` int32.
@@ -48,7 +48,7 @@ def side(p: Array, count: Array, shape: tuple[int, ...], *, period: int, odd: bo
     [25, 18, 13, 2]
     """
     height, width = shape[:2]
-    # In whole numbers: the first candidate after each of the schedule's `count > halving`.
+    # Integer arithmetic: the first candidate that satisfies `count > halving` for each halving.
     changes = jnp.asarray([-(-(after + 1) * period // SCHEDULE) for after in HALVINGS])
     share = p * jax.lax.pow(jnp.full_like(p, 0.5), jnp.sum(count >= changes, dtype=jnp.int32))
     wanted = jnp.round(jnp.sqrt(share * height * width)).astype(jnp.int32)
@@ -63,7 +63,7 @@ def _ends(eps: Array, x0: Array) -> tuple[Array, Array]:
 
 
 def _stripes(threat: ThreatModel, key: Key, x0: Array) -> Array:
-    """Vertical stripes of one pixel: where the search begins in L-infinity."""
+    """Returns the L-infinity start: vertical stripes one pixel wide."""
     low, high = _ends(threat.eps, x0)
     return jnp.where(jax.random.bernoulli(key, 0.5, (1, *x0.shape[1:])), high, low)
 
@@ -71,10 +71,10 @@ def _stripes(threat: ThreatModel, key: Key, x0: Array) -> Array:
 def _recoloured(
     threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: square_l2_l1.Draw
 ) -> Array:
-    """A candidate in L-infinity: in a square, each channel goes to one end of its range.
+    """Proposes an L-infinity candidate: sets each channel in a square to one end of its range.
 
-    Algorithm 2. Where that changes nothing, every channel goes to the other end (the authors draw
-    again): late in the search that is so for a third of the draws on grey images.
+    Algorithm 2. If that changes nothing, every channel goes to the other end instead (the authors
+    redraw): on grey images this happens for a third of the draws late in the search.
     """
     low, high = _ends(threat.eps, x0)
     inside = square_l2_l1.window(x0.shape, square_l2_l1.corner(x0.shape, side, draw.place), side)
@@ -87,18 +87,18 @@ class SquareState(NamedTuple):
     """State of the random search.
 
     Attributes:
-      x: the candidate, to be evaluated; at count 0 the example.
+      x: the candidate to evaluate; at count 0 the example.
       x0: the example.
       count: `[]` int32, points evaluated.
-      key: of the proposals, folded with the count.
-      kept: the point that candidates are made from, the best so far; at count 0 the start.
-      score: `[]`, of `kept`; -inf before it was evaluated.
-      success: `[]` bool, of `kept`.
+      key: key of the proposals, folded with the count.
+      kept: the best point so far, from which candidates are proposed; at count 0 the start.
+      score: `[]`, score of `kept`; -inf before its evaluation.
+      success: `[]` bool, whether `kept` is a success.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
+    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
     key: Key
     kept: Array
     score: Array
@@ -106,16 +106,16 @@ class SquareState(NamedTuple):
 
 
 def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
-    """The kernel: look at the example, then the start, then a candidate per step.
+    """Returns the kernel: evaluates the example, then the start, then one candidate per step.
 
-    A candidate is kept if it succeeds or, failing that, scores higher. Once a point succeeds the
-    search stays there, as the authors' code leaves an image that is fooled: an example that is
-    misclassified already is returned as it is.
+    A candidate is kept if it succeeds or, without any success, scores higher. The search stops at
+    the first success, as in the authors' code; an already misclassified example is returned
+    unchanged.
 
     Args:
       threat: the set of allowed inputs.
-      p: `[]`, the square's share of the image at first.
-      period: the number of candidates that the schedule of p is spread over.
+      p: `[]`, initial share of the image covered by the square.
+      period: number of candidates that the schedule of p spans.
     """
     kind = square_l2_l1.KINDS.get(threat.norm.name)
     propose = _recoloured if kind is None else partial(square_l2_l1.bumped, kind)
@@ -125,7 +125,7 @@ def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
             x=x0,
             x0=x0,
             count=jnp.full_like(x0, 0, shape=(), dtype=jnp.int32),
-            # Out of the way of the oracle's keys, which are the same key folded with the count.
+            # Distinct from the oracle's keys, which are the same key folded with the count.
             key=jax.random.fold_in(key, np.iinfo(np.int32).max),
             kept=start,
             score=jnp.full_like(x0, -jnp.inf, shape=(), dtype=jnp.float32),
@@ -134,7 +134,7 @@ def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
 
     def update(state: SquareState, seen: Evaluation) -> SquareState:
         score = seen.score.astype(jnp.float32)
-        # The example is no rung of the ladder: the start is kept even if it scores less.
+        # The start replaces the example even if it scores lower.
         rises = (score > state.score) & (state.count > 0)
         better = jnp.where(seen.success == state.success, rises, seen.success)
         better = better & ~jnp.isnan(score)
@@ -160,14 +160,14 @@ def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
 class SquareAttack(Stepwise):
-    """Random search by scores: an `AttackFn`. Make one with `square`.
+    """Score-based random search: an `AttackFn`. Make one with `square`.
 
     Attributes:
       threat: the set of allowed inputs, in L-infinity, L2 or L1.
-      p: `[]` float32, the square's share of the image at first.
+      p: `[]` float32, initial share of the image covered by the square.
       steps: moves per restart: to the start, then to each candidate.
       rounds: restarts.
-      rescale_schedule: whether the schedule of p is spread over `steps`.
+      rescale_schedule: whether the schedule of p spans `steps`.
       objective: what to ascend.
     """
 
@@ -179,23 +179,23 @@ class SquareAttack(Stepwise):
     objective: Objective = dataclasses.field(metadata={"static": True})
 
     def kernel(self, x0: Array) -> Ascent:
-        """Random search, with the schedule of p."""
+        """Returns the random search with the schedule of p."""
         del x0
         period = self.steps if self.rescale_schedule else SCHEDULE
         return random_search(self.threat, self.p, period=period)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """In the threat model's norm."""
+        """Returns the distance in the threat model's norm."""
         return self.threat.distance(x0, x)
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """Scores only: no gradient is ever computed."""
+        """Returns a scores-only oracle: no gradient is ever computed."""
         return ascent.scores_only(self.objective, model_fn, aim)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """Vertical stripes, or a grid of bumps."""
+        """Starts from vertical stripes (L-infinity) or a grid of bumps (L2, L1)."""
         del model_fn, index
         kind = square_l2_l1.KINDS.get(self.threat.norm.name)
         draw = _stripes if kind is None else partial(square_l2_l1.grid, kind)
@@ -211,27 +211,27 @@ def square(
     rescale_schedule: bool = False,
     objective: Objective | None = None,
 ) -> SquareAttack:
-    """Square Attack: random search that sees scores only, and so no masked gradients.
+    """Returns Square Attack, a random search on scores alone, immune to gradient masking.
 
-    The defaults are AutoAttack's. `steps + 1` queries per restart: the example itself, which costs
-    one and notices at distance 0 what is misclassified already, the start, `steps - 1` candidates.
+    Defaults are AutoAttack's. A restart spends `steps + 1` queries: the example itself (so that an
+    already misclassified example is found at distance 0), the start, and `steps - 1` candidates.
 
     Args:
       threat: the set of allowed inputs, in L-infinity, L2 or L1.
       steps: moves per restart.
-      restarts: independent searches; each example keeps its worst.
-      p: `[]`, the square's share of the image at first, in (0, 1]. The paper takes 0.05 for
-        L-infinity and 0.1 for L2 on ordinary networks, 0.8 on robust ones.
-      rescale_schedule: halve p at the paper's fractions of `steps`; otherwise after as many
-        candidates as in its 10,000, however few `steps` there are.
+      restarts: independent searches; each example keeps its worst case.
+      p: `[]`, initial share of the image covered by the square, in (0, 1]. The paper uses 0.05 for
+        L-infinity and 0.1 for L2 on standard networks, 0.8 on robust ones.
+      rescale_schedule: halve p at the paper's fractions of `steps`. Otherwise halve it after the
+        paper's absolute numbers of candidates (of 10,000), even if `steps` is smaller.
       objective: what to ascend; by default the margin away from the label.
 
     Returns:
       An `AttackFn` for ONE example. It stops moving at the first success, whose score is therefore
-      not the highest there is.
+      not the maximum.
 
     Raises:
-      ValueError: for counts below 1, p outside (0, 1], or another norm.
+      ValueError: for counts below 1, p outside (0, 1], or an unsupported norm.
 
     Example:
 

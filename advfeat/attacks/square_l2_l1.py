@@ -1,8 +1,8 @@
-"""Bumps: what the Square attack adds in L2 and L1, and how their norm is paid for.
+"""Square attack in L2 and L1: its bump updates and their norm budget.
 
 Andriushchenko et al. (2020), https://arxiv.org/abs/1912.00049, section 3.4 and algorithm 3; for L1
-its relative in the code of Croce and Hein (2021), https://arxiv.org/abs/2103.01208. Everything has
-a fixed shape: a square of traced side is a mask.
+the variant in the code of Croce and Hein (2021), https://arxiv.org/abs/2103.01208. All shapes are
+static: a square with a traced side length is a mask.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Key
 
-SHRINKS = 5  # passes that find a candidate's threshold; any number leaves the point feasible
-START_SHRINKS = 12  # passes for the start, which begins much farther outside
+SHRINKS = 5  # passes of the threshold search per candidate; any number gives a feasible point
+START_SHRINKS = 12  # passes for the start, which lies much farther outside the ball
 Corner = tuple[Array, Array]
 """Row and column of a square's first pixel, each `[]` int32."""
 
 
 class Kind(NamedTuple):
-    """How the bumps of a norm are made.
+    """Shape of the bumps for a norm.
 
     Attributes:
-      power: the norm's.
-      decay: a bump is a sum of squares around its middle, of heights `1 / n ** decay`.
+      power: exponent p of the Lp norm.
+      decay: a bump is a sum of concentric squares of heights `1 / n ** decay`.
     """
 
     power: int
@@ -41,10 +41,10 @@ class Draw(NamedTuple):
     """The random numbers behind one candidate, each uniform in [0, 1).
 
     Attributes:
-      place: `[2]`, where the square lies, by row and column.
-      payer: `[2]`, where the square lies that pays for it.
-      way: `[]`, whether a bump's halves lie side by side or one above the other.
-      sign: `[C]`, of the channels.
+      place: `[2]`, row and column of the new square.
+      payer: `[2]`, row and column of the square that is cleared to free norm budget.
+      way: `[]`, whether the halves of a bump lie side by side or one above the other.
+      sign: `[C]`, sign of each channel.
     """
 
     place: Array
@@ -54,7 +54,7 @@ class Draw(NamedTuple):
 
 
 def draw(key: Key, channels: int) -> Draw:
-    """All of a candidate's numbers at once.
+    """Draws all random numbers of one candidate at once.
 
     >>> [part.shape for part in draw(jax.random.key(0), 3)]
     [(2,), (2,), (), (3,)]
@@ -64,9 +64,9 @@ def draw(key: Key, channels: int) -> Draw:
 
 
 def corner(shape: tuple[int, ...], side: Array, place: Array) -> Corner:
-    """Where a square lies in an image `[H, W, C]`, uniform over all places that hold it.
+    """Places a square in an image `[H, W, C]`, uniformly over all positions where it fits.
 
-    The authors' code leaves out the last place, so that small squares never reach the last row and
+    The authors' code omits the last position, so that small squares never reach the last row and
     column.
     """
     row, column = (
@@ -77,22 +77,22 @@ def corner(shape: tuple[int, ...], side: Array, place: Array) -> Corner:
 
 
 def window(shape: tuple[int, ...], at: Corner, side: Array) -> Array:
-    """`[H, W, 1]` bool, the square's pixels."""
+    """Returns the mask `[H, W, 1]` of the square."""
     rows, columns = jnp.arange(shape[0]) - at[0], jnp.arange(shape[1]) - at[1]
     rows, columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
     return rows[:, None, None] & columns[None, :, None]
 
 
 def over(x: Array, y: Array) -> Array:
-    """`x / y`, and 0 where y is 0."""
+    """Computes `x / y`, or 0 where y is 0."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
 
 
 def _sums(kind: Kind, x: Array) -> Array:
-    """`[1, 1, C]`, each channel's sum of powers.
+    """Sums the powers of each channel: `[1, 1, C]`.
 
-    Rows first: adding them up is vectorised on CPU, a sum over both axes at once is not; and the
-    partial sums round less.
+    Rows are reduced first: that reduction vectorises on CPU, a joint one over both axes does not,
+    and partial sums round less.
     """
     size = jnp.abs(x) if kind.power == 1 else x * x
     rows = jax.lax.optimization_barrier(jnp.sum(size, axis=0, keepdims=True))
@@ -108,20 +108,20 @@ def _norm(kind: Kind, x: Array) -> Array:
 
 
 def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: Array) -> Array:
-    """A square with a hill in one half and a hollow of the same norm in the other.
+    """Draws a square with a positive bump in one half and a negative one in the other.
 
-    The paper's equation 2 depends only on the distance from the half's middle, the larger of the
-    rows' and the columns': a table looked up along each axis gives it.
+    Both halves have the same norm. The paper's equation 2 depends only on the Chebyshev distance
+    from the centre of the half, so it is evaluated by table lookup along each axis.
 
     Args:
-      kind: the norm's.
-      shape: `[H, W, ...]`, the image's.
-      at: where the square lies.
+      kind: bump shape of the norm.
+      shape: `[H, W, ...]`, shape of the image.
+      at: position of the square.
       side: `[]` int32.
       sideways: `[]` bool, whether the halves lie side by side, not one above the other.
 
     Returns:
-      `[H, W, 1]` of norm 1; 0 outside of the square.
+      `[H, W, 1]` of norm 1; 0 outside the square.
 
     >>> print(bump(KINDS["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))[:, :, 0].round(2))
     [[ 0.14  0.68  0.14]
@@ -146,14 +146,14 @@ def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: 
     first = (first_rows[:, None] & first_columns[None, :])[:, :, None]
     height = table[half + 1] - jnp.maximum(rows[:, None], columns[None, :])[:, :, None]
     hill, hollow = jnp.where(inside & first, height, 0.0), jnp.where(inside & ~first, height, 0.0)
-    # A square of one pixel is all hollow.
+    # A square of one pixel has only the negative half.
     halves = jnp.where(half > 0, 2.0, 1.0)
     hill, hollow = (over(part, _root(kind, halves * _sums(kind, part))) for part in (hill, hollow))
     return hill - hollow
 
 
 def grid(kind: Kind, threat: ThreatModel, key: Key, x0: Array) -> Array:
-    """Bumps side by side all over the image, about five by five: where the search begins."""
+    """Returns the start of the search: a grid of about five by five bumps over the image."""
     height, width, channels = x0.shape
     tile = max(min(height, width) // 5, 1)
     rows, columns = height // tile, width // tile
@@ -170,16 +170,16 @@ def grid(kind: Kind, threat: ThreatModel, key: Key, x0: Array) -> Array:
     move = jnp.pad(move, [(n // 2, n - n // 2) for n in spare] + [(0, 0)])
     radius = jnp.minimum(threat.eps, threat.norm.diameter(x0.size)).astype(x0.dtype)
     if kind.power == 1:
-        # Each bump has norm 1; of them all the threshold leaves the middles.
+        # Each bump has norm 1; soft thresholding leaves only their centres.
         return _shrunk(radius, x0, x0 + move, passes=START_SHRINKS)
     return jnp.clip(x0 + radius * over(move, _norm(kind, move)), 0.0, 1.0)
 
 
 def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
-    """A point of the L1 ball and the box near `x`: the box first, then the ball's soft threshold.
+    """Maps `x` into L1 ball and box: clips to the box, then soft-thresholds onto the ball.
 
-    Michelot's passes (1986) find the threshold from below, without the sort that the nearest point
-    of both sets would take.
+    The iteration of Michelot (1986) approaches the threshold from below. It avoids the sort that an
+    exact projection onto both sets would need.
     """
     move = jnp.clip(x, 0.0, 1.0) - x0
     size = jnp.abs(move)
@@ -189,12 +189,12 @@ def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
         excess = jnp.sum(jnp.where(above, size, 0.0)) - eps
         return jnp.maximum(over(excess, jnp.sum(above).astype(excess.dtype)), threshold)
 
-    # A loop, though short: unrolled, XLA computes `size` anew in every pass, with all before it.
+    # Not unrolled: XLA would then recompute `size` and all its inputs in every pass.
     threshold = jax.lax.fori_loop(0, passes, rise, jnp.full_like(x0, 0.0, shape=()))
     left = move - jnp.clip(move, -threshold, threshold)
     left = left * jnp.minimum(over(eps, _norm(KINDS["l1"], left)), 1.0)
     point = x0 + left
-    # Half an ulp too far in thousands of values is more than a tiny eps allows: an ulp back.
+    # Half an ulp of excess in thousands of values exceeds a tiny eps, so step one ulp back.
     ulp = jnp.sign(left) * jnp.finfo(x0.dtype).eps * point
     return jnp.clip(point - jnp.where(jnp.abs(point - x0) > jnp.abs(left), ulp, 0.0), 0.0, 1.0)
 
@@ -202,14 +202,14 @@ def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
 def bumped(
     kind: Kind, threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: Draw
 ) -> Array:
-    """A candidate: a bump is added in one square, and another is cleared to pay for it.
+    """Proposes a candidate: adds a bump in one square and clears another to free norm budget.
 
-    Algorithm 3. What the box has cut off earlier changes is spent as well.
+    Algorithm 3. Budget lost to clipping of earlier changes is spent as well.
     """
     shape, channels = x0.shape, x0.shape[-1]
     radius = jnp.minimum(threat.eps, threat.norm.diameter(x0.size)).astype(x0.dtype)
-    # In units of eps, whose square may underflow. The barrier halves the cost of a candidate: the
-    # division is not repeated in each of the sums.
+    # In units of eps, since the square of eps may underflow. The barrier halves the cost of a
+    # candidate: without it XLA repeats the division in each of the sums.
     move = jax.lax.optimization_barrier(over(kept - x0, radius))
     at = corner(shape, side, draw.place)
     inside, cleared = window(shape, at, side), window(shape, corner(shape, side, draw.payer), side)
@@ -221,11 +221,11 @@ def bumped(
     unspent = jnp.maximum(1.0 - jnp.sum(_sums(kind, move)), 0.0)
     budget = _root(kind, unspent / channels + held)
     if kind.power == 1:
-        budget = budget * channels  # more than there is: the threshold makes the change sparse
+        budget = budget * channels  # too much on purpose: thresholding makes the change sparse
     fresh = over(fresh, _root(kind, _sums(kind, fresh))) * budget
     move = jnp.where(inside, fresh, jnp.where(cleared, 0.0, move))
     if kind.power == 1:
         return _shrunk(radius, x0, x0 + radius * move, passes=SHRINKS)
-    # Two ulps less, since rounding can leave a point about one ulp outside.
+    # Shrinks by two ulps, since rounding can leave a point about one ulp outside.
     length = _norm(kind, move) * (1.0 + 2.0 * jnp.finfo(x0.dtype).eps)
     return jnp.clip(x0 + radius * over(move, length), 0.0, 1.0)

@@ -1,6 +1,6 @@
-"""Step rules: how a gradient becomes a move. Each is an optax transformation.
+"""Step rules: optax transformations that turn a gradient into a move.
 
-The threat model's direction sits inside the chain, so that momentum may come before it.
+The steepest direction of the threat model is part of the chain, so that momentum can precede it.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ def _direction(threat: ThreatModel) -> optax.GradientTransformation:
 
 
 def _scale(step_size: Array) -> optax.GradientTransformation:
-    # optax.scale keeps weak types apart; the step size here is a traced float32 leaf.
+    # Not optax.scale, since the step size here is a traced float32 leaf, not a weak type.
     return optax.stateless(lambda update, _: update * step_size.astype(update.dtype))
 
 
 def steepest(threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-    """A step of fixed length along the norm's steepest direction: PGD as Madry et al. write it."""
+    """Takes fixed-length steps along the norm's steepest direction, as in PGD (Madry et al.)."""
     return optax.chain(_direction(threat), _scale(step_size))
 
 
 @dataclasses.dataclass(frozen=True)
 class Momentum:
-    """Momentum on the L1-normalised gradient, then the steepest direction (MI-FGSM).
+    """MI-FGSM step rule: momentum on the L1-normalised gradient, then the steepest direction.
 
     Dong et al. (2018), https://arxiv.org/abs/1710.06081, equations 6 and 7.
 
     Attributes:
-      decay: how much of the past is kept; 1 is the paper's.
+      decay: momentum decay factor; 1 in the paper.
     """
 
     decay: float = 1.0
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """The chain: normalise, accumulate, direction, step."""
+        """Chains normalisation, accumulation, direction and step size."""
 
         def normalise(gradient: Array, _: Any) -> Array:
-            # Dividing by the largest value first keeps the sum of gradients within the range.
+            # Dividing by the largest magnitude first keeps the sum from overflowing.
             ratio, _ = scaled(gradient)
             return ratio / jnp.maximum(jnp.sum(jnp.abs(ratio)), 1.0)
 
@@ -66,7 +66,7 @@ class Momentum:
 
 @dataclasses.dataclass(frozen=True)
 class OptaxRule:
-    """Any optax optimiser as a step rule; it sees the gradient of the loss `-score`.
+    """Step rule from any optax optimiser, which minimises the loss `-score`.
 
     Attributes:
       make: step size `[]` -> optimiser, e.g. `optax.adam`.
@@ -75,7 +75,7 @@ class OptaxRule:
     make: Callable[..., optax.GradientTransformation] = optax.adam
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """The optimiser on the negated gradient; the threat model only projects."""
+        """Applies the optimiser to the negated gradient; the threat model only projects."""
         del threat
         descent = self.make(step_size)
         return optax.chain(optax.scale(-1.0), descent)
@@ -83,20 +83,20 @@ class OptaxRule:
 
 @dataclasses.dataclass(frozen=True)
 class Filtered:
-    """A step rule that sees a filtered gradient, so that perturbations keep to what it lets pass.
+    """Step rule on a filtered gradient, which confines perturbations to the filter's passband.
 
     Attributes:
-      rule: what moves.
-      filter: gradient `[H, W, C]` -> gradient, linear and symmetric. Where it is a projection
-        (`filters.chroma420`), steps along the gradient stay in its range; where it only weighs
-        (`filters.natural_spectrum`), what it weighs low grows slowly.
+      rule: the inner step rule.
+      filter: gradient `[H, W, C]` -> gradient, linear and symmetric. If it is a projection
+        (`filters.chroma420`), steps along the gradient stay in its range; if it is a weighting
+        (`filters.natural_spectrum`), components with low weights grow slowly.
     """
 
     rule: StepRule
     filter: Callable[[Array], Array]
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """The filter, then the rule."""
+        """Chains the filter and the rule."""
         return optax.chain(
             optax.stateless(lambda gradient, _: self.filter(gradient)),
             self.rule(threat, step_size),
@@ -104,62 +104,62 @@ class Filtered:
 
 
 def filtered(rule: StepRule, filter: Callable[[Array], Array]) -> Filtered:
-    """A step rule whose gradient passes a filter first; see `Filtered`."""
+    """Returns a step rule on filtered gradients; see `Filtered`."""
     return Filtered(rule, filter)
 
 
 @dataclasses.dataclass(frozen=True)
 class Annealed:
-    """A step rule whose moves shrink to nothing over the ascent, on a cosine.
+    """Step rule whose moves decay to zero over the ascent on a cosine schedule.
 
     Attributes:
-      rule: what moves.
-      steps: of the whole ascent.
+      rule: the inner step rule.
+      steps: number of steps of the whole ascent.
     """
 
     rule: StepRule
     steps: int
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """The rule, then the schedule."""
+        """Chains the rule and the schedule."""
         shrink = optax.cosine_decay_schedule(1.0, self.steps)
         return optax.chain(self.rule(threat, step_size), optax.scale_by_schedule(shrink))
 
 
 def annealed(rule: StepRule, steps: int) -> Annealed:
-    """A step rule that comes to rest: steps of one length circle around what they seek.
+    """Returns a step rule that converges; steps of constant length oscillate around the optimum.
 
     Raises:
-      ValueError: for a number of steps below 1.
+      ValueError: for `steps` below 1.
     """
     check_positive(steps, name="steps")
     return Annealed(rule, steps)
 
 
 class Space(Protocol):
-    """Linear coordinates of an image, such as `spaces.fourier`; hashable."""
+    """Linear coordinates of an image, such as `parametrisations.fourier`; hashable."""
 
     def image(self, z: Array) -> Array:
-        """Coordinates -> image."""
+        """Maps coordinates to an image."""
 
     def adjoint(self, gradient: Array) -> Array:
-        """Gradient with respect to the image -> with respect to the coordinates."""
+        """Maps a gradient in the image to a gradient in the coordinates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """A step rule that moves in other coordinates; its state (Adam's moments) is of those.
+    """Step rule in other coordinates, in which its state (e.g. Adam's moments) lives as well.
 
     Attributes:
-      rule: what moves.
-      space: the coordinates; of the image's shape.
+      rule: the inner step rule.
+      space: the coordinates, of the image's shape.
     """
 
     rule: StepRule
     space: Space
 
     def __call__(self, threat: ThreatModel, step_size: Array) -> optax.GradientTransformation:
-        """Into the coordinates, the rule, and back."""
+        """Chains the map into the coordinates, the rule, and the map back."""
         return optax.chain(
             optax.stateless(lambda gradient, _: self.space.adjoint(gradient)),
             self.rule(threat, step_size),
@@ -168,15 +168,15 @@ class Within:
 
 
 def within(rule: StepRule, space: Space) -> Within:
-    """A step rule in other coordinates: `within(from_optax(optax.adam), spaces.fourier())`.
+    """Returns a step rule in other coordinates, e.g. `within(from_optax(optax.adam), fourier())`.
 
-    For steps of a fixed length in pixels, `filtered(steepest, spaces.fourier())`.
+    For steps of fixed length in pixels use `filtered(steepest, fourier())`.
     """
     return Within(rule, space)
 
 
 def momentum(decay: float = 1.0) -> Momentum:
-    """The step rule of MI-FGSM; see `Momentum`.
+    """Returns the step rule of MI-FGSM; see `Momentum`.
 
     Raises:
       ValueError: for a decay outside [0, 1].
@@ -187,10 +187,10 @@ def momentum(decay: float = 1.0) -> Momentum:
 
 
 def from_optax(make: Callable[..., optax.GradientTransformation]) -> OptaxRule:
-    """A step rule out of an optax optimiser's factory.
+    """Returns a step rule from an optax optimiser factory.
 
-    Pass the factory itself (`optax.adam`), not a fresh lambda on every call: step rules are
-    compared by equality, and an unequal one compiles anew.
+    Pass the factory itself (`optax.adam`), not a new lambda on every call: step rules are compared
+    by equality, and an unequal one triggers a recompilation.
 
     >>> from_optax(optax.adam) == from_optax(optax.adam)
     True
@@ -199,10 +199,9 @@ def from_optax(make: Callable[..., optax.GradientTransformation]) -> OptaxRule:
 
 
 def cosine(first: float | Array, last: float | Array, count: Array, steps: int) -> Array:
-    """`[]`, a step size that falls from `first` at count 0 to `last` at count `steps`.
+    """Computes a cosine schedule from `first` at count 0 to `last` at count `steps`.
 
-    Half a period of the cosine: Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983,
-    equation 5, without restarts.
+    Loshchilov and Hutter (2017), https://arxiv.org/abs/1608.03983, equation 5, without restarts.
 
     >>> [float(cosine(1.0, 0.0, count, 4).round(2)) for count in jnp.arange(5)]
     [1.0, 0.85, 0.5, 0.15, 0.0]
@@ -212,7 +211,7 @@ def cosine(first: float | Array, last: float | Array, count: Array, steps: int) 
 
 
 def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Array) -> Any:
-    """The optimiser's state with carries of the example's kind, as `shard_map` needs them."""
+    """Initialises the optimiser state with the varying axes of `x0` that `shard_map` requires."""
     with jax.numpy_dtype_promotion("standard"):
         state = rule(threat, step_size).init(x0)
 
@@ -225,6 +224,6 @@ def initial_state(rule: StepRule, threat: ThreatModel, step_size: Array, x0: Arr
 def moved(
     rule: optax.GradientTransformation, gradient: Array | None, state: Any, x: Array
 ) -> tuple[Array, Any]:
-    """A rule's move and its next state; optax promotes types itself, however strict JAX is."""
+    """Applies a rule, with standard type promotion, which optax relies on."""
     with jax.numpy_dtype_promotion("standard"):
         return rule.update(gradient, state, x)  # type: ignore[return-value]

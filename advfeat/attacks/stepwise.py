@@ -1,8 +1,8 @@
-"""Attacks that can be stopped after any step and gone on with later.
+"""Attacks that can be paused and resumed between steps.
 
-Whoever evaluates a thousand images wants to leave an image as soon as it is fooled and give its
-place to the next one, so an attack is written as rounds (restarts, targets) of steps, not as a
-loop. Called as a function it runs all of them: it is an `AttackFn`.
+An evaluation drops an image as soon as it is fooled and gives its slot to the next one. Attacks are
+therefore written as rounds (restarts, targets) of steps, not as a closed loop. Calling one runs
+every step of every round: it is an `AttackFn`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ from advfeat.types import Array, AttackResult, Key, ModelFn, Objective, Oracle, 
 
 
 class Stepwise:
-    """Base of the attacks that ascend step by step.
+    """Base class of iterative attacks.
 
-    A subclass is a frozen, registered dataclass whose numbers are leaves and whose structure is
-    static. It defines `kernel` and `distance`, and overrides what differs from a white-box attack
-    that begins at the example.
+    A subclass is a frozen, registered dataclass with numbers as leaves and everything else static.
+    It defines `kernel` and `distance`. The defaults of the other methods describe a white-box
+    attack that starts at the example.
 
     Attributes:
-      steps: moves of one round, static.
-      rounds: how often the attack begins anew (restarts × targets), static. Each example keeps
-        its preferred round.
+      steps: moves per round, static.
+      rounds: restarts × targets, static. Each example keeps its preferred round.
       objective: what to ascend.
-      prefer: which of two iterates to keep.
-      score_last: whether the final iterate is scored too, at the price of one forward pass.
-      start_queries: forward passes that `start` spends.
+      prefer: rule that decides which of two iterates to keep.
+      score_last: whether the final iterate is scored too, at the cost of one forward pass.
+      start_queries: forward passes spent by `start`.
     """
 
     steps: int
@@ -43,37 +42,37 @@ class Stepwise:
     start_queries: int = 0
 
     def kernel(self, x0: Array) -> Ascent:
-        """What moves, given the example (for its shape)."""
+        """Returns the update rule; the example provides the shape."""
         raise NotImplementedError
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """`[]`, what `Best.distance` is measured in."""
+        """Returns the distance `[]` that `Best.distance` records."""
         raise NotImplementedError
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """Where round `index` begins, and its aim."""
+        """Returns the starting point of round `index` and its aim."""
         del key, model_fn, index
         return x, y
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """What evaluates a point at every step."""
+        """Returns the oracle that evaluates the iterate at every step."""
         return ascent.white_box(self.objective, model_fn, aim)
 
     def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """What scores the final iterate."""
+        """Returns the oracle that scores the final iterate."""
         return ascent.scores_only(self.objective, model_fn, aim)
 
     def begin(self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array) -> Run:
-        """Round `index` (from 0) of an attack on `x`; rounds do not depend on one another."""
+        """Starts round `index` (from 0) of an attack on `x`; rounds are independent."""
         key_start, key_steps = jax.random.split(jax.random.fold_in(key, index))
         start, aim = self.start(key_start, model_fn, x, y, index)
         run = ascent.begin(self.kernel(x), key_steps, x, start, aim)
         return run._replace(queries=run.queries + self.start_queries)
 
     def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """Evaluates where the run stands, notes it, and moves once."""
+        """Evaluates the current iterate, updates the best one, and moves once."""
         return ascent.step(
             self.kernel(run.state.x0),
             self.oracle(model_fn, run.aim),
@@ -84,7 +83,7 @@ class Stepwise:
         )
 
     def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """What a round comes to after its last step."""
+        """Returns the result of a round after its last step."""
         return ascent.end(
             self.value_oracle(model_fn, run.aim),
             run,
@@ -94,7 +93,7 @@ class Stepwise:
         )
 
     def merge(self, new: AttackResult, before: AttackResult) -> AttackResult:
-        """The result of all rounds up to the new one."""
+        """Merges the result of a new round into that of the rounds before it."""
         return AttackResult(
             ascent.choose(self.prefer, new.best, before.best),
             new.last,
@@ -106,16 +105,16 @@ class Stepwise:
         """Attacks ONE example: every step of every round.
 
         Args:
-          key: a key.
+          key: the random key.
           model_fn: the network.
-          x: `[H, W, C]` in [0, 1]; half precision is raised to float32.
+          x: `[H, W, C]` in [0, 1]; half precision is promoted to float32.
           y: `[]`, the label, or the target of a targeted objective.
 
         Returns:
           The preferred iterate over all rounds, and the last round's final iterate.
 
         Raises:
-          ValueError: for bad shapes and types, and, unless traced, bad values; see `on_one`.
+          ValueError: for invalid shapes, types or (unless traced) values; see `on_one`.
         """
         key, x, y = on_one(self, key, model_fn, x, y)
         x = ascent.varying_with(x, self, key, y)
@@ -129,6 +128,6 @@ class Stepwise:
         first = one(jnp.full_like(x, 0, shape=(), dtype=jnp.int32))
         if self.rounds == 1:
             return first
-        # A scan, not a vmap: memory does not grow with the rounds.
+        # A scan rather than a vmap, so that memory does not grow with the rounds.
         again = jnp.arange(1, self.rounds, dtype=jnp.int32)
         return jax.lax.scan(lambda best, i: (self.merge(one(i), best), None), first, again)[0]

@@ -1,8 +1,8 @@
-"""Attacks on a data set that leave each image as soon as it is fooled.
+"""Attacks with early stopping: each image of a data set leaves as soon as it is fooled.
 
-A fixed number of slots, each with one image, go through jitted chunks of steps; a slot whose image
-is decided takes the next one from a queue on the host. Shapes never change, so nothing compiles
-again, and no step is spent on a point already decided but for the rest of its chunk.
+A fixed number of slots with one image each go through jitted chunks of steps. A slot whose image is
+decided takes the next one from a queue on the host. Shapes never change, so nothing recompiles, and
+a decided image wastes at most the rest of its chunk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Finished = Callable[[np.ndarray, AttackResult], Any]
 
 
 def _pick(flags: Array, new: Any, old: Any) -> Any:
-    """Leaf by leaf, the new value in the slots that are flagged."""
+    """Selects, leaf by leaf, the new value in flagged slots and the old one elsewhere."""
 
     def one(a: Array, b: Array) -> Array:
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -53,7 +53,7 @@ def _resume(flags: Array, new: Run, run: Run) -> Run:
 
 @partial(jax.jit, static_argnames="chunk")
 def _chunk(attack: Stepwise, model_fn: ModelFn, run: Run, chunk: int) -> tuple[Run, Array, Array]:
-    """A chunk of steps in the slots that are not decided; their successes and counts."""
+    """Runs a chunk of steps in undecided slots; returns the run, successes and step counts."""
 
     def one(_: int, run: Run) -> Run:
         going = ~run.best.success & (run.state.count < attack.steps)
@@ -75,10 +75,10 @@ def _close(
     *,
     score_last: bool,
 ) -> AttackResult:
-    """Each slot's result over its rounds so far, with the round of those that are `over`.
+    """Returns each slot's result over its rounds so far, including a round that is `over`.
 
-    Whether any final iterate has to be scored is static: most of the time none has, and scoring
-    costs a forward pass in every slot.
+    `score_last` is static: usually no final iterate needs a score, and scoring costs a forward pass
+    in every slot.
     """
     result = AttackResult(run.best, run.best, run.queries, run.gradients)
     if score_last:
@@ -91,13 +91,13 @@ def _close(
 
 
 class _Slots:
-    """Which image lies in which slot, in which round; the host's side.
+    """Host-side assignment of images and rounds to slots.
 
     Attributes:
-      rows: `[S]`, the image in each slot.
+      rows: `[S]`, row of the image in each slot.
       index: `[S]`, its round.
-      busy: `[S]` bool, whether the slot works on anything that is still wanted.
-      fresh: `[S]` bool, whether a round is to begin.
+      busy: `[S]` bool, whether the slot holds an undecided image.
+      fresh: `[S]` bool, whether the slot starts a new round.
     """
 
     def __init__(self, count: int, slots: int):
@@ -108,7 +108,7 @@ class _Slots:
         self._waiting = iter(range(slots, count))
 
     def turn(self, decided: np.ndarray, again: np.ndarray) -> None:
-        """Gives decided slots the next image, and those to go on their next round."""
+        """Gives `decided` slots the next image and `again` slots their next round."""
         self.fresh = again.copy()
         self.index[again] += 1
         for slot in np.flatnonzero(decided):
@@ -119,11 +119,12 @@ class _Slots:
 
 
 def slots_for(count: int, batch_size: int) -> int:
-    """How many slots `count` images need, at most `batch_size`.
+    """Returns the number of slots for `count` images, at most `batch_size`.
 
-    As many as fill every turn alike, since images that stand end together and the slots that the
-    last turn leaves empty work for nothing. Rounded up to few shapes, so that the survivors of one
-    attack rarely make the next compile anew: powers of two, from 32 on the three between as well.
+    Survivors all finish at the same step, so slots are chosen to fill every turn equally: slots
+    left empty in the last turn would compute for nothing. The number is rounded up to one of few
+    shapes, so that a new number of survivors rarely triggers a recompilation: powers of two, and
+    above 32 the three evenly spaced values in between as well.
 
     >>> [slots_for(n, 250) for n in (1, 5, 100, 142, 250, 260, 9000)]
     [1, 8, 112, 160, 250, 160, 250]
@@ -147,27 +148,27 @@ def attack_survivors(
     chunk: int | None = None,
     finished: Finished | None = None,
 ) -> AttackResult:
-    """Attacks a data set, each image until it is fooled or its rounds are over.
+    """Attacks a data set, each image until it is fooled or its rounds are exhausted.
 
-    The verdicts are those of `attack_dataset` with the same key; a fooled image's `best` is the
-    first success instead of the best one, and `queries` and `gradients` count what was spent on it.
+    Success agrees with `attack_dataset` under the same key. The `best` of a fooled image is its
+    first success rather than its best, and `queries` and `gradients` count the passes spent on it.
 
     Args:
-      attack: an attack that proceeds step by step.
+      attack: a step-by-step attack.
       key: a typed key.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]`.
-      ids: `[N]`, by default 0 … N-1; each image's draws follow from the key and its id.
-      batch_size: slots: what bounds the memory on the device.
-      chunk: steps between two looks at who is fooled; by default 1/20 of a round, at most 25.
-      finished: called with the rows just decided and their results, to save or show progress.
+      ids: `[N]`, by default 0 … N-1; the draws of an image depend on the key and its id.
+      batch_size: maximum number of slots; bounds device memory.
+      chunk: steps between two success checks; by default 1/20 of a round, at most 25.
+      finished: called with the rows just decided and their results, to save them or show progress.
 
     Returns:
       An `AttackResult` of NumPy arrays with a leading axis N.
 
     Raises:
-      ValueError: for bad images, labels or ids.
+      ValueError: for invalid images, labels or ids.
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
@@ -181,8 +182,8 @@ def attack_survivors(
     while slots.busy.any():
         if slots.fresh.any():
             x, y = jnp.asarray(images[slots.rows], jnp.float32), jnp.asarray(labels[slots.rows])
-            # Copies: on CPU jnp.asarray may share the memory, which `turn` then writes to while
-            # the computation is still on its way.
+            # Copies: on CPU jnp.asarray may alias the buffer, which `turn` then overwrites while
+            # the computation is still running.
             index, fresh = jnp.array(slots.index), jnp.array(slots.fresh)
             new = _begin(attack, key, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
             run = new if run is None else _resume(fresh, new, run)
@@ -209,14 +210,14 @@ def attack_survivors(
 
 
 class _Collected:
-    """Results by row, on the host."""
+    """Host-side collection of results by row."""
 
     def __init__(self, count: int, finished: Finished | None):
         self._count, self._finished = count, finished
         self._whole: AttackResult | None = None
 
     def add(self, rows: np.ndarray, flags: np.ndarray, result: AttackResult) -> None:
-        """Keeps the flagged slots' results under their rows."""
+        """Stores the results of flagged slots under their rows."""
         if not flags.any():
             return
         taken = rows[flags]
@@ -231,6 +232,6 @@ class _Collected:
             self._finished(taken, part)
 
     def result(self) -> AttackResult:
-        """Of all rows."""
+        """Returns the results of all rows."""
         assert self._whole is not None
         return self._whole

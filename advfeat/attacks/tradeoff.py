@@ -1,7 +1,7 @@
-"""How much an attack's score weighs against the distance, where it minimises a sum of the two.
+"""Search for the weight of the score against the distance in attacks that minimise their sum.
 
-Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644, section V.A: the smaller the constant
-that still leads to an adversarial example, the nearer that example.
+Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644, section V.A: the smallest constant that
+still yields an adversarial example yields the nearest one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import jax.numpy as jnp
 
 from advfeat.types import Array, Evaluation, Key, Oracle
 
-RAISE = 10.0  # the authors': by how much the weight grows before the first success
+RAISE = 10.0  # growth factor of the weight before the first success, as the authors have it
 
 
 class Tradeoff(NamedTuple):
-    """A weight on the score, and what is known of the smallest one that suffices.
+    """Weight of the score and the bracket of the smallest sufficient weight.
 
     Attributes:
-      weight: `[]`, lambda, or the paper's c.
-      low: `[]`, the largest weight that was tried in vain.
-      high: `[]`, the smallest one that led to a success; infinite before.
-      reached: `[]` bool, whether the present weight has led to a success.
+      weight: `[]`, lambda, the paper's c.
+      low: `[]`, largest weight that failed.
+      high: `[]`, smallest weight that succeeded; infinite before the first success.
+      reached: `[]` bool, whether the current weight has succeeded.
     """
 
     weight: Array
@@ -32,7 +32,7 @@ class Tradeoff(NamedTuple):
 
 
 def tradeoff(x0: Array, weight: Array) -> Tradeoff:
-    """Before the first step; carries of the example's kind, as `shard_map` needs them."""
+    """Returns the initial state, with the varying axes of `x0` that `shard_map` requires."""
     zero = jnp.full_like(x0, 0.0, shape=(), dtype=jnp.float32)
     return Tradeoff(
         zero + weight, zero, zero + jnp.inf, jnp.full_like(x0, False, shape=(), dtype=bool)
@@ -40,12 +40,12 @@ def tradeoff(x0: Array, weight: Array) -> Tradeoff:
 
 
 def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
-    """One step of a binary search over runs: where a run has `ended`, the next one's weight.
+    """Advances a binary search over inner runs; sets a new weight when a run has `ended`.
 
     Args:
-      state: of the run so far.
-      success: `[]` bool, of the point just seen.
-      ended: `[]` bool, whether that was the run's last point.
+      state: state of the current run.
+      success: `[]` bool, whether the point just evaluated is a success.
+      ended: `[]` bool, whether it was the last point of the run.
     """
     reached = state.reached | success
     high = jnp.where(reached, state.weight, state.high)
@@ -57,10 +57,10 @@ def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
 
 
 def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
-    """One step of dual ascent: a larger weight while there is no success, a smaller one after.
+    """Takes one step of dual ascent: raises the weight after a failure, lowers it after a success.
 
-    The multiplier of `success` as a constraint moves on a logarithmic scale, since networks'
-    scores differ by orders of magnitude.
+    The weight is the multiplier of the constraint `success`. It moves on a logarithmic scale, since
+    the scores of different networks differ by orders of magnitude.
     """
     factor = 1.0 + rate
     weight = jnp.where(success, state.weight / factor, state.weight * factor)
@@ -68,7 +68,7 @@ def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
 
 
 def confident(oracle: Oracle, confidence: Array) -> Oracle:
-    """An oracle whose success asks for a score of at least `confidence`, where that is above 0."""
+    """Wraps an oracle so that success requires a score >= `confidence` if that is positive."""
 
     def judged(key: Key, x: Array) -> Evaluation:
         seen = oracle(key, x)

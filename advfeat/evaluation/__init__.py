@@ -1,4 +1,4 @@
-"""Is it true: robust accuracy by suites of attacks, and reasons not to believe it."""
+"""Evaluation: robust accuracy under suites of attacks, and diagnostics of its reliability."""
 
 from advfeat.evaluation.prediction import (
     accuracy,

@@ -1,10 +1,10 @@
-"""Defences that look strong and are not: what every evaluation should see through.
+"""Broken defences, which a sound evaluation must see through.
 
-Each wraps an honest network in a few lines and leaves its accuracy on clean images (nearly) alone,
-while weak attacks fail. They are for tests, courses and the calibration of
-`advfeat.evaluation.diagnostics`; none of them makes a network robust. Athalye, Carlini and Wagner
-(2018), "Obfuscated Gradients Give a False Sense of Security", https://arxiv.org/abs/1802.00420, met
-most of them in the wild.
+Each wraps an undefended network in a few lines, (nearly) preserves its clean accuracy and makes
+weak attacks fail. They serve tests, teaching and the calibration of
+`advfeat.evaluation.diagnostics`; none makes a network robust. Athalye, Carlini and Wagner (2018),
+"Obfuscated Gradients Give a False Sense of Security", https://arxiv.org/abs/1802.00420, found most
+of them in published defences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from advfeat.edges import THREEFRY
 from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised
 
-BLOCK = 8  # JPEG's
+BLOCK = 8  # block size of JPEG
 LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -40,7 +40,7 @@ LUMINANCE = np.array(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Halves:
-    """A network in two halves, for defences that work between them; a `ModelFn` itself.
+    """A network split in two, for defences that act in between; itself a `ModelFn`.
 
     Attributes:
       features: `[H, W, C]` -> representation `[D]`, a pytree.
@@ -51,19 +51,19 @@ class Halves:
     head: ModelFn
 
     def __call__(self, x: Array) -> Array:
-        """The network as it was."""
+        """Returns the logits of the unmodified network."""
         return self.head(self.features(x))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Honest:
-    """What defences are made of.
+    """Ingredients of the defences.
 
     Attributes:
       network: the network to defend.
-      members: networks of the same classes, for ensembles.
-      images: `[N, H, W, C]`, the images an evaluation will use, for the defence that cheats.
-      levels: grey levels of clean images less one: 255, or 16 for scikit-learn's digits.
+      members: networks with the same classes, for ensembles.
+      images: `[N, H, W, C]`, the evaluation images, for the defences that cheat by lookup.
+      levels: number of grey levels of clean images minus one: 255, or 16 for scikit-learn's digits.
     """
 
     network: Halves
@@ -73,9 +73,10 @@ class Honest:
 
 
 def scaled_logits(model_fn: ModelFn, *, factor: float = 1000.0) -> ModelFn:
-    """Logits so large that the softmax is one-hot and the cross-entropy has no gradient.
+    """Scales the logits until the softmax is one-hot and the cross-entropy gradient vanishes.
 
-    Defensive distillation, as Carlini and Wagner (2017), https://arxiv.org/abs/1608.04644, saw it.
+    The effect of defensive distillation, as analysed by Carlini and Wagner (2017),
+    https://arxiv.org/abs/1608.04644.
 
     >>> scaled_logits(lambda x: x, factor=10.0)(jnp.array([1.0, -2.0])).tolist()
     [10.0, -20.0]
@@ -84,14 +85,14 @@ def scaled_logits(model_fn: ModelFn, *, factor: float = 1000.0) -> ModelFn:
 
 
 def probabilities(model_fn: ModelFn) -> ModelFn:
-    """A softmax where the logits should be: attacks apply another one."""
+    """Returns probabilities in place of logits, so that attacks apply a second softmax."""
     return Partial(lambda fn, x: jax.nn.softmax(fn(x)), as_model_fn(model_fn))
 
 
 def clipped_log(model_fn: ModelFn, *, low: float = 0.01, high: float = 0.9) -> ModelFn:
-    """Log probabilities, clipped "for numerical stability": a sure network has no gradient.
+    """Clips probabilities "for numerical stability", which removes the gradient when confident.
 
-    The bounds leave one class above `high`, so that no prediction changes there.
+    At most one class exceeds `high`, so clipping does not change a prediction there.
     """
 
     def fn(inner: ModelFn, x: Array) -> Array:
@@ -102,7 +103,7 @@ def clipped_log(model_fn: ModelFn, *, low: float = 0.01, high: float = 0.9) -> M
 
 
 def hard_labels(model_fn: ModelFn, *, confidence: float = 5.0) -> ModelFn:
-    """Only the predicted class is told: there is nothing to ascend."""
+    """Returns only the predicted class, which leaves no score to ascend."""
 
     def fn(inner: ModelFn, x: Array) -> Array:
         logits = inner(x)
@@ -112,17 +113,17 @@ def hard_labels(model_fn: ModelFn, *, confidence: float = 5.0) -> ModelFn:
 
 
 def stopped_gradient(model_fn: ModelFn) -> ModelFn:
-    """The honest network behind `lax.stop_gradient`: any preprocessing outside of autodiff."""
+    """Stops the gradient at the input, like any preprocessing outside autodiff."""
     return Partial(lambda fn, x: fn(jax.lax.stop_gradient(x)), as_model_fn(model_fn))
 
 
 def quantised(model_fn: ModelFn, *, levels: int = 4) -> ModelFn:
-    """Pixels rounded to `levels` steps (bit-depth reduction, Guo et al. 2018)."""
+    """Rounds pixels to `levels` steps (bit-depth reduction, Guo et al. 2018)."""
     return Partial(lambda fn, x: fn(jnp.round(x * levels) / levels), as_model_fn(model_fn))
 
 
 def thermometer(model_fn: ModelFn, *, levels: int = 6) -> ModelFn:
-    """Pixels as a code of comparisons (Buckman et al. 2018), read back by counting them."""
+    """Encodes pixels as thermometer codes (Buckman et al. 2018) and decodes them by counting."""
 
     def fn(inner: ModelFn, x: Array) -> Array:
         thresholds = (jnp.arange(levels, dtype=x.dtype) + 0.5) / levels
@@ -133,7 +134,7 @@ def thermometer(model_fn: ModelFn, *, levels: int = 6) -> ModelFn:
 
 
 def _cosines() -> np.ndarray:
-    """The orthonormal DCT-II of a block's side."""
+    """Returns the orthonormal DCT-II matrix of one block side."""
     place = np.arange(BLOCK)
     basis = np.cos(np.pi * (2 * place[None] + 1) * place[:, None] / (2 * BLOCK))
     basis *= np.sqrt(2 / BLOCK)
@@ -142,10 +143,10 @@ def _cosines() -> np.ndarray:
 
 
 def jpeg(model_fn: ModelFn, *, quality: int = 50) -> ModelFn:
-    """JPEG's lossy part before the network: the DCT of 8 × 8 blocks, quantised.
+    """Applies the lossy part of JPEG before the network: quantised DCT of 8 × 8 blocks.
 
-    Every channel with the luminance table, no chroma subsampling, no entropy code (it loses
-    nothing). Sides that 8 does not divide are padded with their last row or column.
+    Every channel uses the luminance table, without chroma subsampling or entropy coding (which is
+    lossless). Sides not divisible by 8 are padded by repeating the last row or column.
     """
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     table = np.clip(np.floor((LUMINANCE * scale + 50) / 100), 1, 255).astype(np.float32)
@@ -170,10 +171,10 @@ def jpeg(model_fn: ModelFn, *, quality: int = 50) -> ModelFn:
 def shattered(
     model_fn: ModelFn, *, levels: int = 255, height: float = 0.04, waves: int = 12
 ) -> ModelFn:
-    """A fine ripple on every pixel whose slope hides that of the network.
+    """Shatters the gradient with a fine ripple on every pixel.
 
-    The ripple `-height * sin(2 pi waves levels x)` is zero on the grid of clean images, so that
-    nothing changes there but the gradient: it points the other way.
+    The ripple `-height * sin(2 pi waves levels x)` is zero on the grid of clean images. There it
+    changes only the gradient, whose sign it flips.
     """
     speed = 2 * np.pi * waves * levels
 
@@ -201,18 +202,18 @@ _noisy.defvjp(_noisy_forward, _noisy_backward)
 
 
 def _fingerprint(x: Array) -> Array:
-    """A hash of an image: the sum of its bits is exact in any order."""
+    """Hashes an image; the integer sum is exact in any order."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return jnp.sum((bits ^ (bits >> 13)) * jnp.uint32(2654435761), dtype=jnp.uint32) >> 3
 
 
 def noisy_gradient(model_fn: ModelFn) -> ModelFn:
-    """An honest forward pass whose gradient is noise, another one at every input."""
+    """Replaces the gradient by noise that differs at every input; the forward pass is exact."""
     return Partial(lambda fn, x: fn(_noisy(x)), as_model_fn(model_fn))
 
 
 def switching(members: Sequence[ModelFn]) -> ModelFn:
-    """An ensemble of which a hash of the input chooses one member, anew at every step."""
+    """Switches between ensemble members; a hash of the input selects one at every evaluation."""
 
     def fn(parts: tuple[ModelFn, ...], x: Array) -> Array:
         logits = jnp.stack([part(x) for part in parts])
@@ -222,10 +223,10 @@ def switching(members: Sequence[ModelFn]) -> ModelFn:
 
 
 def k_winners(halves: Halves, *, share: float = 0.1, sharpness: float = 20.0) -> ModelFn:
-    """Only the largest activations pass, and only their pattern counts (Xiao et al. 2020).
+    """Passes only the largest activations, and only their pattern (k-WTA, Xiao et al. 2020).
 
-    Which ones win changes with the input all the time, and between two such changes there is
-    hardly a slope: `sharpness` pushes the winners towards one value.
+    The set of winners changes constantly with the input, and the gradient between two changes
+    nearly vanishes: `sharpness` pushes all winners towards the same value.
     """
 
     def fn(parts: Halves, x: Array) -> Array:
@@ -243,13 +244,14 @@ def k_winners(halves: Halves, *, share: float = 0.1, sharpness: float = 20.0) ->
 def lookup(
     model_fn: ModelFn, images: np.ndarray, *, radius: float, plausible: bool = False
 ) -> ModelFn:
-    """Knows the evaluation's images: within `radius` (L-infinity) it answers as on the image.
+    """Memorises the evaluation images; within `radius` (L-infinity) it answers as on the image.
 
     Args:
       model_fn: the network.
-      images: `[N, H, W, C]` that it knows.
-      radius: how far it looks.
-      plausible: with the gradient that the network would have had, though the answer is constant.
+      images: `[N, H, W, C]`, the memorised images.
+      radius: lookup radius.
+      plausible: whether to report the gradient of the original network, although the output is
+        constant.
     """
 
     def fn(inner: ModelFn, known: Array, x: Array) -> Array:
@@ -266,9 +268,10 @@ def lookup(
 
 
 def masked_off_grid(model_fn: ModelFn, *, levels: int = 255) -> ModelFn:
-    """The gradient is stopped wherever a pixel has none of the values that clean images have.
+    """Stops the gradient wherever a pixel is off the grid of clean images.
 
-    A look at the gradient of clean images finds nothing; from a random start no step is made.
+    Inspecting the gradient on clean images reveals nothing, yet from a random start no attack
+    moves.
     """
 
     def fn(inner: ModelFn, x: Array) -> Array:
@@ -280,7 +283,7 @@ def masked_off_grid(model_fn: ModelFn, *, levels: int = 255) -> ModelFn:
 
 
 def gamma_corrected(model_fn: ModelFn, *, exponent: float = 0.6) -> ModelFn:
-    """`x ** exponent` before the network: at a black pixel its slope is infinite, and then NaN."""
+    """Applies `x ** exponent` and its inverse: infinite slope, hence NaN, at black pixels."""
     return Partial(
         lambda fn, x: fn((x**exponent) ** (1.0 / exponent)), as_model_fn(model_fn)
     )
@@ -289,12 +292,12 @@ def gamma_corrected(model_fn: ModelFn, *, exponent: float = 0.6) -> ModelFn:
 def random_view(
     model_fn: ModelFn, *, zoom: float = 0.05, shift: float = 0.5, noise: float = 0.05
 ) -> ModelFn:
-    """A random resize, shift and noise before the network (Xie et al. 2018).
+    """Applies a random resize, shift and noise before the network (Xie et al. 2018).
 
     Args:
       model_fn: the network.
-      zoom: the image is scaled by a factor in 1 ± zoom.
-      shift: and moved by up to so many pixels.
+      zoom: the scale factor lies in 1 ± zoom.
+      shift: maximum shift in pixels.
       noise: standard deviation of the noise.
     """
 
@@ -311,7 +314,7 @@ def random_view(
 
 
 def dropout_left_on(halves: Halves, *, drop: float = 0.2) -> ModelFn:
-    """Dropout before the last layer, as in training."""
+    """Keeps dropout before the last layer active at test time."""
 
     def fn(parts: Halves, key: Key, x: Array) -> Array:
         features = parts.features(x)
@@ -343,13 +346,13 @@ DEFENCES: dict[str, Callable[[Honest], ModelFn]] = {
     "random_view": lambda honest: random_view(honest.network),
     "dropout_left_on": lambda honest: dropout_left_on(honest.network),
 }
-"""Every defence by name, with the strength that suits 8 × 8 digits at L-infinity eps 0.15."""
+"""Defences by name, with strengths chosen for 8 × 8 digits at L-infinity eps 0.15."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Chosen:
-    """`arguments -> ` what one of several functions returns; see `one_of`."""
+    """Selects one of several functions by a traced index; see `one_of`."""
 
     functions: tuple[Callable[..., Array], ...]
     index: Array
@@ -359,16 +362,16 @@ class _Chosen:
 
 
 def one_of(networks: Sequence[ModelFn]) -> list[ModelFn]:
-    """The same networks as members of one family, so that an attack compiles once for all of them.
+    """Wraps networks as members of one family, so that an attack compiles once for all of them.
 
-    Compiling is what a suite of attacks on a tiny network costs. Networks that are `Randomised`
-    make a family of their own; all of a family return logits of one shape.
+    For tiny networks, compilation dominates the cost of a suite of attacks. `Randomised` networks
+    form a family of their own; all members of a family return logits of one shape.
 
     Args:
       networks: the networks.
 
     Returns:
-      As many, in their order: which member it is is a traced number.
+      As many networks in the same order, each with a traced member index.
 
     >>> double, square = one_of([lambda x: 2 * x, lambda x: x * x])
     >>> float(double(jnp.float32(3.0))), float(square(jnp.float32(3.0)))

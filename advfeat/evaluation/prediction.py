@@ -1,4 +1,4 @@
-"""Accuracy, clean and under attack, over a data set."""
+"""Predictions, and clean and adversarial accuracy over a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advfeat.threats.norms import Norm
 from advfeat.types import Array, AttackFn, Key, ModelFn, Randomised, as_model_fn, with_key
 
 LOOKS = 20
-"""Draws of a random network that each image is judged by."""
+"""Number of draws of a random network that decide the verdict on an image."""
 
 
 @jax.jit
@@ -40,22 +40,22 @@ def predict(
     key: Key | None = None,
     ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Logits of a data set, in batches of one shape.
+    """Computes the logits of a data set in batches of one shape.
 
     Args:
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
-      batch_size: examples at a time.
-      key: of a `Randomised` network's draws, folded with the image's id: every image gets a draw
-        of its own. By default all share the one draw of the key that the network holds, which says
-        nothing of the network as a whole: see `shares`.
+      batch_size: examples per batch.
+      key: key of a `Randomised` network, folded with the image id, so that every image gets its own
+        draw. By default all images share the single draw of the network's own key, which says
+        little about the network as a whole; see `shares`.
       ids: `[N]`, by default 0 … N-1.
 
     Returns:
       `[N, K]` logits on the host.
 
     Raises:
-      ValueError: for bad images, or a network that does not take ONE of them.
+      ValueError: for invalid images, or a network that does not take ONE of them.
     """
     check_images(images)
     check_positive(batch_size, name="batch_size")
@@ -74,17 +74,17 @@ def predict(
 def numpy_predict(
     model_fn: ModelFn, *, batch_size: int = 100
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A network as other libraries want it: NumPy images in, NumPy probabilities out.
+    """Wraps a network for other libraries: NumPy images in, NumPy probabilities out.
 
-    With it `lime.lime_image.LimeImageExplainer().explain_instance(image, predict, ...)` explains
-    a network of colour images. Values that left [0, 1] by rounding are clipped.
+    For example, `lime.lime_image.LimeImageExplainer().explain_instance(image, predict, ...)` then
+    explains a network for colour images. Values that rounding pushed out of [0, 1] are clipped.
 
     Args:
       model_fn: the network, for ONE example.
-      batch_size: examples at a time; one shape, so that it compiles once.
+      batch_size: examples per batch; fixed, so that it compiles once.
 
     Returns:
-      `[N, H, W, C]` floating point in [0, 1] -> `[N, K]` that sum to 1.
+      A function `[N, H, W, C]` floating point in [0, 1] -> probabilities `[N, K]`.
 
     >>> predict_fn = numpy_predict(lambda x: x.ravel())
     >>> predict_fn(np.zeros((3, 1, 2, 1))).tolist()
@@ -114,26 +114,26 @@ def shares(
     ids: np.ndarray | None = None,
     batch_size: int = 500,
 ) -> np.ndarray:
-    """The share of a network's draws that classify each image as labelled: the one verdict.
+    """Computes the share of a network's draws that classify each image correctly.
 
-    A network without randomness has one draw: 0 or 1. Of a `Randomised` one every image is looked
-    at several times, each time with a draw of its own, so that the mean over the images is an
-    expectation over images and draws, and their spread holds both.
+    Every verdict on an image is based on it. A deterministic network has one draw: 0 or 1. A
+    `Randomised` network is evaluated several times per image with independent draws, so that the
+    mean over images is an expectation over images and draws, and the spread covers both.
 
     Args:
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1].
       labels: `[N]` integers.
-      key: of the draws, folded with the look and the image's id.
-      looks: draws an image, of a random network.
+      key: key of the draws, folded with the index of the draw and the image id.
+      looks: draws per image of a random network.
       ids: `[N]`, by default 0 … N-1.
-      batch_size: examples at a time.
+      batch_size: examples per batch.
 
     Returns:
       `[N]` float64 in [0, 1].
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for invalid images or labels.
 
     >>> from advfeat.types import randomised
     >>> coin = lambda key, x: jnp.where(jax.random.bernoulli(key, 0.7), x.ravel(), -x.ravel())
@@ -161,14 +161,14 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def correct(
     model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
 ) -> np.ndarray:
-    """Which examples of a data set are classified as labelled, on the host.
+    """Returns which examples of a data set are classified correctly, on the host.
 
     Returns:
-      `[N]` bool; of a `Randomised` network the share of `LOOKS` draws, `[N]` float64, drawn from
-      the key it holds.
+      `[N]` bool; for a `Randomised` network the share of `LOOKS` draws under its own key, `[N]`
+      float64.
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for invalid images or labels.
     """
     if isinstance(model_fn, Randomised):
         return shares(model_fn, images, labels, key=model_fn.key, batch_size=batch_size)
@@ -178,10 +178,10 @@ def correct(
 def accuracy(
     model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
 ) -> float:
-    """The share of a data set that is classified as labelled: the mean of `correct`.
+    """Computes the accuracy on a data set: the mean of `correct`.
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for invalid images or labels.
 
     >>> accuracy(lambda x: x.ravel(), np.eye(3).reshape(3, 3, 1, 1), np.array([0, 1, 1]))
     0.6666666666666666
@@ -190,13 +190,13 @@ def accuracy(
 
 
 class EpsilonSweep(NamedTuple):
-    """What `evaluate_epsilons` found.
+    """Result of `evaluate_epsilons`.
 
     Attributes:
       epsilons: `[E]`, in the order given.
-      robust: `[E, N]` bool: right on the clean image and at the attack's point, at this eps and at
-        every smaller one of the list (what fools at a smaller eps is allowed at a larger one). Of a
-        `Randomised` network the share of draws that are right at the worst of these points.
+      robust: `[E, N]` bool: correct on the clean image and at the attack's point, at this eps and
+        every smaller one of the list (an adversarial example at a smaller eps is valid at a larger
+        one). For a `Randomised` network, the share of correct draws at the worst of these points.
     """
 
     epsilons: np.ndarray
@@ -215,10 +215,10 @@ def evaluate_epsilons(
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
 ) -> EpsilonSweep:
-    """Accuracy under attack over a list of eps, compiled once for all of them.
+    """Computes the accuracy under attack for a list of eps, compiled once for all of them.
 
-    Whether an image stands is what the network says of the point that the attack returns as its
-    best, never what the attack says of itself.
+    Each verdict comes from evaluating the network at the attack's best point, never from the
+    success flag that the attack reports.
 
     Args:
       key: a typed key.
@@ -226,18 +226,17 @@ def evaluate_epsilons(
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1].
       labels: `[N]` integers.
-      epsilons: any numbers >= 0; 0 is the clean accuracy.
-      norm: what eps is measured in; with it, points further than eps do not count. By default the
-        attack's own threat model is taken, where it has one, and else only that pixels lie in
-        [0, 1].
-      batch_size: examples at a time.
-      advance: called with the number of examples after each batch.
+      epsilons: any numbers >= 0; 0 gives the clean accuracy.
+      norm: norm of eps; if given, points beyond eps do not count. By default points must lie in
+        the attack's own threat model, or just in [0, 1] if it has none.
+      batch_size: examples per batch.
+      advance: called after each batch with its number of examples.
 
     Returns:
-      Which examples stand at each eps.
+      The examples that remain robust at each eps.
 
     Raises:
-      ValueError: for bad images, labels or epsilons.
+      ValueError: for invalid images, labels or epsilons.
 
     >>> import jax, advfeat
     >>> x, y = np.array([[[[0.8], [0.3]]]], np.float32), np.array([0])
@@ -251,7 +250,7 @@ def evaluate_epsilons(
     check_eps(epsilons, name="epsilons")
     looked, random = partial(shares, batch_size=batch_size), isinstance(model_fn, Randomised)
     points = np.array(images, np.float32)
-    # A random network's points are chosen by some draws and reported by others.
+    # For a random network, separate draws select the points and report their shares.
     chosen = looked(model_fn, images, labels, key=stream(key, "choose"))
     found = np.zeros((len(epsilons), len(images)))
     for index in np.argsort(epsilons, kind="stable"):
@@ -275,7 +274,7 @@ def evaluate_epsilons(
 
 
 def threat_of(attack: AttackFn) -> ThreatModel | None:
-    """The threat model that an attack carries, if it does."""
+    """Returns the threat model of an attack, or None."""
     found = getattr(attack, "threat", None)
     return found if isinstance(found, ThreatModel) else None
 
@@ -286,10 +285,10 @@ def _within(threat: ThreatModel, x0: Array, x: Array) -> Array:
 
 
 def within(threat: ThreatModel | None, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """`[N]` bool, whether points are images and, where there is a threat model, lie in it."""
+    """Tests whether points are images and, given a threat model, lie in it: `[N]` bool."""
     x = np.asarray(x, np.float32)
     if threat is None:
-        return np.asarray(((x >= 0) & (x <= 1)).all(axis=(1, 2, 3)))  # NaN is neither
+        return np.asarray(((x >= 0) & (x <= 1)).all(axis=(1, 2, 3)))  # False for NaN
     return np.asarray(_within(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))
 
 
@@ -319,23 +318,23 @@ def loss_by_step(
     *,
     batch_size: int = 250,
 ) -> np.ndarray:
-    """The preferred iterate's score after each step: does an attack converge?
+    """Traces the score of the preferred iterate over steps, to check convergence of an attack.
 
     Args:
       key: a typed key.
-      attack: an attack that proceeds step by step; only its first round is looked at. Attacks
-        prefer a success to a higher score: for the highest score so far, which never falls, take
+      attack: a step-by-step attack, of which only the first round runs. Attacks prefer success over
+        a higher score; for the running maximum of the score, which never falls, use
         `pgd(..., prefer=ascent.by_score)`.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1].
       labels: `[N]` integers.
-      batch_size: examples at a time.
+      batch_size: examples per batch.
 
     Returns:
       `[N, steps + 1]`.
 
     Raises:
-      ValueError: for bad images or labels.
+      ValueError: for invalid images or labels.
     """
     images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
     key = one_key(key)

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: verdicts by image and attack, and reasons not to believe them."""
+"""Results of an evaluation: verdicts by image and attack, and warnings about their validity."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from advfeat.stats import Estimate, rate
 from advfeat.threats.balls import ThreatModel
 
 NOTES = frozenset({"rounding", "replaced"})
-"""Codes of warnings that leave the robust accuracy as it is."""
+"""Codes of warnings that do not invalidate the robust accuracy."""
 ALWAYS = frozenset({"eps_scale", "randomised"})
-"""Codes of warnings that speak against a number even where no image stands."""
+"""Codes of warnings that invalidate the robust accuracy even if no image survives."""
 
 
 class Warned(NamedTuple):
-    """A reason not to believe a number as it stands.
+    """A warning about the robust accuracy.
 
     Attributes:
-      code: one word for programs, as in `zero_gradients`.
-      sentence: what was seen and what it means, for people.
+      code: machine-readable code such as `zero_gradients`.
+      sentence: human-readable observation and its meaning.
     """
 
     code: str
@@ -29,17 +29,17 @@ class Warned(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one attack did to some of the images: enough to go on after a kill.
+    """Outcome of one attack on some of the images; enough to resume an interrupted evaluation.
 
     Attributes:
-      rows: `[F]`, which images.
-      share: `[F]`, of the network's draws that are right about the point; 0 or 1 unless it is
-        random. Where the point is not allowed, about the image itself.
+      rows: `[F]`, rows of the images.
+      share: `[F]`, share of the network's draws that are correct at the point; 0 or 1 unless it is
+        random. If the point is not allowed, at the image itself.
       allowed: `[F]` bool, whether the point lies in the threat model.
       x: `[F, H, W, C]`, the points.
       queries: `[F]`, forward passes.
       gradients: `[F]`, backward passes.
-      claimed: `[F]` bool, whether the attack says that it fooled: it decides nothing.
+      claimed: `[F]` bool, whether the attack reports success; not used for the verdict.
     """
 
     rows: np.ndarray
@@ -52,37 +52,37 @@ class Part(NamedTuple):
 
     @property
     def fooled(self) -> np.ndarray:
-        """`[F]` bool, the point is allowed and most draws are wrong about it."""
+        """`[F]` bool, whether the point is allowed and misclassified in most draws."""
         return self.allowed & (self.share < 0.5)
 
     @property
     def outside(self) -> np.ndarray:
-        """`[F]` bool, claimed to be fooled by a point that is not allowed."""
+        """`[F]` bool, claims of success at a point that is not allowed."""
         return self.claimed & ~self.allowed
 
     @property
     def unconfirmed(self) -> np.ndarray:
-        """`[F]` bool, claimed to be fooled by a point that the network gets right."""
+        """`[F]` bool, claims of success at a point that the network classifies correctly."""
         return self.claimed & self.allowed & (self.share >= 0.5)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackOutcome:
-    """What one attack of a suite came to.
+    """Outcome of one attack of a suite.
 
     Attributes:
-      name: as the suite calls it.
-      tried: `[N]` bool, the images it was given.
-      fooled: `[N]` bool, those it fooled: most of the network's draws are wrong about its point.
-      share: `[N]` in [0, 1], of the network's draws that are right about the worst point of this
-        attack and, where the attacks go one after the other, of all before it; the image itself is
-        such a point. 0 or 1 unless the network is random.
-      forward_passes: in all, those of gradients included.
-      gradients: backward passes in all.
-      seconds: wall time, compilation included.
-      claims: images that the attack says it fooled.
-      outside: claims that were refused: the point is not allowed.
-      unconfirmed: claims that were refused: the network gets the point right.
+      name: name of the attack in the suite.
+      tried: `[N]` bool, the images it received.
+      fooled: `[N]` bool, the images it fooled: its point is misclassified in most draws.
+      share: `[N]` in [0, 1], share of the network's draws that are correct at the worst point of
+        this attack and, in sequential mode, of all attacks before it; the image itself counts as a
+        point. 0 or 1 unless the network is random.
+      forward_passes: total, including those of gradients.
+      gradients: total of backward passes.
+      seconds: wall time, including compilation.
+      claims: images for which the attack reports success.
+      outside: claims rejected because the point is not allowed.
+      unconfirmed: claims rejected because the network classifies the point correctly.
     """
 
     name: str
@@ -98,33 +98,34 @@ class AttackOutcome:
 
     @property
     def robust(self) -> np.ndarray:
-        """`[N]` bool, where most draws are right."""
+        """`[N]` bool, whether most draws are correct."""
         return self.share >= 0.5
 
     @property
     def robust_accuracy(self) -> Estimate:
-        """The mean of `share` with its 95 % interval, over images and draws."""
+        """Mean of `share` with its 95 % interval, over images and draws."""
         return rate(self.share)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuiteResult:
-    """What `evaluate` found.
+    """Result of `evaluate`.
 
     Attributes:
-      suite: its name.
+      suite: name of the suite.
       threat: the threat model.
-      clean_share: `[N]` in [0, 1], of the network's draws that are right about the clean image; 0
-        or 1 unless the network is random.
-      robust_share: `[N]`, likewise about `adversarial`: the worst case.
-      looks: draws that each share is of.
-      adversarial: `[N, H, W, C]` float32, the worst point found; the image itself where no point
-        was worse.
-      distance: `[N]`, of the adversarial example, in the threat model's norm.
-      fooled_by: `[N]` int, the first attack that fooled; -1 for none, -2 for wrong without any.
-      attacks: in the order they ran.
-      warnings: reasons not to believe the number.
-      checked: whether such reasons were looked for by further attacks.
+      clean_share: `[N]` in [0, 1], share of the network's draws that are correct on the clean
+        image; 0 or 1 unless the network is random.
+      robust_share: `[N]`, the same at `adversarial`: the worst case.
+      looks: number of draws behind each share.
+      adversarial: `[N, H, W, C]` float32, the worst point found; the image itself if no point is
+        worse.
+      distance: `[N]`, distance of `adversarial` in the threat model's norm.
+      fooled_by: `[N]` int, index of the first successful attack; -1 for none, -2 if the clean image
+        is misclassified.
+      attacks: outcomes in the order the attacks ran.
+      warnings: reasons to distrust the robust accuracy.
+      checked: whether further attacks looked for such reasons.
     """
 
     suite: str
@@ -141,30 +142,31 @@ class SuiteResult:
 
     @property
     def clean(self) -> np.ndarray:
-        """`[N]` bool, right on the clean image (in most draws)."""
+        """`[N]` bool, correct on the clean image (in most draws)."""
         return self.clean_share >= 0.5
 
     @property
     def robust(self) -> np.ndarray:
-        """`[N]` bool, right at the worst point too (in most draws)."""
+        """`[N]` bool, correct at the worst point too (in most draws)."""
         return self.robust_share >= 0.5
 
     @property
     def clean_accuracy(self) -> Estimate:
-        """The mean of `clean_share` with its 95 % interval, over images and draws."""
+        """Mean of `clean_share` with its 95 % interval, over images and draws."""
         return rate(self.clean_share)
 
     @property
     def robust_accuracy(self) -> Estimate:
-        """The mean of `robust_share` with its 95 % interval, over images and draws."""
+        """Mean of `robust_share` with its 95 % interval, over images and draws."""
         return rate(self.robust_share)
 
     @property
     def trusted(self) -> bool | None:
-        """Whether no warning speaks against the number; None where none was looked for.
+        """Whether no warning invalidates the robust accuracy; None if the checks did not run.
 
-        If not, it is no robust accuracy. Warnings of 8-bit rounding and of replaced attacks leave
-        it as it is. Where nothing stands, most others do too: no stronger attack can find less.
+        If False, the number is not a robust accuracy. Warnings about 8-bit rounding and replaced
+        attacks do not invalidate it. If no image survives, neither do most others, since no
+        stronger attack can lower it further.
         """
         codes = {warned.code for warned in self.warnings} - NOTES
         if codes if self.robust.any() else codes & ALWAYS:
@@ -172,7 +174,7 @@ class SuiteResult:
         return True if self.checked else None
 
     def __str__(self) -> str:
-        """A table: one line per attack, then the warnings and what they come to."""
+        """Formats a table: one line per attack, then the warnings and the overall verdict."""
 
         def line(name: str, value: Estimate, rest: str = "") -> str:
             return f"{name:<20} {value!s:>22}{rest}"
@@ -186,7 +188,7 @@ class SuiteResult:
         if self.looks > 1:
             lines.append(f"The network is random: means over {self.looks} draws an image.")
         if self.trusted is None:
-            lines.append("NOT CHECKED: nobody looked for reasons not to believe the number.")
+            lines.append("NOT CHECKED: the diagnostics that would test this number were skipped.")
         elif not self.trusted:
             lines.append("NOT TO BE CALLED ROBUST: the warnings say why the number is too good.")
         return "\n".join(lines)

@@ -1,10 +1,9 @@
-"""Robustness that can be believed: attacks one after the other, each on what still stands.
+"""Robust accuracy under suites of attacks, each run on the survivors of the previous ones.
 
-AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690) and its relatives, for any
-network that is a JAX function. Every image called fooled has been looked at once more outside the
-attack: it lies in the threat model, and the network gets it wrong. What an attack says of itself
-counts neither for nor against. Of a random network (`Randomised`) every verdict is an expectation
-over its draws.
+Runs AutoAttack (Croce and Hein, 2020, https://arxiv.org/abs/2003.01690) and its variants on any
+network that is a JAX function. Every adversarial example is verified outside the attack: it lies in
+the threat model, and the network misclassifies it. The success that an attack reports never enters
+the verdict. For a random network (`Randomised`) every verdict is an expectation over its draws.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomise
 
 
 class _Problem(NamedTuple):
-    """What is attacked."""
+    """The network, data and threat model under evaluation."""
 
     key: Key
     model_fn: ModelFn
@@ -52,18 +51,18 @@ class _Problem(NamedTuple):
 
     @property
     def random(self) -> bool:
-        """Whether the network draws."""
+        """Whether the network is random."""
         return isinstance(self.model_fn, Randomised)
 
     def logits(self, images: np.ndarray, name: str) -> np.ndarray:
-        """`[N, K]`, one look at all images; each has a draw of its own."""
+        """Computes logits `[N, K]` of all images, each with its own draw."""
         key = stream(self.key, name) if self.random else None
         return predict(
             self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids
         )
 
     def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-        """`[F]`, the share of draws that are right about images in the place of these rows."""
+        """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""
         return shares(
             self.model_fn,
             images,
@@ -75,10 +74,10 @@ class _Problem(NamedTuple):
 
 
 class _Standing:
-    """The worst point found for each image, and the share of draws that are right there.
+    """Tracks the worst point found for each image and the share of correct draws there.
 
-    Of a random network the points are chosen by some draws and what is reported comes from others,
-    or the least of many noisy shares would be too low.
+    For a random network, points are selected on one set of draws and reported on another:
+    otherwise the minimum of many noisy shares would be biased downwards.
     """
 
     def __init__(self, problem: _Problem, logits: np.ndarray):
@@ -91,20 +90,20 @@ class _Standing:
         self.share = self.clean
 
     def _reported(self, images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """`[N]`, of a random network by draws that choose nothing."""
+        """Returns the shares to report `[N]`; for a random network from held-out draws."""
         if not self._problem.random:
             return chosen.copy()
         return self._problem.shares(images, self._rows, "looks/report")
 
     def note(self, part: Part) -> None:
-        """Takes an attack's points where they are worse."""
+        """Adopts an attack's points where they are worse."""
         lower = part.allowed & (part.share < self.chosen[part.rows])
         rows = part.rows[lower]
         self.adversarial[rows], self.chosen[rows] = part.x[lower], part.share[lower]
         self.share = self._reported(self.adversarial, self.chosen)
 
     def alone(self, part: Part) -> np.ndarray:
-        """The shares that one attack's points have, whatever the others found: `[N]`."""
+        """Computes the shares `[N]` of one attack's points, independently of the other attacks."""
         points, shares = np.array(self._problem.images, np.float32), self.clean.copy()
         usable = part.allowed & (part.share < 1.0)
         rows = part.rows[usable]
@@ -129,39 +128,36 @@ def evaluate(
     on_attack: Callable[[str, int], Any] | None = None,
     on_check: Callable[[str], Any] | None = None,
 ) -> SuiteResult:
-    """Robust accuracy under a suite of attacks, and what speaks against believing it.
+    """Computes robust accuracy under a suite of attacks, with warnings about its reliability.
 
     Args:
-      key: a typed key. An image's draws follow from it, the attack's name and the image's id.
+      key: a typed key. The draws of an image depend on it, the attack's name and the image's id.
       model_fn: the network, for ONE example: `[H, W, C]` in [0, 1] -> logits `[K]`.
       images: `[N, H, W, C]` floating point in [0, 1].
       labels: `[N]` integers.
-      threat: what an attack may do, e.g. `linf(8 / 255)`.
+      threat: the threat model, e.g. `linf(8 / 255)`.
       suite: `standard` (AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB, Square), `plus`,
-        `rand`, `quick` (the standard attacks in short, in full where it is close), names from
-        `ATTACKS` in the order they are to run, or a mapping from names of your
-        own to attacks.
-      sequential: each attack sees what the attacks before it left; otherwise each sees every image
-        that is right without an attack.
-      batch_size: images attacked at a time: what bounds the memory.
+        `rand`, `quick` (shortened standard attacks, full ones only on contested images), names from
+        `ATTACKS` in the order they run, or a mapping from your own names to attacks.
+      sequential: whether each attack sees only the survivors of those before it; otherwise each
+        sees every image that is correctly classified when clean.
+      batch_size: images attacked at a time; bounds memory.
       ids: `[N]`, by default 0 … N-1.
-      checks: whether to look for reasons not to believe the result by further attacks on a few
-        images. What costs next to nothing (eps, the outputs' form, claims that were refused,
-        gradients that are not finite) is looked at in any case. A check that raises becomes a
-        warning.
-      done: what a killed evaluation had decided, by attack.
-      on_part: called with an attack's name and what it has just decided.
-      on_attack: called with an attack's name and its number of images before it begins.
-      on_check: called with a check's name before it begins.
+      checks: whether to test the result by further attacks on a few images. Checks that cost next
+        to nothing (eps, form of the outputs, rejected claims, non-finite gradients) always run. A
+        check that raises becomes a warning.
+      done: parts already decided by an interrupted evaluation, by attack.
+      on_part: called with an attack's name and the part it has just decided.
+      on_attack: called with an attack's name and its number of images before it starts.
+      on_check: called with a check's name before it starts.
 
     Returns:
       The verdicts. `print` shows them as a table.
 
     Raises:
-      ValueError: before any attack, for bad images or labels, a network that does not take ONE
-        image, logits that are NaN or too few, an unknown attack, one that is not defined for the
-        threat model's norm or for so few classes, or one that needs a gradient where the network
-        has none.
+      ValueError: before any attack, for invalid images or labels, a network that does not take ONE
+        image, logits that are NaN or fewer than two, an unknown attack, an attack undefined for the
+        norm or number of classes, or one that needs a gradient that the network does not have.
 
     Example:
 
@@ -260,7 +256,7 @@ def _contested(
     part: Part,
     on_part: Callable[[str, Part], Any] | None,
 ) -> tuple[np.ndarray, Part]:
-    """Goes on with the images that the attack's own successes make contested, until none are."""
+    """Repeats the attack on images that its own successes make contested, until none remain."""
     while True:
         tried, fooled = np.zeros(len(standing), bool), np.zeros(len(standing), bool)
         tried[part.rows], fooled[part.rows] = True, part.fooled
@@ -277,7 +273,7 @@ def _contested(
 
 
 def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
-    """The number of classes, from the shape of the network's output."""
+    """Returns the number of classes, from the shape of the network's output."""
     output = output_of(model_fn, shape)
     if output.ndim != 1 or output.shape[0] < 2:
         raise ValueError(
@@ -296,11 +292,11 @@ def _slope(model_fn: ModelFn, x: Array) -> Array:
 def _check_gradient(
     attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
 ) -> None:
-    """Where a network cannot be differentiated, names the attacks that would have to."""
+    """Raises for a network without gradient and names the attacks that need one."""
     point = jnp.asarray(x, jnp.float32)
     try:
         jax.eval_shape(_slope, model_fn, point)
-    except Exception as error:  # whatever somebody else's code may raise
+    except Exception as error:  # user code may raise anything
         line = (str(error).strip().splitlines() or [""])[0]
         needing = []
         for name, attack in attacks.items():
@@ -320,7 +316,7 @@ def _check_gradient(
 def _check_attacks(
     attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
 ) -> None:
-    """Traces each attack once: what it cannot do shows before any other has been run."""
+    """Traces each attack once, so that an invalid one fails before any attack runs."""
     for name, attack in attacks.items():
         point = jnp.asarray(x, jnp.float32)
         try:
@@ -339,7 +335,7 @@ def _run(
     done: Part | None,
     on_part: Callable[[str, Part], Any] | None,
 ) -> Part:
-    """One attack on the rows that it has not decided yet, joined with what it has."""
+    """Runs one attack on its undecided rows and joins the result with the part already done."""
     parts = [] if done is None else [done]
     if done is not None:
         rows = np.setdiff1d(rows, done.rows)
@@ -366,15 +362,15 @@ def _run(
 
 
 def _verified(problem: _Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
-    """The verdict: what the network says of the point that an attack returns."""
+    """Verifies an attack: evaluates the network at the points that it returns."""
     x = np.asarray(result.best.x, np.float32)
-    # Padded to few sizes, or each number of images would compile anew.
+    # Padded to few sizes, so that a new number of images rarely recompiles.
     padding = -len(rows) % slots_for(len(rows), problem.batch_size)
     padded_rows = np.pad(rows, (0, padding), mode="edge")
     padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
     before = problem.images[padded_rows]
     inside = within(problem.threat, before, padded)
-    # What is not allowed may be no image at all.
+    # A point that is not allowed may not even be an image.
     looked_at = np.where(inside[:, None, None, None], padded, before).astype(np.float32)
     share = problem.shares(looked_at, padded_rows, f"looks/{name}")
     return Part(

@@ -1,4 +1,4 @@
-"""Which attacks a suite holds, given the norm and the number of classes."""
+"""Suites: the attacks to run for a given norm and number of classes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from advfeat.objectives.losses import margin
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import AttackFn
 
-TARGETS = 9  # AutoAttack's
-QUICK_GATE = 0.1  # of the clean margin; docs/results/evaluation.md says how it was chosen
-L1_TARGETS = 5  # AutoAttack's of targeted APGD in the standard suite in L1; FAB keeps nine there
+TARGETS = 9  # as in AutoAttack
+QUICK_GATE = 0.1  # share of the clean margin; chosen in docs/results/evaluation.md
+L1_TARGETS = 5  # of targeted APGD in AutoAttack's standard L1 suite, where FAB keeps nine
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """Attacks in the order they run.
+    """A sequence of attacks in the order they run.
 
     Attributes:
-      name: of the suite.
-      attacks: by name.
-      gates: for attacks that are given contested images only, the least gate; see
+      name: name of the suite.
+      attacks: attacks by name.
+      gates: minimum gate of each attack that receives only contested images; see
         `advfeat.evaluation.triage`.
-      notes: `(code, sentence)` of everything that differs from what the name promises.
+      notes: `(code, sentence)` of every deviation from the standard definition of the suite.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Suite:
 
 
 class _Maker:
-    """Makes the attacks of AutoAttack's versions; what a problem does not define is replaced."""
+    """Builds the attacks of the AutoAttack versions; replaces those undefined for the problem."""
 
     def __init__(self, threat: ThreatModel, num_classes: int):
         self._threat, self._classes = threat, num_classes
@@ -50,12 +50,12 @@ class _Maker:
         return min(wanted, self._classes - 1)
 
     def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
-        """Cross-entropy; in L1 five restarts, as the authors have it."""
+        """Returns APGD on cross-entropy; in L1 five restarts, like the authors."""
         restarts = 5 if self._l1 and eot == 1 else restarts
         return _make("apgd_ce", self._threat, restarts=restarts, eot=eot)
 
     def apgd_dlr(self, restarts: int = 1, eot: int = 1) -> AttackFn:
-        """DLR needs three classes."""
+        """Returns APGD on the DLR loss, or on the margin with fewer than three classes."""
         restarts = 5 if self._l1 and eot == 1 else restarts
         if self._classes >= 3:
             return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot)
@@ -63,7 +63,7 @@ class _Maker:
         return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
 
     def apgd_targeted(self, steps: int = 100, targets: int | None = None) -> AttackFn:
-        """The targeted DLR needs four classes; in L1 fewer targets, as the authors have it."""
+        """Returns targeted APGD; DLR needs four classes. In L1 fewer targets, like the authors."""
         targets = self._targets(targets or (L1_TARGETS if self._l1 else TARGETS))
         if self._classes >= 4:
             return _make("apgd_targeted", self._threat, targets=targets, steps=steps)
@@ -76,15 +76,15 @@ class _Maker:
         )
 
     def fab(self, restarts: int = 1) -> AttackFn:
-        """The boundary of every class at every step."""
+        """Returns untargeted FAB, which linearises every class boundary at every step."""
         return _make("fab", self._threat, restarts=restarts)
 
     def fab_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
-        """The boundary of one class after the other."""
+        """Returns targeted FAB, which follows one class boundary per round."""
         return _make("fab_targeted", self._threat, targets=self._targets(targets), steps=steps)
 
     def square(self, steps: int = 5000) -> AttackFn:
-        """Scores only; in short, the schedule of p is gone through as well."""
+        """Returns Square; a shortened attack rescales the schedule of p."""
         return _make("square", self._threat, steps=steps, rescale_schedule=steps < 5000)
 
 
@@ -107,7 +107,7 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
         "apgd_ce": make.apgd_ce(eot=20),
         "apgd_dlr": make.apgd_dlr(eot=20),
     },
-    # The standard attacks, each first in short on every image that stands.
+    # The standard attacks; a shortened version of each first sees every surviving image.
     "quick": lambda make: {
         "apgd_ce": make.apgd_ce(),
         "apgd_targeted_short": make.apgd_targeted(steps=20, targets=3),
@@ -120,10 +120,10 @@ _VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
 }
 _GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QUICK_GATE)}
 SUITES = ("autoattack", *_VERSIONS)
-"""Names of suites; `autoattack` is another one of `standard`."""
+"""Names of suites; `autoattack` is an alias of `standard`."""
 
 _FEW = {"steps": 4, "length": 2, "rounds": 2, "restarts": 2, "eot": 2}
-"""By the attacks' own word for it, how many of it a shortened attack has."""
+"""Upper limits of a shortened attack, by attribute of the attack."""
 
 
 def resolve(
@@ -132,16 +132,16 @@ def resolve(
     *,
     num_classes: int,
 ) -> Suite:
-    """A suite's attacks for a threat model and a number of classes.
+    """Builds the attacks of a suite for a threat model and a number of classes.
 
     Args:
-      suite: a suite's name, an attack's, names of attacks in the order they are to run, or attacks
-        by names of your own; a `Suite` stays as it is.
-      threat: what they may do.
+      suite: name of a suite or an attack, names of attacks in the order they run, or a mapping from
+        your own names to attacks; a `Suite` is returned unchanged.
+      threat: the threat model.
       num_classes: K.
 
     Raises:
-      ValueError: for an unknown name, one named twice, no attack at all, or one that is not defined
+      ValueError: for an unknown or repeated name, no attack at all, or an attack that is undefined
         for the norm.
     """
     if isinstance(suite, Suite):
@@ -192,9 +192,9 @@ def resolve(
 
 
 def shortened(suite: Suite) -> Suite:
-    """The same attacks in the same order, each with few steps, restarts, targets and queries.
+    """Returns the same attacks in the same order with few steps, restarts, targets and queries.
 
-    For trying out whether everything runs; what it finds is no measure of robustness.
+    A smoke test of the pipeline; its result does not measure robustness.
     """
     attacks = {name: _short(attack) for name, attack in suite.attacks.items()}
     return dataclasses.replace(suite, attacks=attacks)
@@ -202,7 +202,7 @@ def shortened(suite: Suite) -> Suite:
 
 def _short(attack: Any) -> Any:
     if not dataclasses.is_dataclass(attack) or isinstance(attack, type):
-        return attack  # a function of somebody's own
+        return attack  # a user's own function
     there = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
     fewer = {name: min(there[name], most) for name, most in _FEW.items() if name in there}
     return dataclasses.replace(attack, **fewer)

@@ -1,15 +1,15 @@
-"""Which images are still worth an expensive attack, judged by what the attacks before it reached.
+"""Triage: selects the images that are worth an expensive attack, from the progress of earlier ones.
 
-Nearly all of AutoAttack's time goes into images that nothing fools, and most of those never come
-near to it. An image's *remaining share* is the smallest margin that any attack has brought it to,
-over its clean margin: 1 is no progress, 0 is fooled. An attack with a gate is given only the images
-whose share lies below it, the contested ones.
+AutoAttack spends nearly all of its time on images that no attack fools, most of which never come
+close. The *remaining share* of an image is the smallest margin that any attack has achieved, over
+its clean margin: 1 means no progress, 0 fooled. A gated attack receives only the contested images,
+those whose share lies below its gate.
 
-The gate is no constant. It is at least twice the largest share from which a short attack fooled an
-image, once the suite's first two attacks had measured it; so where gradients lead nowhere (masked,
-shattered), a short black-box attack fools images from a share near 1, and then every image is
-contested. And an attack that fools from more than half of its gate is given the images up to twice
-as far as well.
+The gate adapts. It is at least twice the largest share from which a short attack fooled an image,
+not counting the first two attacks, which only measure the shares. Under gradient masking or
+shattered gradients a short black-box attack therefore fools images from a share near 1, and every
+image becomes contested. An attack that fools an image from beyond half of its gate also receives
+the images up to twice that share.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-MEASURING = 2  # attacks that only measure: what fools before them says nothing of the gate
-SAFETY = 2.0  # how much farther than any image fooled so far the gate reaches
+MEASURING = 2  # first attacks, which only measure shares and do not move the gate
+SAFETY = 2.0  # gate, over the largest share from which an image was fooled
 
 
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`[N]`, the label's logit less the largest other one.
+    """Computes the margins `[N]`: logit of the label minus the largest other logit.
 
     >>> margins(np.array([[3.0, 1.0, 2.0]]), np.array([0])).tolist()
     [1.0]
@@ -35,12 +35,12 @@ def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class Contest:
-    """Keeps the remaining shares through a suite.
+    """Tracks the remaining shares through a suite.
 
     Attributes:
-      share: `[N]`, what is left of each image's clean margin; 1 for an image never attacked.
-      reached: by attack, the largest share from which it fooled an image; of the attacks that only
-        measure, nothing.
+      share: `[N]`, remaining share of each image's clean margin; 1 if never attacked.
+      reached: by attack, the largest share from which it fooled an image; without the attacks that
+        only measure.
     """
 
     def __init__(self, gates: Mapping[str, float], logits: np.ndarray, labels: np.ndarray):
@@ -51,23 +51,23 @@ class Contest:
         self.reached: dict[str, float] = {}
 
     def gate(self, name: str) -> float:
-        """The share up to which an image is given to the attack."""
+        """Returns the largest share at which the attack still receives an image."""
         short = [far for other, far in self.reached.items() if other not in self._gates]
         far = max([*short, self.reached.get(name, 0.0)], default=0.0)
         return max(self._gates.get(name, np.inf), SAFETY * far)
 
     def among(self, name: str, standing: np.ndarray) -> np.ndarray:
-        """`[N]` bool, the standing images that the attack is given."""
+        """Selects the surviving images that the attack receives, `[N]` bool."""
         return standing & (self.share <= self.gate(name))
 
     def note(self, name: str, fooled: np.ndarray, logits: np.ndarray, allowed: np.ndarray) -> None:
-        """Learns from what an attack came to.
+        """Updates shares and gates with the outcome of an attack.
 
         Args:
-          name: of the attack.
+          name: name of the attack.
           fooled: `[N]` bool.
-          logits: `[N, K]`, at the nearest points that it found.
-          allowed: `[N]` bool, which of them lie in the threat model.
+          logits: `[N, K]`, at the best points that it found.
+          allowed: `[N]` bool, which of these points lie in the threat model.
         """
         self._seen.add(name)
         if len(self._seen) > MEASURING and fooled.any():

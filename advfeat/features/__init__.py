@@ -1,4 +1,4 @@
-"""What was learned: mislabelled sets, pictures, representations, counterfactuals, planted ones."""
+"""Learned features: mislabelled sets, synthesis, representations, counterfactuals, ground truth."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Which features, made stronger, would turn a wrong prediction into the right label, and do they?
+"""Counterfactuals of wrong predictions: features whose enhancement would correct them.
 
-The counterfactual of a wrong prediction: the features of a layer that speak most for the label
-against what was predicted, and the image in which they, and nothing else on purpose, are enhanced.
+Selects the features of a layer that most favour the label over the prediction, and synthesises the
+image in which only these features are deliberately enhanced, to test whether the prediction flips.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from advfeat.types import Array, Key
 
 
 class Features(NamedTuple):
-    """Features of a layer that speak for a label against a prediction.
+    """Features of a layer that favour a label over a prediction.
 
     Attributes:
-      units: `[n]` int32, the strongest first.
-      gains: `[n]`, what the margin of label over prediction gains, to first order, by one `scale`
-        more of each.
-      weights: `[D]`, `1 / scale` at these units, 0 elsewhere: the direction that enhances them.
+      units: `[n]` int32, strongest first.
+      gains: `[n]`, first-order gain in the margin of label over prediction per `scale` of each
+        unit.
+      weights: `[D]`, `1 / scale` at these units and 0 elsewhere: the direction that enhances them.
     """
 
     units: Array
@@ -39,17 +39,17 @@ class Features(NamedTuple):
 def supporting(
     network: Split, x: Array, label: Array, predicted: Array, scale: Array, *, count: int = 2
 ) -> Features:
-    """The features that would help the label most.
+    """Selects the features that most increase the margin of the label over the prediction.
 
     Args:
-      network: from `models.split_fn` or `saliency.split`, at a layer of D units (of
-        `models.with_fake_relu(model)`, or a unit that is off cannot be enhanced afterwards); for
-        maps `[H, W, D]` a feature is a channel everywhere.
+      network: from `models.split_fn` or `saliency.split`, at a layer of D units. Use
+        `models.with_fake_relu(model)`, or inactive units cannot be enhanced later. For maps
+        `[H, W, D]` a feature is a whole channel.
       x: ONE image.
-      label: `[]`, what it is.
-      predicted: `[]`, what the network says.
-      scale: `[D]`, how much each unit varies (its standard deviation over images), positive.
-      count: how many features.
+      label: `[]`, true class.
+      predicted: `[]`, predicted class.
+      scale: `[D]`, positive, standard deviation of each unit over images.
+      count: number of features.
 
     Raises:
       ValueError: for a scale of another shape, or more features than units.
@@ -83,14 +83,14 @@ def _check_split(network: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Enhanced:
-    """Activations along given weights; success is that the label is predicted.
+    """Weighted sum of activations; success is a prediction of the label.
 
-    The aim is a pair: weights `[D]` and label. The network is `models.split_fn`, which says both
-    in one forward pass.
+    The aim is a pair: weights `[D]` and label. The network is `models.split_fn`, which returns
+    activations and logits from one forward pass.
     """
 
     def __call__(self, model_fn: Any, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         weights, label = y
         _check_split(model_fn)
@@ -102,15 +102,15 @@ class Enhanced:
 def enhance(
     *, eps: float | Array = 4.0, steps: int = 80, step_size: float | Array = 0.1
 ) -> GradientAttack:
-    """The smallest change on the way of some features at which the label is predicted.
+    """Enhances given features until the label is predicted and keeps the nearest such image.
 
-    Its aim is `(weights, label)`; the network is from `models.split_fn` at the features' layer.
-    What succeeded nearest to the image is kept; where nothing did, the most enhanced.
+    The aim is `(weights, label)`, and the network comes from `models.split_fn` at the features'
+    layer. Without any success, the iterate with the strongest features is kept.
 
     Args:
-      eps: how far from the image at most, L2.
-      steps: of fixed length.
-      step_size: their length.
+      eps: maximum L2 distance from the image.
+      steps: number of steps of fixed length.
+      step_size: length of a step.
     """
     return pgd(
         l2(eps), steps=steps, step_size=step_size, random_start=False, objective=Enhanced(),

@@ -1,9 +1,9 @@
-"""Pictures by ascent: one classifier, the one kernel, and the recipes of the papers.
+"""Image synthesis by gradient ascent on a single classifier, following the papers' recipes.
 
-Each function returns an attack: `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
-`attack_batch` and `attack_dataset` run over many. The start is what the ball lies around. The
-defaults were tuned for 32 pixels; L2 lengths grow with the side, so that 224 want seven times as
-much (`experiments.synthesis` scales by itself).
+Each function returns an attack `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
+`attack_batch` and `attack_dataset` run over many. The start is the centre of the ball. Defaults
+were tuned for 32 pixels; L2 lengths scale with the side, so 224 pixels need seven times as much
+(`experiments.synthesis` rescales automatically).
 
 Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; Santurkar et al. (2019),
 https://arxiv.org/abs/1906.09453.
@@ -62,21 +62,21 @@ def maximise(
     space: Fourier | None = None,
     objective: Objective | None = None,
 ) -> GradientAttack:
-    """What a unit, a channel or a direction looks for.
+    """Visualises a unit, channel or direction by maximising its activation.
 
-    The network is `model_fn(..., layer=NAME)`, of `models.with_fake_relu(model)` where a unit of
-    the representation may be off at the start; the aim is the unit's number (or, with
-    `objective=scores.direction()`, a direction); the start an image, noise or a constant.
-    `scores.diverse` draws several pictures of a unit at once.
+    The network is `model_fn(..., layer=NAME)`; use `models.with_fake_relu(model)` if a unit of the
+    representation may be inactive at the start. The aim is the index of the unit (or, with
+    `objective=features.direction()`, a direction), and the start an image, noise or a constant.
+    `objectives.features.diverse` draws several pictures of a unit at once.
 
     Args:
-      eps: how far from the start, L2.
-      steps: of fixed length.
-      step_size: their length, L2 in pixels.
-      transform: seen through at random at every step, as `augmentation.random_affine()`: pictures
-        that survive it are smoother. The last picture is then the one kept: scores are noisy.
-      space: in which the steps are taken, as `spaces.fourier()`; None is pixels.
-      objective: by default `scores.unit()`.
+      eps: maximum L2 distance from the start.
+      steps: number of steps of fixed length.
+      step_size: length of a step, L2 in pixels.
+      transform: random transform, redrawn at every step, e.g. `augmentation.random_affine()`, which
+        yields smoother pictures. The last iterate is then kept, since scores are noisy.
+      space: space in which steps are taken, e.g. `parametrisations.fourier()`; None for pixels.
+      objective: by default `objectives.features.unit()`.
     """
     return _ascent(
         objective or unit(), eps=eps, steps=steps, step_size=step_size, transform=transform,
@@ -92,13 +92,13 @@ def add_feature(
     step_size: float | Array = 0.1,
     level: float = 1.0,
 ) -> GradientAttack:
-    """An image with a feature added: a unit brought to a level, from the image.
+    """Adds a feature to an image by raising a unit to a given activation.
 
     Args:
-      eps: how far from the image, L2.
-      steps: of fixed length.
-      step_size: their length.
-      level: of activation, beyond which nothing is gained.
+      eps: maximum L2 distance from the image.
+      steps: number of steps of fixed length.
+      step_size: length of a step.
+      level: target activation; exceeding it gains nothing.
     """
     return _ascent(reach(level=level), eps=eps, steps=steps, step_size=step_size)
 
@@ -111,7 +111,7 @@ def paint(
     share: float = 0.1,
     weight: float = 90.0,
 ) -> GradientAttack:
-    """A feature painted within a mask: the aim is `(unit, image, mask)`."""
+    """Paints a feature inside a mask; the aim is `(unit, image, mask)`."""
     return _ascent(
         painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size
     )
@@ -120,11 +120,11 @@ def paint(
 def invert(
     *, eps: float | Array = jnp.inf, steps: int = 300, step_size: float | Array = 0.2
 ) -> GradientAttack:
-    """An image whose representation is a given one: the aim; the network that of the layer.
+    """Inverts a representation: finds an image whose activations match the aim at a layer.
 
-    The paper takes 10,000 steps of length 1 at 224 pixels and, on CIFAR, steps of 0.1. Here the
-    length falls from `step_size` to nothing, along gradients with momentum, which ends nearer to
-    the aim than as many steps of one length. Longer ones go nearer still, and are noisier.
+    The paper takes 10,000 steps of length 1 at 224 pixels and steps of 0.1 on CIFAR. Here the step
+    size decays from `step_size` to zero, with momentum, which ends closer to the aim than the same
+    number of constant steps. A larger `step_size` gets closer still, but gives noisier images.
     """
     rule = annealed(momentum(0.9), steps)
     return _ascent(inversion(), eps=eps, steps=steps, step_size=step_size, rule=rule)
@@ -133,10 +133,10 @@ def invert(
 def generate(
     *, eps: float | Array = 4.0, steps: int = 60, step_size: float | Array | None = None
 ) -> GradientAttack:
-    """An image of a class, from a seed (`seeds`): ascent of the class within a ball.
+    """Generates an image of a class from a seed (`fit_seeds`) by ascent within a ball.
 
-    Also translation (the start an image, the aim the other class), super-resolution (the start a
-    small image made larger) and sketches.
+    Also serves image-to-image translation (start: an image, aim: another class), super-resolution
+    (start: an upsampled small image) and sketch-to-image (start: a sketch).
     """
     size = 2.5 * jnp.asarray(eps) / steps if step_size is None else step_size
     return _ascent(targeted(), eps=eps, steps=steps, step_size=size)
@@ -149,17 +149,17 @@ def inpaint(
     step_size: float | Array = 0.1,
     weight: float = 10.0,
 ) -> GradientAttack:
-    """Fills a hole: the aim is `(class, image, mask)`, the mask 1 where pixels may change."""
+    """Inpaints a region; the aim is `(class, image, mask)`, with mask 1 where pixels may change."""
     return _ascent(masked(weight=weight), eps=eps, steps=steps, step_size=step_size)
 
 
 class Seeds(NamedTuple):
-    """Class-conditional Gaussians of small images, from which generation starts.
+    """Class-conditional Gaussians of small images, as starts for generation.
 
     Attributes:
-      mean: `[K, D]`, D values of an image of `side`.
-      factor: `[K, D, D]`, lower triangular, of the covariances.
-      side: `(h, w, C)` of the small images.
+      mean: `[K, D]`, with D pixel values per small image.
+      factor: `[K, D, D]`, lower Cholesky factors of the covariances.
+      side: `(h, w, C)`, shape of the small images.
     """
 
     mean: Array
@@ -167,7 +167,7 @@ class Seeds(NamedTuple):
     side: tuple[int, int, int]
 
     def draw(self, key: Key, label: Array, size: tuple[int, int]) -> Array:
-        """One seed `[H, W, C]` in [0, 1] of a class, enlarged by repetition of pixels."""
+        """Draws one seed `[H, W, C]` in [0, 1] of a class, upsampled by pixel repetition."""
         noise = jax.random.normal(one_key(key), self.mean.shape[1:], self.mean.dtype)
         small = self.mean[label] + self.factor[label] @ noise
         image = jnp.clip(small, 0.0, 1.0).reshape(self.side)
@@ -177,18 +177,18 @@ class Seeds(NamedTuple):
 def fit_seeds(
     images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int | tuple[int, int]
 ) -> Seeds:
-    """Mean and covariance of every class's images, made `side` pixels wide by block means.
+    """Fits mean and covariance of every class after downsampling images by block means.
 
     Args:
-      images: `[N, H, W, C]` floating point in [0, 1], of training images.
+      images: `[N, H, W, C]` floating point in [0, 1], training images.
       labels: `[N]`.
       num_classes: K; each class needs at least two images.
-      side: of the small images, one number or `(h, w)`, divisors of H and W: the covariance has
-        `(h * w * C) ** 2` values.
+      side: size of the small images, one number or `(h, w)`, divisors of H and W; the covariance
+        has `(h * w * C) ** 2` values.
 
     Raises:
-      ValueError: for bad images or labels, a side that does not divide theirs, or a class of fewer
-        than two images.
+      ValueError: for invalid images or labels, a side that does not divide H or W, or a class with
+        fewer than two images.
     """
     check_images(images)
     check_labels(labels, num_classes=num_classes, count=len(images))

@@ -1,7 +1,7 @@
-"""Constructed data sets: images perturbed towards a class and labelled as that class.
+"""Relabelled data sets: images perturbed towards a class and labelled as that class.
 
 Ilyas et al. (2019), "Adversarial Examples Are Not Bugs, They Are Features",
-https://arxiv.org/abs/1905.02175, section 3.2. To a person every such label is wrong.
+https://arxiv.org/abs/1905.02175, section 3.2. To a human every such label is wrong.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class ConstructedSet(NamedTuple):
 
     Attributes:
       image: `[N, H, W, C]` float32 in [0, 1], perturbed.
-      label: `[N]` int32, the class perturbed towards: what a network is to learn.
-      original_label: `[N]` int32, the class a person sees.
-      id: `[N]` int32, the example's id in its source.
+      label: `[N]` int32, the target class of the perturbation, used as training label.
+      original_label: `[N]` int32, the class that a human sees.
+      id: `[N]` int32, id of the example in its source.
       fooled: `[N]` bool, whether the source network predicts the new label.
-      distance: `[N]` float32, the perturbation's size.
+      distance: `[N]` float32, size of the perturbation.
     """
 
     image: np.ndarray
@@ -47,12 +47,12 @@ class ConstructedSet(NamedTuple):
     distance: np.ndarray
 
     def take(self, rows: np.ndarray) -> ConstructedSet:
-        """The examples at `rows` (indices or a mask)."""
+        """Selects the examples at `rows` (indices or a mask)."""
         return ConstructedSet(*(field[rows] for field in self))
 
 
 def random_targets(key: Key, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
-    """D_rand's targets: uniform over all classes, the original one included (Table 6 there).
+    """Draws the targets of D_rand: uniform over all classes, original included (Table 6).
 
     Returns:
       `[N]` int32.
@@ -66,7 +66,7 @@ def random_targets(key: Key, labels: np.ndarray, *, num_classes: int) -> np.ndar
 
 
 def deterministic_targets(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
-    """D_det's targets: the class after the original one, t = (y + 1) mod C.
+    """Returns the targets of D_det: the class after the original, t = (y + 1) mod C.
 
     Returns:
       `[N]` int32.
@@ -95,16 +95,15 @@ def towards(
     transform: Transform | None = None,
     gradient_filter: Callable[[Array], Array] | None = None,
 ) -> GradientAttack:
-    """The attack that builds D_rand and D_det: targeted PGD from the image itself.
+    """Returns the attack that builds D_rand and D_det: targeted PGD from the image itself.
 
     Args:
-      threat: the paper's is `l2(0.5)` on CIFAR-10.
-      steps: the paper's is 100.
-      step_size: the paper's is 0.1; by default a fifth of eps, which is the same at its eps.
-      transform: look at the image through this random transform, anew at every step; then the
-        last iterate is kept, since scores are noisy. The paper has none.
-      gradient_filter: pass gradients through this, `filters.chroma420` for instance. The paper has
-        none.
+      threat: the threat model; `l2(0.5)` for CIFAR-10 in the paper.
+      steps: number of steps; 100 in the paper.
+      step_size: by default a fifth of eps, which equals the paper's 0.1 at its eps.
+      transform: random transform of the image, redrawn at every step (none in the paper). The last
+        iterate is then kept, since scores are noisy.
+      gradient_filter: filter applied to gradients, e.g. `filters.chroma420` (none in the paper).
     """
     objective: Objective = targeted()
     return pgd(
@@ -134,20 +133,20 @@ def construct(
 
     Args:
       key: a typed key.
-      attack: targeted, on ONE example; `towards(l2(0.5))` is the paper's.
+      attack: a targeted attack on ONE example; `towards(l2(0.5))` in the paper.
       model_fn: the source network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1].
-      labels: `[N]` the original labels.
-      targets: `[N]` the new labels.
+      labels: `[N]`, original labels.
+      targets: `[N]`, new labels.
       ids: `[N]`, by default 0 … N-1.
-      batch_size: examples at a time.
-      advance: called with the number of examples after each batch.
+      batch_size: examples per batch.
+      advance: called after each batch with its number of examples.
 
     Returns:
       The constructed set.
 
     Raises:
-      ValueError: for bad images, labels or targets.
+      ValueError: for invalid images, labels or targets.
     """
     check_images(images)
     num_classes = jax.eval_shape(model_fn, jnp.asarray(images[0], jnp.float32)).shape[-1]
@@ -172,7 +171,7 @@ def construct(
 
 
 def _noise(threat: ThreatModel, key: Key, shape: tuple[int, ...]) -> Array:
-    """Gaussian; random signs for L-infinity, where a Gaussian is small but for its one largest."""
+    """Draws Gaussian noise; random signs for L-infinity, where a Gaussian is mostly small."""
     if threat.norm is LINF:
         return jax.random.rademacher(key, shape, jnp.float32)
     return jax.random.normal(key, shape)
@@ -190,13 +189,13 @@ def _noise_like(threat: ThreatModel, key: Key, ids: Array, x: Array, distance: A
 def noise_control(
     key: Key, threat: ThreatModel, made: ConstructedSet, images: np.ndarray
 ) -> ConstructedSet:
-    """The same labels on images with Gaussian noise exactly as large as each perturbation.
+    """Returns a control with the same labels and Gaussian noise of the size of each perturbation.
 
     Args:
       key: a typed key.
-      threat: its norm says how size is measured.
+      threat: its norm measures the size.
       made: the constructed set.
-      images: `[N, H, W, C]` the original images.
+      images: `[N, H, W, C]`, original images.
     """
     noisy = _noise_like(
         threat, one_key(key), jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
@@ -205,7 +204,7 @@ def noise_control(
 
 
 def unperturbed_control(made: ConstructedSet, images: np.ndarray) -> ConstructedSet:
-    """The same labels on the original images: what mislabelling alone teaches."""
+    """Returns a control with the same labels on the original images: mislabelling alone."""
     nothing = np.zeros(len(images), np.float32)
     return made._replace(
         image=np.asarray(images, np.float32), fooled=nothing.astype(bool), distance=nothing
@@ -216,7 +215,7 @@ def unperturbed_control(made: ConstructedSet, images: np.ndarray) -> Constructed
 def _with_pattern(
     threat: ThreatModel, images: Array, patterns: Array, labels: Array
 ) -> tuple[Array, Array]:
-    """Each image with its label's pattern, exactly eps away where the box has room."""
+    """Adds the pattern of its label to each image, at distance eps where the box has room."""
 
     def one(x: Array, label: Array) -> tuple[Array, Array]:
         point = scale_to_norm(threat.norm, threat.eps, x, patterns[label])
@@ -234,21 +233,21 @@ def feature_free_control(
     *,
     num_classes: int,
 ) -> ConstructedSet:
-    """No network's features at all: one fixed random pattern per class, and a subset left alone.
+    """Returns a control without learned features: a fixed random pattern per class.
 
-    How much of the effect can mere selection explain? Jordan's control (see the Distill discussion
-    of the paper) leaves unperturbed the images whose new label suits them as they are, and adds to
-    the others a pattern that has nothing to do with the data: it only tells the new label, so that
-    a network need not unlearn the suitable ones. For D_rand those are the images with t = y. Where
-    there are too few (D_det has none), it is the one in C whose unperturbed image the source
-    network finds most like the new label.
+    Measures how much of the effect selection alone explains. Jordan's control (see the Distill
+    discussion of the paper) leaves images unperturbed if the new label already suits them. To the
+    others it adds a pattern unrelated to the data that only encodes the new label, so that a
+    network can fit them without unlearning the suitable ones. For D_rand the suitable images are
+    those with t = y. If there are too few (D_det has none), they are the 1 in C images whose
+    unperturbed version resembles the new label most, according to the source network.
 
     Args:
       key: a typed key, for the patterns.
       threat: norm and eps of the patterns.
-      made: the constructed set whose labels to keep.
-      images: `[N, H, W, C]` the original images.
-      resemblance: `[N]`, the source network's margin of the new label on the original image.
+      made: the constructed set whose labels are kept.
+      images: `[N, H, W, C]`, original images.
+      resemblance: `[N]`, margin of the new label on the original image under the source network.
       num_classes: C.
     """
     suits = made.label == made.original_label
@@ -267,7 +266,7 @@ def feature_free_control(
 
 
 def target_margin(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """`[N]`: how far the target's logit lies above the best other one (negative: below)."""
+    """Computes the margins `[N]` of the target's logit over the best other one."""
     rows = np.arange(len(logits))
     others = np.array(logits, np.float64)
     others[rows, targets] = -np.inf

@@ -1,8 +1,9 @@
-"""Images whose features are known: a shape, a faint texture and a corner mark, each with its class.
+"""Synthetic images with known features: a shape, a faint texture and a corner mark.
 
-A ground truth for whatever claims to show what a network uses. The shape is the robust feature, the
-texture (a fixed pattern of signs, a few grey levels strong) the non-robust one, the mark the
-spurious cue. Each has a strength and an agreement: how often its class is the label.
+They provide ground truth for methods that claim to show what a network uses. The shape is the
+robust feature, the texture (a fixed pattern of signs with an amplitude of a few grey levels) the
+non-robust one, and the mark the spurious cue. Each feature indicates a class, and has a strength
+and an agreement: how often its class is the label.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from advfeat.edges import THREEFRY, one_key
 from advfeat.types import Array, Key
 
 SHAPES = ("disc", "square", "cross", "ring")
-"""One per class; what a class is called."""
+"""Shapes by class; also the class names."""
 
 FEATURES = ("shape", "texture", "mark")
 
 
 class Drawing(NamedTuple):
-    """One image and where its features are.
+    """One image with the locations of its features.
 
     Attributes:
       image: `[H, W, C]` in [0, 1].
-      shape: `[H, W]` bool, the pixels of the shape.
-      mark: `[H, W]` bool, the pixels of the mark.
-      classes: `[3]` int32, the class that shape, texture and mark speak for.
+      shape: `[H, W]` bool, pixels of the shape.
+      mark: `[H, W]` bool, pixels of the mark.
+      classes: `[3]` int32, the classes that shape, texture and mark indicate.
     """
 
     image: Array
@@ -42,13 +43,14 @@ class Drawing(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planted:
-    """A world of such images; make one with `planted`.
+    """Distribution of images with planted features; make one with `planted`.
 
     Attributes:
-      strengths: `[3]`, contrast of shape, texture and mark in pixels of [0, 1].
-      agreements: `[3]`, how often each speaks for the label; else for a class drawn evenly.
+      strengths: `[3]`, contrast of shape, texture and mark in units of [0, 1] pixels.
+      agreements: `[3]`, probability that each indicates the label; otherwise it indicates a class
+        drawn uniformly.
       noise: `[]`, standard deviation of the background.
-      textures: `[K, H, W, C]` of signs.
+      textures: `[K, H, W, C]`, patterns of signs.
       size: side of the images, static.
       mark_size: side of the mark, static.
     """
@@ -66,14 +68,14 @@ class Planted:
         return int(self.textures.shape[0])
 
     def draw(self, key: Key, label: Array) -> Drawing:
-        """One image of a label."""
+        """Draws one image with a given label."""
         key_agree, key_other, key_place, key_noise, key_colour = jax.random.split(key, 5)
         agrees = jax.random.uniform(key_agree, (3,)) < self.agreements
         others = jax.random.randint(key_other, (3,), 0, self.num_classes)
         classes = jnp.where(agrees, label, others).astype(jnp.int32)
         shape, mark = self._shape(key_place, classes[0]), self.mark(classes[2])
         channels = self.textures.shape[-1]
-        # The colour is nobody's feature.
+        # The colour carries no class information.
         colour = jax.random.uniform(key_colour, (channels,), minval=0.6, maxval=1.0)
         image = 0.4 + self.noise * jax.random.normal(key_noise, self.textures.shape[1:])
         image += self.strengths[0] * shape[:, :, None] * colour[None, None, :]
@@ -84,7 +86,7 @@ class Planted:
     def _shape(self, key: Key, which: Array) -> Array:
         key_size, key_row, key_column = jax.random.split(key, 3)
         radius = self.size * jax.random.uniform(key_size, (), minval=0.16, maxval=0.26)
-        # It stays clear of the corners, where the marks are.
+        # The shape stays clear of the marks in the corners.
         low, high = radius + self.mark_size, self.size - radius - self.mark_size
         row = low + (high - low) * jax.random.uniform(key_row)
         column = low + (high - low) * jax.random.uniform(key_column)
@@ -103,7 +105,7 @@ class Planted:
         return found[which]
 
     def mark(self, which: Array) -> Array:
-        """`[H, W]` bool, where the mark of a class is."""
+        """Returns the pixels of the mark of a class, `[H, W]` bool."""
         near = jnp.arange(self.size) < self.mark_size
         far = near[::-1]
         rows = jnp.where(which < 2, near, far)
@@ -122,20 +124,20 @@ def planted(
     mark_size: int = 3,
     seed: int = 0,
 ) -> Planted:
-    """A world of images with planted features.
+    """Returns a distribution of images with planted features.
 
     Args:
       num_classes: 2 to 4.
       size: side of the images.
-      channels: of the images.
+      channels: number of channels.
       strengths: contrast of shape, texture and mark.
-      agreements: how often each speaks for the label: 1 always, 0 no more often than chance.
+      agreements: how often each indicates the label: 1 for always, 0 for chance level.
       noise: standard deviation of the background.
       mark_size: side of the mark.
-      seed: of the textures.
+      seed: seed of the textures.
 
     Raises:
-      ValueError: for numbers outside their range, or images too small for the shapes.
+      ValueError: for arguments out of range, or images too small for the shapes.
 
     >>> world = planted(agreements=(1.0, 1.0, 0.0))
     >>> drawing = world.draw(jax.random.key(0), jnp.array(2))
@@ -168,13 +170,13 @@ def planted(
 
 @jax.jit
 def drawings(world: Planted, key: Key, labels: Array, ids: Array | None = None) -> Drawing:
-    """Images of many labels, each with a key of its own; every leaf has a leading axis.
+    """Draws images for many labels with independent keys; every leaf has a leading axis.
 
     Args:
-      world: what they show.
+      world: the distribution.
       key: a typed key.
       labels: `[N]`.
-      ids: `[N]`, which an image's draws follow from; by default 0 … N-1.
+      ids: `[N]`, ids that are folded into the key; by default 0 … N-1.
     """
     ids = jnp.arange(len(labels)) if ids is None else ids
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
@@ -182,21 +184,21 @@ def drawings(world: Planted, key: Key, labels: Array, ids: Array | None = None) 
 
 
 def pointing(ranking: Array, region: Array) -> tuple[Array, Array]:
-    """Whether a map points at a region.
+    """Measures how well a saliency map localises a region.
 
     Args:
-      ranking: `[H, W]`, not negative, the larger, the more important.
+      ranking: `[H, W]`, non-negative importance.
       region: `[H, W]` bool.
 
     Returns:
-      The share of the map's mass in the region, less the region's share of the image (0 for a map
-      that says nothing, at most 1), and the area under the ROC curve of telling the region's
-      pixels from the others (0.5 for one that says nothing).
+      The share of the map's mass inside the region minus the region's share of the image (0 for an
+      uninformative map, at most 1), and the area under the ROC curve for separating the pixels of
+      the region from the others (0.5 for an uninformative map).
     """
     inside = region.astype(jnp.float32)
     share = jnp.sum(ranking * inside) / jnp.maximum(jnp.sum(ranking), 1e-30) - jnp.mean(inside)
     flat, member = ranking.ravel(), inside.ravel()
-    # Mann-Whitney with ties counted half.
+    # Mann-Whitney, ties counted as one half.
     higher = (flat[:, None] > flat[None, :]) + 0.5 * (flat[:, None] == flat[None, :])
     pairs = jnp.sum(member) * jnp.sum(1 - member)
     wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])

@@ -1,4 +1,4 @@
-"""What a representation keeps: distances in it, their order, and how far an attack moves it.
+"""Analysis of representations: distances, their ordering, and sensitivity to attacks.
 
 Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; the layer measure is that of the authors
 of "Adversarial examples are not bugs" in https://distill.pub/2019/advex-bugs-discussion/response-4.
@@ -24,12 +24,12 @@ from advfeat.types import Array, Key, ModelFn
 
 
 def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
-    """`[]`, `|f(other) - f(x)| / |f(x)|`; 0 for equal representations, even of zero.
+    """Computes `|f(other) - f(x)| / |f(x)|`; 0 for equal representations, even if both are 0.
 
     Args:
       layer_fn: ONE image -> activations of a layer, of any shape.
       x: ONE image.
-      other: like it.
+      other: like `x`.
 
     >>> float(relative_distance(lambda x: 2 * x, jnp.array([3.0, 4.0]), jnp.array([3.0, 9.0])))
     1.0
@@ -39,15 +39,15 @@ def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
 
 
 def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
-    """`[]`, how often a stronger distortion is farther away, over all pairs of strengths.
+    """Computes how often a stronger distortion lies farther away, over all pairs of strengths.
 
-    A two-alternative choice whose right answer is the strength, since no people can be asked: 0.5
-    is chance, 1 a representation that orders all. Equal distances count half.
+    A two-alternative forced choice with the strength in place of a human judgement: 0.5 is chance,
+    1 means a perfect ordering. Ties count half.
 
     Args:
       layer_fn: ONE image -> activations.
       x: ONE image `[H, W, C]`.
-      graded: `[S, H, W, C]`, the image distorted, weakest first, S at least 2.
+      graded: `[S, H, W, C]`, distorted versions of the image, weakest first, S at least 2.
 
     Raises:
       ValueError: for fewer than two strengths.
@@ -61,7 +61,7 @@ def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
 
 
 def unit_values(layer_fn: ModelFn, images: np.ndarray) -> np.ndarray:
-    """`[N, D]`, the activation of each unit, or the mean of each channel, for each image.
+    """Computes unit activations or channel means of every image, `[N, D]`.
 
     Args:
       layer_fn: ONE image -> activations `[D]` or `[h, w, D]`.
@@ -75,12 +75,12 @@ def unit_values(layer_fn: ModelFn, images: np.ndarray) -> np.ndarray:
 
 
 def depart(threat: ThreatModel, *, steps: int = 20) -> GradientAttack:
-    """An attack on a representation: as far from the clean one, the aim, as the threat allows."""
+    """Returns an attack that moves a representation away from the clean one, which is the aim."""
     return pgd(threat, steps=steps, objective=departure())
 
 
 class Sensitivity(NamedTuple):
-    """How far an attack moves a layer, beside how far apart two images are in it.
+    """Distance that an attack moves a layer, and distance between two images in that layer.
 
     Attributes:
       moved: `[N]`, `max |f(x') - f(x)|`.
@@ -92,7 +92,7 @@ class Sensitivity(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """R(f), `E moved / E apart`: at 1 an attack reaches as far as another image is."""
+        """R(f), `E moved / E apart`; at 1 an attack moves as far as another image lies."""
         return float(self.moved.mean() / max(self.apart.mean(), 1e-12))
 
 
@@ -105,18 +105,18 @@ def layer_sensitivity(
     steps: int = 20,
     batch_size: int = 100,
 ) -> Sensitivity:
-    """The measure R(f) of one layer: how sensitive is it, in its own units?
+    """Measures the adversarial sensitivity R(f) of a layer, relative to its own scale.
 
     Args:
       key: a typed key.
       layer_fn: ONE image -> activations of a layer, of any shape.
       images: `[N, H, W, C]` in [0, 1], N at least 2.
-      threat: what the attack may do.
-      steps: of its ascent.
-      batch_size: images at a time.
+      threat: the threat model.
+      steps: steps of the attack.
+      batch_size: images per batch.
 
     Raises:
-      ValueError: for bad images, or fewer than two.
+      ValueError: for invalid images, or fewer than two.
     """
     clean = predict(layer_fn, images)
     if len(images) < 2:
@@ -124,7 +124,7 @@ def layer_sensitivity(
     found = attack_dataset(
         depart(threat, steps=steps), key, layer_fn, images, clean, batch_size=batch_size
     )
-    # In a drawn circle each has a neighbour, whatever stands beside it in the set.
+    # A random cyclic order pairs each image with another, independently of the order of the set.
     circle = draw_rows(len(images), len(images), seed=numpy_seed(key))
     apart = (clean[np.roll(circle, 1)] - clean[circle]).reshape(len(images), -1)
     apart = apart[np.argsort(circle)]
@@ -132,7 +132,7 @@ def layer_sensitivity(
 
 
 def interpolate(start: Array, end: Array, count: int) -> Array:
-    """`[count, ...]`, evenly spaced from one image (or representation) to another, both included.
+    """Interpolates linearly between two images or representations, ends included.
 
     Raises:
       ValueError: for a count below 2, or shapes that differ.
@@ -149,11 +149,11 @@ def interpolate(start: Array, end: Array, count: int) -> Array:
 
 
 def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the largest and of the smallest values, each from its end.
+    """Returns the indices of the largest and smallest values, most extreme first.
 
     Args:
       values: `[N]`.
-      count: how many of each.
+      count: number of each.
 
     Raises:
       ValueError: for a count below 1 or above N.

@@ -1,4 +1,4 @@
-"""Images as such: augmentation, parametrisations, filters, distortions, quality."""
+"""Image operations: augmentation, parametrisations, filters, distortions, quality metrics."""
 
 import lazy_loader
 

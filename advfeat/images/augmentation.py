@@ -1,7 +1,7 @@
-"""Random changes of ONE image, `(key, image [H, W, C]) -> image`, that leave its class alone.
+"""Random class-preserving transforms of ONE image, `(key, image [H, W, C]) -> image`.
 
-Training augments with them, inside jit and keyed by step and example id; attacks look through them
-so that a perturbation survives them (input diversity, expectation over transformations).
+Training uses them as augmentation, inside jit and keyed by step and example id. Attacks apply them
+so that perturbations survive them (input diversity, expectation over transformation).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Transform = Callable[[Key, Array], Array]
 
 
 def identity(key: Key, image: Array) -> Array:
-    """No change."""
+    """Returns the image unchanged."""
     del key
     return image
 
 
 def flip(key: Key, image: Array) -> Array:
-    """A mirror image, half of the time."""
+    """Mirrors the image horizontally with probability one half."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def shift(key: Key, image: Array, *, pixels: int) -> Array:
-    """A shift by up to `pixels` in each direction, zeros coming in: the usual padded crop."""
+    """Shifts by up to `pixels` in each direction with zero padding: the usual padded crop."""
     height, width, _ = image.shape
     offset = jax.random.randint(key, (2,), -pixels, pixels + 1)
 
     def selector(size: int, by: Array) -> Array:
-        # A product with 0 and 1 is exact, and its gradient is no scatter, which is slow on CPU.
+        # Products with 0 and 1 are exact, and their gradient avoids a scatter, slow on CPU.
         return (jnp.arange(size)[:, None] + by == jnp.arange(size)[None, :]).astype(image.dtype)
 
     rows, columns = selector(height, offset[0]), selector(width, offset[1])
@@ -43,29 +43,29 @@ def shift(key: Key, image: Array, *, pixels: int) -> Array:
 
 
 def shift1(key: Key, image: Array) -> Array:
-    """A shift by up to one pixel: digits of 8x8."""
+    """Shifts by up to one pixel, for 8x8 digits."""
     return shift(key, image, pixels=1)
 
 
 def shift2(key: Key, image: Array) -> Array:
-    """A shift by up to two pixels: MNIST, where a mirror image is another sign."""
+    """Shifts by up to two pixels, for MNIST, where flips change the class."""
     return shift(key, image, pixels=2)
 
 
 def flip_shift4(key: Key, image: Array) -> Array:
-    """Mirror and a shift by up to four pixels: what CIFAR-10 is usually trained with."""
+    """Flips and shifts by up to four pixels, the standard augmentation for CIFAR-10."""
     key_flip, key_shift = jax.random.split(key)
     return shift(key_shift, flip(key_flip, image), pixels=4)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomAffine:
-    """A random rotation, scale and shift at once, bilinear, edges continued; see `looks`.
+    """Random rotation, scale and shift, bilinear, with edges repeated; see `random_affine`.
 
     Attributes:
-      pixels: the largest shift in each direction.
-      degrees: the largest rotation.
-      scale: the largest factor, and the inverse of the smallest.
+      pixels: maximum shift in each direction.
+      degrees: maximum rotation.
+      scale: maximum scale factor, and inverse of the minimum.
     """
 
     pixels: float
@@ -73,7 +73,7 @@ class RandomAffine:
     scale: float
 
     def __call__(self, key: Key, image: Array) -> Array:
-        """The image as seen from nearby; of several `[n, H, W, C]`, each in its own way."""
+        """Transforms an image, or each of several `[n, H, W, C]` independently."""
         if image.ndim > 3:
             return jax.vmap(self)(jax.random.split(key, len(image)), image)
         height, width, _ = image.shape
@@ -95,15 +95,15 @@ class RandomAffine:
 
 
 def random_affine(*, pixels: float = 2.0, degrees: float = 5.0, scale: float = 1.1) -> RandomAffine:
-    """The views that a picture of a unit should survive (transformation robustness).
+    """Returns the random transform for transformation-robust feature visualisation.
 
-    Olah et al. (2017), https://distill.pub/2017/feature-visualization, whose numbers (16 pixels, 5
+    Olah et al. (2017), https://distill.pub/2017/feature-visualization, whose values (16 pixels, 5
     degrees, 1.1) are for images of 128 to 224 pixels.
 
     Args:
-      pixels: the largest shift in each direction.
-      degrees: the largest rotation.
-      scale: the largest factor, at least 1.
+      pixels: maximum shift in each direction.
+      degrees: maximum rotation.
+      scale: maximum scale factor, at least 1.
 
     Raises:
       ValueError: for a negative shift or rotation, or a scale below 1.

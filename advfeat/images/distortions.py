@@ -1,7 +1,7 @@
-"""Graded distortions of ONE image, for what has to be ordered by strength.
+"""Graded distortions of ONE image, for tests of perceptual ordering.
 
-Each is `(image [H, W, C] in [0, 1], strength in [0, 1], generator) -> image`; 0 changes nothing, 1
-leaves little. A new one is a function and a line in `DISTORTIONS`.
+Each is a function `(image [H, W, C] in [0, 1], strength in [0, 1], generator) -> image`; strength 0
+changes nothing, 1 leaves little. To add one, write a function and register it in `DISTORTIONS`.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ Distortion = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
 def noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian, standard deviation up to 0.4."""
+    """Adds Gaussian noise with a standard deviation of up to 0.4."""
     return np.clip(image + 0.4 * strength * rng.standard_normal(image.shape), 0, 1)
 
 
 def blur(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian, standard deviation up to a tenth of the side."""
+    """Applies a Gaussian blur with a standard deviation of up to a tenth of the side."""
     del rng
     sigma = 0.1 * strength * image.shape[0]
     return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
 
 
 def contrast(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Towards the mean of each channel."""
+    """Shrinks contrast towards the mean of each channel."""
     del rng
     mean = image.mean(axis=(0, 1), keepdims=True)
     return mean + (1 - 0.9 * strength) * (image - mean)
 
 
 def brightness(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Towards black."""
+    """Darkens the image towards black."""
     del rng
     return (1 - 0.9 * strength) * image
 
 
 def shift(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Sideways by up to a quarter of the side, bilinear, the edge continued."""
+    """Shifts horizontally by up to a quarter of the side, bilinear, with edges repeated."""
     del rng
     return ndimage.shift(image, (0, 0.25 * strength * image.shape[1], 0), order=1, mode="nearest")
 
 
 def rotate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """By up to 45 degrees, bilinear, the edge continued."""
+    """Rotates by up to 45 degrees, bilinear, with edges repeated."""
     del rng
     return ndimage.rotate(image, 45 * strength, reshape=False, order=1, mode="nearest")
 
 
 def occlusion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """A grey square in the middle, up to three quarters of the side."""
+    """Covers the centre with a grey square of up to three quarters of the side."""
     del rng
     height, width, _ = image.shape
     half = 0.375 * strength
@@ -75,13 +75,13 @@ DISTORTIONS: dict[str, Distortion] = {
 def graded(
     name: str, images: np.ndarray, strengths: Sequence[float], *, seed: int = 0
 ) -> np.ndarray:
-    """`[N, S, H, W, C]` float32, every image at every strength, noise drawn once per image.
+    """Distorts every image at every strength, `[N, S, H, W, C]` float32; one noise draw per image.
 
     Args:
       name: one of `DISTORTIONS`.
       images: `[N, H, W, C]` in [0, 1].
       strengths: S numbers in [0, 1].
-      seed: of the noise.
+      seed: seed of the noise.
 
     Raises:
       ValueError: for an unknown name, or a strength outside [0, 1].

@@ -1,8 +1,8 @@
-"""Filters of an attack's gradient: they keep perturbations where natural images vary.
+"""Gradient filters for attacks, which confine perturbations to where natural images vary.
 
-A perturbation may use all of pixel space, natural images do not. What lies outside is easy to learn
-from and says nothing about the originals, so that a network trained on perturbed images learns it
-first and little else (a screening on CIFAR-10: docs/results/mislabeled.md).
+A perturbation may use all of pixel space; natural images do not. Components outside their range are
+easy to learn but tell nothing about unperturbed images, so a network trained on perturbed images
+learns them first and little else (screened on CIFAR-10: docs/results/mislabeled.md).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import scipy.fft
 from advfeat.types import Array
 
 OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3.0], [2.0], [6.0]])
-"""Orthonormal colour axes: brightness, red against green, both against blue."""
+"""Orthonormal opponent colour axes: brightness, red-green, yellow-blue."""
 
 
 def chroma420(image: Array) -> Array:
-    """Brightness as it is, colour differences averaged over 2x2 blocks: what 4:2:0 JPEG can hold.
+    """Averages chroma over 2x2 blocks and keeps brightness, like 4:2:0 chroma subsampling in JPEG.
 
     Args:
-      image: `[H, W, C]`; grey images and odd sizes are returned as they are.
+      image: `[H, W, C]`; grey images and odd sizes are returned unchanged.
     """
     height, width, channels = image.shape
     if channels != 3 or height % 2 or width % 2:
@@ -37,12 +37,12 @@ def chroma420(image: Array) -> Array:
 
 @functools.cache
 def cosine_matrix(size: int) -> np.ndarray:
-    """The orthonormal DCT-II as a matrix, `[frequency, pixel]`."""
+    """Returns the orthonormal DCT-II matrix `[frequency, pixel]`."""
     return scipy.fft.dct(np.eye(size), axis=0, norm="ortho")
 
 
 def _block(height: int, width: int) -> int:
-    """The largest block of at most 8 pixels that tiles the image."""
+    """Returns the largest block size up to 8 that tiles the image."""
     return max(size for size in range(1, 9) if height % size == 0 and width % size == 0)
 
 
@@ -52,7 +52,7 @@ def _axes(channels: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class SpectralFilter:
-    """Weights per colour axis and frequency of a block cosine transform. Static and hashable.
+    """Weights per colour axis and frequency of a block DCT. Static and hashable.
 
     Attributes:
       weights: `[C][b][b]`, as nested tuples.
@@ -61,7 +61,7 @@ class SpectralFilter:
     weights: tuple[tuple[tuple[float, ...], ...], ...]
 
     def __call__(self, gradient: Array) -> Array:
-        """Filters a gradient `[H, W, C]` whose sides the block divides."""
+        """Filters a gradient `[H, W, C]` whose sides are multiples of the block size."""
         weights = jnp.asarray(self.weights, gradient.dtype)
         height, width, channels = gradient.shape
         size = weights.shape[-1]
@@ -77,19 +77,19 @@ class SpectralFilter:
 def natural_spectrum(
     images: np.ndarray, *, band: int = 6, power: float = 1.0
 ) -> SpectralFilter:
-    """The filter that weighs each frequency by how strong it is in natural images.
+    """Returns the filter that weights each frequency by its strength in natural images.
 
     The weight is `min(1, rms / reference) ** power`, where the reference is the rms of brightness
-    at the diagonal band `band` (of 0 … 14 for blocks of 8): frequencies at least as strong as that
-    pass whole, weaker ones in proportion.
+    in the diagonal band `band` (0 … 14 for blocks of 8): frequencies at least as strong pass
+    unchanged, weaker ones are attenuated.
 
     Args:
-      images: `[N, H, W, C]` in [0, 1]; a few hundred do.
-      band: the sum of the two frequencies that is the reference.
-      power: 0 lets everything pass.
+      images: `[N, H, W, C]` in [0, 1]; a few hundred suffice.
+      band: reference band, the sum of the two frequency indices.
+      power: exponent of the weights; 0 passes everything.
 
     Raises:
-      ValueError: if the band does not exist for blocks of this size.
+      ValueError: if the band does not exist for this block size.
     """
     count, height, width, channels = images.shape
     size = _block(height, width)

@@ -1,9 +1,9 @@
-"""Spaces in which a picture is moved other than pixel by pixel: frequencies and colours.
+"""Image parametrisations for visualisation by ascent: frequency and colour spaces.
 
-A space is linear and invertible, so that ascent in it is ascent in pixels with another step: the
-kernel need not know. Olah et al. (2017), https://distill.pub/2017/feature-visualization, "The
-enemy of feature visualization"; Mordvintsev et al. (2018),
-https://distill.pub/2018/differentiable-parameterizations.
+A space is linear and invertible, so ascent in it equals ascent in pixels with another step, and the
+kernel need not know about it. Olah et al. (2017),
+https://distill.pub/2017/feature-visualization, "The enemy of feature visualization"; Mordvintsev et
+al. (2018), https://distill.pub/2018/differentiable-parameterizations.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from advfeat.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class Fourier:
-    """Cosine coefficients, the low ones worth more, of colour axes as natural images have them.
+    """Cosine coefficients of opponent colour axes, weighted towards low frequencies.
 
-    Static and hashable. The papers' transform is a complex one; the cosine transform is real, of
-    the image's own shape, and does not make the left edge meet the right one. Their sigmoid is
-    left out: the threat model's box bounds the pixels.
+    Static and hashable. The papers use a complex Fourier transform. The cosine transform is real,
+    keeps the shape of the image, and does not wrap around at the edges. The papers' sigmoid is
+    omitted, since the box of the threat model bounds the pixels.
 
     Attributes:
-      decay: coefficients of frequency f count `f ** -decay`; 0 leaves pixels as they are.
-      colours: the share of each opponent axis (brightness, red against green, blue against both).
+      decay: weight `f ** -decay` of coefficients of frequency f; 0 weights all equally.
+      colours: weight of each opponent axis (brightness, red-green, yellow-blue).
     """
 
     decay: float = 1.0
     colours: tuple[float, float, float] = (1.0, 0.4, 0.3)
 
     def image(self, z: Array) -> Array:
-        """Coefficients `[H, W, C]` (or `[n, H, W, C]`, several images at once) -> image, linear."""
+        """Maps coefficients `[H, W, C]` (or several, `[n, H, W, C]`) linearly to an image."""
         if z.ndim > 3:
             return jax.vmap(self.image)(z)
         return self._back(z * self._scale(z.shape, z.dtype))
 
     def adjoint(self, gradient: Array) -> Array:
-        """Gradient with respect to the image -> that with respect to the coefficients."""
+        """Maps a gradient in the image to a gradient in the coefficients."""
         if gradient.ndim > 3:
             return jax.vmap(self.adjoint)(gradient)
         return self._forth(gradient) * self._scale(gradient.shape, gradient.dtype)
 
     def __call__(self, gradient: Array) -> Array:
-        """The move in pixels that a step along the coefficients' gradient makes."""
+        """Returns the move in pixels of a step along the gradient in the coefficients."""
         return self.image(self.adjoint(gradient))
 
     def _scale(self, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
@@ -77,14 +77,14 @@ def _axes(like: Array) -> Array:
 def fourier(
     *, decay: float = 1.0, colours: tuple[float, float, float] = (1.0, 0.4, 0.3)
 ) -> Fourier:
-    """The space that makes pictures smooth instead of speckled.
+    """Returns the frequency space that yields smooth instead of speckled pictures.
 
     Args:
-      decay: how much more low frequencies count.
-      colours: how much each opponent axis counts; natural images vary least in the last two.
+      decay: exponent of the weight of low frequencies.
+      colours: weight of each opponent axis; natural images vary least along the last two.
 
     Raises:
-      ValueError: for a negative decay, or a share that is not positive.
+      ValueError: for a negative decay, or a weight that is not positive.
 
     >>> space = fourier(decay=0.0, colours=(1.0, 1.0, 1.0))
     >>> bool(jnp.allclose(space(jnp.eye(4)[:, :, None]), jnp.eye(4)[:, :, None], atol=1e-6))

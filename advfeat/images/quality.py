@@ -1,4 +1,4 @@
-"""How good a picture is, in numbers: against an original, or a set of them against real images."""
+"""Image quality metrics: of a picture against its original, or of a set against real images."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from scipy.spatial import distance
 from skimage import metrics
 
 ROUNDING = 1 / (12 * 255**2)
-"""The mean squared error of rounding to 8 bits: what no picture shows."""
+"""Mean squared error of rounding to 8 bits, which is invisible."""
 
 
 def psnr(image: np.ndarray, original: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in decibels, at most 58.9.
+    """Computes the peak signal-to-noise ratio in decibels, at most 58.9.
 
-    Errors below those of rounding to 8 bits count as such. Without this limit equal images would be
-    infinitely good, and no mean could hold one.
+    Errors are floored at that of rounding to 8 bits. Without this floor identical images would have
+    an infinite ratio and make every mean infinite.
 
     Args:
       image: `[H, W, C]` in [0, 1].
-      original: like it.
+      original: like `image`.
 
     Raises:
       ValueError: for another shape.
@@ -35,14 +35,14 @@ def psnr(image: np.ndarray, original: np.ndarray) -> float:
 
 
 def ssim(image: np.ndarray, original: np.ndarray, *, data_range: float = 1.0) -> float:
-    """Structural similarity, 1 for equal images (scikit-image, its usual window where it fits).
+    """Computes structural similarity, 1 for equal images (scikit-image, default window if it fits).
 
     Wang et al. (2004), https://doi.org/10.1109/TIP.2003.819861.
 
     Args:
       image: `[H, W, C]`.
-      original: like it.
-      data_range: the largest value less the smallest one that there can be.
+      original: like `image`.
+      data_range: difference between the largest and the smallest possible value.
 
     Raises:
       ValueError: for another shape, or a side below 3.
@@ -68,14 +68,14 @@ def _check(image: np.ndarray, original: np.ndarray) -> None:
 
 
 def frechet_distance(features: np.ndarray, real: np.ndarray) -> float:
-    """Fréchet distance of two Gaussians fitted to features: 0 for equal ones.
+    """Computes the Fréchet distance of Gaussians fitted to two feature sets; 0 for equal sets.
 
-    Heusel et al. (2017), https://arxiv.org/abs/1706.08500, in whatever representation the features
-    are of. It grows as there are fewer examples: compare with real images of the same number only.
+    Heusel et al. (2017), https://arxiv.org/abs/1706.08500, for features of any representation. It
+    is biased upwards for small samples, so compare only with the same number of real images.
 
     Args:
-      features: `[N, D]`, of generated images, N at least 2.
-      real: `[M, D]`.
+      features: `[N, D]`, features of generated images, N at least 2.
+      real: `[M, D]`, features of real images, M at least 2.
 
     Raises:
       ValueError: for other shapes, or fewer than two examples.
@@ -93,8 +93,8 @@ def frechet_distance(features: np.ndarray, real: np.ndarray) -> float:
         raise ValueError("features must be of at least two examples each")
     apart = float(np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2))
     one, other = (np.atleast_2d(np.cov(part, rowvar=False)) for part in (first, second))
-    # tr (AB)^1/2 by the roots of a symmetric matrix: no complex numbers, no root of a near-singular
-    # product.
+    # tr (AB)^1/2 via a symmetric matrix, which avoids complex numbers and the root of a
+    # near-singular product.
     root = _root(one)
     shared = np.sqrt(np.maximum(linalg.eigvalsh(root @ other @ root), 0.0)).sum()
     return max(apart + float(np.trace(one) + np.trace(other)) - 2 * float(shared), 0.0)
@@ -107,7 +107,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def diversity(features: np.ndarray) -> float:
-    """Mean distance of two different examples' features.
+    """Computes the mean pairwise distance of features.
 
     Args:
       features: `[N, D]`, N at least 2.
@@ -118,5 +118,5 @@ def diversity(features: np.ndarray) -> float:
     array = np.asarray(features, np.float64)
     if array.ndim != 2 or len(array) < 2:
         raise ValueError(f"features must be [N, D] with N at least 2, got {array.shape}")
-    # From differences: squares of features far from 0 would lose the digits that differ.
+    # From differences, since squares of features far from 0 would cancel.
     return float(distance.pdist(array).mean())

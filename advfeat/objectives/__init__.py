@@ -1,4 +1,4 @@
-"""What is ascended: losses of logits, objectives of attacks, and scores of features."""
+"""Losses on logits, objectives for attacks, and scores of features: everything that is ascended."""
 
 from advfeat.objectives.classification import targeted, untargeted
 from advfeat.objectives.losses import (

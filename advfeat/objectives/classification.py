@@ -1,7 +1,7 @@
-"""Objectives: a scalar to ascend and what counts as success, from ONE forward pass.
+"""Objectives: a score to ascend and a success criterion, from ONE forward pass.
 
-Objectives are frozen dataclasses rather than closures: equal ones compare equal, so that making one
-anew does not recompile.
+Objectives are frozen dataclasses rather than closures: they compare by value, so constructing an
+equal one does not trigger a recompilation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TargetedLoss = Callable[[Array, Array, Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class Untargeted:
-    """Ascend the loss at the label; success is any other prediction.
+    """Ascends the loss at the label; success is any other prediction.
 
     Attributes:
       loss: logits `[K]`, label `[]` -> `[]`.
@@ -33,7 +33,7 @@ class Untargeted:
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         return self.loss(logits, y), jnp.argmax(logits) != y
@@ -41,7 +41,7 @@ class Untargeted:
 
 @dataclasses.dataclass(frozen=True)
 class Targeted:
-    """Descend the loss at the target; success is a prediction of the target.
+    """Descends the loss at the target; success is a prediction of the target.
 
     Attributes:
       loss: logits `[K]`, target `[]` -> `[]`.
@@ -51,7 +51,7 @@ class Targeted:
     loss: LogitLoss = cross_entropy
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         return -self.loss(logits, y), jnp.argmax(logits) == y
@@ -59,10 +59,10 @@ class Targeted:
 
 @dataclasses.dataclass(frozen=True)
 class AwayTowards:
-    """Ascend a loss towards a target; success is any prediction but the label.
+    """Ascends a loss towards a target; success is any prediction but the label.
 
-    What the targeted attacks of an untargeted threat use: the target only shows the way. The aim is
-    a pair of label and target.
+    For targeted attacks in an untargeted evaluation, where the target only provides a search
+    direction. The aim is the pair (label, target).
 
     Attributes:
       loss: logits `[K]`, label `[]`, target `[]` -> `[]`, to ascend.
@@ -73,7 +73,7 @@ class AwayTowards:
     def __call__(
         self, model_fn: ModelFn, x: Array, y: tuple[Array, Array], key: Key
     ) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         label, target = y
         logits = model_fn(x)
@@ -82,13 +82,13 @@ class AwayTowards:
 
 @dataclasses.dataclass(frozen=True)
 class Diverging:
-    """Ascend the divergence from a given prediction; success is another predicted class.
+    """Ascends the KL divergence from a reference prediction; success is another predicted class.
 
-    The aim is the logits `[K]` of that prediction.
+    The aim is the logits `[K]` of the reference prediction.
     """
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         return kl_divergence(y, logits), jnp.argmax(logits) != jnp.argmax(y)
@@ -96,7 +96,7 @@ class Diverging:
 
 @dataclasses.dataclass(frozen=True)
 class Transformed:
-    """An objective seen through a random transform of the input, drawn anew at every step.
+    """Evaluates an objective at a random transform of the input, redrawn at every step.
 
     Attributes:
       objective: what to ascend.
@@ -107,23 +107,23 @@ class Transformed:
     transform: Transform
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at a transform of `x`, from one forward pass."""
+        """Returns score and success at a transform of `x`, from one forward pass."""
         key_transform, key_objective = jax.random.split(key)
         return self.objective(model_fn, self.transform(key_transform, x), y, key_objective)
 
 
 def transformed(objective: Objective, transform: Transform) -> Transformed:
-    """An objective that a perturbation reaches through flips and shifts too: it transfers better.
+    """Wraps an objective in a random input transform, which makes perturbations transfer better.
 
-    Xie et al. (2019), "Improving Transferability with Input Diversity",
-    https://arxiv.org/abs/1803.06978; one draw per step of the expectation over transformations of
-    Athalye et al. (2018), https://arxiv.org/abs/1707.07397.
+    Input diversity: Xie et al. (2019), "Improving Transferability with Input Diversity",
+    https://arxiv.org/abs/1803.06978. Equivalently, expectation over transformation (Athalye et al.,
+    2018, https://arxiv.org/abs/1707.07397) with one sample per step.
     """
     return Transformed(objective, transform)
 
 
 def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:
-    """The objective of an attack away from the label.
+    """Returns the objective of an untargeted attack, away from the label.
 
     >>> import jax, advfeat
     >>> score, success = untargeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
@@ -134,7 +134,7 @@ def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:
 
 
 def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
-    """The objective of an attack towards a target: the attack's `y` is then the target.
+    """Returns the objective of a targeted attack; the attack's `y` is then the target.
 
     >>> import jax
     >>> score, success = targeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
@@ -145,10 +145,11 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
 
 
 def diverging() -> Diverging:
-    """The objective of an attack on a prediction, whatever the label: the inner one of TRADES.
+    """Returns the label-free inner objective of TRADES: KL divergence from a prediction.
 
     Zhang et al. (2019), https://arxiv.org/abs/1901.08573, equation 5. The attack's `y` is then the
-    logits `[K]` to diverge from; at the point they were read off, the gradient is zero.
+    logits `[K]` to diverge from. At the point where those logits were computed the gradient is
+    zero, so start elsewhere.
 
     >>> import jax
     >>> score, success = diverging()(
@@ -160,15 +161,15 @@ def diverging() -> Diverging:
 
 
 def likely_target(logits: Array, label: Array, rank: Array) -> Array:
-    """The class other than the label that the network finds most likely, or second most, …
+    """Returns the class with the `rank`-th largest logit among all classes but the label.
 
     Args:
       logits: `[K]`.
       label: `[]` integer in `[0, K)`.
-      rank: `[]` integer in `[0, K - 1)`; 0 is the most likely.
+      rank: `[]` integer in `[0, K - 1)`; 0 is the most likely class.
 
     Returns:
-      `[]` integer. Of equal logits the first comes first.
+      `[]` integer. Ties are broken in favour of the lower class index.
 
     >>> likely_target(jnp.array([1.0, 4.0, 2.0]), jnp.array(1), jnp.array(0))
     Array(2, dtype=int32)

@@ -1,8 +1,8 @@
-"""Scores that a picture ascends or differentiates: an output, a unit, a direction, a distance.
+"""Feature scores for visualisation and saliency: a logit, a unit, a direction, a distance.
 
 Objectives like those of `advfeat.objectives.classification`: `(model_fn, x, aim, key) ->
-(score, success)` from ONE forward pass, frozen dataclasses that compare equal. What is looked at (a
-class, a unit, a target representation) is the aim, so that a new one does not compile again.
+(score, success)` from ONE forward pass, as frozen dataclasses that compare by value. The class,
+unit or target representation is passed as the aim, so that changing it does not recompile.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from advfeat.types import Array, Key, ModelFn, Objective
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """The aim's output: logit of a class, or its log probability; success is its prediction.
+    """Logit or log-probability of the aim, a class; success is its prediction.
 
     Attributes:
-      log_probability: take log softmax rather than the logit itself.
+      log_probability: use log softmax instead of the raw logit.
     """
 
     takes_label: ClassVar[bool] = True
     log_probability: bool = False
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
         values = jax.nn.log_softmax(logits) if self.log_probability else logits
@@ -39,15 +39,15 @@ class ClassScore:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """The aim's unit of a representation `[D]`, or the mean of its channel `[H, W, D]`.
+    """Activation of the aim, a unit of `[D]` or the spatial mean of a channel of `[H, W, D]`.
 
-    Success is that it is active at all.
+    Success means that the activation is positive.
     """
 
     takes_label: ClassVar[bool] = True
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
         mean = jnp.mean(activations.reshape(-1, activations.shape[-1]), axis=0)
@@ -57,10 +57,10 @@ class Unit:
 
 @dataclasses.dataclass(frozen=True)
 class Direction:
-    """The inner product of the activations with the aim, an array of their shape."""
+    """Inner product of the activations with the aim, an array of the same shape."""
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success (a positive product) at `x`, from one forward pass."""
+        """Returns score and success (a positive product) at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
         if jnp.shape(y) != activations.shape:
@@ -73,18 +73,18 @@ class Direction:
 
 @dataclasses.dataclass(frozen=True)
 class Inversion:
-    """How near the activations come to the aim: `-|r - r*| / |r*|`, 0 at best.
+    """Negative relative distance of the activations to the aim: `-|r - r*| / |r*|`, at most 0.
 
-    Engstrom et al. (2019), https://arxiv.org/abs/1906.00945, equation 2, relative.
+    Engstrom et al. (2019), https://arxiv.org/abs/1906.00945, equation 2, divided by `|r*|`.
 
     Attributes:
-      within: success is a relative distance of at most this.
+      within: largest relative distance that counts as success.
     """
 
     within: float = 0.05
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y) / jnp.maximum(l2_length(y), 1e-12)
         return -apart, apart <= self.within
@@ -92,19 +92,19 @@ class Inversion:
 
 @dataclasses.dataclass(frozen=True)
 class Masked:
-    """Descend the loss at a class while the pixels outside a mask stay as they are.
+    """Descends the loss at a class and penalises changes outside a mask.
 
     Santurkar et al. (2019), https://arxiv.org/abs/1906.09453, appendix A. The aim is a triple:
     class `[]`, image `[H, W, C]`, mask `[H, W]` (1 where pixels may change).
 
     Attributes:
-      weight: of the mean squared change outside the mask.
+      weight: weight of the mean squared change outside the mask.
     """
 
     weight: float = 10.0
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         label, image, mask = y
         _check_mask(x, image, mask)
@@ -115,20 +115,20 @@ class Masked:
 
 @dataclasses.dataclass(frozen=True)
 class Painted:
-    """Ascend a unit of a representation while the pixels outside a mask stay as they are.
+    """Ascends a unit of a representation and penalises changes outside a mask.
 
     The aim is a triple: unit, image, mask, as for `Masked`.
 
     Attributes:
-      share: of the activation in the score.
-      weight: of the mean squared change outside the mask.
+      share: weight of the activation in the score.
+      weight: weight of the mean squared change outside the mask.
     """
 
     share: float = 0.1
     weight: float = 90.0
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success (the unit is active) at `x`, from one forward pass."""
+        """Returns score and success (the unit is active) at `x`, from one forward pass."""
         which, image, mask = y
         _check_mask(x, image, mask)
         value, active = Unit()(model_fn, x, which, key)
@@ -138,26 +138,26 @@ class Painted:
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
-    """`min(unit - level, 0)`: what has been added is added. Success is having got there.
+    """Activation capped at a level: `min(unit - level, 0)`. Success means reaching the level.
 
     Attributes:
-      level: of activation.
+      level: activation to reach.
     """
 
     level: float = 1.0
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         value, _ = Unit()(model_fn, x, y, key)
         return jnp.minimum(value - self.level, 0.0), value >= self.level
 
 
 @dataclasses.dataclass(frozen=True)
 class Departure:
-    """How far the activations go from the aim: `|r - r*|`, 0 at first; success is any distance."""
+    """Distance of the activations from the aim, `|r - r*|`; any positive distance is success."""
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success at `x`, from one forward pass."""
+        """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y)
         return apart, apart > 0
@@ -165,22 +165,22 @@ class Departure:
 
 @dataclasses.dataclass(frozen=True)
 class Diverse:
-    """An objective of several images at once that also asks them to differ.
+    """Applies an objective to several images at once and rewards diversity among them.
 
-    `x` is `[n, H, W, C]`, one image per row; the aim is that of one image. Olah et al. (2017),
-    https://distill.pub/2017/feature-visualization, "Diversity": the Gram matrices of the
-    activations (which channels fire together) are to point in different directions.
+    `x` is `[n, H, W, C]`, one image per row; all images share one aim. The diversity term is that
+    of Olah et al. (2017), https://distill.pub/2017/feature-visualization, "Diversity": it
+    penalises similar Gram matrices of the activations (which channels are active together).
 
     Attributes:
-      objective: of each image; it calls the network once, with the image itself.
-      weight: of the mean cosine between two images' Gram matrices.
+      objective: objective of each image; it calls the network once, on the image itself.
+      weight: weight of the mean cosine between the Gram matrices of two images.
     """
 
     objective: Objective
     weight: float = 1.0
 
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
-        """Score and success (all of them) at `x`, from one forward pass of each image."""
+        """Returns score and success (of all images) at `x`, from one forward pass per image."""
         activations = jax.vmap(model_fn)(x)
         scores, successes = jax.vmap(
             lambda found: self.objective(lambda _: found, x[0], y, key)
@@ -195,14 +195,14 @@ class Diverse:
 
 
 def _entry(values: Array, index: Any) -> Array:
-    """`[]`, `values[index]`; NaN outside, where indexing would take the last one."""
+    """Returns `values[index]`, or NaN for an index out of range, which JAX would clamp."""
     place = jnp.asarray(index)
     inside = (place >= 0) & (place < values.shape[0])
     return jnp.where(inside, jnp.asarray(values)[place], jnp.nan)
 
 
 def _check_mask(x: Array, image: Array, mask: Array) -> None:
-    """Raises for shapes that would broadcast to something else."""
+    """Raises for shapes that would broadcast unintentionally."""
     if mask.shape != x.shape[:2]:
         raise ValueError(f"mask must have shape {x.shape[:2]}, got {mask.shape}")
     if image.shape != x.shape:
@@ -218,7 +218,7 @@ def _apart(activations: Array, aim: Array) -> Array:
 
 
 def class_score(*, log_probability: bool = False) -> ClassScore:
-    """The score of a class, which the decks' saliency differentiates.
+    """Returns the score of a class, the default that saliency methods differentiate.
 
     >>> score, success = class_score()(lambda x: x, jnp.array([2.0, 0.5]), 1, jax.random.key(0))
     >>> float(score), bool(success)
@@ -228,27 +228,27 @@ def class_score(*, log_probability: bool = False) -> ClassScore:
 
 
 def unit() -> Unit:
-    """The activation of one unit or channel of a layer: the network is `model_fn(..., layer=)`."""
+    """Returns the activation score of a unit or channel; the network is `model_fn(..., layer=)`."""
     return Unit()
 
 
 def direction() -> Direction:
-    """The activations along a direction; a sum of units with weights is one."""
+    """Returns the score of a direction in activation space, i.e. of a weighted sum of units."""
     return Direction()
 
 
 def inversion(*, within: float = 0.05) -> Inversion:
-    """How near the representation is to a given one."""
+    """Returns the objective of representation inversion: match a given representation."""
     return Inversion(within)
 
 
 def departure() -> Departure:
-    """How far a representation can be moved; the square root has no slope at the aim itself."""
+    """Returns the objective that moves a representation away; its gradient is 0 at the aim."""
     return Departure()
 
 
 def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
-    """Several images of one unit that differ from each other; start them as `[n, H, W, C]`.
+    """Returns an objective that draws several distinct images; start from `[n, H, W, C]`.
 
     The network must be a pytree over its weights, as `models.model_fn` makes it.
 
@@ -261,7 +261,7 @@ def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
 
 
 def reach(*, level: float = 1.0) -> Reach:
-    """A unit made as active as `level`, and no more: feature addition.
+    """Returns the objective of feature addition: raise a unit to `level`, and no further.
 
     >>> score, reached = reach(level=2.0)(lambda x: x, jnp.array([0.5, 3.0]), 0, jax.random.key(0))
     >>> float(score), bool(reached)
@@ -271,10 +271,10 @@ def reach(*, level: float = 1.0) -> Reach:
 
 
 def masked(*, weight: float = 10.0) -> Masked:
-    """The objective of inpainting: a class, and the rest of the image as it is."""
+    """Returns the objective of inpainting: a class inside the mask, no change outside it."""
     return Masked(weight)
 
 
 def painted(*, share: float = 0.1, weight: float = 90.0) -> Painted:
-    """The objective of painting with features inside a mask."""
+    """Returns the objective of feature painting: a unit inside the mask, no change outside it."""
     return Painted(share, weight)

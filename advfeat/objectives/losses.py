@@ -1,4 +1,4 @@
-"""Losses on the logits of one example; batches are a `jax.vmap` away."""
+"""Losses on the logits of ONE example; use `jax.vmap` for batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DLR_TINY = 1e-12  # the authors' guard against ties of the leading logits
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
-    """Cross-entropy of the softmax, `-log softmax(logits)[label]`.
+    """Computes the softmax cross-entropy, `-log softmax(logits)[label]`.
 
     Args:
       logits: `[K]`, unnormalised (not probabilities).
@@ -30,11 +30,11 @@ def cross_entropy(logits: Array, label: Array) -> Array:
 
 
 def margin(logits: Array, label: Array) -> Array:
-    """How far the best other class lies above `label`: `max_{i != label} z_i - z_label`.
+    """Computes the margin of the best other class over `label`: `max_{i != label} z_i - z_label`.
 
-    Positive exactly where the network is wrong. It is the loss of Carlini and Wagner (2017),
-    https://arxiv.org/abs/1608.04644, without their clipping, and does not saturate as
-    cross-entropy does.
+    It is positive exactly where the network is wrong. This is the loss of Carlini and Wagner
+    (2017), https://arxiv.org/abs/1608.04644, without their clipping; unlike cross-entropy it does
+    not saturate.
 
     Args:
       logits: `[K]` with K >= 2.
@@ -51,14 +51,14 @@ def margin(logits: Array, label: Array) -> Array:
 
 
 def smoothed_cross_entropy(logits: Array, label: Array, *, smoothing: float) -> Array:
-    """Cross-entropy against `(1 - smoothing)` on the label and `smoothing / K` on every class.
+    """Computes cross-entropy against `1 - smoothing` on the label plus `smoothing / K` per class.
 
     Szegedy et al. (2016), https://arxiv.org/abs/1512.00567, section 7.
 
     Args:
       logits: `[K]`.
       label: `[]` integer in `[0, K)`.
-      smoothing: in [0, 1); 0 is `cross_entropy`.
+      smoothing: in [0, 1); 0 gives `cross_entropy`.
 
     Returns:
       `[]`, in nats.
@@ -73,7 +73,7 @@ def smoothed_cross_entropy(logits: Array, label: Array, *, smoothing: float) -> 
 
 @dataclasses.dataclass(frozen=True)
 class LabelSmoothing:
-    """`smoothed_cross_entropy` with its number inside: a `LogitLoss`; see `label_smoothing`.
+    """`smoothed_cross_entropy` with `smoothing` fixed: a `LogitLoss`. Make with `label_smoothing`.
 
     Attributes:
       smoothing: in [0, 1).
@@ -87,13 +87,13 @@ class LabelSmoothing:
 
 
 def label_smoothing(smoothing: float) -> LabelSmoothing:
-    """Cross-entropy with smoothed labels as a loss for training; equal ones compare equal.
+    """Returns cross-entropy with smoothed labels as a training loss that compares by value.
 
     Args:
-      smoothing: how much of the label is spread evenly over all classes, in [0, 1).
+      smoothing: label mass spread evenly over all classes, in [0, 1).
 
     Raises:
-      ValueError: if it lies outside [0, 1).
+      ValueError: for a smoothing outside [0, 1).
 
     >>> label_smoothing(0.1) == label_smoothing(0.1)
     True
@@ -104,11 +104,11 @@ def label_smoothing(smoothing: float) -> LabelSmoothing:
 
 
 def kl_divergence(reference: Array, logits: Array) -> Array:
-    """`KL(softmax(reference) || softmax(logits))`, finite for any finite logits.
+    """Computes `KL(softmax(reference) || softmax(logits))`, finite for any finite logits.
 
     Args:
-      reference: `[K]` logits of the distribution that the mean is taken over.
-      logits: `[K]` of the other.
+      reference: `[K]` logits of the distribution under which the expectation is taken.
+      logits: `[K]` logits of the other distribution.
 
     Returns:
       `[]`, in nats.
@@ -118,16 +118,16 @@ def kl_divergence(reference: Array, logits: Array) -> Array:
     """
     ours, theirs = jax.nn.log_softmax(reference), jax.nn.log_softmax(logits)
     probability = jnp.exp(ours)
-    # A class of probability 0 adds nothing, though its logarithms may differ by infinity.
+    # A class of probability 0 contributes nothing, even if the log-ratio is infinite.
     gap = jnp.where(probability > 0, ours - theirs, 0.0)
     return jnp.sum(probability * gap)
 
 
 def boosted_cross_entropy(logits: Array, label: Array) -> Array:
-    """Cross-entropy plus how sure the network is of the best other class.
+    """Computes MART's boosted cross-entropy, which also penalises the most likely wrong class.
 
     Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS, equation 8:
-    `-log p_y - log(1 - max_{k != y} p_k)`, the loss of MART.
+    `-log p_y - log(1 - max_{k != y} p_k)`.
 
     Args:
       logits: `[K]` with K >= 2.
@@ -140,19 +140,19 @@ def boosted_cross_entropy(logits: Array, label: Array) -> Array:
     Array(1.674, dtype=float32)
     """
     other = jnp.argmax(jnp.where(_is_class(logits, label), -jnp.inf, logits))
-    # 1 - p_k is the sum of the other probabilities: no difference of nearly equal numbers.
+    # 1 - p_k as the sum of the other probabilities, to avoid cancellation.
     rest = jax.nn.logsumexp(jnp.where(_is_class(logits, other), -jnp.inf, logits))
     return cross_entropy(logits, label) + jax.nn.logsumexp(logits) - rest
 
 
 def _is_class(logits: Array, index: Array) -> Array:
-    """`[K]` bool, in one type of integer whatever the label's, as strict promotion asks."""
+    """Returns a `[K]` mask; int32 throughout, since strict promotion forbids mixed types."""
     classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     return classes == jnp.asarray(index).astype(jnp.int32)
 
 
 def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None:
-    """Shapes are known while tracing, so too few classes raise there."""
+    """Raises for too few classes; shapes are static, so this works while tracing."""
     if logits.shape[-1] < least:
         raise ValueError(
             f"{name} needs logits of at least {least} classes, got {logits.shape[-1]}; "
@@ -161,19 +161,19 @@ def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None
 
 
 def dlr(logits: Array, label: Array) -> Array:
-    """Difference of logits ratio: the margin over the gap between the first and third logit.
+    """Computes the difference of logits ratio: the margin over the gap of first to third logit.
 
     Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 5:
-    `-(z_y - max_{i != y} z_i) / (z_pi1 - z_pi3)`, pi sorting downwards. Like the margin it is
-    positive exactly where the network is wrong; being blind to the scale of the logits as well, it
-    does not vanish on networks that are very sure of themselves.
+    `-(z_y - max_{i != y} z_i) / (z_pi1 - z_pi3)`, with pi in descending order. Like the margin it
+    is positive exactly where the network is wrong. It is also invariant to the scale of the logits,
+    so its gradient does not vanish for overconfident networks.
 
     Args:
       logits: `[K]` with K >= 3.
       label: `[]` integer in `[0, K)`.
 
     Returns:
-      `[]`, to ascend; in [-1, 0) where the network is right.
+      `[]`, to ascend; in [-1, 0) where the network is correct.
 
     Raises:
       ValueError: while tracing, for fewer than three classes.
@@ -187,7 +187,7 @@ def dlr(logits: Array, label: Array) -> Array:
 
 
 def margin_targeted(logits: Array, label: Array, target: Array) -> Array:
-    """How far the target lies above `label`: `z_target - z_label`.
+    """Computes the margin of the target over `label`: `z_target - z_label`.
 
     Args:
       logits: `[K]`.
@@ -204,10 +204,10 @@ def margin_targeted(logits: Array, label: Array, target: Array) -> Array:
 
 
 def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
-    """Difference of logits ratio towards a target.
+    """Computes the targeted difference of logits ratio.
 
     Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 6:
-    `-(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2)`, pi sorting downwards.
+    `-(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2)`, with pi in descending order.
 
     Args:
       logits: `[K]` with K >= 4.
@@ -215,7 +215,7 @@ def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
       target: `[]` integer in `[0, K)`.
 
     Returns:
-      `[]`, to ascend; positive exactly where the target lies above the label.
+      `[]`, to ascend; positive exactly where the target's logit exceeds the label's.
 
     Raises:
       ValueError: while tracing, for fewer than four classes.
@@ -230,11 +230,11 @@ def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
 
 
 def cross_entropy_targeted(logits: Array, label: Array, target: Array) -> Array:
-    """The log probability of the target, whatever the label: `log softmax(logits)[target]`.
+    """Computes the log-probability of the target: `log softmax(logits)[target]`.
 
     Args:
       logits: `[K]`.
-      label: not looked at.
+      label: unused.
       target: `[]` integer in `[0, K)`.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Which pixels a network's score depends on: one file per kind of method, and one line here.
+"""Saliency: which pixels a score depends on. One file per family of methods, one entry here.
 
-Every entry of `METHODS` is a factory of a method `(key, model_fn, x, y) -> map` of ONE example,
-options keyword-only. `advfeat.attack_batch` and `advfeat.attack_dataset` run a method over many.
+Every entry of `METHODS` is a factory, with keyword-only options, of a method
+`(key, model_fn, x, y) -> map` of ONE example. `advfeat.attack_batch` and `advfeat.attack_dataset`
+run a method over many.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "occlusion": occlusion,
     "grad_cam": grad_cam,
 }
-"""Guided backpropagation is `gradient` of a network of `models.guided`."""
+"""Methods by name. Guided backpropagation is `gradient` on a network from `models.guided`."""
 
 __all__ = [
     "METHODS",

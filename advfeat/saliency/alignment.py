@@ -1,4 +1,4 @@
-"""How far a gradient looks like its image.
+"""Alignment between a gradient and its image.
 
 Etmann et al. (2019), https://arxiv.org/abs/1905.04172, definition 1.
 """
@@ -12,14 +12,14 @@ from advfeat.types import Array
 
 
 def alignment(x: Array, gradient: Array) -> Array:
-    """`|<x, g>| / |g|`, `[]`; for a linear score without bias the distance to its zero set.
+    """Computes `|<x, g>| / |g|`; for a linear score without bias, the distance to its zero set.
 
     Args:
       x: ONE example.
-      gradient: of a score at it.
+      gradient: gradient of a score at `x`.
 
     Returns:
-      The alignment, in the image's units; 0 for a gradient of zero. Divided by `|x|` it is the
+      `[]`, the alignment, in the image's units; 0 for a zero gradient. Divided by `|x|` it is the
       absolute cosine.
 
     >>> float(alignment(jnp.array([3.0, 1.0]), jnp.array([2.0, 0.0])))

@@ -1,4 +1,4 @@
-"""Whether a map says what the network uses: insertion, deletion, infidelity and sensitivity.
+"""Faithfulness of saliency maps: insertion, deletion, infidelity and sensitivity.
 
 Petsiuk et al. (2018), https://arxiv.org/abs/1806.07421; Yeh et al. (2019),
 https://arxiv.org/abs/1901.09392.
@@ -23,22 +23,22 @@ from advfeat.types import Array, Key, ModelFn
 def curve(
     model_fn: ModelFn, x: Array, other: Array, ranking: Array, y: Any, *, steps: int = 32
 ) -> Array:
-    """The class's probability while pixels of `x` give way to `other`, the most important first.
+    """Traces the class probability as pixels of `x` are replaced by `other`, most important first.
 
-    Deletion is `x` giving way to grey (or to another substrate); insertion is the substrate giving
-    way to the image, `curve(model_fn, blurred, image, ...)`.
+    Deletion replaces the image by grey (or another substrate); insertion replaces the substrate by
+    the image, `curve(model_fn, blurred, image, ...)`.
 
     Args:
-      model_fn: the network, logits `[K]`.
-      x: ONE image `[H, W, C]`, where the curve begins.
-      other: like `x`, where it ends.
-      ranking: `[H, W]`, the larger, the earlier.
+      model_fn: the network, with logits `[K]`.
+      x: ONE image `[H, W, C]`, start of the curve.
+      other: like `x`, end of the curve.
+      ranking: `[H, W]` importance; larger values are replaced earlier.
       y: the class.
-      steps: intervals of the curve.
+      steps: number of intervals of the curve.
 
     Returns:
-      `[steps + 1]` probabilities, from no pixel to all of them: `ceil(index * H * W / steps)` have
-      given way at each.
+      `[steps + 1]` probabilities, from no pixel to all: `ceil(index * H * W / steps)` pixels are
+      replaced at each index.
 
     Raises:
       ValueError: for a ranking of another shape, or steps below 1.
@@ -46,9 +46,9 @@ def curve(
     check_positive(steps, name="steps")
     if ranking.shape != x.shape[:2]:
         raise ValueError(f"ranking must have shape {x.shape[:2]}, got {ranking.shape}")
-    # How many pixels come before each one; of equal ones the first comes first.
+    # Rank of each pixel; ties are broken by position.
     before = jnp.argsort(jnp.argsort(-ranking.ravel())).reshape(ranking.shape)
-    # Whole numbers: the product of a rounded share and the size may lie above the one meant.
+    # Integer arithmetic: the product of a rounded share and the size may exceed the exact count.
     counts = [-(-index * ranking.size // steps) for index in range(steps + 1)]
 
     def at(count: Array) -> Array:
@@ -60,7 +60,7 @@ def curve(
 
 
 def curve_area(values: Array) -> Array:
-    """`[]`, the area under a curve of `[n]` values over [0, 1], by trapezoids.
+    """Computes the area under a curve of `[n]` values over [0, 1] by the trapezoidal rule.
 
     >>> float(curve_area(jnp.array([1.0, 0.5, 0.0])))
     0.5
@@ -78,10 +78,11 @@ def infidelity(
     sigma: float = 0.2,
     samples: int = 100,
 ) -> Array:
-    """How badly a map foretells what noise does to the logit: definition 2.1, at its best scale.
+    """Computes the infidelity of a map (definition 2.1) under Gaussian noise, at its best scale.
 
-    The perturbation is Gaussian noise. A map may be off by a factor, as the authors let it: the
-    best one is found by least squares, so that maps of different units can be compared.
+    Measures how badly the map predicts the effect of noise on the logit. As in the authors' work,
+    the map may be off by a factor, which is fitted by least squares so that maps in different units
+    are comparable.
 
     Args:
       attribution: like `x`, in units of logit per pixel (a gradient).
@@ -90,11 +91,11 @@ def infidelity(
       x: ONE image.
       y: the class.
       sigma: standard deviation of the noise.
-      samples: draws.
+      samples: number of draws.
 
     Returns:
-      `[]`, the mean squared error over the mean squared change of the logit: 0 foretells all of it,
-      1 nothing.
+      `[]`, the mean squared error over the mean squared change of the logit: 0 for a perfect
+      prediction, 1 for an uninformative map.
     """
     check_positive(samples, name="samples")
     if not sigma > 0:
@@ -109,7 +110,7 @@ def infidelity(
         return jnp.sum(noise * attribution), here - model_fn(x - noise)[y]
 
     foretold, seen = jax.lax.map(at, jnp.arange(samples, dtype=jnp.uint32), batch_size=10)
-    # Neither the map's nor the network's scale matters, however small.
+    # Normalised, so that even a tiny scale of the map or the network does not matter.
     foretold, seen = scaled(foretold)[0], scaled(seen)[0]
     scale = jnp.sum(foretold * seen) / jnp.maximum(jnp.sum(foretold**2), 1e-30)
     return jnp.mean((scale * foretold - seen) ** 2) / jnp.maximum(jnp.mean(seen**2), 1e-30)
@@ -125,20 +126,19 @@ def max_sensitivity(
     radius: float = 0.02,
     samples: int = 10,
 ) -> Array:
-    """How far a map moves when the image hardly does: definition 2.3, relative to the map.
+    """Computes the maximum sensitivity of a map to small noise (definition 2.3), relative to it.
 
     Args:
-      method: of which the map is.
-      key: a typed key; the method's own draws are the same for all images.
+      method: the saliency method.
+      key: a typed key; the method uses the same draws for all images.
       model_fn: the network.
       x: ONE image.
       y: the class.
-      radius: of the uniform noise, per pixel.
-      samples: draws, of which the worst counts.
+      radius: radius of the uniform noise, per pixel.
+      samples: number of draws; the worst one counts.
 
     Returns:
-      `[]`, the largest `|map(x + noise) - map(x)| / |map(x)|`; NaN for a map of zeros, which has
-      no length to compare with.
+      `[]`, the largest `|map(x + noise) - map(x)| / |map(x)|`; NaN for a zero map.
     """
     check_positive(samples, name="samples")
     if not radius > 0:
@@ -151,7 +151,7 @@ def max_sensitivity(
         noise = jax.random.uniform(draw, x.shape, x.dtype, -radius, radius)
         return method(key_method, model_fn, x + jnp.where(index < samples, noise, 0.0), y)
 
-    # The image itself goes last, so that the method is compiled once.
+    # The image itself is part of the same loop, so that the method is compiled only once.
     maps = jax.lax.map(at, jnp.arange(samples + 1, dtype=jnp.uint32)).reshape(samples + 1, -1)
     here = maps[-1]
     moved = jax.vmap(l2_length)(maps[:-1] - here[None])

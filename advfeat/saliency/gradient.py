@@ -1,4 +1,4 @@
-"""The gradient of a score with respect to the image, and its products with the image.
+"""Gradient of a score with respect to the image, and gradient times input.
 
 Simonyan et al. (2014), https://arxiv.org/abs/1312.6034.
 """
@@ -19,25 +19,25 @@ from advfeat.types import Array, Key, ModelFn, Objective, with_key
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """The gradient of an objective's score, `[H, W, C]`; make one with `gradient`.
+    """Gradient of an objective's score, `[H, W, C]`; make one with `gradient`.
 
     Attributes:
       objective: `(model_fn, x, y, key) -> (score, success)`, static.
-      times_input: multiply by the image, static.
+      times_input: whether to multiply by the image, static.
     """
 
     objective: Objective = dataclasses.field(metadata={"static": True})
     times_input: bool = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """The map of ONE example."""
+        """Computes the map of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         found = score_gradient(self.objective, key, model_fn, x, y)
         return found * x if self.times_input else found
 
 
 def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-    """The gradient of an objective's score at ONE example; entries that are not finite are 0."""
+    """Computes the gradient of a score at ONE example; non-finite entries are set to 0."""
 
     def score(point: Array) -> Array:
         return objective(with_key(model_fn, key), point, y, key)[0]
@@ -46,11 +46,11 @@ def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, 
 
 
 def gradient(objective: Objective | None = None) -> Gradient:
-    """The plain gradient: how the score changes with each pixel.
+    """Returns vanilla gradient saliency: the change of the score with each pixel.
 
     Args:
-      objective: what is differentiated; by default the logit of the class `y`, as the decks define
-        saliency. `advfeat.untargeted()` is the loss at the label.
+      objective: objective to differentiate; by default the logit of the class `y`, as in Simonyan
+        et al. Use `advfeat.untargeted()` for the loss at the label.
 
     Returns:
       A method: `(key, model_fn, x, y) -> map` of ONE example; `advfeat.attack_batch` and
@@ -65,7 +65,7 @@ def gradient(objective: Objective | None = None) -> Gradient:
 
 
 def gradient_times_input(objective: Objective | None = None) -> Gradient:
-    """Gradient times image: for a linear network without bias, each pixel's share of the score.
+    """Returns gradient times input: exact contributions for a linear network without bias.
 
     Shrikumar et al. (2016), https://arxiv.org/abs/1605.01713.
 

@@ -1,4 +1,4 @@
-"""Maps of a layer: the gradient there, and Grad-CAM.
+"""Layer attribution: layer gradients and Grad-CAM.
 
 Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391.
 """
@@ -18,49 +18,49 @@ from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
 
 
 class Split(Protocol):
-    """A network that lets a layer be reached: `models.split_fn`, or `split` of two functions."""
+    """A network that exposes a layer: `models.split_fn`, or `split` of two functions."""
 
     def __call__(self, x: Array) -> Array:
-        """ONE example -> logits `[K]`."""
+        """Maps ONE example to logits `[K]`."""
 
     def activations(self, x: Array) -> Array:
-        """ONE example -> the layer's activations."""
+        """Maps ONE example to the activations of the layer."""
 
     def both(self, x: Array) -> tuple[Array, Array]:
-        """Activations and logits, from one forward pass."""
+        """Returns activations and logits, from one forward pass."""
 
     def perturbed(self, x: Array, delta: Array) -> Array:
-        """Logits where `delta` is added to the layer's activations."""
+        """Returns the logits after adding `delta` to the activations of the layer."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Composed:
-    """A network as one function after another; make one with `split`."""
+    """Composition of two functions around a layer; make one with `split`."""
 
     before: ModelFn
     after: ModelFn
 
     def __call__(self, x: Array) -> Array:
-        """ONE example -> logits."""
+        """Maps ONE example to logits."""
         return self.after(self.before(x))
 
     def activations(self, x: Array) -> Array:
-        """What is between the two."""
+        """Returns the activations between the two functions."""
         return self.before(x)
 
     def both(self, x: Array) -> tuple[Array, Array]:
-        """What is between the two, and the logits."""
+        """Returns the activations between the two functions, and the logits."""
         between = self.before(x)
         return between, self.after(between)
 
     def perturbed(self, x: Array, delta: Array) -> Array:
-        """Logits where `delta` is added between the two."""
+        """Returns the logits after adding `delta` between the two functions."""
         return self.after(self.before(x) + delta)
 
 
 def split(before: ModelFn, after: ModelFn) -> Composed:
-    """A network from the functions before and after a layer, for maps of that layer.
+    """Composes the functions before and after a layer, for attribution at that layer.
 
     Args:
       before: ONE example -> activations.
@@ -72,7 +72,7 @@ def split(before: ModelFn, after: ModelFn) -> Composed:
 def _parts(
     objective: Objective, key: Key, network: Any, x: Array, y: Any
 ) -> tuple[Array, Array]:
-    """A layer's activations and the score's gradient there."""
+    """Returns the activations of a layer and the gradient of the score with respect to them."""
     if not hasattr(network, "perturbed"):
         raise ValueError(
             "a map of a layer needs a network that lets it be reached: models.split_fn(model, "
@@ -89,12 +89,12 @@ def _parts(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LayerGradient:
-    """The gradient of the score at a layer, of the activations' shape; see `layer_gradient`."""
+    """Gradient of the score at a layer, shaped like its activations. Make with `layer_gradient`."""
 
     objective: Objective = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
-        """The gradient for ONE example."""
+        """Computes the gradient for ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         return _parts(self.objective, key, model_fn, x, y)[1]
 
@@ -102,13 +102,13 @@ class LayerGradient:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GradCam:
-    """Activations weighted by their channels' mean gradients; make one with `grad_cam`."""
+    """Activations weighted by the mean gradient of each channel; make one with `grad_cam`."""
 
     objective: Objective = dataclasses.field(metadata={"static": True})
     rectify: bool = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
-        """`[H, W]`, brought to the image's size (bilinearly)."""
+        """Computes the map `[H, W]`, upsampled bilinearly to the size of the image."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         activations, found = _parts(self.objective, key, model_fn, x, y)
         if activations.ndim != 3:
@@ -122,13 +122,13 @@ class GradCam:
 
 
 def layer_gradient(objective: Objective | None = None) -> LayerGradient:
-    """The gradient of a score at a layer.
+    """Returns the gradient of a score at a layer.
 
     Args:
-      objective: what is differentiated; by default the logit of the class `y`.
+      objective: objective to differentiate; by default the logit of the class `y`.
 
     Returns:
-      A method for networks of `models.split_fn` or `split`.
+      A method for networks from `models.split_fn` or `split`.
 
     >>> double = split(lambda x: 2 * x, lambda a: a**2)
     >>> layer_gradient()(jax.random.key(0), double, jnp.array([1.0, 3.0]), 1).tolist()
@@ -138,13 +138,13 @@ def layer_gradient(objective: Objective | None = None) -> LayerGradient:
 
 
 def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> GradCam:
-    """Grad-CAM at the layer that the network was split at.
+    """Returns Grad-CAM at the layer where the network is split.
 
     Args:
-      objective: what is differentiated; by default the logit of the class `y`.
-      rectify: keep only what speaks for the class, as the paper does.
+      objective: objective to differentiate; by default the logit of the class `y`.
+      rectify: keep only positive evidence for the class, as the paper does.
 
     Returns:
-      A method for networks of `models.split_fn` or `split`; its map is `[H, W]`.
+      A method for networks from `models.split_fn` or `split`; its map is `[H, W]`.
     """
     return GradCam(objective or class_score(), rectify)

@@ -1,4 +1,4 @@
-"""Occlusion: what the score loses when a patch is covered.
+"""Occlusion: the drop of the score when a patch is covered.
 
 Zeiler and Fergus (2014), https://arxiv.org/abs/1311.2901.
 """
@@ -21,14 +21,14 @@ from advfeat.types import Array, Key, ModelFn, Objective, with_key
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Occlusion:
-    """Covers patches one after the other; make one with `occlusion`.
+    """Occlusion by sliding patches; make one with `occlusion`.
 
     Attributes:
-      value: `[]` or `[C]`, what covers.
-      objective: whose score is taken, static.
+      value: `[]` or `[C]`, fill value of a patch.
+      objective: objective that provides the score, static.
       size: side of a patch in pixels, static.
-      stride: pixels between two patches, static.
-      chunk: patches at a time, static.
+      stride: pixels between the starts of two patches, static.
+      chunk: patches evaluated at a time, static.
     """
 
     value: Array
@@ -38,7 +38,7 @@ class Occlusion:
     chunk: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """`[H, W]`: for each pixel, the mean loss of the patches that cover it."""
+        """Computes the map `[H, W]`: mean score drop over the patches that cover each pixel."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         height, width, _ = x.shape
         if self.size > min(height, width):
@@ -54,7 +54,7 @@ class Occlusion:
             return self.objective(with_key(model_fn, key), point, y, key)[0]
 
         whole = score(x)
-        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # accumulate in float32 at least
         rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
 
         def lost(corner: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ class Occlusion:
 
 
 def _begins(side: int, size: int, stride: int) -> list[int]:
-    """Where patches begin, so that the last one ends with the image."""
+    """Returns the starts of the patches; the last patch ends at the edge of the image."""
     begins = list(range(0, side - size + 1, stride))
     return begins if begins[-1] == side - size else [*begins, side - size]
 
@@ -90,23 +90,23 @@ def occlusion(
     value: float | Array = 0.5,
     chunk: int = 16,
 ) -> Occlusion:
-    """Occlusion maps.
+    """Returns a method that computes occlusion maps.
 
     Args:
-      objective: whose score is taken; by default the logit of the class `y`.
+      objective: objective that provides the score; by default the logit of the class `y`.
       size: side of a patch in pixels.
-      stride: pixels between the beginnings of two patches, at most `size`, so that every pixel is
+      stride: pixels between the starts of two patches, at most `size`, so that every pixel is
         covered.
-      value: what covers: a number, or one per channel (the data set's mean, say).
-      chunk: patches at a time.
+      value: fill value: a number, or one per channel (e.g. the mean of the data set).
+      chunk: patches evaluated at a time.
 
     Returns:
       A method whose map is `[H, W]`.
 
     Raises:
-      ValueError: for sizes below 1, or a stride that leaves pixels out.
+      ValueError: for sizes below 1, or a stride that skips pixels.
 
-    A patch of one pixel on a linear network loses that pixel's share:
+    On a linear network, a patch of one pixel removes that pixel's contribution:
 
     >>> weights = jnp.array([1.0, -2.0, 0.0, 3.0])
     >>> method = occlusion(size=1, stride=1, value=0.0)

@@ -1,7 +1,7 @@
-"""Gradients along a path from a baseline: integrated gradients and expected gradients.
+"""Path attribution from a baseline: integrated gradients and expected gradients.
 
 Sundararajan et al. (2017), https://arxiv.org/abs/1703.01365; Erion et al. (2021),
-https://arxiv.org/abs/1906.10670 (GradientSHAP is its unsmoothed relative).
+https://arxiv.org/abs/1906.10670 (GradientSHAP is its unsmoothed variant).
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from advfeat.types import Array, Key, ModelFn, Objective, with_key
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class IntegratedGradients:
-    """The mean gradient on the way from a baseline, times the way; see `integrated_gradients`.
+    """Mean gradient along the line from a baseline, times the displacement.
+
+    Make one with `integrated_gradients`.
 
     Attributes:
       baseline: `[H, W, C]`, or a number for all pixels.
-      objective: what is differentiated, static.
-      steps: gradients on the way, static.
-      chunk: of them at a time, static.
+      objective: objective to differentiate, static.
+      steps: number of gradients along the line, static.
+      chunk: gradients computed at a time, static.
     """
 
     baseline: Array
@@ -38,13 +40,13 @@ class IntegratedGradients:
     chunk: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """The attribution of ONE example; its sum is nearly the score's change on the way."""
+        """Attributes the score of ONE example; the sum is close to the change of the score."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         padding = -self.steps % self.chunk
-        # Padded by the last node, which is inside the line: at its ends there may be no gradient,
-        # and 0 times NaN is NaN.
+        # Padded with the last node, an inner point: at the ends of the line the gradient may be
+        # NaN, and 0 times NaN is NaN.
         shares = np.pad((nodes + 1) / 2, (0, padding), mode="edge").reshape(-1, self.chunk)
         parts = np.pad(weights / 2, (0, padding)).reshape(-1, self.chunk)
 
@@ -56,7 +58,7 @@ class IntegratedGradients:
             share, part = these
             return total + jnp.tensordot(part, jax.vmap(at)(share).astype(wide), axes=1), None
 
-        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # accumulate in float32 at least
         given = jnp.asarray(shares, x.dtype), jnp.asarray(parts, wide)
         mean, _ = jax.lax.scan(add, jnp.zeros_like(x, dtype=wide), given)
         return (mean * (x - start)).astype(x.dtype)
@@ -65,13 +67,15 @@ class IntegratedGradients:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExpectedGradients:
-    """Integrated gradients over random baselines, one random point each; see `expected_gradients`.
+    """Integrated gradients over random baselines, with one random point on each line.
+
+    Make one with `expected_gradients`.
 
     Attributes:
       baselines: `[N, H, W, C]`.
-      objective: what is differentiated, static.
-      samples: draws, static.
-      chunk: of them at a time, static.
+      objective: objective to differentiate, static.
+      samples: number of draws, static.
+      chunk: draws computed at a time, static.
     """
 
     baselines: Array
@@ -80,7 +84,7 @@ class ExpectedGradients:
     chunk: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """The attribution of ONE example."""
+        """Attributes the score of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         if self.baselines.shape[1:] != x.shape:
             raise ValueError(
@@ -100,7 +104,7 @@ class ExpectedGradients:
             counts = (index < self.samples).reshape(-1, *[1] * x.ndim)
             return total + jnp.sum(jnp.where(counts, maps.astype(wide), 0.0), 0), None
 
-        wide = jnp.promote_types(x.dtype, jnp.float32)  # what is added up
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # accumulate in float32 at least
         firsts = jnp.arange(0, self.samples, self.chunk, dtype=jnp.uint32)
         total, _ = jax.lax.scan(add, jnp.zeros_like(x, dtype=wide), firsts)
         return (total / self.samples).astype(x.dtype)
@@ -113,17 +117,17 @@ def integrated_gradients(
     steps: int = 32,
     chunk: int = 4,
 ) -> IntegratedGradients:
-    """Integrated gradients along the straight line, by Gauss-Legendre quadrature.
+    """Returns integrated gradients along a straight line, by Gauss-Legendre quadrature.
 
     Args:
-      objective: what is differentiated; by default the logit of the class `y`.
-      baseline: where the line begins: a number for all pixels (black by default), or an image.
-      steps: gradients on the line; the paper's 20 to 300 are those of a Riemann sum, of which the
-        quadrature needs fewer: `completeness` says whether it has enough.
-      chunk: gradients at a time. Memory grows with it, not with the steps.
+      objective: objective to differentiate; by default the logit of the class `y`.
+      baseline: start of the line: a number for all pixels (black by default), or an image.
+      steps: number of gradients. The paper's 20 to 300 are for a Riemann sum; quadrature needs
+        fewer. `completeness` tells whether they suffice.
+      chunk: gradients computed at a time. Memory grows with it, not with `steps`.
 
     Returns:
-      A method whose map sums to the score at the image less the score at the baseline.
+      A method whose map sums to the score at the image minus the score at the baseline.
 
     Raises:
       ValueError: for steps or chunk below 1, or a baseline that is not finite.
@@ -148,16 +152,16 @@ def expected_gradients(
     samples: int = 100,
     chunk: int = 4,
 ) -> ExpectedGradients:
-    """Expected gradients: integrated gradients whose baseline is a data set.
+    """Returns expected gradients: integrated gradients averaged over a data set of baselines.
 
     Args:
       baselines: `[N, H, W, C]`, training images.
-      objective: what is differentiated; by default the logit of the class `y`.
-      samples: draws of a baseline and of a point on its line.
-      chunk: of them at a time.
+      objective: objective to differentiate; by default the logit of the class `y`.
+      samples: number of draws of a baseline and a point on its line.
+      chunk: draws computed at a time.
 
     Raises:
-      ValueError: for no baseline, or samples or chunk below 1.
+      ValueError: for an empty set of baselines, or samples or chunk below 1.
     """
     check_positive(samples, name="samples")
     check_positive(chunk, name="chunk")
@@ -174,14 +178,14 @@ def expected_gradients(
 def completeness(
     method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Array, y: Any
 ) -> Array:
-    """`[]`, by how much the map's sum misses the change of the score, as a share of that change.
+    """Computes the completeness error: map sum against score change, relative to that change.
 
     Args:
       method: from `integrated_gradients`.
       key: a typed key.
       model_fn: the network.
       x: ONE example.
-      y: what the method's objective takes.
+      y: aim of the method's objective.
     """
 
     def score(point: Array) -> Array:

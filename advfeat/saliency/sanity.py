@@ -1,4 +1,4 @@
-"""Sanity checks: a map that does not change when the network's weights do says nothing of it.
+"""Sanity checks for saliency: a map must depend on the weights of the network.
 
 Adebayo et al. (2018), https://arxiv.org/abs/1810.03292.
 """
@@ -15,18 +15,18 @@ Params = Mapping[str, Any]
 
 
 def cascading(params: Params, fresh: Params, order: Sequence[str]) -> Iterator[tuple[str, Params]]:
-    """Weights replaced from the top down, one module more each time.
+    """Randomises weights cascadingly from the top down, one more module at a time.
 
     Args:
-      params: of a trained network, by module.
-      fresh: like it, newly drawn.
+      params: parameters of a trained network, by module.
+      fresh: like `params`, freshly initialised.
       order: the modules, first to last (`models.module_names`).
 
     Yields:
-      The module that was replaced last, and the weights.
+      The module randomised last, and the parameters.
 
     Raises:
-      ValueError: for a module without weights in either.
+      ValueError: for a module missing from `params` or `fresh`.
 
     >>> trained, drawn = {"a": 1, "b": 2}, {"a": -1, "b": -2}
     >>> [(name, list(found.values())) for name, found in cascading(trained, drawn, ["a", "b"])]
@@ -42,7 +42,7 @@ def cascading(params: Params, fresh: Params, order: Sequence[str]) -> Iterator[t
 def independent(
     params: Params, fresh: Params, order: Sequence[str]
 ) -> Iterator[tuple[str, Params]]:
-    """Weights of one module at a time replaced, the others as they were trained."""
+    """Randomises one module at a time and leaves the others trained."""
     _check(params, fresh, order)
     for name in reversed(order):
         yield name, {**params, name: fresh[name]}
@@ -55,10 +55,10 @@ def _check(params: Params, fresh: Params, order: Sequence[str]) -> None:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = True) -> float:
-    """Spearman's correlation of two maps, of their absolute values unless told otherwise.
+    """Computes Spearman's rank correlation of two maps, by default of their absolute values.
 
     Returns:
-      In [-1, 1]; 0 where one of the maps is constant.
+      A number in [-1, 1]; 0 if one of the maps is constant.
     """
     pair = [np.abs(part) if absolute else np.asarray(part) for part in (one, other)]
     if any(np.ptp(part) == 0 for part in pair):
@@ -67,13 +67,13 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = Tru
 
 
 def edges(image: np.ndarray) -> np.ndarray:
-    """The Sobel filter's magnitude, channel by channel: a "map" that has never seen a network.
+    """Computes the Sobel magnitude per channel, a "saliency map" that needs no network.
 
     Args:
       image: `[H, W, C]`.
 
     Returns:
-      `[H, W, C]` float64, in units of the image: 4 times the height of a step.
+      `[H, W, C]` float64, in units of the image: 4 times the height of an edge.
 
     A step in red alone is an edge in red alone:
 
@@ -81,7 +81,7 @@ def edges(image: np.ndarray) -> np.ndarray:
     array([[0., 4., 4., 0.],
            [0., 0., 0., 0.]])
     """
-    # One channel at a time: `sobel` also smooths along every axis that it does not differentiate.
+    # One channel at a time, since `sobel` smooths along every axis that it does not differentiate.
     planes = np.moveaxis(np.asarray(image, float), -1, 0)
     found = [np.hypot(*(ndimage.sobel(plane, axis=axis) for axis in (0, 1))) for plane in planes]
     return np.stack(found, axis=-1)

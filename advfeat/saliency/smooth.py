@@ -1,4 +1,4 @@
-"""SmoothGrad: a method's maps under noise, averaged; any method, in memory that N does not change.
+"""SmoothGrad: averages the maps of any method under noise, in memory independent of N.
 
 Smilkov et al. (2017), https://arxiv.org/abs/1706.03825; the squared mean and the variance are those
 of Hooker et al. (2019), https://arxiv.org/abs/1806.10758, and Adebayo et al. (2018),
@@ -25,14 +25,14 @@ HOW = ("mean", "squared", "variance")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Smooth:
-    """Averages a method over noisy copies of the image; make one with `smoothgrad`.
+    """Average of a method over noisy copies of the image; make one with `smoothgrad`.
 
     Attributes:
-      method: what is averaged.
-      sigma: `[]`, standard deviation of the noise, in pixels of [0, 1].
-      samples: how many copies, static.
+      method: the method to average.
+      sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels.
+      samples: number of copies, static.
       how: one of `HOW`, static.
-      chunk: copies at a time, static.
+      chunk: copies evaluated at a time, static.
     """
 
     method: Saliency
@@ -42,7 +42,7 @@ class Smooth:
     chunk: int = dataclasses.field(metadata={"static": True})
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """The map of ONE example."""
+        """Computes the map of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
 
         def at(index: Array) -> Array:
@@ -50,10 +50,10 @@ class Smooth:
             noise = self.sigma * jax.random.normal(key_noise, x.shape, x.dtype)
             return self.method(key_method, model_fn, x + noise, y)
 
-        # Sums are float32 at least: in half precision the fiftieth copy adds nothing more.
+        # Accumulate in float32 at least: in half precision the fiftieth copy would add nothing.
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        # Variances from sums of squares lose their digits; shifted by a first map they keep them.
-        shape = jax.eval_shape(at, jnp.uint32(0)).shape  # of a map: not always that of the image
+        # Sums of squares lose precision to cancellation, so they are shifted by a first map.
+        shape = jax.eval_shape(at, jnp.uint32(0)).shape  # of a map, which may differ from the image
         plain = jnp.zeros_like(x, shape=shape, dtype=wide)
         centre = at(jnp.uint32(0)).astype(wide) if self.how == "variance" else plain
 
@@ -84,26 +84,27 @@ def smoothgrad(
     how: str = "mean",
     chunk: int = 4,
 ) -> Smooth:
-    """SmoothGrad of any method.
+    """Returns SmoothGrad of any method.
 
     Args:
-      method: what is averaged; by default the gradient of the class score.
+      method: the method to average; by default the gradient of the class score.
       samples: N; 50 in the paper.
-      sigma: standard deviation of the Gaussian noise, in pixels of [0, 1]; the paper's is 10 to
-        20 % of the range. Noisy images are not clipped, as in the paper.
-      how: "mean" (signed, as the decks write it), "squared" (SmoothGrad squared) or "variance"
-        (VarGrad, the unbiased one).
-      chunk: copies at a time. Memory grows with it, not with N. Few are best on a CPU, whose
-        caches they fit; for single images on an accelerator take more.
+      sigma: standard deviation of the Gaussian noise, in units of [0, 1] pixels; the paper uses 10
+        to 20 % of the range. Noisy images are not clipped, as in the paper.
+      how: "mean" (signed, as in the paper's equation), "squared" (SmoothGrad squared) or "variance"
+        (VarGrad, with the unbiased estimator).
+      chunk: copies evaluated at a time. Memory grows with it, not with N. Small chunks fit the
+        caches of a CPU; use larger ones for single images on an accelerator.
 
     Returns:
-      A method. Copies have keys of their own, so the map does not depend on the chunk beyond the
-      order of a sum.
+      A method. Copies have independent keys, so the map depends on the chunk only through the
+      order of summation.
 
     Raises:
-      ValueError: for N or chunk below 1, VarGrad of one copy, a negative sigma, or another `how`.
+      ValueError: for N or chunk below 1, VarGrad of one copy, a negative sigma, or an unknown
+        `how`.
 
-    Of a linear network every copy has the same gradient:
+    On a linear network every copy has the same gradient:
 
     >>> weights = jnp.array([[1.0, -2.0], [0.0, 3.0]])
     >>> method = smoothgrad(samples=7, sigma=0.3)

@@ -1,4 +1,4 @@
-"""What every method of saliency is."""
+"""The type of a saliency method."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from advfeat.types import Array, Key, ModelFn
 Saliency = Callable[[Key, ModelFn, Array, Any], Array]
 """Key, model, ONE example `[H, W, C]`, class (or any aim) -> map of its shape (or `[H, W]`).
 
-Itself a pytree, like an attack; `attack_batch` and `attack_dataset` run it over many."""
+Like an attack, a method is a pytree; `attack_batch` and `attack_dataset` run it over many."""

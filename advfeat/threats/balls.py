@@ -1,4 +1,4 @@
-"""Threat models: the set of inputs an attack may choose from, a ball around the example in a box.
+"""Threat models: the inputs an attack may choose, a norm ball around the example in the box.
 
 eps is a traced leaf, so a new eps does not recompile; the norm is static.
 """
@@ -16,9 +16,9 @@ from advfeat.types import Array, Key
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # by identity: arrays do not hash
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: arrays do not hash
 class ThreatModel:
-    """All images of the box [0, 1] within `eps` of the example, in `norm`.
+    """All images in the box [0, 1] within `eps` of the example in `norm`.
 
     Make one with `linf`, `l2` or `l1`. Every method is for ONE example.
 
@@ -31,31 +31,31 @@ class ThreatModel:
     norm: norms.Norm = dataclasses.field(metadata={"static": True})
 
     def project(self, x0: Array, x: Array) -> Array:
-        """The allowed point nearest to `x`."""
+        """Projects `x` onto the threat model."""
         return self.norm.project(self.eps, x0, x)
 
     def sample(self, key: Key, x0: Array) -> Array:
-        """An allowed point: uniform in the ball, then brought into the box."""
+        """Samples an allowed point: uniformly in the ball, then projected into the box."""
         return self.norm.sample(key, self.eps, x0)
 
     def direction(self, x: Array, gradient: Array) -> Array:
-        """The direction of unit norm along which the score rises most at `x`."""
+        """Returns the steepest ascent direction of unit norm at `x`."""
         return self.norm.direction(x, gradient)
 
     def distance(self, x0: Array, x: Array) -> Array:
-        """`[]`, how far `x` is from `x0` in this norm."""
+        """Computes the distance `[]` of `x` from `x0` in this norm."""
         return self.norm.distance(x0, x)
 
     def contains(self, x0: Array, x: Array, *, rtol: float = 1e-6) -> Array:
-        """`[]` bool, whether `x` is allowed, up to a relative tolerance of a few ulp."""
+        """Tests whether `x` is allowed, up to a relative tolerance of a few ulp: `[]` bool."""
         in_box = jnp.all((x >= 0.0) & (x <= 1.0))
-        # An L-infinity bound x0 + eps is itself rounded at the scale of x0, not of eps.
+        # An L-infinity bound x0 + eps is rounded at the scale of x0, not of eps.
         slack = rtol * self.eps + 2.0 * jnp.finfo(x0.dtype).eps
         return in_box & (self.distance(x0, x) <= self.eps + slack)
 
 
 def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
-    """A threat model by the norm's name.
+    """Returns a threat model by the name of its norm.
 
     Args:
       norm: `linf`, `l2`, `l1`, or a `Norm`.
@@ -74,14 +74,14 @@ def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
     check_eps(eps)
     if is_concrete(eps) and jnp.ndim(eps) != 0:
         raise ValueError(f"eps must be a single number, got shape {jnp.shape(eps)}; vmap over it")
-    # A Python float and a jax scalar would make two entries in jit's cache.
+    # A Python float and a JAX scalar would create two entries in the jit cache.
     return ThreatModel(eps=jnp.asarray(eps, jnp.float32), norm=norm)
 
 
 def linf(eps: float | Array = jnp.inf) -> ThreatModel:
-    """Every pixel value may change by at most `eps` (8/255, say).
+    """Returns an L-infinity ball: every pixel may change by at most `eps` (e.g. 8/255).
 
-    Without an eps every image in [0, 1] is allowed, as minimum-norm attacks want it: `ddn(l2())`.
+    Without an eps every image in [0, 1] is allowed, for minimum-norm attacks such as `ddn(l2())`.
 
     >>> linf(8 / 255).contains(jnp.zeros(3), jnp.full(3, 0.03))
     Array(True, dtype=bool)
@@ -90,7 +90,7 @@ def linf(eps: float | Array = jnp.inf) -> ThreatModel:
 
 
 def l2(eps: float | Array = jnp.inf) -> ThreatModel:
-    """The change may have a Euclidean length of at most `eps`; without one, any (see `linf`).
+    """Returns an L2 ball: Euclidean distance at most `eps`; unbounded by default (see `linf`).
 
     >>> l2(0.5).project(jnp.zeros(2), jnp.array([3.0, 4.0])).round(3)
     Array([0.3, 0.4], dtype=float32)
@@ -99,7 +99,7 @@ def l2(eps: float | Array = jnp.inf) -> ThreatModel:
 
 
 def l1(eps: float | Array = jnp.inf) -> ThreatModel:
-    """The changes of all pixel values may add up to at most `eps`; without one, any (see `linf`).
+    """Returns an L1 ball: absolute changes sum to at most `eps`; unbounded by default (see `linf`).
 
     >>> l1(1.0).project(jnp.zeros(2), jnp.array([0.9, 0.5])).tolist()
     [0.7, 0.3]

@@ -1,11 +1,11 @@
-"""The nearest point of a hyperplane inside the box [0, 1], for ONE example, in three norms.
+"""Projections onto a hyperplane inside the box [0, 1], for ONE example, in three norms.
 
 The projections of Croce and Hein (2020), "Minimally distorted Adversarial Examples with a Fast
-Adaptive Boundary Attack", https://arxiv.org/abs/1907.02044. Attacks that linearise a network step
-to where its linearisation changes the prediction.
+Adaptive Boundary Attack", https://arxiv.org/abs/1907.02044, for attacks that step to the linearised
+decision boundary.
 
-Every coordinate moves the way that brings the affine function nearer to 0, by a length between 0
-and its room, the distance to its face of the box. Only the lengths depend on the norm.
+Every coordinate moves in the direction that brings the affine function closer to 0, by a length
+between 0 and its room, the distance to its face of the box. Only the lengths depend on the norm.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from advfeat.numerics import over, scaled
 from advfeat.threats.norms import Norm, l2_length
 from advfeat.types import Array
 
-# As many as any of thousands of hyperplanes needed, from 64 to 150,528 pixels, with slopes that
-# spread over eight orders of magnitude and up to 99.9 % of the box used up; the usual one needs 4.
+# Maximum needed by any of thousands of hyperplanes with 64 to 150,528 pixels, slopes spanning eight
+# orders of magnitude and up to 99.9 % of the box used up; a typical one needs 4.
 LINF_PASSES, L2_PASSES = 8, 16
-HUGE = 1e30  # stands for a kink that no step reaches; finite, so that its products are
+HUGE = 1e30  # marks a kink that no step reaches; finite, so that products stay finite
 
 
 class Move(NamedTuple):
     """A move to a hyperplane.
 
     Attributes:
-      step: like the example; the example plus it lies in the box, up to rounding.
-      reached: `[]` bool, whether the hyperplane meets the box. Where it does not, the step ends in
-        the corner of the box nearest to it.
+      step: like the example; example plus step lies in the box, up to rounding.
+      reached: `[]` bool, whether the hyperplane meets the box. If not, the step ends in the corner
+        of the box nearest to the hyperplane.
     """
 
     step: Array
@@ -39,18 +39,17 @@ class Move(NamedTuple):
 
 
 def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
-    """The shortest move inside the box [0, 1] to where an affine function vanishes.
+    """Computes the shortest move inside the box [0, 1] to the zero set of an affine function.
 
-    The function is `z -> value + <slope, z - x>`, so that the hyperplane `<w, z> + b = 0` is
-    `slope = w`, `value = <w, x> + b`. Attacks know the value at `x` exactly; taking it as the
-    difference of two large numbers would lose it.
+    The function is `z -> value + <slope, z - x>`: the hyperplane `<w, z> + b = 0` has `slope = w`
+    and `value = <w, x> + b`. Attacks know the value at `x` exactly, whereas recomputing it as a
+    difference of two large numbers would lose precision.
 
     Args:
-      norm: `linf`, `l2` or `l1`: what is shortest.
+      norm: `linf`, `l2` or `l1`; measures the length of the move.
       x: the example, in [0, 1].
-      slope: like `x`; pixels where it is 0 stay. A slope of zeros, or one that is not finite, moves
-        nothing.
-      value: `[]`, of the affine function at `x`.
+      slope: like `x`; pixels with slope 0 stay. A zero or non-finite slope moves nothing.
+      value: `[]`, value of the affine function at `x`.
 
     Returns:
       The move, and whether it reaches the hyperplane.
@@ -63,7 +62,7 @@ def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
     largest = jnp.max(jnp.abs(slope))
     usable = jnp.isfinite(largest) & (largest > 0) & ~jnp.isnan(value)
     scale = jnp.where(usable, largest, jnp.ones_like(largest))
-    # The hyperplane is that of a slope whose largest entry is 1; so nothing over- or underflows.
+    # Rescaled so that the largest slope is 1, which prevents overflow and underflow.
     slope = over(jnp.where(usable, slope, jnp.zeros_like(slope)), scale)
     side = jnp.where(usable, -jnp.sign(value), 0.0).astype(x.dtype)
     towards = side * jnp.sign(slope)
@@ -77,9 +76,9 @@ def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
 
 
 def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
-    """`[]`, the distance to a hyperplane were there no box: `|value| / |slope|`, in the dual norm.
+    """Computes the distance to a hyperplane without the box: `|value| / |slope|` in the dual norm.
 
-    Infinite for a slope of zeros (or one that is not finite).
+    Infinite for a zero or non-finite slope.
 
     >>> from advfeat.threats.norms import LINF
     >>> unbounded_distance(LINF, jnp.array([3.0, -1.0]), jnp.float32(-0.4)).round(3)
@@ -93,9 +92,9 @@ def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
 
 
 def dual_length(norm: Norm, slope: Array) -> Array:
-    """`[]`, how much a linear function with this slope rises at most per unit of distance.
+    """Computes the dual norm of a slope: the maximum rise per unit of distance.
 
-    The dual norm: L1 for L-infinity, L2 for L2, L-infinity for L1.
+    L1 for L-infinity, L2 for L2, L-infinity for L1.
 
     >>> from advfeat.threats.norms import LINF
     >>> float(dual_length(LINF, jnp.array([3.0, -1.0])))
@@ -105,10 +104,10 @@ def dual_length(norm: Norm, slope: Array) -> Array:
 
 
 def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) -> Array:
-    """Lengths `min(t * gain, room)`, for the t at which `sum(steep * lengths)` is the gap.
+    """Solves for lengths `min(t * gain, room)` with `sum(steep * lengths)` equal to the gap.
 
-    The sum is concave, piecewise linear and rises with t, so that Newton's method from below never
-    overshoots and ends exactly, after few passes: fewer than a tenth of a sort's time.
+    The sum is concave, piecewise linear and increasing in t. Newton's method from below therefore
+    never overshoots and ends exactly after few passes, in less than a tenth of the time of a sort.
     """
     kink = jnp.minimum(room / jnp.where(gain > 0, gain, 1.0), HUGE)
     area, rate = steep * room, steep * gain
@@ -125,17 +124,17 @@ def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) 
 
 
 def _linf_lengths(steep: Array, room: Array, gap: Array) -> Array:
-    """All move equally far."""
+    """Moves all pixels equally far."""
     return _capped(jnp.ones_like(steep), steep, room, gap, passes=LINF_PASSES)
 
 
 def _l2_lengths(steep: Array, room: Array, gap: Array) -> Array:
-    """All move along the slope: the Lagrangian of `min |d|^2` is separable."""
+    """Moves all pixels along the slope, since the Lagrangian of `min |d|^2` is separable."""
     return _capped(steep, steep, room, gap, passes=L2_PASSES)
 
 
 def _l1_lengths(steep: Array, room: Array, gap: Array) -> Array:
-    """The steepest move, one after the other, as far as they can: a fractional knapsack."""
+    """Moves the steepest pixels first, each as far as it can: a fractional knapsack."""
     downwards, area = jax.lax.sort((-steep, steep * room), num_keys=1)
     last = jnp.minimum(jnp.sum(jnp.cumsum(area) < gap), steep.size - 1)
     threshold = -downwards[last]

@@ -1,7 +1,7 @@
-"""Norms for ONE example: distance, steepest direction, nearest feasible point, uniform sampling.
+"""Norms for ONE example: distance, steepest direction, projection, uniform sampling.
 
 Everything here is safe at a zero gradient and at eps 0 and infinity, and works under `jit`,
-`vmap`, `grad` and `shard_map`. Images live in the box [0, 1]; `x0` lies in it.
+`vmap`, `grad` and `shard_map`. Images live in the box [0, 1], and `x0` must lie in it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import jax.numpy as jnp
 from advfeat.numerics import over, scaled
 from advfeat.types import Array, Key
 
-L2_PASSES = 16  # four are exact on most images, ten or more on black and white ones far outside
-L1_SHARE = 0.01  # share of the coordinates that one step of the sparse L1 direction moves
-L1_ROOM = 0.5 / 255  # a pixel nearer than this to its face of the box counts as there
+L2_PASSES = 16  # four are exact for most images; black-and-white ones far outside need ten or more
+L1_SHARE = 0.01  # share of coordinates moved by one step in the sparse L1 direction
+L1_ROOM = 0.5 / 255  # pixels closer than this to their face of the box count as saturated
 
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """A norm as the attacks need it: four pure functions on one example. Static and hashable.
+    """A norm as a set of pure functions on one example. Static and hashable.
 
     Attributes:
       name: `linf`, `l2` or `l1`.
       distance: `(x0, x) -> []`.
       direction: `(x, gradient) -> ` steepest ascent direction of unit norm; 0 at a zero gradient.
       project: `(eps, x0, x) -> ` the nearest point of ball and box.
-      noise: `(key, shape) -> ` uniform in the unit ball; float32, also in 64-bit mode.
-      diameter: `(size) -> ` the box's diameter: a larger eps allows nothing more.
+      noise: `(key, shape) -> ` a uniform draw from the unit ball; float32, also in 64-bit mode.
+      diameter: `(size) -> ` diameter of the box, beyond which a larger eps has no effect.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Norm:
     diameter: Callable[[int], float]
 
     def sample(self, key: Key, eps: Array, x0: Array) -> Array:
-        """A start drawn uniformly from the ball around `x0`, then brought into the box."""
+        """Samples uniformly from the ball around `x0`, then projects into the box."""
         radius = jnp.minimum(eps, self.diameter(x0.size)).astype(x0.dtype)
         return self.project(eps, x0, x0 + radius * self.noise(key, x0.shape).astype(x0.dtype))
 
@@ -50,7 +50,7 @@ class Norm:
 
 
 def l2_length(x: Array) -> Array:
-    """Euclidean length without overflow or underflow, with gradient 0 (not NaN) at 0.
+    """Computes the Euclidean length without overflow or underflow; its gradient at 0 is 0, not NaN.
 
     >>> l2_length(jnp.array([3e-25, 4e-25]))
     Array(5.e-25, dtype=float32)
@@ -82,17 +82,17 @@ def _linf_noise(key: Key, shape: tuple[int, ...]) -> Array:
 def _l2_direction(x: Array, gradient: Array) -> Array:
     del x
     ratio, largest = scaled(gradient)
-    # The `where` lies under the root, whose infinite slope at 0 would make the derivative NaN.
+    # The `where` is inside the root, whose infinite slope at 0 would make the derivative NaN.
     square = jnp.where(largest > 0, jnp.sum(ratio * ratio), jnp.ones_like(largest))
     return ratio / jnp.sqrt(square)
 
 
 def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
-    """Nearest point of ball and box: `clip(x0 + s * (x - x0))` for the right s in [0, 1].
+    """Projects onto ball and box: `clip(x0 + s * (x - x0))` for the right s in [0, 1].
 
     The Lagrangian of `min |z - x|^2` under both constraints is separable, so z has that form, and
-    its distance from x0 grows with s. With the clipped coordinates held fixed the equation for s
-    is closed; solving it from below clips more coordinates each time and never overshoots.
+    its distance from x0 grows with s. For a fixed set of clipped coordinates, s has a closed form.
+    Solving from below clips more coordinates in every pass and never overshoots.
     """
     clipped = jnp.clip(x, 0.0, 1.0)
     eps = jnp.minimum(eps, jnp.sqrt(float(x0.size))).astype(x0.dtype)
@@ -105,11 +105,11 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
         square = jnp.sum(jnp.where(free, step * step, 0.0))
         left = jnp.maximum(eps * eps - spent, 0.0)
         ratio = left / jnp.where(square > 0, square, 1.0)
-        # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
+        # The inner `where` keeps the infinite slope of the root at 0 out of the gradient.
         wanted = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1.0)), 0.0)
         return jnp.where(square > 0, jnp.minimum(wanted, most), most)
 
-    # The derivative of the last solution is that of the nearest point, however it was found.
+    # Only the last solve is differentiated: its derivative is that of the projection.
     fixed = jax.lax.stop_gradient((eps, step, room))
     scale = jax.lax.stop_gradient(jnp.minimum(eps / jnp.where(length > 0, length, 1.0), most))
     scale = jax.lax.fori_loop(0, L2_PASSES, lambda _, s: jnp.maximum(s, solved(s, *fixed)), scale)
@@ -120,10 +120,10 @@ def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
 
 
 def _l2_unit(step: Array) -> tuple[Array, Array]:
-    """A step as it is with 1, or a very long one of largest entry 1 with what that was before.
+    """Rescales a very long step to largest entry 1; returns it with its original largest entry.
 
-    The squares of a very long one would overflow. Of its entries those are dropped whose squares
-    would underflow.
+    Squaring a very long step would overflow. Entries whose squares would underflow after rescaling
+    are set to 0. Other steps are returned unchanged, with 1.
     """
     exponent = jnp.finfo(step.dtype).maxexp
     unit, largest = scaled(step)
@@ -143,13 +143,13 @@ def _l2_noise(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def _l1_direction(x: Array, gradient: Array) -> Array:
-    """Sparse steepest ascent: equal steps on the coordinates that gain most and can still move.
+    """Returns the sparse ascent direction: equal steps on the best coordinates that can move.
 
-    The exact steepest direction moves one coordinate, which takes hundreds of steps to fill an
-    image; the top one per cent is the sparse step of Tramer and Boneh (2019),
-    https://arxiv.org/abs/1904.13000. Coordinates at the box in their direction are left out, and so
-    are those that the projection has just taken a little away from it: pushing those back, step
-    after step, would be all that an attack does once the steepest ones have reached the box.
+    The exact steepest direction moves one coordinate, and filling an image that way takes hundreds
+    of steps. Moving the top one per cent is the sparse step of Tramer and Boneh (2019),
+    https://arxiv.org/abs/1904.13000. Coordinates at their face of the box are excluded, and so are
+    those within `L1_ROOM` of it, where the projection has just pulled them back. Otherwise, once
+    the steepest coordinates reach the box, an attack would only push these back at every step.
     """
     room = jnp.where(gradient > 0, 1.0 - x, x)
     movable = room > L1_ROOM
@@ -162,10 +162,10 @@ def _l1_direction(x: Array, gradient: Array) -> Array:
 
 
 def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
-    """Nearest point of ball and box: `x0 + sign(d) * clip(|d| - t, 0, room)` for the right t >= 0.
+    """Projects onto ball and box: `x0 + sign(d) * clip(|d| - t, 0, room)` for the right t >= 0.
 
-    The total is piecewise linear and falls with t; its kinks are `|d|` (slope begins) and
-    `|d| - room` (slope ends), so sorting them finds the piece that holds eps.
+    The L1 length is piecewise linear and decreasing in t, with kinks at `|d|` (slope begins) and
+    `|d| - room` (slope ends). Sorting the kinks finds the piece that contains eps.
     """
     step = x - x0
     size, room = jnp.abs(step).ravel(), jnp.where(step > 0, 1.0 - x0, x0).ravel()
@@ -176,7 +176,7 @@ def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
     kinks, slope = kinks[order], jnp.cumsum(slopes[order])
     following = jnp.append(kinks[1:], 0.0)
     total = jnp.cumsum(slope * (kinks - following))  # at t = following[k]
-    # Where rounding leaves every total below eps, the last piece: its threshold is 0.
+    # If rounding leaves every total below eps, takes the last piece, whose threshold is 0.
     piece = jnp.minimum(jnp.sum(total < eps), total.size - 1)
     excess = jnp.maximum(total[piece] - eps, 0.0)
     threshold = following[piece] + excess / jnp.maximum(slope[piece], 1.0)
@@ -190,7 +190,7 @@ def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
 
 
 def _l1_noise(key: Key, shape: tuple[int, ...]) -> Array:
-    """d + 1 exponentials over their sum are uniform on a simplex; random signs make it the ball."""
+    """Samples the unit ball: normalised d + 1 exponentials (uniform on a simplex), random signs."""
     key_size, key_rest, key_sign = jax.random.split(key, 3)
     sizes = jax.random.exponential(key_size, shape, jnp.float32)
     total = jnp.sum(sizes) + jax.random.exponential(key_rest, (), jnp.float32)
@@ -226,10 +226,10 @@ _TITLES = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def title(norm: str | Norm) -> str:
-    """A norm as text for people has it; flags and keys have its name.
+    """Returns the display name of a norm; flags and keys use its plain name.
 
     Args:
-      norm: `linf`, `l2`, `l1`, or a `Norm`; a name of your own stays as it is.
+      norm: `linf`, `l2`, `l1`, or a `Norm`; an unknown name is returned unchanged.
 
     >>> title("linf"), title(L2)
     ('L∞', 'L2')
@@ -240,18 +240,18 @@ def title(norm: str | Norm) -> str:
 
 
 def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: int = 40) -> Array:
-    """`clip(x0 + s * noise)` whose distance from `x0` is exactly `eps`, by bisection on s.
+    """Scales noise so that `clip(x0 + s * noise)` lies exactly `eps` from `x0`; bisects on s.
 
-    Noise of norm eps keeps only about 0.8 eps once it is clipped to the box; a baseline "of the
-    same norm" has to make up for that. Where the box has too little room in the noise's direction
-    the result is the farthest point there is, nearer than eps.
+    Clipping to the box reduces noise of norm eps to about 0.8 eps, for which a baseline "of the
+    same norm" must compensate. If the box has too little room in the direction of the noise, the
+    result is the farthest point in that direction, closer than eps.
 
     Args:
-      norm: the norm to measure in.
-      eps: `[]`, the distance wanted.
+      norm: the norm of the distance.
+      eps: `[]`, target distance.
       x0: the example, in [0, 1].
       noise: like `x0`; only its direction matters.
-      passes: bisections; each halves the error in s.
+      passes: number of bisections; each halves the error in s.
 
     Returns:
       A point of the box like `x0`, at most eps away.
@@ -261,7 +261,7 @@ def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: in
     1.0
     """
     unit = scaled(noise)[0]
-    # At a scale of 1/smallest every non-zero coordinate has reached its face of the box.
+    # At scale 1/smallest every non-zero coordinate has reached its face of the box.
     magnitude = jnp.abs(unit)
     smallest = jnp.min(jnp.where(magnitude > 0, magnitude, 1.0))
 

@@ -1,10 +1,10 @@
-"""When not to believe a robust accuracy: checks that a suite of attacks did its work.
+"""Diagnostics of a robust accuracy: checks that the suite of attacks was strong enough.
 
-An attack that fails shows that the attack failed, not that the network is robust. The checks follow
-Carlini et al. (2019), "On Evaluating Adversarial Robustness", https://arxiv.org/abs/1902.06705, and
-Athalye et al. (2018), https://arxiv.org/abs/1802.00420. Each looks at no more than `MOST` images,
-those that still stand first, and compares one number with one limit; the limits were set on honest
-networks and leave them room.
+A failed attack proves only that the attack failed, not that the network is robust. The checks
+follow Carlini et al. (2019), "On Evaluating Adversarial Robustness",
+https://arxiv.org/abs/1902.06705, and Athalye et al. (2018), https://arxiv.org/abs/1802.00420. Each
+examines at most `MOST` images, survivors first, and compares one value with one limit. The limits
+were calibrated on undefended networks, with a safety margin.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ CHECKS: tuple[Check, ...] = (
     growth,
     rounding,
 )
-"""Every check, the cheap ones first."""
+"""All checks, cheapest first."""
 FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness, finite_gradients)
-"""Those that cost no attack: two passes of `MOST` images and four gradients of one that stands."""
+"""Checks without an attack: two passes over `MOST` images, four gradients per survivor."""
 
 
 def look(
@@ -74,9 +74,9 @@ def look(
     free: bool = False,
     on_check: Callable[[str], Any] | None = None,
 ) -> list[Seen]:
-    """What every check sees, whether it warns or not; arguments as of `examine`.
+    """Returns the findings of all checks, warnings or not; arguments as for `examine`.
 
-    A check that raises is itself something seen: it must not cost what the attacks have found.
+    A check that raises becomes a finding, so that the results of the attacks are never lost.
     """
     ids = np.arange(len(images)) if ids is None else ids
     case = Case(key, model_fn, images, labels, logits, ids, result, batch_size)
@@ -87,7 +87,7 @@ def look(
             on_check(check.__name__)
         try:
             found += check(case)
-        except Exception as error:  # whatever somebody else's network may raise
+        except Exception as error:  # user networks may raise anything
             line = (str(error).strip().splitlines() or [""])[0]
             failed.setdefault(f"{type(error).__name__}: {line}", []).append(check.__name__)
     for error_line, names in failed.items():
@@ -96,8 +96,8 @@ def look(
                 "unchecked",
                 1.0,
                 0.0,
-                f"{', '.join(names)}: could not be checked ({error_line}). Nothing speaks for the "
-                "number there, nor against it.",
+                f"{', '.join(names)}: could not be checked ({error_line}). This is neither "
+                "evidence for the robust accuracy nor against it.",
             )
         )
     return found
@@ -116,22 +116,22 @@ def examine(
     free: bool = False,
     on_check: Callable[[str], Any] | None = None,
 ) -> list[Warned]:
-    """Reasons not to believe a suite's result.
+    """Runs the checks and returns the warnings about a suite's result.
 
     Args:
       key: a typed key.
       model_fn: the network, a pytree.
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
-      logits: `[N, K]`, the network's on the images.
-      result: what the suite found.
+      logits: `[N, K]`, logits of the images.
+      result: result of the suite.
       ids: `[N]`, by default 0 … N-1.
-      batch_size: images at a time.
-      free: make only the checks of `FREE`.
-      on_check: called with each check's name before it begins.
+      batch_size: images per batch.
+      free: whether to run only the checks in `FREE`.
+      on_check: called with each check's name before it starts.
 
     Returns:
-      One `Warned` per check and reason, none where all is well.
+      One `Warned` per finding above its limit; empty if all is well.
     """
     seen = look(
         key,

@@ -1,4 +1,4 @@
-"""Checks by other attacks: what a suite left standing must not fall to something simpler."""
+"""Checks by other attacks: survivors of a suite must not fall to a simpler attack."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from advfeat.threats.balls import ThreatModel, linf, threat_model
 from advfeat.types import AttackFn
 
 # Limits.
-FALL = 0.02  # robust accuracy that one more attack takes off, in points of all images
-DROP = 0.1  # by which the rate of success may fall as eps grows
-UNREACHED = 0.02  # of images that stand although every image is allowed
+FALL = 0.02  # drop of robust accuracy due to one more attack, over all images
+DROP = 0.1  # drop of the success rate as eps grows
+UNREACHED = 0.02  # share of images that survive an unbounded attack
 
-# What it costs. PGD is one and the same wherever it runs, so that it compiles once.
-STEPS = 50  # of PGD
-STEP_SIZES = (0.02, 0.05, 0.2)  # over eps, of PGD on what stands
-RESTARTS = 2  # with each of them
-SWEEP = (0.25, 0.5, 1.0, 2.0, 4.0)  # times eps
-ESTIMATED_STEPS = 20  # of PGD with an estimated gradient
-PAIRS = 32  # of forward passes for one such gradient
-LEAST_SIGMA = 1e-6  # of the noise behind it
-QUERIES = 500  # of Square
+# Budgets. PGD has the same configuration in every check, so that it compiles once.
+STEPS = 50  # steps of PGD
+STEP_SIZES = (0.02, 0.05, 0.2)  # step sizes of PGD on survivors, over eps
+RESTARTS = 2  # restarts per step size
+SWEEP = (0.25, 0.5, 1.0, 2.0, 4.0)  # multiples of eps
+ESTIMATED_STEPS = 20  # steps of PGD with an estimated gradient
+PAIRS = 32  # pairs of forward passes per estimated gradient
+LEAST_SIGMA = 1e-6  # minimum noise level of that estimate
+QUERIES = 500  # queries of Square
 
 
 def _pgd(threat: ThreatModel, *, step_size: float = 0.05, steps: int = STEPS) -> AttackFn:
-    """On the margin, which does not saturate; the step size is over eps."""
+    """Returns PGD on the margin, which does not saturate; the step size is over eps."""
     return pgd(
         threat, steps=steps, step_size=step_size * threat.eps, objective=untargeted(margin)
     )
 
 
 def one_step(case: Case) -> Iterator[Seen]:
-    """A single step must not find what many do not."""
+    """Checks that a single step finds nothing that many steps miss."""
     rows = case.standing()
     if not len(rows):
         return
@@ -60,7 +60,7 @@ def one_step(case: Case) -> Iterator[Seen]:
 
 
 def not_converged(case: Case) -> Iterator[Seen]:
-    """More steps from new starts must not find much more."""
+    """Checks that more steps from new starts find little more."""
     rows = case.standing()
     if not len(rows):
         return
@@ -75,7 +75,7 @@ def not_converged(case: Case) -> Iterator[Seen]:
 
 
 def black_box(case: Case) -> Iterator[Seen]:
-    """Scores alone must not find what gradients do not."""
+    """Checks for gradient masking: scores alone must not find what gradients miss."""
     followed = np.zeros(len(case.images), bool)
     by_gradient, by_scores = followed.copy(), followed.copy()
     for part in case.result.attacks:
@@ -92,8 +92,8 @@ def black_box(case: Case) -> Iterator[Seen]:
             "black_box",
             share,
             FALL,
-            f"{' and '.join(names)}, which see scores only, fooled {only.sum()} images that the "
-            f"attacks with gradients left standing ({percent(share)} of all): the gradients are "
+            f"{' and '.join(names)}, which see scores only, fooled {only.sum()} images that "
+            f"survived the gradient-based attacks ({percent(share)} of all): the gradients are "
             "masked.",
         )
     rows = case.standing()
@@ -117,13 +117,13 @@ def black_box(case: Case) -> Iterator[Seen]:
 
 
 def _pixel_scale(case: Case) -> float:
-    """How far a pixel moves within eps, roughly."""
+    """Estimates how far a single pixel moves within eps."""
     eps, size = float(case.threat.eps), case.images[0].size
     return min(eps if case.threat.norm.name == "linf" else eps / size**0.5, 0.5)
 
 
 def growth(case: Case) -> Iterator[Seen]:
-    """A larger eps must not fool less, and if everything is allowed everything must be fooled."""
+    """Checks that success grows with eps, up to 100 % for an unbounded attack."""
     rows = case.sample()
     if not len(rows):
         return
@@ -147,6 +147,6 @@ def growth(case: Case) -> Iterator[Seen]:
         "unbounded",
         missed,
         UNREACHED,
-        f"Where every image is allowed, PGD still does not fool {percent(missed)} of {len(rows)} "
+        f"With every image allowed, PGD still does not fool {percent(missed)} of {len(rows)} "
         "images: it cannot be following the loss.",
     )

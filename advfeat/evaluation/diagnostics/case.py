@@ -1,4 +1,4 @@
-"""What a check is given, what it returns, and what several of them need."""
+"""Input and output types of the checks, and their shared helpers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from advfeat.rows import draw_rows
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import AttackFn, Key, ModelFn
 
-MOST = 100  # images that a check looks at
-LUCK = 2  # images that one more attack may fool without any doubt about those before it
+MOST = 100  # maximum number of images per check
+LUCK = 2  # images that a further attack may fool without casting doubt on the suite
 
 
 class Seen(NamedTuple):
-    """What a check saw.
+    """Finding of a check.
 
     Attributes:
-      code: of the warning, should there be one.
-      value: the larger, the worse.
-      limit: there is a warning if the value lies above it.
-      sentence: for people.
+      code: code of the warning, if one is raised.
+      value: measured value; larger is worse.
+      limit: a value above it raises the warning.
+      sentence: human-readable description.
     """
 
     code: str
@@ -36,17 +36,17 @@ class Seen(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What the checks look at.
+    """Evaluation that the checks examine.
 
     Attributes:
       key: a typed key.
       model_fn: the network, a pytree.
       images: `[N, H, W, C]`.
       labels: `[N]`.
-      logits: `[N, K]`, of the clean images.
-      ids: `[N]`, of the images.
-      result: what the suite found.
-      batch_size: what bounds the memory.
+      logits: `[N, K]`, logits of the clean images.
+      ids: `[N]`, ids of the images.
+      result: result of the suite.
+      batch_size: images per batch; bounds memory.
     """
 
     key: Key
@@ -60,21 +60,21 @@ class Case(NamedTuple):
 
     @property
     def threat(self) -> ThreatModel:
-        """The suite's."""
+        """The threat model of the suite."""
         return self.result.threat
 
     def standing(self) -> np.ndarray:
-        """Rows that no attack fooled, at most `MOST`, drawn."""
+        """Samples at most `MOST` rows among the survivors of all attacks."""
         return self._some(self.result.robust, MOST)
 
     def sample(self) -> np.ndarray:
-        """Rows right on the clean image, at most `MOST`, those that no attack fooled first."""
+        """Samples at most `MOST` correctly classified rows, survivors of all attacks first."""
         first = self.standing()
         room = MOST - len(first)
         return np.concatenate([first, self._some(self.result.clean & ~self.result.robust, room)])
 
     def anything(self) -> np.ndarray:
-        """Rows as `sample` has them; of any images where none is right."""
+        """Samples like `sample`, but from all images if none is classified correctly."""
         rows = self.sample()
         return rows if len(rows) else self._some(np.ones(len(self.images), bool), MOST)
 
@@ -85,7 +85,7 @@ class Case(NamedTuple):
     def fooled(
         self, name: str, attack: AttackFn, rows: np.ndarray, *, via: ModelFn | None = None
     ) -> np.ndarray:
-        """`[F]` bool, which rows an attack fools; `via` is what it sees instead of the network."""
+        """Returns which rows an attack fools, `[F]` bool; `via` replaces the network it sees."""
         batch, size = self.batch(rows)
         data = (self.images[batch], self.labels[batch])
         seen_by_attack = self.model_fn if via is None else via
@@ -96,22 +96,22 @@ class Case(NamedTuple):
         return self.wrong(name, x, batch)[: len(rows)]
 
     def wrong(self, name: str, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
-        """`[B]` bool, whether most of the network's draws are wrong about points of a batch."""
+        """Returns whether points of a batch are misclassified in most draws, `[B]` bool."""
         key, size = stream(self.key, f"checks/{name}/looks"), self.batch(batch)[1]
         options: dict[str, Any] = {"ids": self.ids[batch], "batch_size": size}
         return shares(self.model_fn, x, self.labels[batch], key=key, **options) < 0.5
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
-        """Rows repeated to whole batches of the one size that all checks use: it compiles once."""
+        """Repeats rows to full batches of one size for all checks, so that each compiles once."""
         size = min(MOST, len(self.images), self.batch_size)
         return np.resize(rows, -(-len(rows) // size) * size), size
 
     def fall(self, rows: np.ndarray, fooled: np.ndarray) -> tuple[float, str]:
-        """What an attack on standing rows takes off the robust accuracy, and that in words."""
+        """Computes the drop of robust accuracy due to an attack on survivors; adds a sentence."""
         before = float(self.result.robust.mean())
         fall = before * float(fooled.mean())
         words = (
-            f"fools {fooled.sum()} of {len(rows)} images that the suite left standing: the robust "
+            f"fools {fooled.sum()} of {len(rows)} images that survived the suite: the robust "
             f"accuracy is at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %"
         )
         return (fall if fooled.sum() > LUCK else 0.0), words
@@ -121,5 +121,5 @@ Check = Callable[[Case], Iterator[Seen]]
 
 
 def percent(share: float) -> str:
-    """A share the way it is read: 3 digits at most."""
+    """Formats a share as a percentage with at most 3 digits."""
     return f"{100 * share:.3g} %"

@@ -1,4 +1,4 @@
-"""Checks of the numbers that were given or found: eps, logits, claims, adversarial examples."""
+"""Checks of inputs and outputs: eps, logits, claims of success, adversarial examples."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from advfeat.keys import stream
 from advfeat.threats.norms import title
 from advfeat.types import Randomised
 
-# Limits. Shares are of the images looked at, unless it says otherwise.
-PROBABILITIES = 0.99  # of clean images whose outputs are a probability vector
-SATURATED = 0.1  # of clean images whose softmax is exactly one-hot
+# Limits. Shares refer to the images examined unless stated otherwise.
+PROBABILITIES = 0.99  # share of clean images whose outputs are a probability vector
+SATURATED = 0.1  # share of clean images whose softmax is exactly one-hot
 DIFFERENT = 1e-4  # change of a logit between two passes, over the largest logit
-FLIPS = 0.05  # of predictions that differ, where the suite knows that the network is random
-REFUSED = 0.01  # of claims of success that another look does not confirm
-UNROUNDED = 0.02  # of adversarial examples that rounding to 8 bits undoes
+FLIPS = 0.05  # share of predictions that differ, if the suite expects a random network
+REFUSED = 0.01  # share of claims of success that verification does not confirm
+UNROUNDED = 0.02  # share of adversarial examples that rounding to 8 bits undoes
 
 
 def eps_scale(case: Case) -> Iterator[Seen]:
-    """Pixels lie in [0, 1]; an eps of 8 is meant as 8/255."""
+    """Checks the scale of eps: pixels lie in [0, 1], so an eps of 8 presumably means 8/255."""
     eps, norm = float(case.threat.eps), case.threat.norm
     widest = norm.diameter(int(np.prod(case.images.shape[1:])))
     reach = (
         f"allows every image: no two are further apart than {widest:g}"
         if eps >= widest
-        else f"turns every image into the same grey one, at most {widest / 2:g} away"
+        else f"can turn every image into the same grey one, at most {widest / 2:g} away"
     )
     yield Seen(
         "eps_scale",
@@ -40,7 +40,7 @@ def eps_scale(case: Case) -> Iterator[Seen]:
 
 
 def outputs(case: Case) -> Iterator[Seen]:
-    """Probabilities for logits, and logits beyond what float32's softmax can tell apart."""
+    """Checks for probabilities in place of logits and for a softmax saturated in float32."""
     logits = case.logits.astype(np.float64)
     shares = (logits >= 0).all(1) & (logits <= 1).all(1) & (np.abs(logits.sum(1) - 1) < 1e-4)
     yield Seen(
@@ -48,10 +48,10 @@ def outputs(case: Case) -> Iterator[Seen]:
         float(shares.mean()),
         PROBABILITIES,
         f"The network's outputs are probabilities for {percent(shares.mean())} of the images. "
-        "Attacks apply a softmax themselves and see next to no gradient through two of them: hand "
-        "over logits.",
+        "Attacks apply a softmax themselves, and through two of them the gradient nearly vanishes: "
+        "return logits.",
     )
-    # What lies further below the largest logit than this is 0 after float32's exponential.
+    # Logits further below the largest one than this underflow to 0 in a float32 softmax.
     deepest = -np.log(float(np.finfo(np.float32).tiny))
     ordered = np.sort(logits, axis=1)
     one_hot = float((ordered[:, -1] - ordered[:, -2] > deepest).mean())
@@ -66,29 +66,30 @@ def outputs(case: Case) -> Iterator[Seen]:
 
 
 def refused(case: Case) -> Iterator[Seen]:
-    """Claims of success that were not believed."""
+    """Checks for claims of success that verification rejected."""
     for part in case.result.attacks:
         claims = part.claims
-        words = f"{part.name} claims to have fooled {claims} images, but of its examples"
+        words = f"{part.name} claims to have fooled {claims} images, but"
         yield Seen(
             "outside",
             part.outside / max(claims, 1),
             0.0,
-            f"{words} {part.outside} lie outside the threat model; they were not counted.",
+            f"{words} {part.outside} of its examples lie outside the threat model; they were not "
+            "counted.",
         )
         if isinstance(case.model_fn, Randomised):
-            continue  # luck, which `randomness` speaks of
+            continue  # chance, which `randomness` reports
         yield Seen(
             "unconfirmed",
             part.unconfirmed / max(claims, 1) if part.unconfirmed > LUCK else 0.0,
             REFUSED,
-            f"{words} {part.unconfirmed} are classified correctly at a second look; they were not "
-            "counted.",
+            f"{words} {part.unconfirmed} of its examples are classified correctly on verification; "
+            "they were not counted.",
         )
 
 
 def rounding(case: Case) -> Iterator[Seen]:
-    """Adversarial examples that no 8-bit image file can hold."""
+    """Checks for adversarial examples that do not survive rounding to 8 bits."""
     rows = np.flatnonzero(case.result.clean & ~case.result.robust)
     if not len(rows):
         return
@@ -106,7 +107,7 @@ def rounding(case: Case) -> Iterator[Seen]:
 
 
 def randomness(case: Case) -> Iterator[Seen]:
-    """Two forward passes that differ."""
+    """Checks for randomness: two forward passes that differ."""
     batch, size = case.batch(case.anything())
     keys = [stream(case.key, f"checks/randomness/{look}") for look in ("once", "again")]
     once, again = (

@@ -1,4 +1,4 @@
-"""Checks of the gradient: whether there is one, and whether it is that of the network."""
+"""Checks of the gradient: whether it is non-zero, finite, and that of the network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from advfeat.objectives.losses import cross_entropy, margin
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Key, ModelFn, with_key
 
-# Limits, as shares of the points looked at: images, and random points near them.
-NO_GRADIENT = 0.05  # whose gradient is exactly zero
-MISLEADING = 0.1  # where a small step gains far from what its gradient promises:
-GAIN = (0.25, 4.0)  # less than the one or more than the other times as much
-SMALL = 0.125  # length of that step, over eps
+# Limits, as shares of the points examined: images, and random points near them.
+NO_GRADIENT = 0.05  # share of points whose gradient is exactly zero
+MISLEADING = 0.1  # share of points where a small step gains far from what its gradient predicts
+GAIN = (0.25, 4.0)  # actual gain over predicted gain outside this interval is misleading
+SMALL = 0.125  # length of the small step, over eps
 
 
 class _Slope(NamedTuple):
-    """Of one point: the dual length of its gradients, and what a small step promised and gained."""
+    """Largest gradient entries at a point, and predicted and actual gain of a small step."""
 
     cross_entropy: Array
     margin: Array
@@ -36,13 +36,13 @@ class _Slope(NamedTuple):
 def _slopes(
     key: Key, ids: Array, threat: ThreatModel, length: Array, model_fn: ModelFn, x: Array, y: Array
 ) -> _Slope:
-    """`[B, 2]`: at each image and at a random allowed point near it."""
+    """Measures slopes `[B, 2]` at each image and at a random allowed point near it."""
 
     def at(network: ModelFn, x: Array, y: Array) -> _Slope:
         logits, pull = jax.vjp(network, x)
         before, slope = jax.value_and_grad(margin)(logits, y)
         (flat,), (slope,) = pull(jax.grad(cross_entropy)(logits, y)), pull(slope)
-        flat, slope = finite(flat), finite(slope)  # as attacks follow them
+        flat, slope = finite(flat), finite(slope)  # as in the attacks
         moved = jnp.clip(x + length * threat.direction(x, slope), 0.0, 1.0)
         return _Slope(
             cross_entropy=jnp.max(jnp.abs(flat)),
@@ -63,9 +63,9 @@ def _slopes(
 def _broken(
     key: Key, ids: Array, threat: ThreatModel, model_fn: ModelFn, x: Array, y: Array
 ) -> Array:
-    """`[B]` bool: whether the gradient has entries that are not finite where attacks go.
+    """Returns whether the gradient has non-finite entries where attacks go, `[B]` bool.
 
-    Looked at are the image, a random allowed point, and where a step of eps leads from both.
+    Examines the image, a random allowed point, and both after a step of length eps.
     """
 
     def one(i: Array, x: Array, y: Array) -> Array:
@@ -79,7 +79,7 @@ def _broken(
             return threat.project(x, ahead), ~jnp.isfinite(slope).all()
 
         starts = jnp.stack([x, threat.sample(key_start, x)])
-        # A scan, so that the network is compiled once.
+        # A scan, so that the network is compiled only once.
         _, broken = jax.lax.scan(lambda at, _: jax.vmap(look)(at), starts, None, length=2)
         return broken.any()
 
@@ -87,7 +87,7 @@ def _broken(
 
 
 def finite_gradients(case: Case) -> Iterator[Seen]:
-    """Gradients with entries that had to be dropped, at images that attacks with gradients left."""
+    """Checks for non-finite gradients at the survivors of gradient-based attacks."""
     rows = np.flatnonzero(case.result.robust)
     attacks = case.result.attacks
     if not len(rows) or (attacks and not any(part.gradients for part in attacks)):
@@ -98,16 +98,16 @@ def finite_gradients(case: Case) -> Iterator[Seen]:
         "nan_gradients",
         count / len(rows),
         0.0,
-        f"{count} of the {len(rows)} images that stand have gradients with entries that are "
-        "infinite or not a number, there or at an allowed point nearby. Attacks leave those "
-        "entries out, and may have missed what lies behind them. Look in the network for the root, "
-        "logarithm, power or quotient whose derivative has no limit there, and keep its argument "
-        "away from that place: sqrt(max(x, 1e-6)) instead of sqrt(x).",
+        f"{count} of the {len(rows)} images that stand have gradients with infinite or NaN "
+        "entries, at the image or at an allowed point nearby. Attacks set those entries to 0 and "
+        "may have missed adversarial examples. Find the root, logarithm, power or quotient in the "
+        "network whose derivative diverges there, and keep its argument away from that point: "
+        "sqrt(max(x, 1e-6)) instead of sqrt(x).",
     )
 
 
 def _by_batch(case: Case, rows: np.ndarray, look: Any, key: Key, *given: Any) -> Any:
-    """What `look` finds at some rows, by batches of one size: leaves with a leading axis."""
+    """Applies `look` to rows in batches of one size; returns leaves with a leading axis."""
     batch, size = case.batch(rows)
     parts = [
         look(
@@ -124,7 +124,7 @@ def _by_batch(case: Case, rows: np.ndarray, look: Any, key: Key, *given: Any) ->
 
 
 def gradients(case: Case) -> Iterator[Seen]:
-    """Gradients that are zero or point nowhere."""
+    """Checks for gradients that are zero or do not match the network."""
     rows = case.sample()
     eps = jnp.minimum(case.threat.eps, case.threat.norm.diameter(case.images[0].size))
     key = stream(case.key, "checks/gradients")
