@@ -58,3 +58,12 @@ class _Forgetting:
 def pytest_configure(config: pytest.Config) -> None:
     """Registers what holds for every test, wherever it lies."""
     config.pluginmanager.register(_Forgetting())
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects what `-m` leaves out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Parameters that a test names in `slow_for` make it slow; the others stay in every run."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if params and any(params.id in mark.args for mark in item.iter_markers("slow_for")):
+            item.add_marker(pytest.mark.slow)

@@ -30,6 +30,7 @@ def test_options_of_factories_are_keyword_only():
         assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
+@pytest.mark.slow
 def test_importing_it_stays_light():
     code = f"import sys, advfeat; print(*[m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
@@ -102,6 +103,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow_for("in threads", "the last layer first")
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_order_of_imports_does_not_matter(order):
     use = "\nmodel = advfeat.models.create('linear', num_classes=2); print(advfeat.zoo.names()[0])"

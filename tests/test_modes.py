@@ -43,6 +43,7 @@ def ran(code, **env):
 # --- Precision. -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("64 bits-parts0")
 @pytest.mark.parametrize(("mode", "parts"), [
     ("64 bits", ["attacks", "maps", "networks"]),
     ("strict promotion", ["attacks", "maps", "lossy", "trainings"]),
@@ -80,6 +81,7 @@ def test_an_evaluation_in_64_bits_ends_with_its_checks():
     assert ran(["-c", EVALUATED], JAX_ENABLE_X64="1").strip() == "6"
 
 
+@pytest.mark.slow_for("l1-bfloat16", "l2-bfloat16", "linf-bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_an_attack_on_half_precision_is_that_on_the_same_image_in_float32(norm, dtype):
@@ -93,6 +95,7 @@ def test_an_attack_on_half_precision_is_that_on_the_same_image_in_float32(norm, 
     assert float(wanted.distance) == pytest.approx(0.0301, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_eager_image_of_float64_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -104,6 +107,13 @@ def test_an_eager_image_of_float64_gives_no_warning():
 # --- Keys. ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for(
+    'False-rbg',
+    'False-threefry2x32',
+    'False-unsafe_rbg',
+    'True-rbg',
+    'True-threefry2x32',
+)
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "threefry2x32"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_draws_depend_on_key_and_id_alone(impl, raw):
@@ -139,6 +149,7 @@ def test_a_raw_key_is_the_typed_one():
 # --- Threads. -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_find_what_one_alone_finds():
     attack, ids = advfeat.pgd(advfeat.linf(0.1), steps=3), np.arange(4)
 

@@ -82,6 +82,21 @@ def attacked(name, network):
     return advfeat.attack_dataset(attack, KEY, network, x, np.array([0]))
 
 
+@pytest.mark.slow_for(
+    'apgd_ce',
+    'apgd_dlr',
+    'apgd_targeted',
+    'carlini_wagner',
+    'ddn',
+    'deepfool',
+    'elastic_net',
+    'fab',
+    'fab_targeted',
+    'fmn',
+    'pgd',
+    'pgd_momentum',
+    'square',
+)
 @pytest.mark.parametrize("name", [name for name in ATTACKS if "noise" not in name])
 def test_an_infinite_slope_stops_no_attack(name):
     found = attacked(name, rooted)
@@ -89,6 +104,7 @@ def test_an_infinite_slope_stops_no_attack(name):
     assert np.isfinite(found.last.x).all()
 
 
+@pytest.mark.slow_for("fab", "fmn")
 @pytest.mark.parametrize("name", ["fab", "deepfool", "fmn"])
 def test_a_huge_slope_stops_no_attack(name):
     def network(x):
@@ -97,6 +113,7 @@ def test_a_huge_slope_stops_no_attack(name):
     assert attacked(name, network).best.success.all()
 
 
+@pytest.mark.slow_for("method0")
 @pytest.mark.parametrize(
     "method",
     [
@@ -131,6 +148,7 @@ def images():
     return network, x, advfeat.predict(network(1e-6), x).argmax(1)
 
 
+@pytest.mark.slow_for("pgd")
 @pytest.mark.parametrize("attack", ["pgd", "fmn"])
 def test_the_robust_accuracy_is_that_without_the_black_pixel(attack):
     network, x, y = images()

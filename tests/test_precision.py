@@ -23,6 +23,7 @@ def made(name, dtype):
     return loss_fn, models.init(jax.random.key(0), model, SHAPE)
 
 
+@pytest.mark.slow_for("resnet9")
 @pytest.mark.parametrize("name", ["cnn", "resnet9"])
 def test_the_network_computes_in_bfloat16_and_the_attack_does_not(name):
     loss_fn, variables = made(name, jnp.bfloat16)
@@ -38,6 +39,7 @@ def test_the_network_computes_in_bfloat16_and_the_attack_does_not(name):
     assert np.quantile(moved, 0.9) == pytest.approx(EPS, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_in_bfloat16_keeps_float32_and_learns_as_well():
     ends = {}
     for dtype in (jnp.float32, jnp.bfloat16):

@@ -190,6 +190,7 @@ def sparse_reference(look, norm, eps, x0, start, n, seen):
 REFERENCE = {"linf": auto_reference, "l2": auto_reference, "l1": sparse_reference}
 
 
+@pytest.mark.slow_for("l1", "linf")
 @every_norm
 def test_every_iterate_is_that_of_numpy(norm):
     attack = apgd(advfeat.threat_model(norm, EPS[norm]), steps=STEPS)
@@ -212,6 +213,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     assert seen
 
 
+@pytest.mark.slow_for("l1-180-options2-events2", "linf-100-options0-events0")
 @pytest.mark.parametrize(
     ("norm", "steps", "options", "events"),
     [
@@ -351,6 +353,7 @@ def test_infinite_eps_reaches_the_corner(norm):
 TARGETED = {"steps": 20, "targets": 3, "restarts": 2}
 
 
+@pytest.mark.slow
 def test_each_target_is_gone_to_on_a_linear_model():
     """One class lies in reach, and it is not always the likeliest."""
     _, weights, _ = linear(1)
@@ -489,6 +492,7 @@ def test_no_gradient_and_nan_leave_allowed_points(norm):
 # --- Random networks. -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_mean_over_draws():
     def one(key, x):
         value = jax.random.normal(key, ())
@@ -518,6 +522,7 @@ def test_a_random_network_is_drawn_anew_for_every_evaluation():
 # --- Counts, compilation, transformations. --------------------------------------------------------
 
 
+@pytest.mark.slow_for("<lambda>-22-12")
 @pytest.mark.parametrize(
     ("make", "queries", "gradients"),
     [

@@ -74,6 +74,7 @@ def test_every_iterate_is_that_of_numpy(search, confidence):
     assert any(fooled)
 
 
+@pytest.mark.slow_for("0.1-False-binary", "10.0-False-binary", "10.0-True-binary")
 @pytest.mark.parametrize("search", ["binary", "alternating"])
 @pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("scale", [0.1, 10.0])
@@ -88,6 +89,7 @@ def test_it_finds_the_nearest_point_of_linear_models(scale, corners, search):
     assert set(found.queries) == {9001 if search == "binary" else 1001}
 
 
+@pytest.mark.slow
 def test_a_fixed_lambda_balances_distance_and_margin():
     # With one slope s and no success, |d|^2 - lambda s.d is least at d = lambda s / 2.
     model, x, y = nearest.problem(6)
@@ -121,6 +123,7 @@ def test_the_search_halves_the_interval_in_which_lambda_must_lie():
     np.testing.assert_allclose(tried, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_confidence_goes_farther_by_what_the_margin_asks_for():
     model, x, y = nearest.problem(7)
     for confidence in (0.0, 0.4):
@@ -132,6 +135,7 @@ def test_more_confidence_goes_farther_by_what_the_margin_asks_for():
         np.testing.assert_allclose(found.best.distance / wanted, 1, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_finds_the_nearest_point_of_its_class():
     model, x, y = nearest.problem(3)
     targets = (y + 1) % nearest.CLASSES
@@ -145,10 +149,12 @@ def test_a_targeted_attack_finds_the_nearest_point_of_its_class():
     np.testing.assert_allclose(best.distance / wanted, 1, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_contract_of_minimum_norm_attacks():
     nearest.check_contract("l2", functools.partial(advfeat.carlini_wagner, **SHORT))
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 0.05, 0.3, 2.0, np.inf]))
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_what_it_claims_is_true(seed, eps):
@@ -158,6 +164,7 @@ def test_what_it_claims_is_true(seed, eps):
     nearest.check_record("l2", eps, found, model, x, y, confidence=0.1)
 
 
+@pytest.mark.slow
 def test_examples_at_different_counts_share_one_step():
     # An engine refills the slot of an example that is done: counts then differ within a batch.
     attack = advfeat.carlini_wagner(L2, steps=5, binary_search_steps=3)

@@ -68,6 +68,7 @@ LABELS = np.arange(BATCH) % 2
 # --- Closed forms. --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_pgd_finds_the_worst_point_of_a_linear_model(norm):
     model, eps = linear_model(), EPS[norm]
@@ -152,6 +153,7 @@ def test_what_is_misclassified_already_counts_as_fooled():
 # --- Restarts and starts. -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_worst_of_each_example():
     model, x, y = linear_model(1), examples(6, 24), np.arange(24) % 2
     one, many = (
@@ -198,6 +200,18 @@ def test_every_attack_has_norms():
                 ATTACKS[name](advfeat.threat_model(norm, 0.1))
 
 
+@pytest.mark.slow_for(
+    'apgd_ce-l2',
+    'apgd_dlr-l1',
+    'apgd_targeted-linf',
+    'carlini_wagner-l2',
+    'ddn-l2',
+    'elastic_net-l1',
+    'fab-l1',
+    'fab_targeted-linf',
+    'pgd_adam-l2',
+    'square-l1',
+)
 @pytest.mark.parametrize(("name", "norm"), EVERYWHERE)
 def test_results_lie_in_the_threat_model(name, norm):
     x = examples(0)
@@ -226,6 +240,7 @@ def test_linf_results_survive_rounding_to_8_bits():
     assert np.abs(moved).max() == 8
 
 
+@pytest.mark.slow
 def test_contains_refuses_what_is_outside():
     x0 = jnp.full(4, 0.5)
     for norm in oracle.NORMS:
@@ -292,6 +307,7 @@ def test_counts_are_those_of_the_passes_really_made(attack, queries, gradients):
 # --- The compiled batch. --------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("apgd_dlr", "apgd_targeted", "fab", "fab_targeted", "square", "uniform_noise")
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_second_call_does_not_compile_again(name):
     norm = "l2" if "l2" in NORMS_OF[name] else NORMS_OF[name][0]
@@ -327,6 +343,7 @@ def test_a_plain_function_compiles_once_too():
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.slow_for("pgd")
 @pytest.mark.parametrize("name", ["pgd", "gaussian_noise"])
 def test_draws_do_not_depend_on_batches_order_or_padding(name):
     model, x, y = linear_model(7), examples(7, 11), np.arange(11) % 2
@@ -394,6 +411,7 @@ def test_salt_and_pepper_changes_a_tenth_of_the_pixels():
     assert (found == 1).sum() / changed.sum() == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_repeats_keep_the_worst_draw():
     model, x, y = linear_model(8), examples(8, 32), np.arange(32) % 2
     once, often = (

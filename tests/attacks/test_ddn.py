@@ -29,6 +29,7 @@ def reference(x0, y, *, steps, gamma, initial_norm, levels=None):
     return trail
 
 
+@pytest.mark.slow_for("None")
 @pytest.mark.parametrize("levels", [None, 16])
 def test_every_iterate_is_that_of_numpy(levels):
     options = {"steps": 12, "gamma": 0.2, "initial_norm": 0.6}
@@ -43,6 +44,7 @@ def test_every_iterate_is_that_of_numpy(levels):
     assert any(fooled)
 
 
+@pytest.mark.slow_for("0-False")
 @pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_finds_the_nearest_point_of_linear_models(seed, corners):
@@ -55,6 +57,7 @@ def test_it_finds_the_nearest_point_of_linear_models(seed, corners):
     np.testing.assert_allclose(found.best.distance / wanted, 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_finds_the_nearest_point_of_its_class():
     model, x, y = nearest.problem(3, scale=20.0)
     targets = (y + 1) % nearest.CLASSES
@@ -66,6 +69,7 @@ def test_a_targeted_attack_finds_the_nearest_point_of_its_class():
     np.testing.assert_allclose(best.distance / wanted, 1, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_contract_of_minimum_norm_attacks():
     nearest.check_contract("l2", advfeat.ddn)
 
@@ -80,6 +84,7 @@ def test_what_it_claims_is_true(seed, eps):
     assert set(found.gradients) == {100}
 
 
+@pytest.mark.slow_for("inf")
 @pytest.mark.parametrize("eps", [np.inf, 0.2, 0.013])
 def test_quantised_points_hold_8_bit_values_only(eps):
     model, x, y = nearest.problem(4, scale=20.0, corners=True)
@@ -119,6 +124,7 @@ def plateau(weights, x):
     return jnp.stack([jnp.maximum(far - 0.3, 0.0) * weights, jnp.float32(0.5)])[::-1]
 
 
+@pytest.mark.slow
 def test_it_leaves_a_plateau_in_a_random_direction():
     model = jax.tree_util.Partial(plateau, jnp.float32(10.0))
     x = np.full((nearest.BATCH, *nearest.SHAPE), 0.5, np.float32)

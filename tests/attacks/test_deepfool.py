@@ -100,6 +100,7 @@ def test_it_is_exact_in_corners_of_the_box_too(norm):
         assert ratio.max() < 1 + OVERSHOOT + 1e-3
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_the_contract_of_minimum_norm_attacks(norm):
     if norm == "l2":
@@ -129,6 +130,7 @@ def test_what_it_claims_is_true(seed, eps):
         assert set(found.gradients) == {150}
 
 
+@pytest.mark.slow
 def test_only_the_likeliest_classes_are_candidates():
     # The unlikeliest class has by far the nearest boundary.
     weights = np.zeros((4, *nearest.SHAPE))
@@ -145,6 +147,7 @@ def test_only_the_likeliest_classes_are_candidates():
     assert {k: int(result.gradients) for k, result in found.items()} == {2: 6, 99: 9}
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_passes_really_made():
     seen = {"forward": 0, "backward": 0}
 

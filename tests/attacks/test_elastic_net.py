@@ -36,6 +36,7 @@ def reference(x0, y, *, steps, binary_search_steps, beta, step_size, initial_con
     return [*trail, x]
 
 
+@pytest.mark.slow_for("0.0")
 @pytest.mark.parametrize("confidence", [0.0, 0.3])
 def test_every_iterate_is_that_of_numpy(confidence):
     options = {
@@ -56,6 +57,7 @@ def test_every_iterate_is_that_of_numpy(confidence):
     assert any(fooled)
 
 
+@pytest.mark.slow_for("0.1-False")
 @pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("scale", [0.1, 10.0])
 def test_it_comes_near_the_nearest_point_of_linear_models(scale, corners):
@@ -72,6 +74,7 @@ def test_it_comes_near_the_nearest_point_of_linear_models(scale, corners):
     assert set(found.gradients) == {9000}
 
 
+@pytest.mark.slow
 def test_each_decision_rule_is_best_at_its_own_distance():
     model, x, y = nearest.problem(2)
     for beta in (1e-3, 1e-2):
@@ -101,6 +104,7 @@ def test_a_smaller_beta_changes_more_pixels():
     assert changed[0] > changed[1] > changed[2]
 
 
+@pytest.mark.slow
 def test_a_targeted_attack_comes_near_the_nearest_point_of_its_class():
     model, x, y = nearest.problem(3)
     targets = (y + 1) % nearest.CLASSES
@@ -112,10 +116,12 @@ def test_a_targeted_attack_comes_near_the_nearest_point_of_its_class():
     assert np.median(best.distance / wanted) < 1.1
 
 
+@pytest.mark.slow
 def test_the_contract_of_minimum_norm_attacks():
     nearest.check_contract("l1", functools.partial(advfeat.elastic_net, **SHORT))
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 0.05, 0.3, 2.0, np.inf]))
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_what_it_claims_is_true(seed, eps):

@@ -103,6 +103,7 @@ def check_iterates(norm, attack, x, y, index, wanted):
     )
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_every_iterate_is_that_of_numpy(norm):
     attack = advfeat.fab(
@@ -114,6 +115,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     check_iterates(norm, attack, x, y, [0] * len(x), wanted)
 
 
+@pytest.mark.slow
 def test_every_targeted_iterate_is_that_of_numpy():
     attack = advfeat.fab_targeted(
         advfeat.l2(), steps=6, targets=3, alpha_max=ALPHA_MAX, eta=ETA, beta=BETA
@@ -127,6 +129,7 @@ def test_every_targeted_iterate_is_that_of_numpy():
 # --- Linear models: the nearest point is known, the box included. ---------------------------------
 
 
+@pytest.mark.slow_for("fab-l2", "fab-linf", "fab_targeted-l2")
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_it_finds_the_nearest_point_of_linear_models(name, norm):
     attack = SHORT[name](advfeat.threat_model(norm, np.inf))
@@ -141,6 +144,7 @@ def test_it_finds_the_nearest_point_of_linear_models(name, norm):
         assert np.median(found.best.distance / wanted) < 1.00005
 
 
+@pytest.mark.slow
 def test_the_contract_of_minimum_norm_attacks():
     nearest.check_contract("linf", SHORT["fab"])
 
@@ -223,6 +227,7 @@ def test_rounds_go_over_all_targets_before_the_next_restart():
     assert [int(run.queries) for run in runs] == [1] * 6
 
 
+@pytest.mark.slow
 def test_survivors_have_the_same_verdicts():
     model, x, y = nearest.problem(4)
     eps = float(np.median(nearest.nearest("l2", model, x, y)))
@@ -233,6 +238,7 @@ def test_survivors_have_the_same_verdicts():
     assert 0 < whole.success.sum() < len(x)
 
 
+@pytest.mark.slow_for("attack1-22-4")
 @pytest.mark.parametrize(
     ("attack", "queries", "gradients"),
     [

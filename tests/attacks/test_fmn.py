@@ -34,6 +34,7 @@ def reference(norm, x0, y, *, steps, step_size, last_step_size, gamma, last_gamm
     return trail
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_every_iterate_is_that_of_numpy(norm):
     options = {
@@ -51,6 +52,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     assert any(fooled)
 
 
+@pytest.mark.slow_for("False-0.1-l1", "False-0.1-l2")
 @every_norm
 @pytest.mark.parametrize("scale", [0.1, 20.0])
 @pytest.mark.parametrize("corners", [False, True])
@@ -65,6 +67,7 @@ def test_it_finds_the_nearest_point_of_linear_models(norm, corners, scale):
     )
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_a_targeted_attack_finds_the_nearest_point_of_its_class(norm):
     model, x, y = nearest.problem(3)
@@ -80,6 +83,7 @@ def test_a_targeted_attack_finds_the_nearest_point_of_its_class(norm):
     assert np.median(best.distance / wanted) < 1.05
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_the_contract_of_minimum_norm_attacks(norm):
     nearest.check_contract(norm, advfeat.fmn)

@@ -38,6 +38,7 @@ def attack_of(norm, eps, **options):
 # --- vmap over eps. -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_vmap_over_eps_equals_a_loop():
     model, x, grid = jax.tree_util.Partial(linear, W), jnp.asarray(X), [0.0, 0.05, 0.1, 0.2]
 
@@ -51,6 +52,7 @@ def test_vmap_over_eps_equals_a_loop():
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_attack_is_a_pytree_to_vmap_over():
     attacks = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(attack_of("linf", eps) for eps in (0.1, 0.02))
@@ -94,6 +96,7 @@ def test_the_gradient_of_a_robust_loss_is_danskins(norm, style):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow_for("partial")
 @pytest.mark.parametrize("style", ["partial", "closure"])
 def test_weights_are_cut_off_from_the_attack(style):
     # On a curved network two steps do not reach the maximum, so the path's own derivative shows.
@@ -113,6 +116,7 @@ def test_weights_are_cut_off_from_the_attack(style):
     chex.assert_trees_all_close(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_steps_activations_are_kept_for_the_backward_pass():
     x, weights = jnp.asarray(X), (jnp.asarray(V), jnp.asarray(U))
 
@@ -129,6 +133,7 @@ def test_no_steps_activations_are_kept_for_the_backward_pass():
     assert kept(3) == kept(30)
 
 
+@pytest.mark.slow_for("l1", "l2")
 @pytest.mark.parametrize("norm", oracle.NORMS)
 def test_derivatives_in_eps_and_image_are_finite_and_right(norm):
     model, x = jax.tree_util.Partial(linear, W), jnp.asarray(X)
@@ -152,6 +157,7 @@ def test_derivatives_in_eps_and_image_are_finite_and_right(norm):
 # --- jit, checkpoint and shard_map around user code. ----------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_users_jit_may_make_the_attack_or_close_over_its_parts():
     threat, x = advfeat.linf(0.1), jnp.asarray(X)
     model = jax.tree_util.Partial(linear, W)
@@ -169,6 +175,7 @@ def test_a_users_jit_may_make_the_attack_or_close_over_its_parts():
     np.testing.assert_allclose(eps_traced(x, 0.1), direct, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_nothing():
     attack, x = attack_of("linf", 0.1), jnp.asarray(X)
 
@@ -241,6 +248,7 @@ for fn in (model, lambda x: weights @ x.ravel()):
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_verdicts_of_one():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(

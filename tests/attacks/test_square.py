@@ -217,6 +217,7 @@ COLOUR, GREYSCALE = (8, 7, 3), (5, 5, 1)
 EVERYWHERE = [("linf", COLOUR), ("l2", COLOUR), ("l1", COLOUR), ("l1", GREYSCALE)]
 
 
+@pytest.mark.slow_for("l1-shape3")
 @pytest.mark.parametrize(("norm", "shape"), EVERYWHERE)
 def test_every_candidate_is_the_papers(norm, shape):
     rng = np.random.default_rng(1)
@@ -402,6 +403,7 @@ def test_linf_finds_the_worst_corner_of_a_linear_model():
     assert np.mean(gained > 1 - 1e-5) > 0.3  # reached exactly
 
 
+@pytest.mark.slow_for("l1-0.7", "l2-0.5")
 @pytest.mark.parametrize(("norm", "share"), [("linf", 0.99), ("l2", 0.5), ("l1", 0.7)])
 def test_a_linear_models_worst_case_is_approached(norm, share):
     model, slope = linear(2, SHAPE)
@@ -460,6 +462,7 @@ def test_queries_are_counted_no_gradient_is_taken_and_eps_and_p_are_traced():
     assert np.abs(found[0].last.x - found[1].last.x).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_whole_attack_is_its_steps_by_hand_the_worst_of_its_restarts():
     x, (model, _) = jnp.asarray(picture(4, SHAPE)), linear(4, SHAPE)
     attack = advfeat.square(advfeat.linf(0.1), steps=9, restarts=2, rescale_schedule=True)
@@ -478,6 +481,7 @@ def test_the_whole_attack_is_its_steps_by_hand_the_worst_of_its_restarts():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_surroundings_pass():
     init, update = compiled("l1", GREYSCALE)
     state = init(jnp.float32(2.0), KEY, picture(0, GREYSCALE))

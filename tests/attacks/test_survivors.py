@@ -83,6 +83,7 @@ def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
             assert int(again.queries) == left.queries[row]
 
 
+@pytest.mark.slow
 def test_new_numbers_do_not_compile_again():
     x, y = problem(20)
     sizes = []
@@ -94,6 +95,7 @@ def test_new_numbers_do_not_compile_again():
     assert sizes[0] == sizes[1] == sizes[2]
 
 
+@pytest.mark.slow
 def test_every_row_is_reported_once_with_its_result():
     x, y = problem(23)
     seen = {}

@@ -193,6 +193,7 @@ def test_missing_packages_are_named(monkeypatch, package, name, message):
         data.load(name)
 
 
+@pytest.mark.slow
 def test_importing_and_digits_need_none_of_the_heavy_packages():
     code = (
         "import sys; from advfeat import data; data.load('digits');"
@@ -206,6 +207,7 @@ def test_importing_and_digits_need_none_of_the_heavy_packages():
 # real TFDS data
 
 
+@pytest.mark.slow
 @needs_shared
 def test_mnist_is_mnist():
     mnist = data.load("mnist", data_dir=str(SHARED))
@@ -219,6 +221,7 @@ def test_mnist_is_mnist():
     assert mnist.train.id.tolist() == list(range(60000))
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_subset_of_cifar10_is_what_tfds_itself_reads():
     import tensorflow_datasets as tfds

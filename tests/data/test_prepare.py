@@ -264,6 +264,7 @@ def test_download_without_a_network_is_one_line(tmp_path, monkeypatch):
     assert not list((tmp_path / "in").iterdir())
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     cifar10_archive(tmp_path / "in")
     command = [sys.executable, "-m", "experiments.prepare_data", f"--archive_dir={tmp_path}/in"]
@@ -287,6 +288,7 @@ def test_the_command(tmp_path):
         assert failed.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_nothing_imports_tensorflow(tmp_path):
     cifar10_archive(tmp_path / "in")
     code = (

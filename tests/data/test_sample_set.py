@@ -41,6 +41,7 @@ def test_damaged_samples_are_refused(monkeypatch):
         data.load("samples:cifar10")
 
 
+@pytest.mark.slow_for("experiments.synthesis")
 @pytest.mark.parametrize(
     "experiment", [saliency_plan, representations_plan, synthesis_plan, counterfactual_plan]
 )

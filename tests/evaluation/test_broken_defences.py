@@ -121,6 +121,7 @@ def test_k_winners_pass_the_largest_only():
     np.testing.assert_array_equal(np.flatnonzero(seen), np.flatnonzero(x >= np.sort(x)[-16]))
 
 
+@pytest.mark.slow
 def test_lookup_answers_as_on_the_image_it_knows():
     known = np.stack([image(seed, levels=16) for seed in range(5)])
     rng = np.random.default_rng(0)
@@ -150,6 +151,7 @@ def test_gamma_is_undone_and_has_no_finite_slope_at_black():
     assert not np.isfinite(slope[0, 0, 0])
 
 
+@pytest.mark.slow_for("random_view")
 @pytest.mark.parametrize("name", ["random_view", "dropout_left_on"])
 def test_random_ones_say_so_and_follow_their_key(name):
     network = getattr(broken_defences, name)(broken_defences.Halves(flat, identity))
@@ -189,6 +191,7 @@ def test_a_family_is_its_members():
     call(together[2], x)
 
 
+@pytest.mark.slow_for("shattered")
 @pytest.mark.parametrize("name", ["shattered", "quantised"])
 def test_an_estimated_gradient_sees_through(name):
     weights = jax.random.normal(jax.random.key(0), (64,))

@@ -88,6 +88,7 @@ def few(zoo):
     }
 
 
+@pytest.mark.slow_for("adversarial")
 @pytest.mark.parametrize("name", FEW)
 def test_a_suite_of_one_attack_and_every_check(few, name):
     found = few[name]
@@ -177,6 +178,7 @@ def test_an_eps_in_grey_levels(norm, eps, warned):
     assert flagged(diagnostics.eps_scale, case) == ({"eps_scale"} if warned else set())
 
 
+@pytest.mark.slow_for("True")
 @pytest.mark.parametrize("checks", [True, False])
 def test_an_eps_in_grey_levels_is_never_trusted(checks):
     fn, x, y = problem()
@@ -308,6 +310,7 @@ def standing_all(case):
     return case._replace(result=result)
 
 
+@pytest.mark.slow_for("black_box")
 @pytest.mark.parametrize("check", ["one_step", "not_converged", "black_box"])
 def test_what_an_attack_left_by_mistake_is_found(check):
     _, case, result = some_standing()

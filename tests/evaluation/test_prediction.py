@@ -47,6 +47,7 @@ def test_clean_accuracy():
     np.testing.assert_array_equal(by_list, right)
 
 
+@pytest.mark.slow_for("l1", "l2")
 @pytest.mark.parametrize("norm", oracle.NORMS)
 def test_the_robust_accuracy_of_a_linear_network_is_exact(norm):
     largest = 0.1 if norm == "linf" else 0.3
@@ -98,6 +99,7 @@ def test_eps_zero_asks_no_attack_and_infinity_is_an_eps():
     assert not found.robust.any()
 
 
+@pytest.mark.slow
 def test_one_compilation_serves_every_eps_and_every_batch():
     traces, seen = [], []
 
@@ -118,6 +120,7 @@ def test_one_compilation_serves_every_eps_and_every_batch():
     assert seen == [25, 25, 10] * 4
 
 
+@pytest.mark.slow
 def test_the_loss_by_step_is_what_attacks_of_so_many_steps_reach():
     threat = advfeat.l2(0.2)
 

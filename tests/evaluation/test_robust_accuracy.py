@@ -58,6 +58,7 @@ def test_each_attack_alone_gives_the_same_worst_case():
     np.testing.assert_array_equal(pgd.robust, alone.robust)
 
 
+@pytest.mark.slow
 def test_verdicts_depend_on_neither_batches_nor_order():
     x, y = problem()
     order = np.random.default_rng(1).permutation(len(x))
@@ -67,6 +68,7 @@ def test_verdicts_depend_on_neither_batches_nor_order():
     np.testing.assert_array_equal(mixed.fooled_by, whole.fooled_by[order])
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_with_what_was_not_decided():
     x, y = problem()
     parts = []
@@ -245,6 +247,7 @@ def test_attacks_that_need_a_gradient_are_named_before_any_has_run(suite):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow_for("on_the_host")
 @pytest.mark.parametrize("model_fn", [on_the_host, in_a_loop])
 def test_a_network_without_a_gradient_is_evaluated_by_scores(model_fn):
     x, _ = problem(count=20)

@@ -56,6 +56,7 @@ def test_an_image_fooled_from_afar_opens_the_gates():
     assert contest.gate("y") == SAFETY * 0.3
 
 
+@pytest.mark.slow
 def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
     """Nine images of one pixel each, whose leads grow; the attack fools whatever it is given."""
     count = 9
@@ -96,6 +97,7 @@ def shorter(monkeypatch):
     monkeypatch.setattr(suites, "_GATES", {"quick": {"square": QUICK_GATE}})
 
 
+@pytest.mark.slow
 def test_a_gated_attack_is_given_contested_images_only(shorter):
     x, y = problem(80)
     parts = {part.name: part for part in evaluate(x, y, suite="quick", eps=0.15).attacks}

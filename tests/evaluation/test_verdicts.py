@@ -74,6 +74,26 @@ def stranger(x, threat):
     return (advfeat.predict(NETWORK, X).argmax(1) == Y) & ~(wrong & inside)
 
 
+@pytest.mark.slow_for(
+    'apgd_ce-linf',
+    'apgd_dlr-linf',
+    'apgd_targeted-linf',
+    'carlini_wagner-l2',
+    'ddn-l2',
+    'deepfool-linf',
+    'elastic_net-l1',
+    'fab-linf',
+    'fab_targeted-linf',
+    'fgsm-linf',
+    'fmn-linf',
+    'gaussian_noise-linf',
+    'pgd-linf',
+    'pgd-unscored',
+    'pgd_adam-linf',
+    'salt_and_pepper_noise-linf',
+    'square-linf',
+    'uniform_noise-linf',
+)
 @pytest.mark.parametrize(("make", "norm", "options"), list(catalogue()))
 def test_robust_is_what_a_stranger_computes(make, norm, options):
     eps = EPS[norm]
@@ -92,6 +112,7 @@ def test_robust_is_what_a_stranger_computes(make, norm, options):
     np.testing.assert_array_equal(sweep.robust[0], found.robust)
 
 
+@pytest.mark.slow_for("everything", "nothing")
 @pytest.mark.parametrize("says", ["nothing", "everything", "the contrary"])
 def test_what_an_attack_says_of_itself_changes_nothing(says):
     threat = advfeat.l2(0.3)
@@ -119,6 +140,7 @@ def near_the_plane(count):
     return x, advfeat.predict(plane, x).argmax(1)
 
 
+@pytest.mark.slow_for("pgd")
 @pytest.mark.parametrize("name", ["pgd", "fgsm"])
 def test_iterates_that_are_not_scored_fool_all_the_same(name):
     x, y = near_the_plane(300)
@@ -131,6 +153,7 @@ def test_iterates_that_are_not_scored_fool_all_the_same(name):
     assert sweep.robust.sum() == 0
 
 
+@pytest.mark.slow_for("0.0", "2.0")
 @pytest.mark.parametrize("confidence", [0.0, 2.0, 6.0])
 def test_a_confidence_that_is_not_reached_fools_all_the_same(confidence):
     x, y = near_the_plane(60)
@@ -188,6 +211,7 @@ def by_held_key():
     }
 
 
+@pytest.mark.slow
 def test_a_random_network_is_judged_by_its_expectation(by_held_key):
     # 0.7 everywhere, attack or none: 200 images of 20 draws each have a standard error of 0.0072.
     for found in by_held_key.values():
@@ -207,6 +231,7 @@ def test_the_least_of_many_noisy_shares_is_not_what_is_reported(by_held_key):
     assert by_held_key[0].robust_accuracy.mean > 0.67
 
 
+@pytest.mark.slow
 def test_what_sees_randomness_runs_where_nothing_is_right_and_without_checks():
     wrong = np.ones(200, int)
     never = randomised(lambda key, x: jnp.stack([9.0 + jax.random.normal(key, ()), 0.0]))
@@ -224,6 +249,7 @@ def test_shares_of_a_network_without_randomness_are_whole():
     np.testing.assert_array_equal(found == 1, advfeat.correct(plane, FULL, ZEROS))
 
 
+@pytest.mark.slow
 def test_accuracy_and_sweeps_of_a_random_network_are_expectations():
     for seed in (0, 3):
         found = advfeat.correct(held(seed), FULL, ZEROS)

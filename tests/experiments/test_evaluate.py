@@ -86,6 +86,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path, monkeypatch):
     path, wanted = unbroken
     monkeypatch.setattr(evaluate_journal, "SAVE_SECONDS", -1.0)
@@ -124,6 +125,7 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
         np.testing.assert_array_equal(a["fooled_by"], b["fooled_by"])
 
 
+@pytest.mark.slow
 def test_verdicts_on_another_network_are_not_gone_on_with(network, tmp_path, monkeypatch):
     changing = str(tmp_path / "network")
     multiplied(network, 1.0, changing)
@@ -215,6 +217,7 @@ def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, 
         np.testing.assert_array_equal(value, arrays[1][key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_each_attack_on_every_image(network, tmp_path, unbroken):
     found = evaluate_work.run(config(tmp_path / "each", network, each=True))
     assert found["robust_accuracy"] == unbroken[1]["robust_accuracy"]

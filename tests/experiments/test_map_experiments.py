@@ -73,6 +73,7 @@ def removal(tmp_path_factory):
     return path, roar_work.run(roar_flags.Config(**common(path)))
 
 
+@pytest.mark.slow
 def test_remove_and_retrain(removal):
     path, summary = removal
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -94,6 +95,7 @@ def forbid_training(monkeypatch):
     monkeypatch.setattr(networks, "_fit", never)
 
 
+@pytest.mark.slow
 def test_a_run_without_its_summary_trains_nothing_again(removal, monkeypatch):
     path, summary = removal
     (path / "summary.json").unlink()
@@ -102,6 +104,7 @@ def test_a_run_without_its_summary_trains_nothing_again(removal, monkeypatch):
     assert again["accuracy"] == summary["accuracy"]
 
 
+@pytest.mark.slow
 def test_permuted_labels(tmp_path):
     path = tmp_path / "run"
     summary = sanity_work.run(sanity_flags.Config(**common(path)))
@@ -165,6 +168,7 @@ def transferred(tmp_path_factory):
     return path, transfer_learning_work.run(transfer_learning_flags.Config(**options)), options
 
 
+@pytest.mark.slow
 def test_transfer_between_halves_of_the_classes(transferred):
     path, summary, _ = transferred
     assert summary["source"]["classes"] == list("01234")
@@ -214,6 +218,7 @@ def test_the_best_of_equal_sources_is_not_better_than_the_standard_one():
     assert np.mean(naive) > 0.015
 
 
+@pytest.mark.slow
 def test_transfer_again_trains_nothing(transferred, monkeypatch):
     path, summary, options = transferred
     (path / "summary.json").unlink()
@@ -260,6 +265,7 @@ def test_resized_images_keep_their_mean():
         transfer_learning_plan.resized(digits, (32, 32, 3), most=5, seed=0)
 
 
+@pytest.mark.slow_for("options5-has 3 channels, the source 1")
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -408,6 +414,7 @@ def test_signs_count_for_attributions_only():
     assert saliency_maps.ranking("gradient", values).tolist() == [[[3.0, 1.0]]]
 
 
+@pytest.mark.slow
 def test_the_cascade_draws_statistics_anew_too():
     variables = {"params": {"a": {"w": 1}, "b": {"w": 2}}, "batch_stats": {"a": {"m": 3}}}
     modules = saliency_checks._by_module(variables)

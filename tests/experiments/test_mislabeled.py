@@ -142,6 +142,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, monkeypatch):
     _, whole = finished
     real, calls = mislabeled_fresh.networks.train, []
@@ -220,6 +221,7 @@ def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_p
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_an_npz_of_a_constructed_set_can_be_trained_on_by_every_experiment(finished, tmp_path):
     path, _ = finished
     from experiments.train import flags as train_flags, work as train_work
@@ -242,6 +244,7 @@ def test_the_cells_of_a_matrix_are_counted_with_their_intervals():
     assert (intervals[0, 1] > shares[0, 1]).tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_photographs_are_turned_within_eps_and_counted():
     turned = colour_example.turn(seed=1, shown=3, steps=2, most=10)
     assert turned.sure <= turned.turned <= turned.tried <= turned.samples == 10

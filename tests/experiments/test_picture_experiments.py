@@ -95,6 +95,7 @@ def test_pixels_order_noise_by_its_strength():
     assert found.mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -123,6 +124,7 @@ def drawn(given, tmp_path_factory):
     return path, synthesis_work.run(config), config
 
 
+@pytest.mark.slow
 def test_synthesis(drawn):
     path, summary, _ = drawn
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -141,6 +143,7 @@ def test_synthesis(drawn):
         assert found["robust"].shape == (20, 8, 8, 1)
 
 
+@pytest.mark.slow
 def test_no_judges_and_one_task(given, tmp_path):
     config = synthesis_flags.Config(
         **common(tmp_path / "run", given, judges=("none",), tasks=("sketch",))
@@ -214,6 +217,7 @@ def test_translation_aims_at_the_next_class():
     np.testing.assert_array_equal(task.labels, (LABELS + 1) % 10)
 
 
+@pytest.mark.slow
 def test_inpainting_leaves_the_rest_exactly(drawn):
     path, _, _ = drawn
     plan = synthesis_plan.prepare(drawn[2])
@@ -225,6 +229,7 @@ def test_inpainting_leaves_the_rest_exactly(drawn):
             assert (found[name] != task.starts).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -257,6 +262,7 @@ def test_every_task_begins_with_images_of_the_data_sets_size(size):
         assert task.eps == pytest.approx(synthesis_tasks.EPS[task.name] * side / 32)
 
 
+@pytest.mark.slow
 def test_a_network_that_nobody_gave_is_asked_for(given, tmp_path):
     options = common(tmp_path / "run", given)
     del options["robust"]
@@ -279,6 +285,7 @@ def test_judges_had_no_part_in_what_they_judge(monkeypatch):
     assert judges(judges=("zoo:a", "zoo:b")) == ("zoo:a", "zoo:b")
 
 
+@pytest.mark.slow
 def test_counterfactual(given, tmp_path):
     config = counterfactual_flags.Config(**common(tmp_path / "run", given))
     summary = counterfactual_work.run(config)
@@ -297,6 +304,7 @@ def test_counterfactual(given, tmp_path):
         assert np.all(np.diff(found["gains"], axis=1) <= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

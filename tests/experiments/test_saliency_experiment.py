@@ -57,6 +57,7 @@ def finished(given, tmp_path_factory):
     return path, saliency_work.run(config(path, given, methods=FEW))
 
 
+@pytest.mark.slow
 def test_every_method_of_both_networks_is_measured(finished):
     path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -120,6 +121,7 @@ def test_all_methods(given, tmp_path):
     assert set(summary["networks"]["robust"]["methods"]) == {*maps.METHODS, "edges"}
 
 
+@pytest.mark.slow
 def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
@@ -133,12 +135,14 @@ def test_report_and_figures_are_there(finished):
     assert len(drawn) == 15
 
 
+@pytest.mark.slow
 def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
     path, summary = finished
     assert saliency_work.run(config(path, given, methods=FEW)) == summary
     assert "finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -161,6 +165,7 @@ def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, wor
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_own_data_have_no_further_networks_unless_they_are_given(given, tmp_path):
     own = dataclasses.replace(config(tmp_path / "run", given), others=None)
     assert set(saliency_plan.prepare(own).networks) == {"standard", "robust"}
@@ -221,6 +226,7 @@ def test_lime_covers_patches_of_what_the_network_looks_at():
             assert np.abs(weights[:4, :4]).max() > 5 * rest.max()
 
 
+@pytest.mark.slow
 def test_lime_is_a_method_too(given, tmp_path):
     summary = saliency_work.run(
         config(tmp_path, given, methods=("gradient", "lime"), others=("none",))
@@ -258,6 +264,7 @@ def test_side_by_side_keeps_names_and_failures():
         saliency_maps.side_by_side(lambda name: 1 // 0, ["a", "b"])
 
 
+@pytest.mark.slow
 def test_one_image_has_no_interval_and_a_report(given, tmp_path):
     options = {"methods": ("gradient",), "dry_run": False, "measured": 1, "sanity_images": 1}
     summary = saliency_work.run(config(tmp_path / "run", given, shown=1, **options))

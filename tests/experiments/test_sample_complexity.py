@@ -44,6 +44,7 @@ def assert_rate(value, low=0.0, high=1.0):
     assert value["mean"] - 1e-9 <= value["high"] <= high
 
 
+@pytest.mark.slow
 def test_summary_has_every_rate_with_its_interval(finished):
     path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -82,6 +83,7 @@ def test_summary_has_every_rate_with_its_interval(finished):
         assert part["robust"]["mean"] >= part["standard"]["mean"]
 
 
+@pytest.mark.slow
 def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
@@ -91,6 +93,7 @@ def test_report_and_figures_are_there(finished):
     assert names == {"accuracy", "gap", "gaussian", "bernoulli"}
 
 
+@pytest.mark.slow
 def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
     path, summary = finished
     assert sample_complexity_work.run(config(path)) == summary
@@ -103,6 +106,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
     _, whole = finished
     real, calls = sweeps.networks.train, []

@@ -37,6 +37,7 @@ def finished(tmp_path_factory):
     return path, tradeoff_work.run(config(path))
 
 
+@pytest.mark.slow
 def test_summary_has_every_rate_with_its_interval(finished):
     path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -66,6 +67,7 @@ def test_summary_has_every_rate_with_its_interval(finished):
     assert_claims(summary["claims"])
 
 
+@pytest.mark.slow
 def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
@@ -75,6 +77,7 @@ def test_report_and_figures_are_there(finished):
     assert names == {"frontier", "sweep_l2", "sweep_linf"}
 
 
+@pytest.mark.slow
 def test_networks_of_the_run_serve_as_checkpoints(finished):
     path, summary = finished
     top = summary["norms"]["l2"]["by_eps"][-1]
@@ -86,6 +89,7 @@ def test_networks_of_the_run_serve_as_checkpoints(finished):
     assert np.mean(hits) == pytest.approx(top["clean_accuracy"]["mean"])
 
 
+@pytest.mark.slow
 def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
     path, summary = finished
     assert tradeoff_work.run(config(path)) == summary
@@ -98,6 +102,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
     _, whole = finished
     real, calls = sweeps.networks.train, []
@@ -176,6 +181,7 @@ def test_where_nothing_is_right_nothing_is_fooled():
     assert np.isnan(fooling_rate(wrong, wrong).mean)
 
 
+@pytest.mark.slow
 def test_the_best_eps_of_several_is_not_above_the_ends_by_luck():
     """No eps changes anything: an interval without the choice lies above 0 too often."""
     grid, plain, counted = tuple(range(8)), 0, 0
@@ -207,6 +213,7 @@ def test_rank_correlations(clean, robust, wanted):
     assert found == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_what_is_not_shown_is_said_to_be_not_shown(finished):
     _, summary = finished
     part = revived(summary["norms"]["l2"])

@@ -48,6 +48,7 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing in the run catches it."""
 
 
+@pytest.mark.slow_for("3", "7")
 @pytest.mark.parametrize("chunks", [1, 3, 7])
 def test_a_killed_training_ends_bit_for_bit_as_an_unbroken_one(
     unbroken, tmp_path, monkeypatch, chunks
@@ -95,6 +96,7 @@ def test_adversarial_training_buys_robust_accuracy(unbroken, tmp_path):
     assert at_half(robust)["mean"] > at_half(standard)["mean"] + 0.1
 
 
+@pytest.mark.slow
 def test_another_experiment_takes_the_run_as_its_checkpoint(unbroken, tmp_path):
     path, summary = unbroken
     result = mislabeled_work.run(

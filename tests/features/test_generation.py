@@ -38,6 +38,7 @@ def one(attack, fn, x, y):
     )
 
 
+@pytest.mark.slow_for("0")
 @pytest.mark.parametrize("unit", [0, 3])
 def test_the_best_picture_of_a_linear_unit_lies_along_its_weights(unit):
     attack = generation.maximise(eps=0.5, steps=20, step_size=0.05)
@@ -46,6 +47,7 @@ def test_the_best_picture_of_a_linear_unit_lies_along_its_weights(unit):
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_bound_the_box_bounds():
     attack = generation.maximise(steps=400, step_size=0.2)
     found = one(attack, linear, X, jnp.array(1)).best.x[0]
@@ -125,6 +127,7 @@ def test_a_generated_image_is_of_its_class_and_near_its_seed():
         assert float(found.distance[0]) <= 2.5 + 1e-5
 
 
+@pytest.mark.slow
 def test_inpainting_leaves_the_rest_as_it_is():
     mask = jnp.zeros((4, 4)).at[:2].set(1.0)
     image = jnp.asarray(X)
@@ -192,6 +195,7 @@ def test_bad_seeds(options, words):
         generation.fit_seeds(images, labels, **given)
 
 
+@pytest.mark.slow
 def test_adding_a_feature_stops_at_its_level():
     here = float(linear(X)[1])
     attack = generation.add_feature(steps=200, step_size=0.02, level=here + 0.5)
@@ -201,6 +205,7 @@ def test_adding_a_feature_stops_at_its_level():
     assert float(best.distance[0]) < 0.5 / np.linalg.norm(WEIGHTS[1]) + 0.04
 
 
+@pytest.mark.slow
 def test_painting_stays_within_its_mask():
     mask = jnp.zeros((4, 4)).at[1:3, 1:3].set(1.0)
     attack = generation.paint(eps=1.0, steps=80, step_size=0.02)
@@ -210,6 +215,7 @@ def test_painting_stays_within_its_mask():
     assert float(linear(best)[0]) > float(linear(X)[0])
 
 
+@pytest.mark.slow
 def test_pictures_of_a_dead_unit_need_the_remedy():
     model = models.create("cnn", num_classes=3, width=2)
     variables = models.init(KEY, model, (8, 8, 3))
@@ -229,6 +235,7 @@ def test_pictures_of_a_dead_unit_need_the_remedy():
     np.testing.assert_array_equal(same, models.model_fn(model, variables)(start))
 
 
+@pytest.mark.slow
 def test_a_fourier_picture_is_smoother_and_as_strong():
     model = models.create("resnet9", num_classes=4, width=4)
     variables = models.init(KEY, model, (16, 16, 3))
@@ -246,6 +253,7 @@ def test_a_fourier_picture_is_smoother_and_as_strong():
     assert smooth[1] > float(jnp.mean(fn(start)[..., 2]))
 
 
+@pytest.mark.slow
 def test_diverse_pictures_differ_more():
     model = models.create("cnn", num_classes=4, width=4)
     variables = models.init(KEY, model, (8, 8, 3))
@@ -264,6 +272,7 @@ def test_diverse_pictures_differ_more():
     assert apart[20.0] < apart[0.0] - 0.05
 
 
+@pytest.mark.slow
 def test_several_pictures_in_frequencies_and_through_views():
     attack = generation.maximise(
         eps=1.0, steps=4, step_size=0.2, space=parametrisations.fourier(),
@@ -290,6 +299,7 @@ def test_a_representation_of_another_shape_is_refused():
         inversion()(linear, jnp.asarray(X), jnp.zeros((1, 5)), KEY)
 
 
+@pytest.mark.slow
 def test_a_unit_that_does_not_exist_is_refused():
     images = np.stack([X, X])
     for layer in (linear, lambda x: x):

@@ -56,6 +56,7 @@ def test_deterministic_targets():
     )
 
 
+@pytest.mark.slow
 def test_a_constructed_set_is_what_it_says(d_rand):
     assert (d_rand.label == d_rand.original_label).sum() > 0.15 * COUNT  # t = y stays in
     np.testing.assert_array_equal(d_rand.original_label, LABELS)

@@ -17,6 +17,7 @@ def drawn(world, count=400):
     return np.asarray(labels), jax.tree.map(np.asarray, drawings(world, KEY, labels))
 
 
+@pytest.mark.slow
 def test_each_feature_agrees_as_often_as_said():
     labels, found = drawn(planted(agreements=(1.0, 0.5, 0.0)), 4000)
     agree = (found.classes == labels[:, None]).mean(0)
@@ -25,6 +26,7 @@ def test_each_feature_agrees_as_often_as_said():
     np.testing.assert_allclose(agree[1:], [0.5 + 0.5 / 4, 1 / 4], atol=0.03)
 
 
+@pytest.mark.slow
 def test_features_have_the_strengths_that_were_asked_for():
     world = planted(noise=0.0, strengths=(0.3, 0.02, 0.5), channels=1)
     labels, found = drawn(world, 40)
@@ -38,12 +40,14 @@ def test_features_have_the_strengths_that_were_asked_for():
     assert (inside < 0.3 + 1e-6).all()
 
 
+@pytest.mark.slow
 def test_a_feature_without_strength_is_not_there():
     plain = drawn(planted(strengths=(0.0, 0.0, 0.0)), 40)[1].image
     spread = np.abs(plain - 0.4)
     assert abs(spread[:, :3, :3].mean() - spread[:, 10:20, 10:20].mean()) < 0.003
 
 
+@pytest.mark.slow
 def test_shapes_differ_and_stay_clear_of_marks():
     labels, found = drawn(planted(), 400)
     assert not (found.shape & found.mark).any()
@@ -57,6 +61,7 @@ def test_shapes_differ_and_stay_clear_of_marks():
     assert len(set(places)) == 4
 
 
+@pytest.mark.slow
 def test_a_drawing_depends_on_its_key_and_label_only():
     world = planted(noise=0.1)
     labels = jnp.arange(8) % 4
@@ -125,6 +130,7 @@ def test_bad_input(options, words):
 # --- As a data set. -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_data_set_is_the_same_every_time_and_its_name_says_what_tells():
     shape = data.load("planted:shape")
     again = data.load("planted:shape")

@@ -44,6 +44,7 @@ def test_distances_that_grow_are_ordered_and_others_are_not(lengths):
     assert float(ordered(all_alike, x, grown)) == 0.5
 
 
+@pytest.mark.slow
 def test_sensitivity_of_a_linear_layer_is_its_spectral_norm():
     found = representations.layer_sensitivity(
         KEY, linear, IMAGES, advfeat.l2(0.2), steps=60, batch_size=5
@@ -158,6 +159,7 @@ def test_the_features_that_speak_for_the_label():
     np.testing.assert_allclose(np.flatnonzero(np.asarray(found.weights)), np.sort(found.units))
 
 
+@pytest.mark.slow
 def test_enhancing_them_is_the_shortest_way_along_them():
     network = saliency.split(first, lambda r: r @ HEAD)
     x = jnp.asarray(IMAGES[1])
@@ -183,6 +185,7 @@ def test_enhancing_them_is_the_shortest_way_along_them():
     assert moved[unit] > 5 * np.abs(np.delete(moved, unit)).max()
 
 
+@pytest.mark.slow
 def test_enhancing_in_a_network_of_ours():
     model = models.create("resnet9", num_classes=4, width=4)
     variables = models.init(KEY, model, (8, 8, 3))

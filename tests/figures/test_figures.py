@@ -232,6 +232,7 @@ def test_whole_numbers_have_whole_ticks():
         assert all(tick.replace("−", "-").lstrip("-").isdecimal() for tick in ticks)
 
 
+@pytest.mark.slow
 def test_a_marked_figure_says_so_and_is_itself_afterwards(tmp_path):
     def saved(name):
         figure = FIGURES["bars"]()
@@ -460,6 +461,7 @@ def test_grid_shows_every_image_once():
         figures.image_grid([])
 
 
+@pytest.mark.slow
 def test_no_global_state():
     code = "import advfeat.figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

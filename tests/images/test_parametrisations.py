@@ -61,6 +61,7 @@ def test_steps_of_a_filtered_rule_keep_their_length():
     np.testing.assert_allclose(np.linalg.norm(move), 0.25, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pgd_in_a_space_compiles_once():
     traced = []
 
@@ -98,6 +99,7 @@ def test_a_look_of_no_size_changes_nothing():
     np.testing.assert_allclose(same, image, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_looks_keep_a_constant_and_move_the_rest():
     look = augmentation.random_affine(pixels=3)
     np.testing.assert_allclose(look(KEY, jnp.full((8, 8, 1), 0.3)), 0.3, rtol=1e-5)

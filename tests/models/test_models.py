@@ -116,6 +116,7 @@ def trained():
     return model, variables, {**variables, **state}, x, logits
 
 
+@pytest.mark.slow
 def test_training_moves_the_running_averages_by_a_tenth(trained):
     _, before, after, x, _ = trained
     kernel = before["params"]["stem_conv"]["kernel"]
@@ -180,6 +181,7 @@ def test_weights_are_the_leaves_of_model_fn():
     )
 
 
+@pytest.mark.slow
 def test_a_network_learns():
     model, variables = small("cnn", num_classes=2)
     y = jnp.arange(16) % 2

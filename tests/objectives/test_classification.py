@@ -136,6 +136,7 @@ class Formulas:
         return float(self.share @ getattr(self, name)())
 
 
+@pytest.mark.slow_for("fast", "trades")
 @each
 def test_loss_and_gradient_are_the_papers(name):
     objective = make(name)
@@ -153,6 +154,7 @@ def test_loss_and_gradient_are_the_papers(name):
         assert found[index] == pytest.approx((up - down) / 2e-5, rel=1e-3, abs=2e-5), index
 
 
+@pytest.mark.slow_for("adversarial", "fast", "mart", "mixed", "trades")
 @each
 def test_called_as_a_loss_it_prepares_and_descends(name):
     objective = make(name)
@@ -214,6 +216,7 @@ def test_the_attack_of_trades_diverges_from_the_prediction_whatever_the_label():
     assert float(value_and_gradient(make("trades"), PARAMS, {}, BATCH)[3]["divergence"]) > 0.01
 
 
+@pytest.mark.slow
 def test_the_attack_of_trades_begins_beside_the_example():
     attack, x = make("trades", spread=0.02).attack, jnp.full((40, 40, 1), 0.5)
     start, aim = attack.start(KEY, None, x, 7, 0)
@@ -231,6 +234,7 @@ def test_the_attack_of_trades_begins_beside_the_example():
 # --- Padding, draws, batch statistics, compiling. -------------------------------------------------
 
 
+@pytest.mark.slow_for("fast", "mart", "trades")
 @each
 def test_rows_of_weight_zero_change_nothing(name):
     garbage = {
@@ -246,6 +250,7 @@ def test_rows_of_weight_zero_change_nothing(name):
                jax.tree.leaves(value_and_gradient(make(name), PARAMS, {}, empty)))
 
 
+@pytest.mark.slow_for("adversarial", "fast", "mart", "standard", "trades")
 @each
 def test_with_batch_statistics(name):
     model = Smooth()
@@ -265,6 +270,7 @@ def test_with_batch_statistics(name):
     assert np.isfinite(float(loss))
 
 
+@pytest.mark.slow
 def test_second_derivatives_flow_through_gradient_alignment():
     model = Smooth()
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, *SHAPE)))

@@ -46,6 +46,7 @@ def same(first, second):
     )
 
 
+@pytest.mark.slow
 def test_what_comes_back_is_what_was_kept(saved):
     path, networks = saved
     for name, wanted in networks.items():
@@ -160,6 +161,7 @@ def flipped(path, bit):
     path.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_noticed_or_harmless(saved, broken):
     original = saved[1]["robust"]
     largest = max((broken / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)

@@ -180,6 +180,7 @@ def _open_elsewhere(path, answers):
         answers.put(str(error))
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_share_a_run(tmp_path):
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()

@@ -35,6 +35,7 @@ def ends(started):
     return [process.returncode for process in started], said
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_ends_all_processes_and_one_says_why(tmp_path):
     # 18 examples for two devices in each of two processes.
     codes, said = ends(start(tmp_path / "run", "--batch_size=18", devices=2, launcher=explicit))
@@ -93,6 +94,7 @@ def test_a_killed_process_takes_the_others_with_it_and_the_run_goes_on(tmp_path)
     assert "going on" in said[0][0]
 
 
+@pytest.mark.slow
 def test_other_experiments_say_that_they_run_in_one_process(tmp_path):
     command = ["-m", "experiments.mislabeled"]
     found = subprocess.run(

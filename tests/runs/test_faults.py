@@ -160,6 +160,7 @@ def test_sigterm_while_the_network_is_written_waits_for_it(whole, tmp_path, monk
     same_end(path, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_its_own_code(whole, tmp_path, monkeypatch, frequent, capsys):
     path = tmp_path / "run"
 
@@ -174,6 +175,7 @@ def test_ctrl_c_ends_with_its_own_code(whole, tmp_path, monkeypatch, frequent, c
     same_end(path, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_at_once(whole, tmp_path, monkeypatch, frequent, capsys):
     path = tmp_path / "run"
 
@@ -196,6 +198,11 @@ def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.slow_for(
+    'advfeat.results.write_json',
+    'experiments.networks.checkpoints.ocp.Checkpointer.save',
+    'experiments.train.write_report',
+)
 @pytest.mark.parametrize(
     "place",
     [

@@ -156,6 +156,7 @@ TOY = """
 """
 
 
+@pytest.mark.slow
 def test_kill_resume_finish_refuse_overwrite_from_the_command_line(tmp_path):
     (tmp_path / "toy.py").write_text(textwrap.dedent(TOY))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}

@@ -157,6 +157,7 @@ def test_a_kill_while_an_epoch_is_noted(monkeypatch, tmp_path, where, epoch):
     assert "epoch_3" in kept
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_that_under_pgd_on_held_out_images(tmp_path):
     drawn = dict(models.init(KEY, SPEC.build(), SHAPE))
     there = watch(tmp_path, Selection(steps=3, examples=10))
@@ -193,6 +194,7 @@ def equal(first, second):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_training_keeps_its_best_epoch(monkeypatch, tmp_path):
     seen = told(monkeypatch, 0.1, 0.6, 0.5, 0.6)
     found = trained(tmp_path / "a", selection=Selection(select="best"), ema=0.5)

@@ -60,6 +60,14 @@ def network_for(name):
     return split_network() if name == "grad_cam" else quadratic
 
 
+@pytest.mark.slow_for(
+    'expected_gradients',
+    'gradient',
+    'occlusion',
+    'smoothgrad',
+    'smoothgrad_squared',
+    'vargrad',
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_batches_and_jit_change_nothing(name):
     method, fn = METHODS[name], network_for(name)
@@ -122,6 +130,7 @@ def noisy_maps(samples, sigma, method):
     return np.array(found)
 
 
+@pytest.mark.slow_for("integrated_gradients")
 @pytest.mark.parametrize("inner", ["gradient", "integrated_gradients"])
 def test_smooth_is_a_mean_of_any_method(inner):
     maps = noisy_maps(7, 0.3, METHODS[inner])
@@ -170,6 +179,7 @@ def test_integrated_gradients_of_polynomials_are_exact(chunk):
     np.testing.assert_allclose(jnp.sum(grey(KEY, cubic, X, 1)), change[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_completeness_improves_with_steps():
     model = models.create("cnn", num_classes=3, width=4)
     fn = models.model_fn(model, models.init(KEY, model, (8, 8, 1)))
@@ -231,6 +241,7 @@ def test_grad_cam_by_hand():
     np.testing.assert_allclose(signed, cam, atol=1e-5)
 
 
+@pytest.mark.slow_for("resnet9")
 @pytest.mark.parametrize("name", ["cnn", "resnet9"])
 def test_a_networks_layers_can_be_reached(name):
     model = models.create(name, num_classes=3, width=4)
@@ -258,6 +269,7 @@ def test_a_networks_layers_can_be_reached(name):
     assert saliency.grad_cam()(KEY, coarse, x, 1).shape == (8, 8)
 
 
+@pytest.mark.slow
 def test_guided_backpropagation_by_hand():
     model = models.create("mlp", num_classes=3, width=5, depth=2)
     variables = models.init(KEY, model, (3, 3, 1))
@@ -316,6 +328,7 @@ def test_the_gradient_foretells_all_of_a_linear_network_and_noise_nothing():
     assert saliency.infidelity(noise, KEY, linear, X, 1) > 0.5
 
 
+@pytest.mark.slow
 def test_sensitivity_is_zero_for_a_linear_network_and_smoothing_lowers_it():
     assert saliency.max_sensitivity(saliency.gradient(), KEY, linear, X, 1) == 0
 
@@ -465,6 +478,7 @@ def test_sums_of_many_maps_keep_their_digits_in_half_precision(name):
     assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted)
 
 
+@pytest.mark.slow
 def test_smoothgrad_takes_methods_whose_maps_have_no_channels():
     x, weights = jnp.asarray(RNG.random((4, 4, 3)), jnp.float32), RNG.normal(size=(2, 48))
     network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.asarray(weights, jnp.float32))
@@ -510,6 +524,7 @@ def test_shapes_that_would_broadcast_are_refused():
         saliency.max_sensitivity(saliency.gradient(), KEY, network, x, 0, radius=-1.0)
 
 
+@pytest.mark.slow
 def test_a_map_of_zeros_has_no_sensitivity():
     found = saliency.max_sensitivity(
         saliency.gradient(), KEY, lambda x: x.ravel()[:2] * 0, jnp.zeros((2, 2, 1)), 0

@@ -91,6 +91,7 @@ def attacked(key, weights, signs, bias, eps, count, threshold):
     return int((np.where(seen @ w >= 0, 1, -1) != y).sum())
 
 
+@pytest.mark.slow_for("0.0-False")
 @pytest.mark.parametrize(("eps", "threshold"), [(0.0, False), (0.05, False), (0.3, True)])
 def test_the_error_is_that_of_attacked_samples(eps, threshold):
     signs = bernoulli.draw_signs(KEY, 101)
@@ -101,6 +102,7 @@ def test_the_error_is_that_of_attacked_samples(eps, threshold):
     assert stats.binomtest(wrong, 30_000, float(said)).pvalue > 1e-6
 
 
+@pytest.mark.slow_for("0.0")
 @pytest.mark.parametrize("eps", [0.0, 0.2])
 def test_the_simulated_error_is_the_exact_one(eps):
     signs = bernoulli.draw_signs(KEY, 60)
@@ -127,6 +129,7 @@ def test_samples_are_of_the_model():
     assert stats.binomtest(int((y > 0).sum()), len(y)).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
     signs, count, draws = jnp.array([1.0, -1.0]), 4, 5000
     keys = jax.random.split(KEY, draws)
@@ -178,6 +181,7 @@ def simulated(key, dim, bias, count, eps):
     return jax.vmap(one)(jax.random.split(key, 100))
 
 
+@pytest.mark.slow
 @given(bias=st.floats(0.02, 0.5), eps=st.floats(0.0, 1.0), count=st.sampled_from([1, 4]),
        dim=st.just(60), seed=st.integers(0, 10**6))  # fmt: skip
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -214,6 +218,7 @@ def test_theorem_31(dim, bias, share, gamma):
         assert bias <= 0.0215 / np.sqrt(np.log(8 * dim))
 
 
+@pytest.mark.slow
 def test_compiled_and_vectorised_are_the_same():
     signs = bernoulli.draw_signs(KEY, 12)
     weights = bernoulli.draw_estimator(KEY, signs, 0.2, 2)

@@ -190,6 +190,7 @@ def test_no_learner_falls_below_the_lower_bounds(dim, noise, count, eps, seed):
     assert middle(shrunk)[0] == pytest.approx(mean, abs=middle(shrunk, slack / 5)[1])
 
 
+@pytest.mark.slow
 @quick
 @given(**{**numbers, "dim": st.sampled_from([30, 300])})
 def test_the_upper_bound_fails_no_more_often_than_it_says(dim, noise, count, eps, seed):
@@ -264,6 +265,7 @@ def test_bounds_at_their_ends():
     assert float(gaussian.alignment(2.0, 1e12)) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_and_vectorised_are_the_same():
     weights, mean = problem(5)
     calls = [

@@ -183,6 +183,7 @@ def test_slopes_that_say_nothing_move_nothing(norm):
     np.testing.assert_allclose(x + step, 1)
 
 
+@pytest.mark.slow_for("linf")
 @every_norm
 def test_it_works_on_batches_as_on_one(norm):
     rng = np.random.default_rng(1)

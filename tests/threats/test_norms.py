@@ -111,6 +111,7 @@ def test_projection_of_whole_images(name):
         np.testing.assert_allclose(once(jnp.float32(eps), x0, found), found, atol=1e-6)
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_a_point_on_the_boundary_stays_there(name):
     # Rounding decides on which side of eps it lies; L1 once fell back to x0 here.
@@ -178,6 +179,7 @@ def compiled_slope(name):
     return jax.jit(jax.grad(score, argnums=(0, 1)))
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_no_derivative_is_nan(name):
     norm, x0 = NORMS[name], jnp.array([0.5, 0.5, 0.0, 1.0])
@@ -296,6 +298,7 @@ def test_an_interior_sample_is_the_noise_times_eps(name):
     np.testing.assert_allclose(sample - x0, 0.2 * noise, atol=1e-6)
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_jit_and_vmap_change_nothing(name):
     rng = np.random.default_rng(2)
@@ -311,6 +314,7 @@ def test_jit_and_vmap_change_nothing(name):
     np.testing.assert_allclose(batch, np.stack(rows), atol=2e-7)
 
 
+@pytest.mark.slow_for("bfloat16-l1", "bfloat16-l2")
 @every_norm
 @pytest.mark.parametrize("dtype", [jnp.bfloat16])
 def test_half_precision_stays_half_precision_and_feasible(name, dtype):

@@ -84,12 +84,14 @@ def close(found, wanted, atol=3e-6):
     chex.assert_trees_all_close(found, wanted, atol=atol, rtol=2e-4)
 
 
+@pytest.mark.slow_for("fast", "mart", "mixed", "standard", "trades")
 @pytest.mark.parametrize("name", training.OBJECTIVES)
 def test_loss_gradients_and_statistics_are_those_of_the_real_rows(name):
     loss_fn, variables = objectives(Normed())[name], drawn(Normed())
     close(with_weights(loss_fn, variables, padded()), alone(loss_fn, variables))
 
 
+@pytest.mark.slow
 def test_a_residual_networks_too():
     model = models.create("resnet9", num_classes=CLASSES, width=4)
     variables = drawn(model)
@@ -113,6 +115,7 @@ PROCEDURES = {
 }
 
 
+@pytest.mark.slow_for("awp", "ema", "free", "plain")
 @pytest.mark.parametrize("name", PROCEDURES)
 def test_every_procedure_steps_as_on_the_real_rows(name):
     model = Normed()

@@ -90,6 +90,7 @@ BATCHES = [batch_of(rows) for rows in ROWS]
 # --- Free. ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_free_training_is_numpys():
     """Algorithm 1 of the paper, with the perturbation kept inside the box as well."""
     procedure = training.free(advfeat.linf(EPS), replays=3, step_size=0.06)
@@ -136,6 +137,7 @@ def test_free_training_has_one_backward_pass():
     assert np.abs(states[0].extra).max() > 0
 
 
+@pytest.mark.slow
 def test_the_schedule_of_free_training_counts_updates():
     procedure = training.free(advfeat.linf(EPS), replays=4)
     how = training.Fit(epochs=2, batch_size=6, schedule="onecycle", learning_rate=0.3)
@@ -231,6 +233,7 @@ def close(first, second, atol=2e-6):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
+@pytest.mark.slow_for("awp", "plain")
 @pytest.mark.parametrize("name", ["plain", "awp", "ema_free"])
 def test_a_batch_in_parts_is_the_whole_batch(name):
     weights = [RNG.uniform(0, 2, 6) for _ in ROWS]
@@ -306,6 +309,7 @@ def test_an_average_of_half_precision_weights_keeps_its_digits():
     np.testing.assert_allclose(np.asarray(found, np.float32), 0.5, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_averaged_too():
     procedure = training.ema(decay=0.5)
     (first, second), _ = steps(
@@ -329,6 +333,7 @@ def fit(procedure, loss_fn, how=HOW, *, model=MLP, **options):
     )
 
 
+@pytest.mark.slow_for("swa")
 @each
 def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "CHUNK", 2)

@@ -61,6 +61,7 @@ def test_eight_devices_train_as_one(alone, tmp_path):
     same(out, alone, 8)
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
     out = tmp_path / "two.npz"
     ends, said = together(["tests/helpers/sharded.py", out], explicit)
@@ -81,12 +82,14 @@ def test_each_process_reads_its_share_of_a_stream(tmp_path):
     same(out, {**sharded.flat(state), "told": np.array(told)}, 4)
 
 
+@pytest.mark.slow
 def test_a_mesh_of_one_device_is_bit_for_bit_no_mesh(alone):
     found = sharded.flat(sharded.trained(16, sharding.data_mesh(jax.devices()[:1])))
     for name, value in found.items():
         np.testing.assert_array_equal(value, alone[name])
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_devices_cannot_share(tmp_path):
     command = [sys.executable, "tests/helpers/sharded.py", tmp_path / "x.npz", "18"]
     found = subprocess.run(command, env=environment(4), capture_output=True, text=True, cwd=ROOT)

@@ -17,6 +17,7 @@ def copy(tree):
     return jax.tree.map(np.array, tree)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_reads_on_and_ends_as_the_unbroken_one(monkeypatch):
     monkeypatch.setattr(loop, "CHUNK", 3)
     stream, kept, told = sharded.Shares(16), [], []

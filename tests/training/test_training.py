@@ -142,6 +142,7 @@ def losses():
     }
 
 
+@pytest.mark.slow_for("adversarial")
 @pytest.mark.parametrize("name", ["standard", "adversarial"])
 def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
     variables, ids = models.init(KEY, MLP, SHAPE), np.arange(COUNT) + 7
@@ -371,6 +372,7 @@ def value_and_gradient(loss_fn, variables, batch):
     return call(KEY, variables["params"], rest, batch)
 
 
+@pytest.mark.slow_for("0.0")
 @pytest.mark.parametrize("eps", [0.0, 0.8])
 def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
     model = Normed()

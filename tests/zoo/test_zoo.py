@@ -25,6 +25,7 @@ def trained(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path):
     config = pack_flags.Config(run=str(trained), name="tiny", folder=str(tmp_path))
     about = pack_work.run(config)
@@ -42,6 +43,7 @@ def test_a_packed_network_is_the_trained_one_in_half_precision(trained, tmp_path
     assert saved["numbers"]["packed_accuracy"]["mean"] == pytest.approx(accuracy, abs=0.01)
 
 
+@pytest.mark.slow
 def test_what_was_packed_is_read_back(trained, tmp_path, monkeypatch):
     pack_work.run(pack_flags.Config(run=str(trained), name="tiny", folder=str(tmp_path)))
     monkeypatch.setattr(zoo, "_shelf", lambda: tmp_path)
@@ -110,6 +112,7 @@ def test_the_zoo_is_small():
     assert sum(sizes) < 12e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
