@@ -31,7 +31,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "occlusion": occlusion,
     "grad_cam": grad_cam,
 }
-"""Guided backpropagation is `gradient` of a network of `models.guided`."""
+"""The methods by name. Guided backpropagation is `gradient` of a network of `models.guided`."""
 
 __all__ = [
     "METHODS",
