@@ -32,7 +32,9 @@ _LINK = re.compile(r'(\]\(|src=")(?![a-z]+:|#)([^)"#\s]+)')
 
 
 def on_page_markdown(markdown: str, *, page: Any, **kwargs: Any) -> str:
-    """Turns a link from a page in docs/ to a file elsewhere into one to that file's page."""
+    """Turns a link from a page in docs/ to a file of `PAGES` into one to its page."""
+    if page.parent is None:  # alone under its tab: a list of one page says nothing
+        page.meta.setdefault("hide", ["navigation"])
     source = page.file.abs_src_path
     if source is None:
         return markdown
@@ -69,11 +71,10 @@ def _reference() -> Iterator[tuple[str, str]]:
     """Names and texts of the pages of the reference."""
     packages = sorted(path.parent for path in LIBRARY.glob("*/__init__.py"))
     modules = sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__")
-    face = ast.literal_eval(_assigned(_tree(LIBRARY / "__init__.pyi"), "__all__"))
     yield "index", "\n".join([
         "# Reference",
         "What `import advfeat` offers, each name imported on its first use.\n",
-        *_table("advfeat", face),
+        *_table("advfeat", _offered(_tree(LIBRARY / "__init__.pyi"))),
         "## Parts\n",
         "| part | what |",
         "|---|---|",
@@ -107,15 +108,28 @@ def _package(folder: pathlib.Path) -> str:
         for path in folder.rglob("*.py")
         if path != folder / "__init__.py" and ast.get_docstring(_tree(path))
     )
-    here = [member for member in _offered(tree) if _defined(name, member) == (name, member)]
-    options = f"    options: {{heading_level: 1, members: {here}}}"
-    table = _table(name, [member for member in _offered(tree) if member not in here])
+    table = _table(name, [member for member in _offered(tree) if member not in _own(folder)])
     return "\n".join([
         f"::: {name}",
-        options,
+        f"    options: {{heading_level: 1, members: {_own(folder)}}}",
         *(["## Names\n", *table] if table else []),
-        *(f"\n::: {_identifier(path)}" for path in modules),
+        *map(_module, modules),
     ])  # fmt: skip
+
+
+def _module(path: pathlib.Path) -> str:
+    """A module's docstrings; of a package within a package, what it defines itself."""
+    text = f"\n::: {_identifier(path)}"
+    if path.name != "__init__.py":
+        return text
+    return f"{text}\n    options: {{members: {_own(path.parent)}}}"
+
+
+def _own(folder: pathlib.Path) -> list[str]:
+    """What a package offers and defines itself."""
+    name = _identifier(folder)
+    offered = _offered(_tree(folder))
+    return [member for member in offered if _defined(name, member) == (name, member)]
 
 
 def _table(package: str, members: list[str]) -> list[str]:
@@ -149,7 +163,7 @@ def _defined(package: str, member: str) -> tuple[str, str | None]:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == member:
-                    inner = ".".join([package] * node.level + [node.module] * bool(node.module))
+                    inner = ".".join(filter(None, [package if node.level else "", node.module]))
                     if inner == package:
                         return f"{package}.{member}", None
                     return _defined(inner, alias.name)
