@@ -44,6 +44,7 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "gaussian_noise": gaussian_noise,
     "salt_and_pepper_noise": salt_and_pepper_noise,
 }
+"""The attacks by name, as `evaluate(suite=[...])` takes them."""
 
 NORMS_OF: dict[str, tuple[str, ...]] = {
     **{name: tuple(norms.NORMS) for name in ATTACKS},

@@ -72,6 +72,7 @@ DISPLAYS: dict[str, Callable[[Any], np.ndarray]] = {
     "heat": heat,
     "signed": signed,
 }
+"""Ways to show a map, by name."""
 _SHOWN = {**DISPLAYS, "as_is": as_is}
 
 

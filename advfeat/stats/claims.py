@@ -27,7 +27,10 @@ from advfeat.stats.estimate import LEVEL, Estimate, Unit
 from advfeat.stats.intervals import apart
 
 Verdict = str
-HOLDS, OTHER, OPEN = "holds", "the other way", "not decidable at this size"
+"""What `judge` says of a claim, as words."""
+HOLDS, OTHER = "holds", "the other way"
+OPEN = "not decidable at this size"
+"""The verdict where the interval allows both."""
 MARGIN = 0.05
 """Five points: a difference of rates that matters, where a claim says nothing else."""
 SMALL = 0.1

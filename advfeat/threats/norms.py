@@ -205,6 +205,7 @@ LINF = Norm(
     noise=_linf_noise,
     diameter=lambda size: 1.0,
 )
+"""The largest change of a pixel."""
 L2 = Norm(
     name="l2",
     distance=lambda x0, x: l2_length(x - x0),
@@ -213,6 +214,7 @@ L2 = Norm(
     noise=_l2_noise,
     diameter=lambda size: float(size) ** 0.5,
 )
+"""Euclidean length."""
 L1 = Norm(
     name="l1",
     distance=lambda x0, x: jnp.sum(jnp.abs(x - x0)),
@@ -221,7 +223,9 @@ L1 = Norm(
     noise=_l1_noise,
     diameter=lambda size: float(size),
 )
+"""The sum of all changes."""
 NORMS = {norm.name: norm for norm in (LINF, L2, L1)}
+"""The norms by name."""
 _TITLES = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import optax
 
 SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
+"""The names that `schedule` takes."""
 
 
 def schedule(name: str, *, learning_rate: float, steps: int) -> optax.Schedule:

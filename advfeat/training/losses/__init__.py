@@ -23,6 +23,7 @@ OBJECTIVES: dict[str, Callable[..., Descent]] = {
     "mart": mart,
     "fast": fast,
 }
+"""The objectives by name, as `experiments.train --objective` takes them."""
 
 __all__ = [
     "OBJECTIVES",

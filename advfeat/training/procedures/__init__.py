@@ -20,5 +20,6 @@ PROCEDURES: dict[str, Callable[..., Procedure]] = {
     "ema": ema,
     "swa": swa,
 }
+"""The procedures by name."""
 
 __all__ = ["PROCEDURES", "Procedure", "awp", "ema", "free", "plain", "swa"]
