@@ -46,7 +46,7 @@ class Fit:
       augment: one of `TRANSFORMS`.
       eps_warmup: the share of the training over which eps and step size of the objective's (or
         procedure's) attack rise linearly from 0; 0 means no warm-up. At a large eps, a freshly
-        initialised network collapses to one class; growing eps with it avoids this.
+        initialised network collapses to one class; raising eps gradually avoids this.
     """
 
     epochs: int = 30

@@ -55,9 +55,9 @@ def train_step(
 
     Returns:
       `(key, state, batch, share=1.0) -> (state, metrics)`. The key is folded with the step here.
-        Rows of weight 0 have no effect, whatever they contain (nor on batch statistics, if those
-        are `flax.linen.BatchNorm`'s). `share` is the finished share of the training, for procedures
-        that need it (the start of `swa`, the warm-up of `awp`).
+      Rows of weight 0 have no effect, whatever they contain (nor on batch statistics, if those
+      are `flax.linen.BatchNorm`'s). `share` is the finished share of the training, for procedures
+      that need it (the start of `swa`, the warm-up of `awp`).
 
     Raises:
       ValueError: for an objective that the procedure does not support.

@@ -38,7 +38,7 @@ class Descent:
     loss: LogitLoss = dataclasses.field(metadata={"static": True})
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
-        """Adds attacked images to the batch, if the objective has an attack; stops their gradient.
+        """Adds attacked images, if the objective has an attack; no gradient flows through them.
 
         Every draw depends only on the step's key and the example's id, so a batch may be prepared
         in parts with the same key.

@@ -161,7 +161,7 @@ def gradients(
 
     Returns:
       `(gradients, (model_state, metrics))`: `gradients["params"]` and, if requested,
-        `gradients["image"]` `[B, H, W, C]`.
+      `gradients["image"]` `[B, H, W, C]`.
     """
     _, descend = halves(loss_fn)
 
