@@ -27,24 +27,24 @@ def bars(
     """Bars with their intervals, a group for each result, its controls beside it.
 
     Args:
-        groups: Group name to bar name to rate (an `Estimate`, a number, or None
-            where there is none). A group's first bar is the result, in strong colour; the
-            others are its controls, muted. The same name gets the same colour everywhere; the
-            first bars stand in the legend if all groups have the same name for them.
-        chance: Rate of a guess, drawn as a dashed line.
-        title: Above the axes.
-        ylabel: Beside them.
+      groups: group name to bar name to rate (an `Estimate`, a number, or None
+        where there is none). A group's first bar is the result, in strong colour; the
+        others are its controls, muted. The same name gets the same colour everywhere; the
+        first bars stand in the legend if all groups have the same name for them.
+      chance: rate of a guess, drawn as a dashed line.
+      title: above the axes.
+      ylabel: beside them.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No group, or a group without bars.
+      ValueError: no group, or a group without bars.
 
     Example:
-        >>> figure = bars({"D_det": {"D_det": 0.5, "unperturbed": 0.01}}, chance=0.1)
-        >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
-        [0.5, 0.01]
+      >>> figure = bars({"D_det": {"D_det": 0.5, "unperturbed": 0.01}}, chance=0.1)
+      >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
+      [0.5, 0.01]
     """
     if not groups or not all(groups.values()):
         raise ValueError("groups: must have at least one group, and each at least one bar")
@@ -128,21 +128,21 @@ def matrix(
     """A matrix of rates as a heat map, numbers in its cells where there is room.
 
     Args:
-        values: ``[R, C]`` rates in [0, 1]; NaN where there is none, shown as a dash.
-        row_names: ``[R]``.
-        column_names: ``[C]``.
-        xlabel: What the columns are.
-        ylabel: What the rows are.
-        barlabel: What the colour means.
-        title: Above the axes.
-        counts: ``[R, C]``, of how many each rate is; written below it.
-        intervals: ``[R, C, 2]``, low and high of each rate, NaN where there is none; likewise.
+      values: `[R, C]` rates in [0, 1]; NaN where there is none, shown as a dash.
+      row_names: `[R]`.
+      column_names: `[C]`.
+      xlabel: what the columns are.
+      ylabel: what the rows are.
+      barlabel: what the colour means.
+      title: above the axes.
+      counts: `[R, C]`, of how many each rate is; written below it.
+      intervals: `[R, C, 2]`, low and high of each rate, NaN where there is none; likewise.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: `values` is not ``[R, C]``, or `counts` or `intervals` do not fit it.
+      ValueError: `values` is not `[R, C]`, or `counts` or `intervals` do not fit it.
     """
     cells = np.asarray(values, dtype=float)
     rows, columns = len(row_names), len(column_names)

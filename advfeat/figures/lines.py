@@ -39,22 +39,22 @@ def curves(
     one another the lower is drawn wider.
 
     Args:
-        x: ``[N]`` finite numbers, for instance eps; whole ones have whole ticks.
-        series: Line name to ``[N]`` estimates or numbers; None leaves a gap.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        rates: Values lie in [0, 1] and are shown in percent.
-        chance: Rate of a guess, drawn as a dashed line.
-        title: Above the axes.
-        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`; where
-            there are many, not each has its number.
+      x: `[N]` finite numbers, for instance eps; whole ones have whole ticks.
+      series: line name to `[N]` estimates or numbers; None leaves a gap.
+      xlabel: below the axes.
+      ylabel: beside them.
+      rates: values lie in [0, 1] and are shown in percent.
+      chance: rate of a guess, drawn as a dashed line.
+      title: above the axes.
+      log: whether equal ratios of `x` stand equally far apart, with a tick at each `x`; where
+        there are many, not each has its number.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: An `x` that is not finite (or, with `log`, not above 0), or a line of another
-            length.
+      ValueError: an `x` that is not finite (or, with `log`, not above 0), or a line of another
+        length.
     """
     where = np.asarray(x, dtype=float)
     if where.ndim != 1 or not np.isfinite(where).all() or (log and not (where > 0).all()):
@@ -157,8 +157,8 @@ def _apart(wanted: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Places near those wanted, in the same order, each with room of its size.
 
     Example:
-        >>> _apart(np.array([0.5, 0.5, 0.0]), np.array([0.1, 0.1, 0.1])).round(3).tolist()
-        [0.55, 0.45, 0.05]
+      >>> _apart(np.array([0.5, 0.5, 0.0]), np.array([0.1, 0.1, 0.1])).round(3).tolist()
+      [0.55, 0.45, 0.05]
     """
     order = np.argsort(-wanted, kind="stable")  # from the top; of equals the first drawn
     before = np.cumsum(sizes[order]) - sizes[order] / 2  # if they stood close to one another
@@ -181,17 +181,17 @@ def frontier(
     """Points with intervals both ways, joined in their order: what one rate costs of another.
 
     Args:
-        series: Line name to point name to two rates, across and up. A point's name, for instance
-            its eps, is written beside it.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        title: Above the axes.
+      series: line name to point name to two rates, across and up. A point's name, for instance
+        its eps, is written beside it.
+      xlabel: below the axes.
+      ylabel: beside them.
+      title: above the axes.
 
     Returns:
-        The figure; its axes show only where the points are.
+      The figure; its axes show only where the points are.
 
     Raises:
-        ValueError: No line, or a line without points.
+      ValueError: no line, or a line without points.
     """
     if not series or not all(series.values()):
         raise ValueError("series: must have at least one line, and each at least one point")

@@ -16,17 +16,17 @@ _PERCENTILE = 99.0  # a few pixels would make the rest of a heat map black
 
 
 def three_sigma(values: Any) -> np.ndarray:
-    """``clip((g - mean) / (3 std) + 0.5, 0, 1)`` per channel, in colour: the practicum's display.
+    """`clip((g - mean) / (3 std) + 0.5, 0, 1)` per channel, in colour: the practicum's display.
 
     Args:
-        values: ``[H, W, C]`` or ``[H, W]``.
+      values: `[H, W, C]` or `[H, W]`.
 
     Returns:
-        ``[H, W, C]`` in [0, 1]; grey where a channel is constant.
+      `[H, W, C]` in [0, 1]; grey where a channel is constant.
 
     Example:
-        >>> float(three_sigma(np.zeros((2, 2, 3))).max())
-        0.5
+      >>> float(three_sigma(np.zeros((2, 2, 3))).max())
+      0.5
     """
     array = _map(values)
     mean = array.mean(axis=(0, 1), keepdims=True)
@@ -37,11 +37,11 @@ def three_sigma(values: Any) -> np.ndarray:
 
 
 def magnitude(values: Any) -> np.ndarray:
-    """``[H, W]`` in [0, 1]: the sum over channels of absolute values, its 99th percentile white.
+    """`[H, W]` in [0, 1]: the sum over channels of absolute values, its 99th percentile white.
 
     Example:
-        >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
-        [[1.0, 0.0]]
+      >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
+      [[1.0, 0.0]]
     """
     size = np.abs(_map(values)).sum(axis=-1)
     top = np.percentile(size, _PERCENTILE) or size.max()
@@ -49,12 +49,12 @@ def magnitude(values: Any) -> np.ndarray:
 
 
 def heat(values: Any) -> np.ndarray:
-    """``[H, W, 3]``: the magnitude in the colours from black over red to yellow."""
+    """`[H, W, 3]`: the magnitude in the colours from black over red to yellow."""
     return np.asarray(matplotlib.colormaps["inferno"](magnitude(values)))[..., :3]
 
 
 def signed(values: Any) -> np.ndarray:
-    """``[H, W, 3]``: the sum over channels, blue below zero, white at zero, red above."""
+    """`[H, W, 3]`: the sum over channels, blue below zero, white at zero, red above."""
     total = _map(values).sum(axis=-1)
     top = np.percentile(np.abs(total), _PERCENTILE) or np.abs(total).max()
     shown = np.clip(total / top, -1, 1) if top > 0 else np.zeros_like(total)
@@ -62,7 +62,7 @@ def signed(values: Any) -> np.ndarray:
 
 
 def as_is(values: Any) -> np.ndarray:
-    """``[H, W, C]``: what is an image already, in [0, 1] (``[H, W]`` is grey)."""
+    """`[H, W, C]`: what is an image already, in [0, 1] (`[H, W]` is grey)."""
     array = np.asarray(values)
     return as_image(array[..., None] if array.ndim == 2 else array)
 
@@ -87,18 +87,18 @@ def map_grid(
     """A row per image, a column per method.
 
     Args:
-        images: ``[N]`` of ``[H, W, C]``, uint8 or in [0, 1].
-        maps: Method name to ``[N]`` maps ``[H, W, C]`` or ``[H, W]``.
-        display: One of `DISPLAYS`, for all of them, or "as_is" where they are images.
-        labels: ``[N]``, beside the images.
-        title: Above the grid.
-        first: Above the column of the images.
+      images: `[N]` of `[H, W, C]`, uint8 or in [0, 1].
+      maps: method name to `[N]` maps `[H, W, C]` or `[H, W]`.
+      display: one of `DISPLAYS`, for all of them, or "as_is" where they are images.
+      labels: `[N]`, beside the images.
+      title: above the grid.
+      first: above the column of the images.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: An unknown display, no image, or another number of maps.
+      ValueError: an unknown display, no image, or another number of maps.
     """
     if display not in _SHOWN:
         raise ValueError(f"display: must be one of {', '.join(_SHOWN)}, not {display!r}")

@@ -19,17 +19,17 @@ _FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row of :func:`example_strip`.
+    """One row of `example_strip`.
 
     Attributes:
-        original: ``[H, W, C]``, uint8 or in [0, 1], C of 1 or 3.
-        perturbed: As `original`.
-        label: Name of the class a human sees.
-        new_label: Name of the class the perturbation aimed at, or led to.
-        networks: Network name to what it says of the original and of the perturbed image, each
-            a class name and a confidence in [0, 1].
-        note: A line below the perturbation, for instance which attack made it.
-        smooth: Drawn smoothly between its pixels, as a photograph; else with square pixels.
+      original: `[H, W, C]`, uint8 or in [0, 1], C of 1 or 3.
+      perturbed: as `original`.
+      label: name of the class a human sees.
+      new_label: name of the class the perturbation aimed at, or led to.
+      networks: network name to what it says of the original and of the perturbed image, each
+        a class name and a confidence in [0, 1].
+      note: A line below the perturbation, for instance which attack made it.
+      smooth: drawn smoothly between its pixels, as a photograph; else with square pixels.
     """
 
     original: Any
@@ -45,14 +45,14 @@ def magnification(perturbations: Any) -> int:
     """The largest round factor at which nearly all of the perturbations stay visible.
 
     Args:
-        perturbations: Differences of images in [0, 1], any shape.
+      perturbations: differences of images in [0, 1], any shape.
 
     Returns:
-        A whole factor such that 99.5 % of the magnified values lie within ±1/2, at least 1.
+      A whole factor such that 99.5 % of the magnified values lie within ±1/2, at least 1.
 
     Example:
-        >>> magnification(np.array([-8 / 255, 8 / 255])), magnification(np.zeros(3))
-        (10, 1)
+      >>> magnification(np.array([-8 / 255, 8 / 255])), magnification(np.zeros(3))
+      (10, 1)
     """
     size = np.abs(np.asarray(perturbations, dtype=float))
     reach = float(np.quantile(size, 0.995)) if size.size else 0.0
@@ -75,16 +75,16 @@ def example_strip(
     another where it is the new label, whoever says it.
 
     Args:
-        examples: One to six of them.
-        title: Above the strip.
-        norm: Norm of the perturbation written under it: "l2", "linf" or "l1".
-        names: What to call an example's `label` and its `new_label`.
+      examples: one to six of them.
+      title: above the strip.
+      norm: norm of the perturbation written under it: "l2", "linf" or "l1".
+      names: what to call an example's `label` and its `new_label`.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No example or more than six, an image of another shape, an unknown norm.
+      ValueError: no example or more than six, an image of another shape, an unknown norm.
     """
     if not 1 <= len(examples) <= 6:
         raise ValueError(f"examples: must be 1 to 6, not {len(examples)}")
@@ -179,16 +179,16 @@ def image_grid(
     """Images in rows, each with a line above it.
 
     Args:
-        images: ``[N, H, W, C]`` or a list of images, uint8 or in [0, 1].
-        titles: ``[N]``; none if absent.
-        columns: Images in a row.
-        title: Above the grid.
+      images: `[N, H, W, C]` or a list of images, uint8 or in [0, 1].
+      titles: `[N]`; none if absent.
+      columns: images in a row.
+      title: above the grid.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No image, or another number of titles.
+      ValueError: no image, or another number of titles.
     """
     if len(images) == 0:
         raise ValueError("images: must be at least one")
@@ -213,10 +213,10 @@ def image_grid(
 
 
 def as_image(image: Any) -> np.ndarray:
-    """``[H, W, C]`` floats in [0, 1] of an image that may be uint8.
+    """`[H, W, C]` floats in [0, 1] of an image that may be uint8.
 
     Raises:
-        ValueError: Another shape, or values that are no picture.
+      ValueError: another shape, or values that are no picture.
     """
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[-1] not in (1, 3):

@@ -81,14 +81,14 @@ class _PlainFigure(Figure):
 def drawable(text: str) -> str:
     r"""The text, but what the font has no glyph for as its escape, so that names stay apart.
 
-    The font is matplotlib's ``font.family``, which may name several.
+    The font is matplotlib's `font.family`, which may name several.
 
     Args:
-        text: Any, also one that is no valid Unicode.
+      text: any, also one that is no valid Unicode.
 
     Example:
-        >>> drawable("Größe $5$\nשלום"), drawable("\udce9\t")
-        ('Größe $5$\nשלום', '\\udce9\\t')
+      >>> drawable("Größe $5$\nשלום"), drawable("\udce9\t")
+      ('Größe $5$\nשלום', '\\udce9\\t')
     """
     known = _glyphs(tuple(matplotlib.rcParams["font.family"]))
     return "".join(
@@ -171,11 +171,11 @@ def triple(value: Any) -> tuple[float, float, float] | None:
     """Mean, low and high; a bare number is its own interval, None where there is none.
 
     Args:
-        value: An estimate (see :mod:`advfeat.stats.formats`), a number, or None.
+      value: an estimate (see `advfeat.stats.formats`), a number, or None.
 
     Example:
-        >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)
-        ((0.5, 0.4, 0.6), (0.25, 0.25, 0.25), None)
+      >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)
+      ((0.5, 0.4, 0.6), (0.25, 0.25, 0.25), None)
     """
     if is_estimate(value):
         mean, low, high = (field(value, name) for name in ("mean", "low", "high"))
@@ -195,12 +195,12 @@ def marked(word: str) -> Iterator[None]:
     """Every figure that is saved within carries this word across it; an empty one is none.
 
     Args:
-        word: For instance "dry run".
+      word: for instance "dry run".
 
     Example:
-        >>> import tempfile
-        >>> with marked("dry run"):
-        ...     path = save(new_figure(1, 1), tempfile.mkdtemp() + "/marked.png")
+      >>> import tempfile
+      >>> with marked("dry run"):
+      ...     path = save(new_figure(1, 1), tempfile.mkdtemp() + "/marked.png")
     """
     token = _MARK.set(word)
     try:
@@ -222,14 +222,14 @@ def _put_mark(figure: Figure, word: str) -> Text:
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
     """Write a figure as PNG; the same figure gives the same bytes.
 
-    Within :func:`marked` it carries that word.
+    Within `marked` it carries that word.
 
     Args:
-        figure: What one of the figure functions returned.
-        path: Where to; its folder must exist.
+      figure: what one of the figure functions returned.
+      path: where to; its folder must exist.
 
     Returns:
-        `path`.
+      `path`.
     """
     path = pathlib.Path(path)
     buffer = io.BytesIO()

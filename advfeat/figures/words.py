@@ -25,10 +25,10 @@ def words_beside(
     """Writes each word at its point, where it hides least of the points and of the other words.
 
     Args:
-        figure: Holds the axes; all else is drawn already, for only then is it known where
-            points lie.
-        axes: Those of the points.
-        words: Word, point in the axes' data, colour.
+      figure: holds the axes; all else is drawn already, for only then is it known where
+        points lie.
+      axes: those of the points.
+      words: word, point in the axes' data, colour.
     """
     figure.draw_without_rendering()
     unit = figure.dpi / 72

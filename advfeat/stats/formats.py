@@ -1,7 +1,7 @@
 """Numbers as a person reads them: estimates with their intervals, differences, lengths of time.
 
-An estimate is an object with the attributes, or a mapping with the keys, ``mean``, ``low``,
-``high`` and ``unit``: "rate" (the default) lies in [0, 1] and is shown in per cent, "points" is a
+An estimate is an object with the attributes, or a mapping with the keys, `mean`, `low`,
+`high` and `unit`: "rate" (the default) lies in [0, 1] and is shown in per cent, "points" is a
 difference of two rates, "number" is shown as it is. An interval whose ends are None was taken of
 too few to tell.
 """
@@ -19,13 +19,13 @@ def format_rate(rate: Any) -> str:
     r"""A rate with its interval, in per cent; a dash where there is none.
 
     Args:
-        rate: An estimate: ``mean``, ``low`` and ``high`` as attributes or keys, in [0, 1]. An
-            interval whose ends are None was taken of too few to tell.
+      rate: an estimate: `mean`, `low` and `high` as attributes or keys, in [0, 1]. An
+        interval whose ends are None was taken of too few to tell.
 
     Example:
-        >>> rate = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
-        >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
-        '87.8 % [86.0, 89.4]'
+      >>> rate = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
+      >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
+      '87.8 % [86.0, 89.4]'
     """
     return _with_interval(rate, lambda end: f"{100 * end:.1f}", unit="%")
 
@@ -34,13 +34,13 @@ def format_number(value: Any, digits: int = 2) -> str:
     r"""A number with its interval, as it is; a dash where there is none.
 
     Args:
-        value: An estimate, as for :func:`format_rate`, of any unit; None is none.
-        digits: After the point.
+      value: an estimate, as for `format_rate`, of any unit; None is none.
+      digits: after the point.
 
     Example:
-        >>> shown = format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
-        >>> shown.replace("\N{NO-BREAK SPACE}", " ")
-        '0.88 [0.86, 0.89]'
+      >>> shown = format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
+      >>> shown.replace("\N{NO-BREAK SPACE}", " ")
+      '0.88 [0.86, 0.89]'
     """
     return _with_interval(value, lambda end: f"{end:.{digits}f}")
 
@@ -49,13 +49,13 @@ def format_difference(value: Any) -> str:
     r"""A difference with its sign and its interval: of two rates in points, else as it is.
 
     Args:
-        value: An estimate, as for :func:`format_rate`; its ``unit`` is "number", or "rate" or
-            "points" for a difference of rates (0.05 is five points either way).
+      value: an estimate, as for `format_rate`; its `unit` is "number", or "rate" or
+        "points" for a difference of rates (0.05 is five points either way).
 
     Example:
-        >>> shown = format_difference({"mean": 0.768, "low": 0.73, "high": 0.802, "unit": "rate"})
-        >>> shown.replace("\N{NO-BREAK SPACE}", " ")
-        '+76.8 points [+73.0, +80.2]'
+      >>> shown = format_difference({"mean": 0.768, "low": 0.73, "high": 0.802, "unit": "rate"})
+      >>> shown.replace("\N{NO-BREAK SPACE}", " ")
+      '+76.8 points [+73.0, +80.2]'
     """
     if field(value, "unit") == "number":
         return _with_interval(value, lambda end: _signed(end, 3))
@@ -87,8 +87,8 @@ def format_seconds(seconds: float) -> str:
     """A length of time the way it is said.
 
     Example:
-        >>> format_seconds(12.3), format_seconds(203), format_seconds(7384)
-        ('12 s', '3 min 23 s', '2 h 3 min')
+      >>> format_seconds(12.3), format_seconds(203), format_seconds(7384)
+      ('12 s', '3 min 23 s', '2 h 3 min')
     """
     whole = round(seconds)
     if whole < 60:
@@ -102,14 +102,14 @@ def format_cell(value: Any) -> str:
     """Text of a table's cell.
 
     Args:
-        value: Text, a number, a list of them, None for "there is none", or an estimate: an object
-            with the attributes ``mean``, ``low``, ``high`` (and ``unit``: "rate", the default, is
-            shown in per cent, "points" as a difference of rates, "number" as it is), or a mapping
-            with these keys.
+      value: text, a number, a list of them, None for "there is none", or an estimate: an object
+        with the attributes `mean`, `low`, `high` (and `unit`: "rate", the default, is
+        shown in per cent, "points" as a difference of rates, "number" as it is), or a mapping
+        with these keys.
 
     Example:
-        >>> format_cell(None), format_cell(1797), format_cell(0.123456), format_cell((1, 2))
-        ('–', '1797', '0.1235', '1, 2')
+      >>> format_cell(None), format_cell(1797), format_cell(0.123456), format_cell((1, 2))
+      ('–', '1797', '0.1235', '1, 2')
     """
     if value is None:
         return "–"

@@ -60,7 +60,7 @@ def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path):
     os.kill(started[1].pid, signal.SIGTERM)  # a preempted task is not always the first
     codes, said = ends(started)
     assert codes == [143, 143], said
-    assert said[0][1].splitlines()[-1].endswith("terminated; the same command goes on")
+    assert said[0][1].splitlines()[-1].endswith("terminated; rerun the command to resume")
     assert len(told(broken)) < 40
     assert list((broken / "checkpoints" / "model").glob("[0-9]*"))
 
