@@ -66,7 +66,7 @@ def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path):
 
     codes, said = ends(start(broken, "--epochs=40"))
     assert codes == [0, 0], said
-    assert "going on" in said[0][0]
+    assert "resuming the run" in said[0][0]
     assert files(broken) == files(whole)
     assert summary(broken) == summary(whole)
     assert told(broken) == told(whole)
@@ -90,7 +90,7 @@ def test_a_killed_process_takes_the_others_with_it_and_the_run_goes_on(tmp_path)
     assert codes[1] != 0
     codes, said = ends(start(run, "--epochs=300", launcher=explicit))
     assert codes == [0, 0], said
-    assert "going on" in said[0][0]
+    assert "resuming the run" in said[0][0]
 
 
 def test_other_experiments_say_that_they_run_in_one_process(tmp_path):
