@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.counterfactual`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .search import WAYS, Found
 def write(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found], summary: dict[str, Any]
 ) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     rows = [
         [f"{name}, {way} {config.features}", part["turned"][way],
          format_number(part["distance"][way]), format_number(part["nearest"]),
@@ -86,7 +86,7 @@ def write(
 
 
 def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
-    """The rows of one network above those of the other; as many turned as there are of all."""
+    """Draws the rows of both networks; turned images are shown in proportion to their number."""
     order = {
         name: data.draw_rows(part.turned["top"], config.shown, seed=config.seed)
         for name, part in found.items()
