@@ -53,7 +53,7 @@ def statistics_of(rows: Array | None) -> Iterator[None]:
         if x.ndim < 2 or x.shape[0] != rows.shape[0]:
             raise ValueError(
                 f"batch normalisation {'/'.join(module.path)} sees {x.shape[0]} rows of a batch of "
-                f"{rows.shape[0]}: which of them are padding cannot be told"
+                f"{rows.shape[0]}: the padding among them is unknown"
             )
         kept = rows | ~jnp.any(rows)
         return call(**{**given, "mask": kept.reshape(-1, *[1] * (x.ndim - 1))})

@@ -31,7 +31,7 @@ HOLDS, OTHER, OPEN = "holds", "the other way", "not decidable at this size"
 MARGIN = 0.05
 """Default margin of rates: a difference of five points matters."""
 SMALL = 0.1
-"""Default margin of correlations and cosines: what is called a small correlation."""
+"""Default margin of correlations and cosines: a correlation that is called small."""
 _LEAST = 1e-9  # smaller p values are not distinguished from 0
 
 

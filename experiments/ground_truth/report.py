@@ -223,7 +223,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     for name, part in summary["networks"].items():
         shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)
-        told.append(f"The network {name!r} is right by one feature alone: {shares}.")
+        told.append(f"The network {name!r} is correct by one feature alone: {shares}.")
     for feature in ("shape", "mark"):
         pointing = summary["networks"][feature]["pointing"]
         scores = {method: found[feature] for method, found in pointing.items()}

@@ -296,7 +296,7 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
             made.original_label, made.label, success, plan.dataset.num_classes
         )
         figure = figures.matrix(
-            values, names, names, barlabel="says the target class", counts=counts,
+            values, names, names, barlabel="predicts the target class", counts=counts,
             intervals=intervals,
         )  # fmt: skip
         who = "source network (attacked)" if network == "standard" else "robust network (transfer)"

@@ -351,8 +351,8 @@ def _soonest(name: str, methods: dict[str, Any]) -> str:
     areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
     best, area = stats.chosen(areas, best=min)
     return (
-        f"{_network(name)} network: the class is lost soonest where {method_words(best)} says "
-        f"which pixels go first (area {format_number(area)}, edges "
+        f"{_network(name)} network: the class is lost fastest when {method_words(best)} "
+        f"ranks the pixels (area {format_number(area)}, edges "
         f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
         "optimistic, but its interval accounts for the selection)."
     )

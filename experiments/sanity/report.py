@@ -109,12 +109,12 @@ def write(
             },
         ),
         findings=[
-            f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
-            + (" (by heart)" if summary["learned"]["permuted"].low > 0.95 else
+            f"The networks fitted {format_rate(summary['learned']['permuted'])} of the permuted "
+            "labels" + (" (memorised)" if summary["learned"]["permuted"].low > 0.95 else
                " (too few for this test: train longer)")
-            + "; those networks are right on "
+            + "; they classify "
             f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
-            f"(true labels: {format_rate(summary['test_accuracy']['true'])})."
+            f"correctly (true labels: {format_rate(summary['test_accuracy']['true'])})."
         ],
         introduction=(
             f"{summary['seeds']} networks of each kind, {summary['train_examples']} training "

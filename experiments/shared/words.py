@@ -29,8 +29,7 @@ TERMS = {
     "number for each of its units",
     "unit": "one of the numbers of a representation",
     "feature": "a pattern in images that a unit or a network reacts to",
-    "independent network": "one that had no part in making an image and only says what it sees in "
-    "it",
+    "independent network": "one that took no part in making an image and only classifies it",
     "interval": "in brackets: where the true value lies, with 95 % confidence",
 }
 

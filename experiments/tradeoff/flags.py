@@ -32,7 +32,7 @@ class Config(SweepConfig):
         None, "L∞ eps of training, with the same default.", kind="eps_list"
     )
     train_l1: tuple[float, ...] | None = flag(
-        None, "L1 eps of training, likewise.", kind="eps_list"
+        None, "L1 eps of training, with the same default.", kind="eps_list"
     )
 
     def validate(self) -> None:

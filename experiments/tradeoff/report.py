@@ -47,7 +47,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{summary['evaluation_examples']} test images. The fooling rate is of the images that "
             "a network gets right unattacked. A trade-off is called shown if, between the smallest "
             "and the largest eps, the fooling rate falls and the clean accuracy falls, each by a "
-            "paired difference whose interval lies above 0, at a level that counts for all claims."
+            "paired difference whose interval lies above 0, at a level corrected for all claims."
         ),
         sections=sections,
         recipe={
