@@ -1,6 +1,6 @@
 """Measures a network's robust accuracy by AutoAttack or other attacks, and checks the result.
 
-    python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \
+    python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \\
         --attack=autoattack --norm=l2 --eps=1 --num_examples=445
 
 `--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks separated by commas, each

@@ -1,6 +1,6 @@
 """Adds a trained network to the zoo: arrays in half precision and a card.
 
-    python -m experiments.pack --run=runs/robust --name=mnist_linf_robust \
+    python -m experiments.pack --run=runs/robust --name=mnist_linf_robust \\
         [--evaluation=runs/evaluated]
 
 The card contains the command that trained the network (from the run's own record) and its

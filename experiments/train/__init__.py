@@ -1,9 +1,9 @@
 """Trains one network, standard or robust, and measures it clean and under attack.
 
     python -m experiments.train --workdir=runs/robust --objective=adversarial --eps=1
-    python -m experiments.train --workdir=runs/mnist --dataset=mnist --objective=adversarial \
+    python -m experiments.train --workdir=runs/mnist --dataset=mnist --objective=adversarial \\
         --norm=linf --eps=0.3
-    python -m experiments.train --workdir=runs/trades --objective=trades --beta=6 --awp=0.01 \
+    python -m experiments.train --workdir=runs/trades --objective=trades --beta=6 --awp=0.01 \\
         --ema=0.99 --select=best --patience=10
 
 The run directory then serves as `--checkpoint=DIR` of other experiments. A killed run resumes from
