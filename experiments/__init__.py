@@ -1,1 +1,1 @@
-"""Experiments: one small module each, run as ``python -m experiments.NAME --workdir=DIR``."""
+"""Experiments: one small module each, run as `python -m experiments.NAME --workdir=DIR`."""

@@ -1,9 +1,8 @@
-"""Data sources: everything that ends in images, labels and ids.
+"""Data sources: load or stream images, labels and ids.
 
-`load` takes a name or a path and returns a `Dataset` in memory; `stream` reads what does not fit
-there in batches; `advfeat.data.prepare` makes TFDS data from the published archives. To add a
-source, write one module with `matches(name)` and `load(name, *, classes, data_dir)` and give it a
-line in `_SOURCES`.
+`load` takes a name or a path and returns a `Dataset` in memory; `stream` reads larger sets in
+batches; `advfeat.data.prepare` converts the published archives to TFDS data. To add a source, write
+a module with `matches(name)` and `load(name, *, classes, data_dir)` and list it in `_SOURCES`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ __all__ = [
     "unit",
 ]
 
-# The first that matches is asked, so that the widest come last.
+# The first match wins, so the most general sources come last.
 _SOURCES: tuple[ModuleType, ...] = (
     digits,
     planted_images,
@@ -58,7 +57,7 @@ _NAMES = ("digits", "planted", "samples:cifar10", *tfds_images.COMMON)
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names in common use; `load` takes any other TFDS name and paths too."""
+    """Returns the names in common use; `load` also takes any other TFDS name, and paths."""
     return _NAMES
 
 
@@ -68,19 +67,19 @@ def load(
     """Loads a data set into memory.
 
     Args:
-      name: "digits"; "planted" (drawn images, see `advfeat.features.planted`); "samples:cifar10"
-        (a hundred images that come with the package); the TFDS name of a prepared image
-        classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of
-        a folder of class folders of images; the path of a constructed `.npz`.
-      classes: names of the classes to keep, at least two; their order gives the new labels. None
+      name: "digits"; "planted" (synthetic images, see `advfeat.features.planted`);
+        "samples:cifar10" (a hundred images included in the package); the TFDS name of a prepared
+        image classification set ("cifar10", "mnist", "eurosat/rgb"); `folder:PATH` or the path of a
+        folder with one folder of images per class; the path of a constructed `.npz`.
+      classes: names of the classes to keep, at least two; their order defines the new labels. None
         or empty keeps all.
-      data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: location of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Returns:
       The data set.
 
     Raises:
-      DataError: one line that says what is unknown, absent or unusable.
+      DataError: if the data set is unknown, absent or unusable; the message is one line.
 
     >>> pair = load("digits", classes=("8", "3"))
     >>> pair.num_classes, pair.class_names, pair.train.image.shape[1:]

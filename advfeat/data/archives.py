@@ -1,4 +1,4 @@
-"""The published archives of CIFAR-10 and MNIST, read without TensorFlow and without pickle.
+"""Reads the published archives of CIFAR-10 and MNIST without TensorFlow and without pickle.
 
 Formats: https://www.cs.toronto.edu/~kriz/cifar.html ("binary version") and
 http://yann.lecun.com/exdb/mnist/ (idx).
@@ -22,14 +22,14 @@ _UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contents:
-    """What an archive holds, in the official order.
+    """The contents of an archive, in the official order.
 
     Attributes:
       images: split name to uint8 `[N, H, W, C]`.
       labels: split name to uint8 `[N]`.
-      class_names: the names the archive gives to the labels; None where it names none.
-      id_prefix: what comes before the number of an example in the TFDS feature "id"; None where
-        the set has no such feature.
+      class_names: the class names in the archive; None if it has none.
+      id_prefix: prefix of an example's number in the TFDS feature "id"; None if the set has no such
+        feature.
     """
 
     images: Mapping[str, np.ndarray]
@@ -40,11 +40,11 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file as its authors, or TFDS's mirror of it, publish it.
+    """A file as published by the authors or TFDS's mirror.
 
     Attributes:
-      url: where it lies.
-      sha256: its checksum, the one that TFDS records.
+      url: address of the file.
+      sha256: checksum recorded by TFDS.
     """
 
     url: str
@@ -52,16 +52,16 @@ class Published:
 
     @property
     def file_name(self) -> str:
-        """The last part of the address."""
+        """The last component of the address."""
         return self.url.rsplit("/", 1)[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """How a data set is published.
+    """The published files of a data set and their reader.
 
     Attributes:
-      read: takes the folder of the files, returns what they hold.
+      read: takes the files' folder and returns their contents.
       files: the files.
     """
 
@@ -70,16 +70,16 @@ class Archive:
 
 
 def read_cifar10(folder: Path) -> Contents:
-    """Reads `cifar-10-binary.tar.gz`: records of one label byte and 3 × 32 × 32 pixels.
+    """Reads `cifar-10-binary.tar.gz`: records of one label byte and 3 × 32 × 32 pixel bytes.
 
     Args:
-      folder: the folder that holds the archive.
+      folder: folder with the archive.
 
     Returns:
       Its contents.
 
     Raises:
-      DataError: if the archive is truncated, or not of this format.
+      DataError: if the archive is truncated or not of this format.
     """
     path = folder / "cifar-10-binary.tar.gz"
     members = {
@@ -90,7 +90,7 @@ def read_cifar10(folder: Path) -> Contents:
     wanted = {meta, *members["train"], *members["test"]}
     data: dict[str, bytes] = {}
     try:
-        # One pass from front to back: a gzipped tar has no other order. Nothing is extracted.
+        # One pass from front to back, the only order of a gzipped tar. Nothing is extracted.
         with tarfile.open(path, "r|gz") as tar:
             for member in tar:
                 name = member.name.removeprefix("./")
@@ -120,13 +120,13 @@ def read_mnist(folder: Path) -> Contents:
     """Reads MNIST's four gzipped idx files.
 
     Args:
-      folder: the folder that holds them.
+      folder: folder with the files.
 
     Returns:
       Their contents.
 
     Raises:
-      DataError: if a file is truncated, or not of this format.
+      DataError: if a file is truncated or not of this format.
     """
     images, labels = {}, {}
     for split, stem in (("train", "train"), ("test", "t10k")):
@@ -197,7 +197,7 @@ def _idx(path: Path, *, rank: int) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(data, ">u4", rank, 4))
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
     count = 1
-    for size in shape:  # Python integers: the sizes of a damaged file may overflow 64 bits
+    for size in shape:  # Python integers: sizes in a damaged file may overflow 64 bits
         count *= size
     if not count or len(values) != count:
         raise DataError(f"{path} says {shape}, holds {len(values)} values")

@@ -1,4 +1,4 @@
-"""Subsets of classes: which labels stay, and what they become."""
+"""Selects subsets of classes and relabels their examples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from advfeat.data.types import DataError, Split
 def select(
     name: str, class_names: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[int, ...]:
-    """Returns the labels that `classes` names, in the order given.
+    """Returns the labels of `classes`, in the order given.
 
     Args:
-      name: the data set, for the error.
-      class_names: the names of all its classes, in the order of the labels.
-      classes: the names of the wanted ones; None or empty for all.
+      name: name of the data set, for error messages.
+      class_names: names of all its classes, in label order.
+      classes: names of the classes to keep; None or empty keeps all.
 
     Returns:
-      The wanted labels. The first becomes label 0 of the subset, and so on.
+      The labels to keep. The first becomes label 0 of the subset, and so on.
 
     Raises:
       DataError: if a class is unknown or given twice, or fewer than two remain.
@@ -48,28 +48,28 @@ def select(
 
 
 def relabel(labels: np.ndarray, keep: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the examples of the kept classes and gives them their new labels.
+    """Finds the examples of the kept classes and relabels them.
 
     Args:
-      labels: `[N]`, the labels of the full data set.
+      labels: `[N]`, labels of the full data set.
       keep: the labels to keep; `keep[i]` becomes i.
 
     Returns:
-      `(positions, new_labels)`, both `[M]`, M the number of examples kept, in order.
+      `(positions, new_labels)`, both `[M]`, in order; M is the number of examples kept.
 
     >>> relabel(np.array([0, 2, 1, 2]), (2, 1))
     (array([1, 2, 3]), array([0, 1, 0], dtype=int32))
     """
     table = np.full(max([*keep, int(labels.max(initial=0))]) + 1, -1, np.int32)
     table[list(keep)] = np.arange(len(keep))
-    # A negative label ("unknown") must not reach into the table from its end.
+    # A negative label ("unknown") must not index the table from its end.
     new = np.where(labels >= 0, table[np.maximum(labels, 0)], -1).astype(np.int32)
     positions = np.flatnonzero(new >= 0)
     return positions, new[positions]
 
 
 def restrict(split: Split, keep: Sequence[int]) -> Split:
-    """Returns the examples of `split` whose label is kept, with their new labels."""
+    """Returns the examples of `split` whose label is kept, relabelled."""
     positions, labels = relabel(split.label, keep)
     return Split(split.image[positions], labels, split.id[positions])
 

@@ -1,4 +1,4 @@
-"""A constructed data set: an `.npz` of images with new labels, beside the original test set."""
+"""Loads a constructed data set: an `.npz` of images with new labels, plus the original test set."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from advfeat.data import classes as classes_lib
 from advfeat.data.types import DataError, Dataset, Split
 from advfeat.runs.files import DamagedError, read_arrays, read_json
 
-_PREFIX = "folder:"  # another source's, whose path may end in anything
-_DEEPEST = 20  # sets made from one another
+_PREFIX = "folder:"  # prefix of another source, whose path may have any ending
+_DEEPEST = 20  # longest chain of sets constructed from one another
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` is the path of an `.npz` file (which need not exist)."""
+    """Returns whether `name` is the path of an `.npz` file (which need not exist)."""
     ends = name.lower().endswith(".npz") and not name.startswith(_PREFIX)
     return ends and not Path(name).expanduser().is_dir()
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Loads a constructed training set and the test set it is measured on.
+    """Loads a constructed training set and its test set.
 
-    The file holds `image` (float32 in [0, 1], or uint8) `[N, H, W, C]` and `label` `[N]`, perhaps
-    `id` `[N]` (else 0 … N-1), and perhaps `test_image` and `test_label`. Without those the test
-    set is the original, unmodified one of the data set that the file beside it, `NAME.json`, says
-    it was made from: its "dataset", "classes" and "data_dir" are what `advfeat.data.load` takes.
-    If NAME.json holds a "sha256", the file must have it. Class names are those of the original
-    data set or NAME.json's "class_names"; else the labels themselves, of which then none may be
-    left out.
+    The file holds `image` (float32 in [0, 1], or uint8) `[N, H, W, C]` and `label` `[N]`,
+    optionally `id` `[N]` (default 0 … N-1), `test_image` and `test_label`. Without the latter, the
+    test set is the original, unmodified one of the source data set: the file beside it,
+    `NAME.json`, records its "dataset", "classes" and "data_dir" as arguments of
+    `advfeat.data.load`. If NAME.json contains a "sha256", the file must match it. Class names are
+    those of the original data set or NAME.json's "class_names"; otherwise the labels themselves
+    serve as names, which must then have no gaps.
 
     Args:
-      name: the path.
-      classes: the classes to keep, of training and test set; None for all.
-      data_dir: where the original data lie; None for the place that NAME.json names.
+      name: path of the `.npz` file.
+      classes: classes to keep in training and test set; None keeps all.
+      data_dir: location of the original data; None uses the one in NAME.json.
 
     Returns:
-      The data set: constructed images to train on, original ones to test on.
+      The data set: constructed training images, original test images.
 
     Raises:
-      DataError: if the file is absent, empty, truncated, holds pickled objects, lacks an array, or
-        an array is unusable (rank, dtype, length, NaN, outside [0, 1], label out of range); if
-        NAME.json is absent where it is needed, or is another file's.
+      DataError: if the file is absent, empty or truncated, holds pickled objects or lacks an array;
+        if an array is unusable (rank, dtype, length, NaN, outside [0, 1], label out of range); if
+        NAME.json is required but absent, or belongs to another file.
     """
     path = Path(name).expanduser()
     found = _load(path, classes=classes, data_dir=data_dir, made_from=())
@@ -56,7 +56,7 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 def _load(
     path: Path, *, classes: Sequence[str] | None, data_dir: str | None, made_from: tuple[Path, ...]
 ) -> Dataset:
-    """As `load`; `made_from` are the files whose test set this one is to bring."""
+    """Implements `load`; `made_from` lists the files on whose behalf this test set is loaded."""
     name = str(path)
     provenance = _provenance(path)
     try:
@@ -93,7 +93,7 @@ def _load(
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    """What `NAME.json` says, each as it has to be; `{}` if there is none."""
+    """Reads and validates `NAME.json`; returns `{}` if it does not exist."""
     record = path.with_suffix(".json")
     try:
         found = read_json(record)
@@ -140,7 +140,7 @@ def _images(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarra
             f"{list(image.shape)}"
         )
     if image.dtype == np.float32:
-        low, high = float(image.min()), float(image.max())  # NaN comes through both
+        low, high = float(image.min()), float(image.max())  # NaN propagates through both
         if not (low >= 0 and high <= 1):
             what = "NaN" if np.isnan(low) or np.isnan(high) else f"values in [{low}, {high}]"
             raise DataError(f"{path}: {key} must lie in [0, 1], holds {what}")
@@ -162,7 +162,7 @@ def _integers(
 
 
 def _counted(path: Path, labels: np.ndarray, test_labels: np.ndarray) -> tuple[str, ...]:
-    """Class names where nobody gives any: the labels, from 0 to the largest."""
+    """Returns the labels from 0 to the largest as class names, if none are given."""
     there = np.unique(np.concatenate([labels, test_labels]))
     if there[0] < 0:
         raise DataError(f"{path}: labels must be 0 or more, holds {there[0]}")
@@ -206,6 +206,6 @@ def _original(
     try:
         return _load(source, **wanted, made_from=made_from)
     except DataError as error:
-        # Once is enough, however long the chain.
+        # Prefix the message only once per chain.
         prefix = "" if str(error).startswith("the test set of") else f"the test set of {path}: "
         raise DataError(f"{prefix}{error}") from error

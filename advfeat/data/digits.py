@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real images that come with a dependency."""
+"""Scikit-learn's handwritten digits: 1,797 real images, included in a dependency."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from advfeat.data.types import DataError, Dataset, Split
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` means this source."""
+    """Returns whether `name` means this source."""
     return name == "digits"
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
     """Loads the digits, 8 × 8 × 1, float32 in [0, 1] (17 grey levels: v/16).
 
-    The split is fixed: of each class, every fourth image in scikit-learn's order is a test image
-    (1,352 train, 445 test). The images come writer by writer, so both parts hold every writer; a
-    cut at one position would test on other writers than it trained on. The id is the position in
+    The split is fixed: every fourth image of each class in scikit-learn's order is a test image
+    (1,352 train, 445 test). The images are ordered by writer, so both parts contain every writer;
+    splitting at one position would test on writers not seen in training. The id is the position in
     scikit-learn's order.
 
     Args:
       name: "digits".
       classes: the digits to keep, such as `("3", "8")`; None for all ten.
-      data_dir: not used; the data come with scikit-learn.
+      data_dir: ignored; the data come with scikit-learn.
 
     Returns:
       The data set.
@@ -58,7 +58,7 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 
 def _every_fourth_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Returns the mask of the test images. No random numbers: the same in every version."""
+    """Returns the mask of test images; deterministic, so identical in every version."""
     test = np.zeros(len(labels), bool)
     for label in range(10):
         test[np.flatnonzero(labels == label)[3::4]] = True

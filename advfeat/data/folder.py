@@ -1,4 +1,4 @@
-"""A folder with one folder of images per class."""
+"""Loads a folder with one folder of images per class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TEST_SHARE = 0.2
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` is `folder:PATH`, or can only be a path, or is that of a directory.
+    """Returns whether `name` is `folder:PATH`, an unambiguous path or an existing directory.
 
-    What begins with /, . or ~ can only be one. A directory that TensorFlow Datasets made, or whose
-    name is one of its sets in common use, is left to it.
+    A name that begins with /, . or ~ is an unambiguous path. Excluded are directories prepared by
+    TensorFlow Datasets or named like a TFDS set in common use, which belong to that source.
     """
     if name.startswith((_PREFIX, os.sep, ".", "~")):
         return True
@@ -33,26 +33,26 @@ def matches(name: str) -> bool:
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Loads PNG and JPEG files of one size; the folders' names are the classes.
+    """Loads PNG and JPEG files of one size; the folder names are the classes.
 
-    Either `PATH/train/CLASS/*` and `PATH/test/CLASS/*` (or `val`, `validation`), or
-    `PATH/CLASS/*`, of which a fifth of each class is the test set, drawn by a hash of the files'
-    names and so always the same. (Where some files are near copies of each other, as the frames of
-    a film are, make the two folders yourself.) Hidden files and other endings are passed over.
-    Classes and files are sorted by name; the id is the position in that order. Grey images stay
-    grey unless some are in colour.
+    The layout is either `PATH/train/CLASS/*` and `PATH/test/CLASS/*` (or `val`, `validation`), or
+    `PATH/CLASS/*`. In the latter case a fifth of each class is the test set, selected by a hash of
+    the file names and thus always the same. (If some files are near duplicates, such as frames of a
+    video, split train and test yourself.) Hidden files and other file types are skipped. Classes
+    and files are sorted by name; the id is the position in that order. Grey images stay grey unless
+    some are in colour.
 
     Args:
       name: `folder:PATH` or PATH.
-      classes: the classes to keep; None for all.
-      data_dir: what a relative PATH is relative to, if it does not exist otherwise.
+      classes: classes to keep; None keeps all.
+      data_dir: base of a relative PATH that does not exist otherwise.
 
     Returns:
       The data set, uint8.
 
     Raises:
-      DataError: if the folder, its classes or its images are absent, of different sizes, or not
-        readable (naming the file), or if Pillow is missing.
+      DataError: if the folder, its classes or its images are absent, of different sizes or
+        unreadable (naming the file), or if Pillow is missing.
     """
     images.require_pillow()
     root = _root(name.removeprefix(_PREFIX), data_dir)
@@ -146,10 +146,10 @@ def _coloured(split: Split) -> Split:
 def _parted(
     split: Split, names: Sequence[str], root: Path, class_names: Sequence[str]
 ) -> tuple[Split, Split]:
-    """Training and test images: of each class, the fifth whose names have the lowest hashes.
+    """Splits off the fifth of each class with the lowest file-name hashes as test images.
 
-    So neither an order in the names nor a class that is left out has a part in it, and a file that
-    comes or goes moves no more than one other of its class.
+    So the split depends neither on the order of the names nor on omitted classes, and adding or
+    removing a file moves at most one other file of its class.
     """
     hashes = np.array([hashlib.sha256(name.encode()).hexdigest() for name in names])
     test = np.zeros(len(split), bool)

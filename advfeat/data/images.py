@@ -1,4 +1,4 @@
-"""Image files to arrays, with Pillow."""
+"""Decodes image files to arrays with Pillow."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def require_pillow() -> None:
 def decode(data: bytes, *, channels: int | None = None) -> np.ndarray:
     """Decodes a PNG or JPEG file.
 
-    Pillow always, also where OpenCV is at hand: two JPEG decoders differ by a grey level here and
-    there, and the same data must give the same numbers everywhere.
+    Always uses Pillow, even if OpenCV is available: JPEG decoders differ by a grey level in places,
+    and the same data must give the same numbers everywhere.
 
     Args:
-      data: the bytes of the file.
-      channels: 1 (grey) or 3 (RGB), converting if need be; None keeps grey grey and makes
-        everything else RGB (transparency is dropped).
+      data: contents of the file.
+      channels: 1 (grey) or 3 (RGB), converting if necessary; None keeps grey images grey and
+        converts all others to RGB (dropping transparency).
 
     Returns:
       uint8 `[H, W, channels]`.
 
     Raises:
-      DataError: if the bytes are not an image that Pillow reads.
+      DataError: if Pillow cannot read the bytes as an image.
     """
     with _opened(data, channels) as image:
         return _array(image)
@@ -48,20 +48,21 @@ def decode(data: bytes, *, channels: int | None = None) -> np.ndarray:
 def decode_cropped(
     data: bytes, *, channels: int, size: int, rng: np.random.Generator | None
 ) -> np.ndarray:
-    """Decodes an image of any size and makes it square.
+    """Decodes an image of any size and crops it to a square.
 
     Args:
-      data: the bytes of the file.
+      data: contents of the file.
       channels: 1 or 3.
       size: height and width of the result, in pixels.
-      rng: draws a crop of 8 to 100 % of the area, of aspect 3:4 to 4:3, and mirrors half of the
-        images (the usual ImageNet training); None crops 7/8 of the shorter side at the centre.
+      rng: draws a crop of 8 to 100 % of the area with aspect ratio 3:4 to 4:3, and mirrors half of
+        the images (the usual ImageNet augmentation); None crops 7/8 of the shorter side at the
+        centre.
 
     Returns:
       uint8 `[size, size, channels]`.
 
     Raises:
-      DataError: if the bytes are not an image that Pillow reads.
+      DataError: if Pillow cannot read the bytes as an image.
     """
     from PIL import Image
 
@@ -85,7 +86,7 @@ def _opened(data: bytes, channels: int | None) -> Iterator[Image.Image]:
             if channels is None:
                 channels = 1 if file.mode in ("1", "L") else 3
             mode = "L" if channels == 1 else "RGB"
-            file.load()  # inside the try: Pillow reads the pixels only now
+            file.load()  # inside the try, because Pillow reads the pixels only here
             image = file if file.mode == mode else file.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
@@ -118,4 +119,4 @@ def _random(
             left = rng.uniform(0, width - crop_width)
             top = rng.uniform(0, height - crop_height)
             return left, top, left + crop_width, top + crop_height
-    return _central(width, height)  # very long images hardly ever hold such a crop
+    return _central(width, height)  # very elongated images hardly ever fit such a crop

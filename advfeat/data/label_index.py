@@ -1,8 +1,8 @@
-"""The labels of a TFDS split, read once and remembered.
+"""Caches the labels of a TFDS split.
 
-A stream must know which records it wants before it decodes any. Records hold label and image
-together, so finding the labels of imagenet2012 means reading its 140 GB once; what was found is
-5 MB and is kept in a cache folder.
+A stream must select its records before it decodes any. Records hold label and image together, so
+finding the labels of imagenet2012 means reading all of its 140 GB once; the result is 5 MB and is
+kept in a cache folder.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ CACHE_VARIABLE = "ADVFEAT_CACHE_DIR"
 
 
 def labels(source: tfds_images.Source, split: str) -> np.ndarray:
-    """Returns the label of every record of a split, in order. Decodes no image.
+    """Returns the label of every record of a split, in order, without decoding images.
 
-    The cache folder is $ADVFEAT_CACHE_DIR, else $XDG_CACHE_HOME/advfeat, else ~/.cache/advfeat; a
-    file there is used only for the same set, version, split, sizes and place. A folder that cannot
-    be written to costs the next reader the time, nothing else.
+    The cache folder is $ADVFEAT_CACHE_DIR, else $XDG_CACHE_HOME/advfeat, else ~/.cache/advfeat. A
+    cached file is used only for the same set, version, split, sizes and location. If the folder is
+    not writable, the labels are read again next time.
 
     Args:
       source: the opened set.
-      split: the name of the split.
+      split: name of the split.
 
     Returns:
-      int32 `[N]`; -1 where the set has no label.
+      int32 `[N]`; -1 for records without a label.
     """
     records = source.records(split)
     path = cache_dir() / f"labels-{_fingerprint(source, split)}.npy"
@@ -49,7 +49,7 @@ def labels(source: tfds_images.Source, split: str) -> np.ndarray:
 
 
 def cache_dir() -> Path:
-    """Returns the folder of remembered labels; it need not exist."""
+    """Returns the folder of cached labels; it need not exist."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advfeat"
@@ -66,4 +66,4 @@ def _save(path: Path, found: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         np.save(part, found)
-    Path(part.name).replace(path)  # whole or not at all, also with several processes
+    Path(part.name).replace(path)  # atomic, also with several processes

@@ -1,7 +1,7 @@
-"""Drawn images whose features are known: `planted`, or `planted:shape` where only the shape tells.
+"""Synthetic images with known features: `planted`, or `planted:shape` with only shape informative.
 
-The features are those of `advfeat.features.planted`: shape, texture, mark. Those that are named
-agree with the label always, the others no more often than chance.
+The features are those of `advfeat.features.planted`: shape, texture, mark. The named features
+always agree with the label; the others agree only at chance level.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _TRAIN, _TEST = 4000, 1000
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` means this source."""
+    """Returns whether `name` means this source."""
     return name == _NAME or name.startswith(_NAME + ":")
 
 
 def world(name: str) -> planted.Planted:
-    """The world that a name means.
+    """Returns the generative model of a name.
 
     Raises:
       DataError: for an unknown feature.
@@ -46,14 +46,14 @@ def world(name: str) -> planted.Planted:
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Draws 4,000 training and 1,000 test images of 32 × 32 × 3, uint8, always the same ones.
+    """Draws 4,000 training and 1,000 test images of 32 × 32 × 3, uint8, always the same.
 
-    The id is the position; `drawn` gives the masks of images by it.
+    The id is the position; `drawn` returns the masks of images by id.
 
     Args:
       name: "planted", "planted:FEATURE" or "planted:FEATURE+FEATURE".
-      classes: the shapes to keep; None for all four.
-      data_dir: not used.
+      classes: shapes to keep; None keeps all four.
+      data_dir: ignored.
 
     Raises:
       DataError: for an unknown feature or class.
@@ -73,7 +73,7 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 
 def drawn(scene: planted.Planted, ids: np.ndarray) -> planted.Drawing:
-    """Images of a world by their ids, on the host, with their masks and the features' classes."""
+    """Draws images by id, on the host, with their masks and the classes of their features."""
     labels = jnp.asarray(ids) % scene.num_classes
     root = jax.random.key(0, impl=THREEFRY)
     found = planted.drawings(scene, root, labels, jnp.asarray(ids))

@@ -1,8 +1,8 @@
 """Prepares TFDS data from the published archives, without TensorFlow.
 
 TFDS's own builder writes the files: its features, its order (a hash of the split's name and the
-official index), its metadata. Only what needs TensorFlow is replaced: the download, and the
-generator that reads the archive. What comes out is the standard set in the array_record format.
+official index), its metadata. Only the parts that need TensorFlow are replaced: the download and
+the generator that reads the archive. The result is the standard set in array_record format.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _TIMEOUT_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True)
 class PrepareResult:
-    """What was prepared.
+    """The result of `prepare`.
 
     Attributes:
       path: the prepared folder, `DATA_DIR/NAME/VERSION`.
-      examples: the number of examples of each split.
-      unofficial: the archives that are not the published ones, by their checksum.
+      examples: number of examples per split.
+      unofficial: archives whose checksum is not that of the published file.
     """
 
     path: Path
@@ -53,22 +53,22 @@ def prepare(
 ) -> PrepareResult:
     """Prepares a data set for `advfeat.data.load` (and `tfds.data_source`).
 
-    The folder appears whole or not at all. Archives that are not the published ones (by TFDS's own
-    checksums) are prepared too, and named in the result and in the description of the set.
+    The folder appears atomically. Archives that differ from the published ones (by TFDS's
+    checksums) are prepared, too, and named in the result and in the description of the set.
 
     Args:
       name: "cifar10" or "mnist".
-      archive_dir: the folder with the archives, under their official file names.
-      data_dir: where TFDS data go; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      download: fetch the archives that are absent from their official addresses first.
-      overwrite: replace the set if it is prepared already.
+      archive_dir: folder with the archives under their official file names.
+      data_dir: destination of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      download: first fetch missing archives from their official addresses.
+      overwrite: replace a set that is already prepared.
 
     Returns:
-      Where it lies, and what it holds.
+      Location and contents of the prepared set.
 
     Raises:
-      DataError: if the set is unknown or prepared already, an archive is absent or damaged, or
-        the network is needed and out of reach.
+      DataError: if the set is unknown or already prepared, an archive is absent or damaged, or a
+        download fails.
     """
     archive = archives.ARCHIVES.get(name)
     if archive is None:
@@ -99,7 +99,7 @@ def prepare(
 def _collect(
     name: str, folder: Path, files: Sequence[archives.Published], *, download: bool
 ) -> tuple[str, ...]:
-    """Makes sure the archives are there; returns those that are not the published files."""
+    """Ensures that the archives exist; returns those that differ from the published files."""
     missing = [file for file in files if not (folder / file.file_name).is_file()]
     if missing and not download:
         raise DataError(
@@ -114,7 +114,7 @@ def _collect(
 
 
 def _fetch(file: archives.Published, path: Path) -> None:
-    """Downloads a file and checks it; it appears under its name only when it is right."""
+    """Downloads a file; it appears under its name only after its checksum is verified."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,12 +154,11 @@ def _write(
             f" NOTE: prepared from files that are not the published ones: {', '.join(unofficial)}."
         )
     splits = {split: _examples(contents, split) for split in contents.labels}
-    # Attributes of this one builder, in the place of its class's methods. Making TFDS's download
-    # manager is left out too: it downloads nothing here, and wants packages that TFDS does not
-    # declare (importlib_resources).
+    # Override methods on this one builder. TFDS's download manager is skipped, too: nothing is
+    # downloaded here, and it needs packages that TFDS does not declare (importlib_resources).
     builder._make_download_manager = lambda **_: types.SimpleNamespace(downloaded_size=0)
     builder._split_generators = lambda dl_manager: splits
-    # TFDS's bars go to stderr and stay; its prints name the staging folder, which is soon gone.
+    # TFDS's progress bars stay on stderr, and it prints the name of the temporary folder.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
@@ -168,11 +167,11 @@ def _write(
 
 
 def _examples(contents: archives.Contents, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the examples under the standard builder's keys, so that the order is the standard."""
+    """Yields examples under the standard builder's keys, which preserves the standard order."""
     prefix = contents.id_prefix[split] if contents.id_prefix else None
     pairs = zip(contents.images[split], contents.labels[split], strict=True)
     for index, (image, label) in enumerate(pairs):
-        # A file object is stored as it is; from an array TFDS would encode with TensorFlow.
+        # A file object is stored unchanged; TFDS would encode an array with TensorFlow.
         example = {"image": io.BytesIO(_png(image)), "label": int(label)}
         if prefix is not None:
             example["id"] = f"{prefix}{index:05d}"
@@ -189,7 +188,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _move_into_place(made: Path, target: Path, staging: Path) -> None:
-    """Puts the finished folder where it belongs; an older one goes away with `staging`."""
+    """Moves the finished folder into place; an older one is deleted with `staging`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     old = staging / "replaced"
     if target.exists():

@@ -1,7 +1,7 @@
-"""Restricted ImageNet: nine groups of ImageNet's classes.
+"""Restricted ImageNet: nine groups of ImageNet classes.
 
 Tsipras, Santurkar, Engstrom, Turner and Madry, "Robustness May Be at Odds with Accuracy", ICLR
-2019, appendix A; the ranges are those of the paper's code, both ends included.
+2019, appendix A; the ranges are those of the paper's code, both ends inclusive.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 
 from advfeat.data.types import DataError, Dataset
 
-# Per channel over the training images, as the authors' code has them.
+# Per channel over the training images, from the authors' code.
 MEAN = (0.4717, 0.4499, 0.3837)
 STD = (0.2600, 0.2516, 0.2575)
 
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """A data set made of another one by putting classes together and dropping the rest.
+    """A data set derived from another by grouping classes and dropping the rest.
 
     Attributes:
-      source: the TFDS name of the other one.
-      ranges: for each group its name and its first and last class.
+      source: TFDS name of the other set.
+      ranges: name, first and last class of each group.
     """
 
     source: str
@@ -32,11 +32,11 @@ class Grouping:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the groups, in the order of the labels."""
+        """The names of the groups, in label order."""
         return tuple(name for name, _, _ in self.ranges)
 
     def table(self, num_classes: int) -> np.ndarray:
-        """Returns int32 `[num_classes]`: the group of each class of the source, -1 for none.
+        """Returns int32 `[num_classes]`: the group of each source class, -1 for none.
 
         >>> GROUPING.table(1000)[[0, 151, 268, 269, 281, 319]]
         array([-1,  0,  0, -1,  1,  8], dtype=int32)
@@ -64,10 +64,10 @@ GROUPING = Grouping(
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` means this source."""
+    """Returns whether `name` means this source."""
     return name == "restricted_imagenet"
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Refuses: 250,000 images of 224 × 224 do not fit in memory."""
+    """Raises a DataError: 250,000 images of 224 × 224 do not fit in memory."""
     raise DataError(f"{name} does not fit in memory: advfeat.data.stream({name!r}, …) reads it")

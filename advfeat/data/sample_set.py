@@ -1,7 +1,7 @@
-"""The package's own samples as a data set: `samples:cifar10`, for pictures without a download.
+"""The package's sample images as a data set: `samples:cifar10`, for figures without a download.
 
-There are a hundred test images. A few of each class take the place of a training set, for what
-needs examples that are not measured (baselines, mean colours); too few to train a network on.
+It holds a hundred test images. A few of each class serve as training set, for uses that need
+examples outside the measured ones (baselines, mean colours); they are too few to train a network.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from advfeat.data.samples import sample_names, samples
 from advfeat.data.types import DataError, Dataset, Split
 
 PREFIX = "samples:"
-_TRAIN = 3  # of each class
+_TRAIN = 3  # per class
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` means this source."""
+    """Returns whether `name` means this source."""
     return name.startswith(PREFIX)
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Loads the samples of a data set, uint8: three of each class to train, the others to test.
+    """Loads the samples of a data set, uint8: three per class for training, the others for testing.
 
     The id is the position among the samples.
 
     Args:
       name: "samples:NAME", NAME one of `advfeat.data.sample_names()`.
-      classes: the classes to keep; None for all.
-      data_dir: not used; the samples come with the package.
+      classes: classes to keep; None keeps all.
+      data_dir: ignored; the samples come with the package.
 
     Raises:
       DataError: for an unknown name or class.

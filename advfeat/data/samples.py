@@ -1,6 +1,6 @@
-"""A few images that come with the package, so that pictures need no download.
+"""Sample images included in the package, for figures without a download.
 
-`cifar10`: ten test images of each class, as JPEG decodes them. Krizhevsky (2009),
+`cifar10`: ten test images per class, as decoded from JPEG. Krizhevsky (2009),
 https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
@@ -24,7 +24,7 @@ class Samples(NamedTuple):
     Attributes:
       image: `[N, H, W, C]` uint8.
       label: `[N]` int64.
-      class_names: of the labels.
+      class_names: one name per label.
     """
 
     image: np.ndarray
@@ -33,20 +33,20 @@ class Samples(NamedTuple):
 
 
 def sample_names() -> tuple[str, ...]:
-    """The data sets of which there are samples."""
+    """Returns the names of the data sets with samples."""
     files = (entry.name for entry in importlib.resources.files(__package__).iterdir())
     end = "_samples.npz"
     return tuple(sorted(name.removesuffix(end) for name in files if name.endswith(end)))
 
 
 def samples(name: str) -> Samples:
-    """Test images of a data set, the classes evenly.
+    """Loads test images of a data set, equally many per class.
 
     Args:
       name: one of `sample_names()`.
 
     Raises:
-      DataError: for an unknown name, or a file that is not the package's.
+      DataError: for an unknown name, or a file whose checksum is not the package's.
 
     >>> samples("cifar10").image.shape
     (100, 32, 32, 3)

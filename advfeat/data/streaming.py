@@ -1,7 +1,7 @@
-"""Data sets that do not fit in memory, read in batches by grain.
+"""Streams data sets that do not fit in memory, in batches, with grain.
 
-Which example stands where is a pure function of seed and epoch (`_Slots`); grain reads, decodes
-and batches ahead in threads and knows how far it is, so that a run resumes where it stopped.
+The place of each example is a pure function of seed and epoch (`_Slots`). Grain reads, decodes and
+batches ahead in threads and records its position, so that a run can resume where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from advfeat.data import (
 from advfeat.data.types import DataError
 
 _GROUPINGS = {"restricted_imagenet": restricted_imagenet.GROUPING}
-_ENDLESS = 1 << 31  # epochs: more than any run has
+_ENDLESS = 1 << 31  # epochs, more than any run needs
 
 
 class Batch(TypedDict):
@@ -34,7 +34,7 @@ class Batch(TypedDict):
       image: uint8 `[B, size, size, C]`.
       label: int32 `[B]`.
       id: int32 `[B]`, the position in the split; -1 for padding.
-      weight: float32 `[B]`, 1, or 0 for padding.
+      weight: float32 `[B]`, 1 for examples and 0 for padding.
     """
 
     image: np.ndarray
@@ -45,19 +45,19 @@ class Batch(TypedDict):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
-    """An iterable of batches; every `iter()` of it begins anew.
+    """An iterable of batches; every `iter()` starts from the beginning.
 
-    The iterator is grain's: `get_state()` returns a small JSON-able dict, `set_state(state)` on an
-    iterator of an equal stream goes on with the batch after it.
+    The iterator is grain's: `get_state()` returns a small JSON-serialisable dict;
+    `set_state(state)` on an iterator of an equal stream continues with the next batch.
 
     Attributes:
-      name: what `stream` was given.
+      name: the name passed to `stream`.
       class_names: one name per label.
       input_shape: `(size, size, C)` of one image.
-      num_examples: examples in an epoch, over all processes, without padding.
-      steps_per_epoch: batches in an epoch.
-      batch_size: examples in a batch, over all processes.
-      epochs: how often the data are gone through; None for without end.
+      num_examples: examples per epoch, over all processes, without padding.
+      steps_per_epoch: batches per epoch.
+      batch_size: examples per batch, over all processes.
+      epochs: number of passes over the data; None for an endless stream.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Stream:
         return iter(self._open(0))
 
     def after(self, steps: int) -> Iterator[Batch]:
-        """The batches that come after so many of them; those before are not read."""
+        """Iterates over the batches after the first `steps`, which are not read."""
         return iter(self._open(steps))
 
 
@@ -100,34 +100,34 @@ def stream(
 ) -> Stream:
     """Streams a prepared TFDS image classification set of any size, or Restricted ImageNet.
 
-    Labels come first: the records that are not wanted are never decoded. In training, every epoch
-    has its own order and every image its own random crop (8 to 100 % of the area, aspect 3:4 to
-    4:3) and mirroring, all given by `seed`, epoch and id; otherwise the order is the split's and
-    each image is cropped at its centre (7/8 of the shorter side). The last batch of an epoch is
-    padded with examples of weight 0. All processes together see each example once an epoch.
+    Labels are read first, so unwanted records are never decoded. In training, `seed`, epoch and id
+    determine every epoch's order and every image's random crop (8 to 100 % of the area, aspect
+    ratio 3:4 to 4:3) and mirroring; otherwise the order is the split's and each image is cropped at
+    its centre (7/8 of the shorter side). The last batch of an epoch is padded with examples of
+    weight 0. All processes together see each example once per epoch.
 
     Args:
       name: a TFDS name ("imagenet2012", "cifar10"), or "restricted_imagenet".
-      split: a TFDS split; "test" means "validation" where the test labels are not published.
-      batch_size: examples in a batch, over all processes; a multiple of `process_count`.
+      split: a TFDS split; "test" means "validation" if the test labels are not published.
+      batch_size: examples per batch, over all processes; a multiple of `process_count`.
       training: whether to shuffle, crop at random and mirror.
-      seed: of the order, the crops and the choice of `balanced`.
-      epochs: how often to go through the data; None for without end.
-      image_size: height and width of the images that come out, in pixels.
-      balanced: every epoch takes as many examples of each class as the smallest class has, drawn
-        anew each time.
-      classes: the classes to keep; None for all.
-      data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      process_index: which part of each batch to read.
-      process_count: how many processes share the batches.
-      num_threads: how many threads read and decode; None for one per processor, at most 16.
+      seed: determines the order, the crops and the selection of `balanced`.
+      epochs: number of passes over the data; None for an endless stream.
+      image_size: height and width of the returned images, in pixels.
+      balanced: every epoch takes as many examples of each class as the smallest class has, redrawn
+        each time.
+      classes: classes to keep; None keeps all.
+      data_dir: location of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      process_index: the part of each batch to read.
+      process_count: number of processes that share the batches.
+      num_threads: number of threads that read and decode; None for one per processor, at most 16.
 
     Returns:
       The stream.
 
     Raises:
-      DataError: if the data cannot be had (see `advfeat.data.load`).
-      ValueError: if a number is out of its range.
+      DataError: if the data cannot be loaded (see `advfeat.data.load`).
+      ValueError: if a number is out of range.
     """
     _check_counts(batch_size=batch_size, image_size=image_size, process_count=process_count)
     _check_counts(epochs=1 if epochs is None else epochs)
@@ -174,7 +174,7 @@ def stream(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Wanted:
-    """The examples to stream: where they stand in the split, and their labels in the stream."""
+    """The examples to stream: their positions in the split, and their labels in the stream."""
 
     source: tfds_images.Source
     split: str
@@ -186,7 +186,7 @@ class _Wanted:
 def _find(
     name: str, split: str, classes: Sequence[str] | None, data_dir: str | None
 ) -> _Wanted:
-    """Opens the set and finds the examples of the wanted classes by the index of labels."""
+    """Opens the set and finds the examples of the wanted classes with the label index."""
     grouping = _GROUPINGS.get(name)
     source = tfds_images.open_source(grouping.source if grouping else name, data_dir=data_dir)
     if split == "test":
@@ -207,14 +207,14 @@ def _find(
 
 @dataclasses.dataclass(frozen=True)
 class _Slot:
-    """A place in a batch: `index` into the kept examples (-1: padding), and the epoch."""
+    """A place in a batch: `index` of a kept example (-1 for padding), and the epoch."""
 
     index: int
     epoch: int
 
 
 class _Slots:
-    """This process's places, in order, as grain reads them: `len` and item access."""
+    """The ordered places of this process, with `len` and item access for grain."""
 
     def __init__(
         self, *, labels: np.ndarray, seed: int, shuffle: bool, balanced: bool, batch_size: int,
@@ -228,7 +228,7 @@ class _Slots:
         counts = np.bincount(labels)
         self.num_examples = int(counts.min()) * len(counts) if balanced else len(labels)
         self.steps_per_epoch = -(-self.num_examples // batch_size)
-        # Two: at an epoch's end threads already read in the next.
+        # Two: at an epoch's end, threads already read from the next.
         self._order = functools.lru_cache(maxsize=2)(self._draw)
 
     def __len__(self) -> int:
@@ -242,7 +242,7 @@ class _Slots:
         return _Slot(int(order[position]) if position < len(order) else -1, epoch)
 
     def _draw(self, epoch: int) -> np.ndarray:
-        """Returns the wanted examples in the order of this epoch."""
+        """Returns the kept examples in the order of this epoch."""
         rng = np.random.default_rng([self._seed, epoch])
         chosen = np.arange(len(self._labels))
         if self._balanced:
@@ -254,7 +254,7 @@ class _Slots:
 
 
 class _Later:
-    """Places without the first of them."""
+    """The places from `first` on."""
 
     def __init__(self, slots: _Slots, first: int):
         self._slots, self._first = slots, first

@@ -1,8 +1,8 @@
-"""Any image classification set of TensorFlow Datasets, read without TensorFlow.
+"""Loads any image classification set of TensorFlow Datasets, without TensorFlow.
 
-`tfds.data_source` reads ArrayRecord files. Reading record by record through it takes 25 s for
-the 60,000 images of MNIST on one core; here records are read in blocks, only the two features that
-matter are taken out of each, and only the images of the wanted classes are decoded.
+`tfds.data_source` reads ArrayRecord files. Record by record, this takes 25 s for the 60,000 images
+of MNIST on one core; here, records are read in blocks, only image and label are extracted, and only
+images of the wanted classes are decoded.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from advfeat.data.types import DataError, Dataset, Split
 COMMON = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 """Sets in common use."""
 
-_BLOCK = 4096  # Records read at once: a few MB of encoded images.
+_BLOCK = 4096  # records read at once: a few MB of encoded images
 
 
 def matches(name: str) -> bool:
-    """Says whether `name` can be a TFDS name (`cifar10`, `eurosat/rgb`, `mnist:3.0.1`)."""
+    """Returns whether `name` can be a TFDS name (`cifar10`, `eurosat/rgb`, `mnist:3.0.1`)."""
     return not name.startswith(("/", ".", "~"))
 
 
@@ -41,14 +41,14 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
     Args:
       name: a TFDS name.
-      classes: the classes to keep; None for all.
-      data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      classes: classes to keep; None keeps all.
+      data_dir: location of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Returns:
       The data set, uint8.
 
     Raises:
-      DataError: if the set is unknown, not prepared, or holds no equally sized images with one
+      DataError: if the set is unknown, not prepared, or does not have equally sized images with one
         label each; if a class is unknown; if Pillow or tensorflow-datasets is missing.
     """
     source = open_source(name, data_dir=data_dir)
@@ -65,13 +65,13 @@ def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> D
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An opened TFDS set: where its images and labels are within a record.
+    """An opened TFDS set with the feature keys of its images and labels.
 
     Attributes:
       name: the TFDS name.
       builder: the `tfds.core.DatasetBuilder`, prepared.
-      image_key: the feature that holds the image.
-      label_key: the feature that holds the label.
+      image_key: name of the image feature.
+      label_key: name of the label feature.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Source:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of all classes, in the order of the labels."""
+        """The names of all classes, in label order."""
         return tuple(self.builder.info.features[self.label_key].names)
 
     @property
@@ -91,7 +91,7 @@ class Source:
 
     @property
     def test_split(self) -> str:
-        """ "test", or "validation" where there is none or its labels are kept secret (-1)."""
+        """ "test", or "validation" if there is no test split or its labels are withheld (-1)."""
         for split in ("test", "validation"):
             if split in self.splits and self.label_and_image(self.records(split)[0])[0] >= 0:
                 return split
@@ -106,7 +106,7 @@ class Source:
         return 1 if self.builder.info.features[self.image_key].shape[-1] == 1 else 3
 
     def records(self, split: str) -> Any:
-        """Returns the split's serialized records: a sequence with `__getitems__`."""
+        """Returns the split's serialised records: a sequence with `__getitems__`."""
         import tensorflow_datasets as tfds
 
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -119,7 +119,7 @@ class Source:
             ) from error
 
     def label_and_image(self, record: bytes) -> tuple[int, bytes]:
-        """Takes the label and the encoded image out of a record, decoding nothing."""
+        """Extracts label and encoded image from a record, decoding nothing."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         features = tf_example_pb2.Example.FromString(record).features.feature
@@ -134,7 +134,7 @@ def open_source(name: str, *, data_dir: str | None = None) -> Source:
 
     Args:
       name: a TFDS name.
-      data_dir: where TFDS data lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: location of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Returns:
       The opened set.
@@ -157,7 +157,7 @@ def _builder(name: str, folder: str, tfds: Any) -> Any:
         try:
             return tfds.builder(name, data_dir=folder)
         except ImportError:
-            # The code of some sets wants TensorFlow at once. To read, the prepared files do.
+            # Some sets need TensorFlow just to import their builder; the prepared files suffice.
             return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
     except tfds.core.registered.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
@@ -169,7 +169,7 @@ def _builder(name: str, folder: str, tfds: Any) -> Any:
 
 
 def import_tfds(name: str) -> Any:
-    """Imports tensorflow_datasets, which only this source needs; DataError if it is missing."""
+    """Imports tensorflow_datasets, needed only by this source; raises DataError if missing."""
     try:
         import tensorflow_datasets
     except ImportError as error:
@@ -186,11 +186,11 @@ def resolve_data_dir(data_dir: str | None) -> str:
 
 
 def read_all(records: Any, what: str) -> Iterator[tuple[int, bytes]]:
-    """Yields every record with its position, in blocks, with a bar if it takes long.
+    """Yields every record with its position, read in blocks, with a progress bar if slow.
 
     Args:
-      records: what `Source.records` returned.
-      what: the bar's description.
+      records: from `Source.records`.
+      what: the progress bar's description.
 
     Yields:
       `(position, record)`.
@@ -204,7 +204,7 @@ def read_all(records: Any, what: str) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def located(source: Source, split: str, position: int) -> Iterator[None]:
-    """Says in a DataError which record it speaks of."""
+    """Adds the record's location to a DataError raised inside."""
     try:
         yield
     except DataError as error:
@@ -238,7 +238,7 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
 
 
 def _keys(name: str, info: Any, tfds: Any) -> tuple[str, str]:
-    """Finds the image and the label: the supervised pair, else the only one of each kind."""
+    """Finds the image and label features: the supervised pair, or the only one of each kind."""
     def of_kind(kind: type) -> list[str]:
         return [key for key, feature in info.features.items() if isinstance(feature, kind)]
 
@@ -282,7 +282,7 @@ def _not_prepared(name: str, folder: str) -> str:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Hides TFDS's warnings and banners: what matters, the errors here say in one line."""
+    """Hides TFDS's warnings and banners; the errors raised here carry what matters."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What a data set is: arrays in memory, with names, positions and statistics."""
+"""Data sets in memory: arrays with class names, ids and channel statistics."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 
 from advfeat.rows import draw_rows
 
-_CHUNK = 4096  # Images per pass when statistics are taken: keeps float64 copies small.
+_CHUNK = 4096  # images per pass over the statistics: keeps float64 copies small
 
 
 class DataError(ValueError):
-    """A data set that is unknown, absent or unusable; its message is one clear line."""
+    """Raised for a data set that is unknown, absent or unusable; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set, whole in memory.
+    """One split of a data set, in memory.
 
     Attributes:
       image: `[N, H, W, C]`, uint8 (a value v meaning v/255) or float32 in [0, 1].
       label: int32 `[N]`, in [0, number of classes).
-      id: int32 `[N]`, the position in the source's own order. It names an example for good: a
-        subset, a shuffle or a held-out part keeps it.
+      id: int32 `[N]`, the position in the source's own order. It identifies an example permanently:
+        subsets, shuffles and held-out sets keep it.
 
     >>> import numpy as np
     >>> split = Split(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1]), np.array([5, 7]))
@@ -65,9 +65,9 @@ class Dataset:
     """A named image classification data set.
 
     Attributes:
-      name: what `advfeat.data.load` was given.
+      name: the name passed to `advfeat.data.load`.
       train: the training examples.
-      test: the test examples; never used to choose anything.
+      test: the test examples; never used for model selection.
       class_names: one name per label.
     """
 
@@ -129,10 +129,10 @@ class Dataset:
 
 
 def unit(images: np.ndarray) -> np.ndarray:
-    """Returns images as float32 in [0, 1], the only pixel unit that attacks know.
+    """Converts images to float32 in [0, 1], the pixel range of all attacks.
 
     Args:
-      images: uint8 (divided by 255) or float32 (returned as it is), of any shape.
+      images: uint8 (divided by 255) or float32 (returned unchanged), of any shape.
 
     Returns:
       float32, of the same shape.
@@ -152,16 +152,16 @@ def unit(images: np.ndarray) -> np.ndarray:
 
 
 def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Splits off a part for choices (a schedule, an eps), the same share of every class.
+    """Splits off a held-out set for model selection, stratified by class.
 
     Args:
       split: the examples to divide, usually `dataset.train`.
-      fraction: the share to hold out, in (0, 1). Each class gives it to the nearest example, but
-        keeps one and, if it has two or more, gives one.
-      seed: which examples; equal seeds give equal parts.
+      fraction: the share to hold out, in (0, 1), rounded to the nearest example per class; every
+        class keeps at least one example and, if it has two or more, holds out at least one.
+      seed: determines the held-out examples.
 
     Returns:
-      `(kept, held)`, disjoint, together the whole split, each in the split's order.
+      `(kept, held)`: disjoint, together the whole split, each in the split's order.
 
     Raises:
       ValueError: if `fraction` lies outside (0, 1).
@@ -184,15 +184,15 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
 
 
 def subset(split: Split, most: int, *, seed: int | Sequence[int]) -> Split:
-    """So many examples (all, if there are fewer), the classes in proportion, in a drawn order.
+    """Draws a stratified subset of at most `most` examples, in random order.
 
     Args:
-      split: what to draw from.
-      most: how many at most; 0 is the split as it is.
-      seed: the same seed draws the same examples.
+      split: the examples to draw from.
+      most: maximum number of examples; 0 returns the split unchanged.
+      seed: determines the drawn examples.
 
     Returns:
-      The examples that `draw_rows` draws, with their ids.
+      The examples selected by `draw_rows`, with their ids.
 
     Raises:
       ValueError: for a negative number.

@@ -1,11 +1,11 @@
-"""Figures: functions from numbers and images to a matplotlib ``Figure``, and one that saves it.
+"""Figures: functions from numbers and images to a matplotlib `Figure`, and `save`.
 
-Nothing here touches pyplot or any other global state.
+No function uses pyplot or any other global state.
 
 Example:
-    >>> figure = curves([0.0, 0.5], {"standard": [0.95, 0.1], "robust": [0.9, 0.7]}, xlabel="eps")
-    >>> [line.get_label() for line in figure.axes[0].get_lines()]
-    ['standard', 'robust']
+  >>> figure = curves([0.0, 0.5], {"standard": [0.95, 0.1], "robust": [0.9, 0.7]}, xlabel="eps")
+  >>> [line.get_label() for line in figure.axes[0].get_lines()]
+  ['standard', 'robust']
 """
 
 from advfeat.figures.charts import bars, matrix

@@ -1,4 +1,4 @@
-"""Charts of rates: bars beside their controls, source × target matrices."""
+"""Charts of rates: bars beside their controls, and source × target matrices."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from matplotlib.ticker import PercentFormatter
 
 from advfeat.figures import style
 
-_LETTER = 0.1  # inches that a letter of a group's name takes, about
-_MOST_NUMBERS = 10  # a matrix of more classes has no room for numbers in its cells
-_MOST_LETTERS = 24  # of a class's name beside a matrix
+_LETTER = 0.1  # approximate width in inches of a letter of a group's name
+_MOST_NUMBERS = 10  # with more classes, a matrix has no room for numbers in its cells
+_MOST_LETTERS = 24  # of a class name beside a matrix
 
 
 def bars(
@@ -24,27 +24,27 @@ def bars(
     title: str | None = None,
     ylabel: str = "accuracy on the original test set",
 ) -> Figure:
-    """Bars with their intervals, a group for each result, its controls beside it.
+    """Draws bars with intervals, one group per result with its controls beside it.
 
     Args:
-        groups: Group name to bar name to rate (an `Estimate`, a number, or None
-            where there is none). A group's first bar is the result, in strong colour; the
-            others are its controls, muted. The same name gets the same colour everywhere; the
-            first bars stand in the legend if all groups have the same name for them.
-        chance: Rate of a guess, drawn as a dashed line.
-        title: Above the axes.
-        ylabel: Beside them.
+      groups: group name to bar name to rate (an `Estimate`, a number, or None if missing). A
+        group's first bar is the result, in strong colour; the others are its controls, muted. The
+        same name has the same colour in all groups; the first bars appear in the legend if all
+        groups have the same name for them.
+      chance: chance level, drawn as a dashed line.
+      title: title above the axes.
+      ylabel: label of the axis.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No group, or a group without bars.
+      ValueError: if there is no group, or a group has no bars.
 
     Example:
-        >>> figure = bars({"D_det": {"D_det": 0.5, "unperturbed": 0.01}}, chance=0.1)
-        >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
-        [0.5, 0.01]
+      >>> figure = bars({"D_det": {"D_det": 0.5, "unperturbed": 0.01}}, chance=0.1)
+      >>> [float(bar.get_height()) for bar in figure.axes[0].patches]
+      [0.5, 0.01]
     """
     if not groups or not all(groups.values()):
         raise ValueError("groups: must have at least one group, and each at least one bar")
@@ -53,7 +53,7 @@ def bars(
     count = sum(len(group) for group in groups.values())
     below = [style.fold(name, 18) for name in groups]
     letters = max(len(line) for name in below for line in name.split("\n"))
-    names = 1.2 + len(groups) * _LETTER * (letters + 1)  # or neighbours run into each other
+    names = 1.2 + len(groups) * _LETTER * (letters + 1)  # so that neighbouring names do not overlap
     figure = style.new_figure(max(6.0, 2.0 + 0.44 * count, names), 4.6)
     axes = figure.add_subplot()
     named: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def _control_names(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _bar(axes: Any, x: float, rate: Any, colour: str, hatch: str, *, strong: bool) -> Any:
-    """One bar with its interval and its value; a dash where there is no rate."""
+    """Draws one bar with its interval and value; a dash if there is no rate."""
     values = style.triple(rate)
     if values is None:
         axes.text(x, 0.012, "–", ha="center", va="bottom", color=style.FAINT)
@@ -125,24 +125,24 @@ def matrix(
     counts: Any = None,
     intervals: Any = None,
 ) -> Figure:
-    """A matrix of rates as a heat map, numbers in its cells where there is room.
+    """Draws a matrix of rates as a heat map, with numbers in its cells if there is room.
 
     Args:
-        values: ``[R, C]`` rates in [0, 1]; NaN where there is none, shown as a dash.
-        row_names: ``[R]``.
-        column_names: ``[C]``.
-        xlabel: What the columns are.
-        ylabel: What the rows are.
-        barlabel: What the colour means.
-        title: Above the axes.
-        counts: ``[R, C]``, of how many each rate is; written below it.
-        intervals: ``[R, C, 2]``, low and high of each rate, NaN where there is none; likewise.
+      values: `[R, C]` rates in [0, 1]; NaN, shown as a dash, if missing.
+      row_names: `[R]`.
+      column_names: `[C]`.
+      xlabel: meaning of the columns.
+      ylabel: meaning of the rows.
+      barlabel: meaning of the colour.
+      title: title above the axes.
+      counts: `[R, C]`, sample size of each rate; written below it.
+      intervals: `[R, C, 2]`, low and high of each rate, NaN if missing; written below it.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: `values` is not ``[R, C]``, or `counts` or `intervals` do not fit it.
+      ValueError: if `values` is not `[R, C]`, or `counts` or `intervals` do not fit it.
     """
     cells = np.asarray(values, dtype=float)
     rows, columns = len(row_names), len(column_names)
@@ -162,7 +162,7 @@ def matrix(
     figure = style.new_figure(max(4.4, 2.4 + cell * columns), max(3.2, 1.6 + cell * rows))
     axes = figure.add_subplot()
     image = axes.imshow(cells, cmap="cividis", vmin=0, vmax=1, aspect="equal")
-    axes.set_facecolor("#E9E9E9")  # shows through where a cell is NaN
+    axes.set_facecolor("#E9E9E9")  # visible where a cell is NaN
     style.dress(axes, title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -187,7 +187,7 @@ def matrix(
 
 
 def _write_cells(axes: Any, cells: np.ndarray, counts: Any, intervals: Any) -> None:
-    """In each cell its rate; below that, smaller, the interval and of how many it is."""
+    """Writes each cell's rate and, below it in smaller type, the interval and the sample size."""
     for (row, column), value in np.ndenumerate(cells):
         known = bool(np.isfinite(value))
         # cividis runs from dark blue to yellow; here white and black contrast alike

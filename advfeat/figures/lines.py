@@ -1,4 +1,4 @@
-"""Charts of lines: curves with bands, and frontiers of two rates."""
+"""Line charts: curves with bands, and trade-off curves of two rates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from scipy import optimize
 from advfeat.figures import style
 from advfeat.figures.words import words_beside
 
-_MOST_TICKS = 9  # more numbers of four digits do not fit side by side
-_MOST_ENDS = 14  # names that fit above one another
+_MOST_TICKS = 9  # more four-digit numbers do not fit side by side
+_MOST_ENDS = 14  # number of names that fit above one another
 _END_LETTERS = 24
-_End = tuple[str, Line2D, tuple[float, float]]  # a line's name, itself, and where it ends
+_End = tuple[str, Line2D, tuple[float, float]]  # a line's name, the line, and its end point
 
 
 def curves(
@@ -33,28 +33,28 @@ def curves(
     title: str | None = None,
     log: bool = False,
 ) -> Figure:
-    """Lines over `x` with a band from low to high, each named where it ends.
+    """Draws lines over `x` with a band from low to high, each labelled at its end.
 
-    Up to ten lines differ in colour and in marker, and neighbours in dashes; of lines that lie on
-    one another the lower is drawn wider.
+    Up to ten lines differ in colour and marker, and neighbours in dashes; where lines coincide, the
+    lower one is drawn wider.
 
     Args:
-        x: ``[N]`` finite numbers, for instance eps; whole ones have whole ticks.
-        series: Line name to ``[N]`` estimates or numbers; None leaves a gap.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        rates: Values lie in [0, 1] and are shown in percent.
-        chance: Rate of a guess, drawn as a dashed line.
-        title: Above the axes.
-        log: Whether equal ratios of `x` stand equally far apart, with a tick at each `x`; where
-            there are many, not each has its number.
+      x: `[N]` finite numbers, for instance eps; integers get integer ticks.
+      series: line name to `[N]` estimates or numbers; None leaves a gap.
+      xlabel: label of the horizontal axis.
+      ylabel: label of the vertical axis.
+      rates: whether values lie in [0, 1] and are shown in per cent.
+      chance: chance level, drawn as a dashed line.
+      title: title above the axes.
+      log: whether `x` is on a logarithmic scale, with a tick at each `x`; if there are many, some
+        ticks have no number.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: An `x` that is not finite (or, with `log`, not above 0), or a line of another
-            length.
+      ValueError: if an `x` is not finite (or, with `log`, not positive), or a line's length differs
+        from that of `x`.
     """
     where = np.asarray(x, dtype=float)
     if where.ndim != 1 or not np.isfinite(where).all() or (log and not (where > 0).all()):
@@ -72,7 +72,7 @@ def curves(
     axes = figure.add_subplot()
     above = _lines_above([found[:, 0] for found in points.values()])
     ends: list[_End] = []
-    step = 2.4 if len(points) <= 4 else 1.0  # of many lines, broad ones would hide the rest
+    step = 2.4 if len(points) <= 4 else 1.0  # wide lines would hide the others if there are many
     for index, (name, found) in enumerate(points.items()):
         look = style.line_style(index)
         if len(where) > 25:
@@ -115,7 +115,7 @@ def curves(
 
 
 def _lines_above(lines: Sequence[np.ndarray]) -> list[int]:
-    """Of each line, how many of those drawn later lie on it, at most three."""
+    """Counts for each line how many later ones coincide with it, at most three."""
     reach = np.concatenate(lines) if lines else np.zeros(0)
     near = 0.012 * float(np.nanmax(reach) - np.nanmin(reach)) if np.isfinite(reach).any() else 0.0
     counts = []
@@ -128,9 +128,9 @@ def _lines_above(lines: Sequence[np.ndarray]) -> list[int]:
 def _name_ends(
     figure: Figure, axes: Axes, ends: Sequence[tuple[str, Line2D, tuple[float, float]]]
 ) -> None:
-    """Each line's sample and name to the right of where it ends, none on another."""
+    """Draws each line's sample and name to the right of its end, without overlap."""
     low, high = axes.get_ylim()
-    height = 0.8 * 72 * figure.get_size_inches()[1]  # points, about
+    height = 0.8 * 72 * figure.get_size_inches()[1]  # approximately, in points
     names = [style.fold(name, _END_LETTERS, lines=2) for name, _, _ in ends]
     sizes = np.array([13.5 * (1 + name.count("\n")) + 2 for name in names]) / height
     wanted = np.array([(end - low) / (high - low) for _, _, (_, end) in ends])
@@ -154,15 +154,16 @@ def _name_ends(
 
 
 def _apart(wanted: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Places near those wanted, in the same order, each with room of its size.
+    """Moves places apart, in the same order and as little as possible, to make room for each size.
 
     Example:
-        >>> _apart(np.array([0.5, 0.5, 0.0]), np.array([0.1, 0.1, 0.1])).round(3).tolist()
-        [0.55, 0.45, 0.05]
+      >>> _apart(np.array([0.5, 0.5, 0.0]), np.array([0.1, 0.1, 0.1])).round(3).tolist()
+      [0.55, 0.45, 0.05]
     """
-    order = np.argsort(-wanted, kind="stable")  # from the top; of equals the first drawn
-    before = np.cumsum(sizes[order]) - sizes[order] / 2  # if they stood close to one another
-    # The nearest places in that order and apart: a monotone regression of what is left over.
+    order = np.argsort(-wanted, kind="stable")  # from the top; ties in drawing order
+    before = np.cumsum(sizes[order]) - sizes[order] / 2  # places if packed without gaps
+    # The nearest non-overlapping places in that order: isotonic regression of the remaining
+    # offsets.
     left = optimize.isotonic_regression(-wanted[order] - before, increasing=True).x
     least, most = -1.0, -float(sizes.sum())
     places = np.clip(left, least, max(least, most)) + before
@@ -178,20 +179,20 @@ def frontier(
     ylabel: str = "accuracy",
     title: str | None = None,
 ) -> Figure:
-    """Points with intervals both ways, joined in their order: what one rate costs of another.
+    """Draws a trade-off curve with error bars on both axes.
 
     Args:
-        series: Line name to point name to two rates, across and up. A point's name, for instance
-            its eps, is written beside it.
-        xlabel: Below the axes.
-        ylabel: Beside them.
-        title: Above the axes.
+      series: line name to point name to two rates, horizontal and vertical. A point's name, for
+        instance its eps, is written beside it.
+      xlabel: label of the horizontal axis.
+      ylabel: label of the vertical axis.
+      title: title above the axes.
 
     Returns:
-        The figure; its axes show only where the points are.
+      The figure; its axes are limited to the range of the points.
 
     Raises:
-        ValueError: No line, or a line without points.
+      ValueError: if there is no line, or a line has no points.
     """
     if not series or not all(series.values()):
         raise ValueError("series: must have at least one line, and each at least one point")

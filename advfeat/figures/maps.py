@@ -1,4 +1,4 @@
-"""Saliency maps as pictures: several displays, chosen by name, and a grid of image × method."""
+"""Displays of saliency maps: normalisations by name, and a grid of image × method."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from matplotlib.figure import Figure
 from advfeat.figures import style
 from advfeat.figures.pictures import as_image, show
 
-_PERCENTILE = 99.0  # a few pixels would make the rest of a heat map black
+_PERCENTILE = 99.0  # scaled to the maximum, a few pixels would turn the rest of the map black
 
 
 def three_sigma(values: Any) -> np.ndarray:
-    """``clip((g - mean) / (3 std) + 0.5, 0, 1)`` per channel, in colour: the practicum's display.
+    """Displays `clip((g - mean) / (3 std) + 0.5, 0, 1)` per channel, in colour.
 
     Args:
-        values: ``[H, W, C]`` or ``[H, W]``.
+      values: `[H, W, C]` or `[H, W]`.
 
     Returns:
-        ``[H, W, C]`` in [0, 1]; grey where a channel is constant.
+      `[H, W, C]` in [0, 1]; grey if a channel is constant.
 
     Example:
-        >>> float(three_sigma(np.zeros((2, 2, 3))).max())
-        0.5
+      >>> float(three_sigma(np.zeros((2, 2, 3))).max())
+      0.5
     """
     array = _map(values)
     mean = array.mean(axis=(0, 1), keepdims=True)
     spread = array.std(axis=(0, 1), keepdims=True)
-    # The mean of equal numbers is rounded, and a spread of this size is all there is to see.
+    # The mean of equal numbers is rounded; a spread of this size is only rounding error.
     there = spread > 1e-12 * np.abs(mean)
     return np.clip((array - mean) / (3 * np.where(there, spread, 1.0)) + 0.5, 0, 1)
 
 
 def magnitude(values: Any) -> np.ndarray:
-    """``[H, W]`` in [0, 1]: the sum over channels of absolute values, its 99th percentile white.
+    """Sums absolute values over channels, `[H, W]` in [0, 1]; the 99th percentile is white.
 
     Example:
-        >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
-        [[1.0, 0.0]]
+      >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
+      [[1.0, 0.0]]
     """
     size = np.abs(_map(values)).sum(axis=-1)
     top = np.percentile(size, _PERCENTILE) or size.max()
@@ -49,12 +49,12 @@ def magnitude(values: Any) -> np.ndarray:
 
 
 def heat(values: Any) -> np.ndarray:
-    """``[H, W, 3]``: the magnitude in the colours from black over red to yellow."""
+    """Colours the magnitude from black over red to yellow, `[H, W, 3]`."""
     return np.asarray(matplotlib.colormaps["inferno"](magnitude(values)))[..., :3]
 
 
 def signed(values: Any) -> np.ndarray:
-    """``[H, W, 3]``: the sum over channels, blue below zero, white at zero, red above."""
+    """Sums over channels, `[H, W, 3]`: blue below zero, white at zero, red above."""
     total = _map(values).sum(axis=-1)
     top = np.percentile(np.abs(total), _PERCENTILE) or np.abs(total).max()
     shown = np.clip(total / top, -1, 1) if top > 0 else np.zeros_like(total)
@@ -62,7 +62,7 @@ def signed(values: Any) -> np.ndarray:
 
 
 def as_is(values: Any) -> np.ndarray:
-    """``[H, W, C]``: what is an image already, in [0, 1] (``[H, W]`` is grey)."""
+    """Returns a map that is already an image, `[H, W, C]` in [0, 1] (`[H, W]` is grey)."""
     array = np.asarray(values)
     return as_image(array[..., None] if array.ndim == 2 else array)
 
@@ -85,21 +85,21 @@ def map_grid(
     title: str | None = None,
     first: str = "image",
 ) -> Figure:
-    """A row per image, a column per method.
+    """Draws a grid with a row per image and a column per method.
 
     Args:
-        images: ``[N]`` of ``[H, W, C]``, uint8 or in [0, 1].
-        maps: Method name to ``[N]`` maps ``[H, W, C]`` or ``[H, W]``.
-        display: One of `DISPLAYS`, for all of them, or "as_is" where they are images.
-        labels: ``[N]``, beside the images.
-        title: Above the grid.
-        first: Above the column of the images.
+      images: `[N]` of `[H, W, C]`, uint8 or in [0, 1].
+      maps: method name to `[N]` maps `[H, W, C]` or `[H, W]`.
+      display: one of `DISPLAYS`, for all maps, or "as_is" if they are images.
+      labels: `[N]`, beside the images.
+      title: title above the grid.
+      first: heading of the column of images.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: An unknown display, no image, or another number of maps.
+      ValueError: for an unknown display, no image, or a wrong number of maps.
     """
     if display not in _SHOWN:
         raise ValueError(f"display: must be one of {', '.join(_SHOWN)}, not {display!r}")

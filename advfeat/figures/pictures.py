@@ -1,4 +1,4 @@
-"""Pictures made of images: "pig 91 % + 0.005 × perturbation = airliner 99 %", and grids."""
+"""Image figures: "pig 91 % + 0.005 × perturbation = airliner 99 %", and grids."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from matplotlib.figure import Figure
 from advfeat.figures import style
 from advfeat.threats.norms import title
 
-_LETTERS = 29  # of a line under an image of a strip: more would meet the next image's
+_LETTERS = 29  # per line under an image of a strip; more would touch the next image's
 _FACTORS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 200, 500, 1000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row of :func:`example_strip`.
+    """One row of `example_strip`.
 
     Attributes:
-        original: ``[H, W, C]``, uint8 or in [0, 1], C of 1 or 3.
-        perturbed: As `original`.
-        label: Name of the class a human sees.
-        new_label: Name of the class the perturbation aimed at, or led to.
-        networks: Network name to what it says of the original and of the perturbed image, each
-            a class name and a confidence in [0, 1].
-        note: A line below the perturbation, for instance which attack made it.
-        smooth: Drawn smoothly between its pixels, as a photograph; else with square pixels.
+      original: `[H, W, C]`, uint8 or in [0, 1], C of 1 or 3.
+      perturbed: like `original`.
+      label: name of the class that a human sees.
+      new_label: name of the class that the perturbation aimed at, or led to.
+      networks: network name to its predictions for the original and the perturbed image, each a
+        class name and a confidence in [0, 1].
+      note: a line below the perturbation, for instance the name of the attack.
+      smooth: whether to interpolate between pixels, as for photographs; otherwise pixels are
+        square.
     """
 
     original: Any
@@ -42,17 +43,17 @@ class Example:
 
 
 def magnification(perturbations: Any) -> int:
-    """The largest round factor at which nearly all of the perturbations stay visible.
+    """Returns the largest round factor that keeps nearly all magnified perturbations in range.
 
     Args:
-        perturbations: Differences of images in [0, 1], any shape.
+      perturbations: differences of images in [0, 1], any shape.
 
     Returns:
-        A whole factor such that 99.5 % of the magnified values lie within ±1/2, at least 1.
+      An integer factor, at least 1, such that 99.5 % of the magnified values lie within ±1/2.
 
     Example:
-        >>> magnification(np.array([-8 / 255, 8 / 255])), magnification(np.zeros(3))
-        (10, 1)
+      >>> magnification(np.array([-8 / 255, 8 / 255])), magnification(np.zeros(3))
+      (10, 1)
     """
     size = np.abs(np.asarray(perturbations, dtype=float))
     reach = float(np.quantile(size, 0.995)) if size.size else 0.0
@@ -68,23 +69,23 @@ def example_strip(
     norm: str = "l2",
     names: tuple[str, str] = ("human label", "new label"),
 ) -> Figure:
-    """Rows of original + perturbation = perturbed, with what networks say of each.
+    """Draws rows of original + perturbation = perturbed, with each network's predictions.
 
-    Photographs (`Example.smooth`) and images of square pixels each have one factor at which their
-    perturbations are shown. A class name stands in one colour where it is the human label and in
-    another where it is the new label, whoever says it.
+    Photographs (`Example.smooth`) and images with square pixels each have one common magnification
+    of their perturbations. A class name has one colour if it is the human label and another if it
+    is the new label, in every prediction.
 
     Args:
-        examples: One to six of them.
-        title: Above the strip.
-        norm: Norm of the perturbation written under it: "l2", "linf" or "l1".
-        names: What to call an example's `label` and its `new_label`.
+      examples: one to six of them.
+      title: title above the strip.
+      norm: norm of the perturbation written under it: "l2", "linf" or "l1".
+      names: headings for an example's `label` and `new_label`.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No example or more than six, an image of another shape, an unknown norm.
+      ValueError: for no example or more than six, images of different shapes, or an unknown norm.
     """
     if not 1 <= len(examples) <= 6:
         raise ValueError(f"examples: must be 1 to 6, not {len(examples)}")
@@ -157,13 +158,13 @@ def example_strip(
 
 
 def _notes(example: Example, what: str, label: str, which: int) -> list[tuple[str, str]]:
-    """Lines under an image, each with its colour."""
+    """Returns the lines under an image with their colours."""
     colours = {example.new_label: style.NEW, example.label: style.ORIGINAL}
     lines = [(f"{what}: {style.short(label, max(8, _LETTERS - len(what)))}", colours[label])]
     for network, says in example.networks.items():
         name, confidence = says[which]
         who = style.short(network, 16)
-        said = style.short(name, max(8, _LETTERS - len(who) - 7))  # what is sure stays in sight
+        said = style.short(name, max(8, _LETTERS - len(who) - 7))  # leaves room for the confidence
         colour = colours.get(name, style.INK)
         lines.append((f"{who}: {said} ({100 * confidence:.0f}{style.PERCENT})", colour))
     return lines
@@ -176,19 +177,19 @@ def image_grid(
     columns: int = 6,
     title: str | None = None,
 ) -> Figure:
-    """Images in rows, each with a line above it.
+    """Draws images in rows, each with a line above it.
 
     Args:
-        images: ``[N, H, W, C]`` or a list of images, uint8 or in [0, 1].
-        titles: ``[N]``; none if absent.
-        columns: Images in a row.
-        title: Above the grid.
+      images: `[N, H, W, C]` or a list of images, uint8 or in [0, 1].
+      titles: `[N]`; None for no titles.
+      columns: images per row.
+      title: title above the grid.
 
     Returns:
-        The figure.
+      The figure.
 
     Raises:
-        ValueError: No image, or another number of titles.
+      ValueError: for no image, or a wrong number of titles.
     """
     if len(images) == 0:
         raise ValueError("images: must be at least one")
@@ -213,10 +214,10 @@ def image_grid(
 
 
 def as_image(image: Any) -> np.ndarray:
-    """``[H, W, C]`` floats in [0, 1] of an image that may be uint8.
+    """Converts an image, possibly uint8, to floats `[H, W, C]` in [0, 1].
 
     Raises:
-        ValueError: Another shape, or values that are no picture.
+      ValueError: for another shape, or values outside [0, 1].
     """
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[-1] not in (1, 3):
@@ -228,7 +229,7 @@ def as_image(image: Any) -> np.ndarray:
 
 
 def show(axes: Axes, image: np.ndarray, *, smooth: bool = False) -> None:
-    """Draw an image with its pixels as squares, or smoothly between them, and a thin frame."""
+    """Draws an image with square or interpolated pixels and a thin frame."""
     grey = image.shape[-1] == 1
     axes.imshow(
         image[..., 0] if grey else image,

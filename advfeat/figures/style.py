@@ -1,4 +1,4 @@
-"""What all figures share: colours, fonts, axes, text as it is, saving."""
+"""The common style of all figures: colours, fonts, axes, literal text, saving."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from advfeat.stats.formats import field, is_estimate
 
 DPI = 150
 SMALL, NORMAL, LARGE = 9.5, 10.5, 12.0  # points
-LETTER = 0.082  # inches that a small letter takes, about
+LETTER = 0.082  # approximate width in inches of a small letter
 
-# Okabe and Ito (2008), told apart under the common forms of colour blindness; then three more of
-# other lightness, so that ten lines have ten colours.
+# Okabe and Ito (2008), distinguishable under the common forms of colour blindness; then three more
+# of different lightness, so that ten lines have ten colours.
 PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
     "#882255", "#999933", "#7A7A7A",
@@ -40,17 +40,17 @@ MARKS = "osD^vP*X<>"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (7, 2, 1.5, 2)), (0, (1.5, 1.5)),
                            (0, (3, 1.5, 1, 1.5, 1, 1.5)))  # fmt: skip
 ORIGINAL, NEW = PALETTE[0], PALETTE[1]  # the human label, the label an attack aimed at
-# Controls stay in the background: greys and washed-out hues of falling lightness, hatched.
+# Controls stay in the background: greys and pale hues of decreasing lightness, hatched.
 MUTED = ("#D9D9D9", "#BFD3E6", "#E8CFA6", "#B3B3B3", "#C9B8D0", "#A9C4B4")
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---")
-PERCENT = "\u00a0%"  # after a no-break space
+PERCENT = "\u00a0%"  # with a no-break space
 INK, FAINT = "#222222", "#8A8A8A"
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour, marker and dash of the line of that number: the first 50 are of 50 kinds.
+    """Returns colour, marker and dashes of a line by its index; the first 50 combinations differ.
 
-    Of any ten in a row no two share a colour or a marker.
+    Among ten consecutive indices, no two share a colour or a marker.
 
     >>> line_style(0)["color"] != line_style(7)["color"]
     True
@@ -64,31 +64,31 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 class _PlainFigure(Figure):
-    """A figure whose text is drawn as it is: a "$" is a dollar, and nothing is mathematics.
+    """A figure that draws its text literally: "$" is a dollar sign, never mathematics.
 
-    Text comes from data, as the names of class folders do. Here it all passes.
+    Text comes from data, such as the names of class folders. All of it passes through here.
     """
 
     def draw(self, renderer: RendererBase) -> None:
-        """As the base class does; ticks that it makes are plain as well."""
+        """Draws the figure; ticks created while drawing are literal as well."""
         for text in self.findobj(Text):
             text.set_parse_math(False)  # type: ignore[attr-defined]
-            text.set_text(drawable(text.get_text()))  # type: ignore[attr-defined]  # but of ticks
+            text.set_text(drawable(text.get_text()))  # type: ignore[attr-defined]  # except ticks
         with matplotlib.rc_context({"text.parse_math": False}):
             super().draw(renderer)
 
 
 def drawable(text: str) -> str:
-    r"""The text, but what the font has no glyph for as its escape, so that names stay apart.
+    r"""Escapes characters without a glyph in the font, so that names stay distinguishable.
 
-    The font is matplotlib's ``font.family``, which may name several.
+    The font is matplotlib's `font.family`, which may list several.
 
     Args:
-        text: Any, also one that is no valid Unicode.
+      text: any string, including invalid Unicode.
 
     Example:
-        >>> drawable("Größe $5$\nשלום"), drawable("\udce9\t")
-        ('Größe $5$\nשלום', '\\udce9\\t')
+      >>> drawable("Größe $5$\nשלום"), drawable("\udce9\t")
+      ('Größe $5$\nשלום', '\\udce9\\t')
     """
     known = _glyphs(tuple(matplotlib.rcParams["font.family"]))
     return "".join(
@@ -104,7 +104,7 @@ def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
 
 
 def short(text: str, letters: int) -> str:
-    """One line of at most so many letters: the middle of a longer text is left out.
+    """Shortens text to one line of at most `letters`, omitting its middle.
 
     >>> short("great white shark,\\nCarcharodon", 16), short(" cat", 16)
     ('great w…harodon', 'cat')
@@ -117,7 +117,7 @@ def short(text: str, letters: int) -> str:
 
 
 def fold(text: str, letters: int, lines: int = 3) -> str:
-    """At most so many lines of so many letters; the lines that `text` has are kept.
+    """Folds text into at most `lines` lines of `letters`, keeping its own line breaks.
 
     >>> fold("a_name_of_many_letters", 12), fold("two\\nlines", 12)
     ('a_name_of_ma\\nny_letters', 'two\\nlines')
@@ -129,7 +129,7 @@ def fold(text: str, letters: int, lines: int = 3) -> str:
 
 
 def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> Legend:
-    """A legend below the axes, in as many columns as fit; any name is shown."""
+    """Draws a legend below the axes in as many columns as fit, with any names."""
     shown = [short(name, 60) for name in names]
     widest = 0.6 + LETTER * max(len(name) for name in shown)
     columns = max(1, min(3, len(shown), int(figure.get_size_inches()[0] / widest)))
@@ -142,20 +142,20 @@ def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> L
 
 
 def put_names(made: Legend, names: Sequence[str]) -> None:
-    """Writes a legend's names: given at once, those that begin with "_" would be left out."""
+    """Sets a legend's names afterwards: matplotlib would omit those that begin with "_"."""
     for text, name in zip(made.get_texts(), names, strict=True):
         text.set_text(name)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` × `height` inches, drawn by Agg; its text is drawn as it is."""
+    """Creates an empty figure of `width` × `height` inches, drawn by Agg, with literal text."""
     figure = _PlainFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def dress(axes: Axes, *, title: str | None, xlabel: str | None, ylabel: str | None) -> None:
-    """Give axes the common look: no box, light horizontal grid, readable labels."""
+    """Gives axes the common look: no box, light horizontal grid, readable labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E3E3E3", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -168,14 +168,14 @@ def dress(axes: Axes, *, title: str | None, xlabel: str | None, ylabel: str | No
 
 
 def triple(value: Any) -> tuple[float, float, float] | None:
-    """Mean, low and high; a bare number is its own interval, None where there is none.
+    """Returns mean, low and high; a bare number is its own interval, None if missing.
 
     Args:
-        value: An estimate (see :mod:`advfeat.stats.formats`), a number, or None.
+      value: an estimate (see `advfeat.stats.formats`), a number, or None.
 
     Example:
-        >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)
-        ((0.5, 0.4, 0.6), (0.25, 0.25, 0.25), None)
+      >>> triple({"mean": 0.5, "low": 0.4, "high": 0.6, "n": 90}), triple(0.25), triple(None)
+      ((0.5, 0.4, 0.6), (0.25, 0.25, 0.25), None)
     """
     if is_estimate(value):
         mean, low, high = (field(value, name) for name in ("mean", "low", "high"))
@@ -192,15 +192,15 @@ _MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 @contextlib.contextmanager
 def marked(word: str) -> Iterator[None]:
-    """Every figure that is saved within carries this word across it; an empty one is none.
+    """Marks every figure saved in this context with a word across it; "" adds no mark.
 
     Args:
-        word: For instance "dry run".
+      word: for instance "dry run".
 
     Example:
-        >>> import tempfile
-        >>> with marked("dry run"):
-        ...     path = save(new_figure(1, 1), tempfile.mkdtemp() + "/marked.png")
+      >>> import tempfile
+      >>> with marked("dry run"):
+      ...     path = save(new_figure(1, 1), tempfile.mkdtemp() + "/marked.png")
     """
     token = _MARK.set(word)
     try:
@@ -210,7 +210,7 @@ def marked(word: str) -> Iterator[None]:
 
 
 def _put_mark(figure: Figure, word: str) -> Text:
-    """The word from corner to corner, above all and seen through."""
+    """Draws the word from corner to corner, transparent and on top."""
     width, height = figure.get_size_inches()
     size = 72 * min(0.9 * math.hypot(width, height) / (0.62 * len(word)), 0.6 * height, 0.6 * width)
     return figure.text(
@@ -220,23 +220,24 @@ def _put_mark(figure: Figure, word: str) -> Text:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Write a figure as PNG; the same figure gives the same bytes.
+    """Saves a figure as PNG; equal figures give equal bytes.
 
-    Within :func:`marked` it carries that word.
+    In the context of `marked` it bears that word.
 
     Args:
-        figure: What one of the figure functions returned.
-        path: Where to; its folder must exist.
+      figure: from one of the figure functions.
+      path: the file; its folder must exist.
 
     Returns:
-        `path`.
+      `path`.
     """
     path = pathlib.Path(path)
     buffer = io.BytesIO()
     word = _MARK.get()
     mark = _put_mark(figure, word) if word else None
     try:
-        # "tight" so that no label is cut; no Software entry, which would name matplotlib's version.
+        # "tight" so that no label is cut off; no Software entry, which would name matplotlib's
+        # version.
         figure.savefig(
             buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12,
             metadata={"Software": None},

@@ -1,4 +1,4 @@
-"""Words beside the points of a chart, where they hide as little as possible."""
+"""Places labels beside the points of a chart, where they hide as little as possible."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from matplotlib.transforms import Bbox
 
 from advfeat.figures import style
 
-_LETTER = 0.62  # a letter's width over the size of its type, about
-_MARKER = 10.0  # points that a marker takes
+_LETTER = 0.62  # approximate ratio of a letter's width to its font size
+_MARKER = 10.0  # size of a marker, in points
 _OFFSETS = [(dx, dy) for far in (1, 2, 3) for dy in (6 * far, -15 * far) for dx in (1, -1)]
-"""Where a word may stand: to the right or to the left, so high above or below; near first."""
+"""Candidate places of a label: right or left, at several heights above or below; nearest first."""
 
 
 def words_beside(
     figure: Figure, axes: Axes, words: Sequence[tuple[str, tuple[float, float], str]]
 ) -> None:
-    """Writes each word at its point, where it hides least of the points and of the other words.
+    """Writes each label at its point, where it hides least of the points and other labels.
 
     Args:
-        figure: Holds the axes; all else is drawn already, for only then is it known where
-            points lie.
-        axes: Those of the points.
-        words: Word, point in the axes' data, colour.
+      figure: the figure of the axes; everything else must be drawn already, since only then are the
+        points' positions known.
+      axes: the axes of the points.
+      words: label, point in data coordinates, colour.
     """
     figure.draw_without_rendering()
     unit = figure.dpi / 72
@@ -41,7 +41,7 @@ def words_beside(
     inside = Bbox(axes.get_window_extent().get_points() / unit)
     for (word, place, colour), (x, y) in zip(words, places, strict=True):
         boxes = [_box(word, x, y, offset) for offset in _OFFSETS]
-        best = min(boxes, key=lambda box: _hidden(box, taken, inside))  # of equals, the first
+        best = min(boxes, key=lambda box: _hidden(box, taken, inside))  # the first if tied
         taken.append(best)
         axes.annotate(
             word, place, xytext=(best.x0 - x, best.y0 - y), textcoords="offset points",
@@ -51,7 +51,7 @@ def words_beside(
 
 
 def _along(corners: np.ndarray) -> np.ndarray:
-    """`[M, 2]`: places all along a line through corners `[N, 2]`."""
+    """Returns `[M, 2]` points along a polyline with corners `[N, 2]`."""
     shares = np.linspace(0, 1, 50)[:, None]
     parts = [(1 - shares) * a + shares * b for a, b in itertools.pairwise(corners)]
     return np.concatenate(parts) if parts else corners

@@ -1,11 +1,11 @@
-"""Networks by name, and what the attacks take of them: a function of one image.
+"""Networks by name, and their view for attacks: a function of one image.
 
     model = create("resnet9", num_classes=10, mean=(0.5,), std=(0.25,))
     variables = init(jax.random.key(0), model, (32, 32, 3))
     logits_fn = model_fn(model, variables)                         # [H, W, C] -> [K]
     representation_fn = model_fn(model, variables, layer="representation")
 
-Networks from elsewhere come in through `from_linen`, `from_nnx`, `from_function`,
+Adapt networks from other libraries with `from_linen`, `from_nnx`, `from_function`,
 `from_equinox` and `from_haiku`.
 
 To add a network, write its module (a subclass of `base.Network`) and one line of `_NETWORKS`.

@@ -1,9 +1,9 @@
-"""Networks from elsewhere as what the attacks take: a function of ONE image `[H, W, C]`.
+"""Adapts networks from other libraries to what attacks take: a function of ONE image `[H, W, C]`.
 
-Each adapter returns a `jax.tree_util.Partial` over the weights. As an argument of a jitted
-function it is a pytree, and what is not a weight compares by value, so that new weights in the same
-architecture never compile again. A network whose pixels are not in [0, 1] wants its normalisation
-put inside first, for instance with `from_function`.
+Each adapter returns a `jax.tree_util.Partial` over the weights. It is a pytree as an argument of a
+jitted function, and its other contents compare by value, so new weights in the same architecture
+never recompile. A network whose pixels are not in [0, 1] needs its normalisation moved inside
+first, for instance with `from_function`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from advfeat.models.functions import OneExample
 from advfeat.types import ModelFn
 
 Options = tuple[tuple[str, Any], ...]
-"""Keyword arguments in a form that can be hashed."""
+"""Keyword arguments in hashable form."""
 
 
 def from_linen(module: linen.Module, variables: Any, **apply_kwargs: Any) -> ModelFn:
-    """A flax linen module on batches.
+    """Adapts a flax linen module that takes batches.
 
     Args:
       module: `module.apply(variables, batch, **apply_kwargs)` is logits `[B, K]`.
       variables: its collections, `{"params": ...}` and perhaps `"batch_stats"`.
-      **apply_kwargs: hashable; whatever puts the module in evaluation mode, such as
-        `train=False`, or `method="features"` for another of its methods.
+      **apply_kwargs: hashable arguments that put the module in evaluation mode, such as
+        `train=False`, or `method="features"` to call another of its methods.
 
     Returns:
       `[H, W, C] -> [K]`.
@@ -47,11 +47,11 @@ def from_linen(module: linen.Module, variables: Any, **apply_kwargs: Any) -> Mod
 
 
 def from_nnx(module: nnx.Module) -> ModelFn:
-    """A flax nnx module on batches, put in evaluation mode (a copy: yours stays as it is).
+    """Adapts a flax nnx module that takes batches; a copy is put in evaluation mode.
 
     Args:
-      module: `module(batch)` is logits `[B, K]`. Its layers are switched as `module.eval()`
-        does: dropout off, batch normalisation on its running averages.
+      module: `module(batch)` is logits `[B, K]`. The copy is switched by `eval()`: dropout off,
+        batch normalisation on its running averages.
 
     Returns:
       `[H, W, C] -> [K]`.
@@ -68,13 +68,13 @@ def from_nnx(module: nnx.Module) -> ModelFn:
 
 
 def from_function(fn: Callable, params: Any = None, *, batched: bool = True) -> ModelFn:
-    """Any function written in JAX.
+    """Adapts any function written in JAX.
 
     Args:
-      fn: `fn(params, x)`, or `fn(x)` if there are no `params`. Keep one function object:
-        a lambda made anew at each call compiles anew.
-      params: a pytree of arrays. What `fn` closes over instead is compiled in as a constant.
-      batched: whether `fn` takes `[B, H, W, C]`; else one `[H, W, C]`.
+      fn: `fn(params, x)`, or `fn(x)` without `params`. Reuse one function object: a new lambda per
+        call recompiles.
+      params: a pytree of arrays. Arrays that `fn` closes over are compiled in as constants.
+      batched: whether `fn` takes `[B, H, W, C]` or one `[H, W, C]`.
 
     Returns:
       `[H, W, C] -> [K]`.
@@ -91,11 +91,10 @@ def from_function(fn: Callable, params: Any = None, *, batched: bool = True) -> 
 
 
 def from_equinox(module: Any, state: Any = None, *, channels_first: bool = True) -> ModelFn:
-    """An equinox module on one example, put in inference mode.
+    """Adapts an equinox module that takes one example; it is put in inference mode.
 
     Args:
-      module: `module(x)` is logits `[K]`; with a state, `module(x, state)` is logits and
-        state.
+      module: `module(x)` is logits `[K]`; with a state, `module(x, state)` is logits and state.
       state: the `equinox.nn.State` of a module with batch normalisation.
       channels_first: whether the module wants `[C, H, W]`, as equinox's convolutions do.
 
@@ -103,7 +102,7 @@ def from_equinox(module: Any, state: Any = None, *, channels_first: bool = True)
       `[H, W, C] -> [K]`.
 
     Raises:
-      ImportError: equinox is not installed.
+      ImportError: if equinox is not installed.
 
     Example:
       >>> import jax, pytest
@@ -120,13 +119,13 @@ def from_equinox(module: Any, state: Any = None, *, channels_first: bool = True)
 
 
 def from_haiku(transformed: Any, params: Any, state: Any = None, **apply_kwargs: Any) -> ModelFn:
-    """A haiku network on batches.
+    """Adapts a haiku network that takes batches.
 
     Args:
       transformed: from `hk.transform`, or `hk.transform_with_state` if there is a `state`.
       params: its parameters.
-      state: its state (running averages), which is read and never written.
-      **apply_kwargs: hashable; whatever puts the network in evaluation mode, such as
+      state: its state (running averages), read but never updated.
+      **apply_kwargs: hashable arguments that put the network in evaluation mode, such as
         `is_training=False`.
 
     Returns:

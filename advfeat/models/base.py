@@ -1,4 +1,4 @@
-"""What every network has in common: pixel normalisation, named layers and the classifier."""
+"""Base class of networks: pixel normalisation, named layers and the classifier."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ TAPS = "intermediates"
 """The flax collection that named layers are sown into."""
 
 DELTAS = "deltas"
-"""The flax collection of what is added to named layers; it is never made, only given."""
+"""The flax collection of offsets added to named layers; never initialised, only passed in."""
 
 
 class Network(nn.Module):
     """A classifier of images `[B, H, W, C]` in [0, 1] with named layers.
 
-    A subclass gives `features` (images, already normalised, to the representation) and
-    `downsampling`. Whatever it hands to `tap` can be reached by name.
+    A subclass defines `features` (normalised images to the representation) and `downsampling`.
+    Whatever it passes to `tap` can be retrieved by name.
 
     Attributes:
       num_classes: number of logits, at least 2.
-      width: a positive integer that scales all layers; each network says what it means.
-      mean: per channel, subtracted from the pixels; None is 0.
-      std: per channel, the pixels are divided by it; None is 1.
+      width: a positive integer that scales all layers; its meaning depends on the network.
+      mean: per channel, subtracted from the pixels; None means 0.
+      std: per channel, divides the pixels; None means 1.
       dtype: of the computation; parameters and logits are float32.
-      relu: the rectifier of all layers; see `advfeat.models.rectifiers`.
-      last_relu: that of the representation; None is `relu`.
+      relu: the activation function of all layers; see `advfeat.models.rectifiers`.
+      last_relu: the activation function of the representation; None means `relu`.
     """
 
     num_classes: int
@@ -56,17 +56,18 @@ class Network(nn.Module):
                 f"{self.downsampling}x{self.downsampling}"
             )
         x = self.features(self._normalise(x).astype(self.dtype), train=train)
-        # The classifier is cheap and its rounding is not, so it stays in float32.
+        # The classifier is cheap but sensitive to rounding, so it stays in float32.
         x = self.tap("representation", x.astype(jnp.float32))
         return self.tap("logits", nn.Dense(self.num_classes, name="classifier")(x))
 
     @property
     def rectify_last(self) -> Callable[[Array], Array]:
-        """The rectifier that makes the representation."""
+        """The activation function that produces the representation."""
         return self.relu if self.last_relu is None else self.last_relu
 
     def check(self) -> None:
-        """Raises a ValueError that names a field out of range; a subclass adds its own fields."""
+        """Raises a ValueError that names a field out of range; subclasses check their own
+        fields."""
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
         if self.width < 1:
@@ -75,18 +76,18 @@ class Network(nn.Module):
             raise ValueError(f"std must be positive in every channel, got {self.std}")
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """Normalised images `[B, H, W, C]` -> representation `[B, D]`."""
+        """Maps normalised images `[B, H, W, C]` to the representation `[B, D]`."""
         raise NotImplementedError
 
     @property
     def downsampling(self) -> int:
-        """The product of all strides: the smallest side an image may have."""
+        """The product of all strides: the minimum height and width of an image."""
         return 1
 
     def tap(self, name: str, x: Array) -> Array:
-        """Gives activations a name, by which `model_fn(..., layer=name)` finds them.
+        """Names activations, so that `model_fn(..., layer=name)` can return them.
 
-        What the collection `DELTAS` holds under the name is added to them.
+        An offset under the same name in the collection `DELTAS` is added to them.
         """
         if self.has_variable(DELTAS, name):
             x = x + self.get_variable(DELTAS, name).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""From a module and its variables to the functions that attacks and experiments take."""
+"""Turns a module and its variables into the functions that attacks and experiments take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def init(key: Array, model: nn.Module, input_shape: Sequence[int]) -> Variables:
       input_shape: `(H, W, C)` of one image.
 
     Raises:
-      ValueError: images of this size are too small for the network's strides.
+      ValueError: if images of this size are too small for the network's strides.
 
     Example:
       >>> from advfeat.models import create
@@ -44,15 +44,15 @@ def _draw(key: Array, model: nn.Module, input_shape: tuple[int, ...]) -> Variabl
     return model.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
 
 
-# Compiled as a whole, since op by op a deep network takes many seconds, and once per architecture.
-# It runs once per network: optimised machine code would only take five times as long to compile.
+# Compiled as a whole, once per architecture: op by op, a deep network takes many seconds.
+# It runs once per network, so optimising its machine code (five times the compile time) never pays.
 _compiled_draw = jax.jit(
     _draw, static_argnums=(1, 2), compiler_options={"xla_backend_optimization_level": 0}
 )
 
 
 def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
-    """The layers that `model_fn` can return, first to last; nothing is computed.
+    """Lists the layers that `model_fn` can return, first to last; nothing is computed.
 
     Args:
       model: from `create`.
@@ -68,7 +68,7 @@ def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]
     def record(key: Array, x: Array) -> None:
         nonlocal found
         _, variables = model.init_with_output(key, x, train=False, mutable=True)
-        # Read here: outside of the trace jax would have sorted the names.
+        # Read inside the trace: outside, jax returns the names sorted.
         found = tuple(variables.get(TAPS, {}))
 
     images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
@@ -77,7 +77,7 @@ def layer_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]
 
 
 def module_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
-    """The top modules that have parameters, in the order they are called; nothing is computed.
+    """Lists the top-level modules with parameters in the order of their calls; nothing is computed.
 
     Args:
       model: from `create`, or any module called with `train=`.
@@ -105,7 +105,7 @@ def module_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...
 
 
 def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
-    """A network in evaluation mode as a function of a batch.
+    """Returns a network in evaluation mode as a function of a batch.
 
     Args:
       model: from `create`.
@@ -113,8 +113,8 @@ def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
       layer: one of `layer_names`.
 
     Returns:
-      `[B, H, W, C]` in [0, 1] -> `[B, K]` logits, or the layer's activations `[B, ...]`. It
-      is a pytree over the variables, so it may be an argument of a jitted function, which then is
+      `[B, H, W, C]` in [0, 1] -> `[B, K]` logits, or the layer's activations `[B, ...]`. The
+      function is a pytree over the variables: a jitted function that takes it as an argument is
       compiled once for all weights.
 
     Raises:
@@ -124,7 +124,7 @@ def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
 
 
 def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
-    """A network in evaluation mode as a function of ONE image, as the attacks take it.
+    """Returns a network in evaluation mode as a function of ONE image, as attacks take it.
 
     Args:
       model: from `create`.
@@ -153,7 +153,7 @@ def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
 
 @dataclass(frozen=True)
 class _Apply:
-    """`(variables, batch) -> activations`; equal modules make equal functions, so jit reuses."""
+    """`(variables, batch) -> activations`; equal modules compare equal, to avoid recompiling."""
 
     model: nn.Module
     layer: str
@@ -165,10 +165,10 @@ class _Apply:
 
 
 def evaluated(model: nn.Module, variables: Variables, x: Array, **options: Any) -> Any:
-    """A module in evaluation mode.
+    """Applies a module in evaluation mode.
 
     Raises:
-      ValueError: for images that its weights do not fit, such as grey ones instead of colour.
+      ValueError: for images that do not fit its weights, such as grey instead of colour ones.
     """
     try:
         return model.apply(variables, x, train=False, **options)
@@ -180,10 +180,10 @@ def evaluated(model: nn.Module, variables: Variables, x: Array, **options: Any) 
 
 
 def tapped(model: nn.Module, variables: Variables, x: Array, layer: str) -> tuple[Any, Any]:
-    """Logits and a named layer's activations of a batch, from one forward pass.
+    """Returns logits and a named layer's activations of a batch, from one forward pass.
 
     Raises:
-      ValueError: for a layer that the network lacks; the message lists those it has.
+      ValueError: for a layer that the network lacks; the message lists the available ones.
     """
     logits, state = evaluated(model, variables, x, mutable=[TAPS])
     taps = state.get(TAPS, {})
@@ -193,14 +193,14 @@ def tapped(model: nn.Module, variables: Variables, x: Array, layer: str) -> tupl
 
 
 def unknown_layer(layer: str, known: Iterable[str]) -> ValueError:
-    """The error for a layer that a network lacks."""
+    """Returns the error for a layer that a network lacks."""
     there = ", ".join(known) or "none but logits: the module sows no intermediates"
     return ValueError(f"unknown layer {layer!r}; there are {there}")
 
 
 @dataclass(frozen=True)
 class OneExample:
-    """Makes `(params, batch) -> batch` a function of one example, a batch of one."""
+    """Applies a batched function `(params, batch) -> batch` to one example, as a batch of one."""
 
     batched_fn: Callable[[Any, Array], Array]
 

@@ -1,11 +1,11 @@
-"""Convolution whose gradients run at full speed inside loops on CPU.
+"""A convolution whose gradients run at full speed inside loops on CPU.
 
-XLA's CPU compiler runs a convolution fast only when its operands have the order `b01f_01io`.
-Outside of loops the gradients of a convolution are rewritten into that order. Inside
-`fori_loop`, `scan` and `while_loop` they are not: with jax 0.10.2, 3x3 kernels and 32 to 128
-channels the gradient of the input (an attack) takes 4 to 50 times as long, that of the kernel
-(training) 40 to 100 times; for all of a small residual net, an attack takes 10 times as long. The
-remedy is to write the transpositions out and to put a barrier behind them.
+XLA's CPU compiler runs a convolution fast only if its operands have the layout `b01f_01io`.
+Outside of loops it rewrites the gradients of a convolution into that layout. Inside `fori_loop`,
+`scan` and `while_loop` it does not: with jax 0.10.2, 3x3 kernels and 32 to 128 channels, the
+gradient of the input (an attack) takes 4 to 50 times as long, that of the kernel (training) 40 to
+100 times; for a whole small residual network, an attack takes 10 times as long. The remedy is to
+write the transpositions explicitly, followed by an optimisation barrier.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 
 Pads = tuple[tuple[int, int], ...]
-"""Zeros before and after each spatial axis."""
+"""Zero padding before and after each spatial axis."""
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
 
-CHUNK = 2_000_000  # values of patches in one matrix product: what a core's cache holds
+CHUNK = 2_000_000  # patch values per matrix product: what fits in a core's cache
 
 
 def conv(
@@ -34,17 +34,17 @@ def conv(
 ) -> Array:
     """Convolves a batch of images; its gradients are fast inside loops on every platform.
 
-    On CPU both gradients have rules of their own (see the module's docstring), exact and with all
-    higher derivatives; elsewhere it is `lax.conv_general_dilated` and nothing else. The choice is
-    made by `jax.default_backend()` while tracing, and only ever decides about speed.
-    (`lax.platform_dependent` would choose later, at the price of a `cond` in every layer, whose
-    branches reverse mode would both save for.)
+    On CPU both gradients follow rules of their own (see the module's docstring), exact and with all
+    higher derivatives; elsewhere it is plain `lax.conv_general_dilated`. The choice is made by
+    `jax.default_backend()` while tracing, and affects speed only. (`lax.platform_dependent` would
+    choose later, at the cost of a `cond` in every layer, both of whose branches reverse mode would
+    save residuals for.)
 
     Args:
       x: `[B, H, W, I]`.
       kernel: `[h, w, I, O]`, of the dtype of `x`.
       stride: the same in both directions.
-      padding: `"SAME"`, `"VALID"` or the zeros before and after each axis.
+      padding: `"SAME"`, `"VALID"` or the zero padding before and after each axis.
 
     Returns:
       `[B, H', W', O]`.
@@ -60,8 +60,8 @@ def conv(
     if jax.default_backend() != "cpu":
         return _plain(x, kernel, stride, pads)
     if x.shape[-1] == 1 and stride == 1:
-        # One channel leaves a convolution nothing to do at once; a product over patches takes half
-        # the time, forwards and backwards (28x28 images, 3x3 kernel, 16 features).
+        # One input channel leaves a convolution nothing to vectorise over; a product over patches
+        # takes half the time, forwards and backwards (28x28 images, 3x3 kernel, 16 features).
         size = (kernel.shape[0], kernel.shape[1])
         return _patches(x, size, 1, pads) @ kernel.reshape(-1, kernel.shape[-1])
     if x.shape[-1] == 3 and stride == 1:
@@ -84,10 +84,10 @@ def _conv(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
 def _conv_jvp(
     stride: int, pads: Pads, primals: tuple[Array, Array], tangents: tuple
 ) -> tuple[Array, Array]:
-    """The ordinary tangents, each written so that its transpose is a fast convolution.
+    """Computes the ordinary tangents, each written so that its transpose is a fast convolution.
 
-    A custom_vjp could state the gradients themselves, but forbids forward mode. Symbolic zeros keep
-    an attack, which does not differentiate the kernel, from convolving a kernel of zeros.
+    A custom_vjp could state the gradients directly, but forbids forward mode. Symbolic zeros keep
+    an attack, which does not differentiate the kernel, from convolving with a kernel of zeros.
     """
     (x, kernel), (x_dot, kernel_dot) = primals, tangents
     out = _conv(x, kernel, stride, pads)
@@ -102,11 +102,12 @@ def _conv_jvp(
 def _input_tangent(x_dot: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """Convolves a tangent of the input.
 
-    With stride 1 its transpose is a convolution with the flipped kernel, written out: without the
-    barrier XLA would fold flip and transposition back into it; the second flip meets that of the
-    transpose. With a larger stride the transpose is one matrix product whose columns are then added
-    where they belong: half the time of a convolution over blocks of pixels, and less than a tenth
-    of that of a dilated one, for the memory of the columns (9/4 of the input, of a 3x3 kernel).
+    With stride 1, the transpose is a convolution with the flipped kernel, written out: without the
+    barrier, XLA would fold flip and transposition back into it; the second flip cancels that of the
+    transpose. With a larger stride, the transpose is one matrix product whose columns are scattered
+    back by addition. This takes half the time of a convolution over blocks of pixels and less than
+    a tenth of that of a dilated convolution, but needs memory for the columns (9/4 of the input for
+    a 3x3 kernel).
     """
     if stride > 1:
         size = (kernel.shape[0], kernel.shape[1])
@@ -121,14 +122,14 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
     """Convolves with a tangent of the kernel: matrix products over a few images at a time.
 
     Its transpose, the kernel's gradient, is then a sum of products of patches and gradients that
-    stay in the cache: three times as fast as XLA's convolution over the batch. Patches are made row
-    by row of the kernel (a third of the copies), and again for the transpose (checkpoint), which
-    would otherwise keep all of them. The kernel is turned because the product with a long and thin
-    matrix on the left takes three times that with one on the right.
+    stay in the cache: three times as fast as XLA's convolution over the batch. Patches are built
+    per kernel row (a third of the copies), and rebuilt for the transpose (checkpoint), which would
+    otherwise keep all of them. The kernel is transposed because a product with a long, thin matrix
+    on the left takes three times as long as with one on the right.
     """
     rows, columns, channels, features = kernel_dot.shape
     matrices = kernel_dot.reshape(rows, columns * channels, features).transpose(0, 2, 1)
-    # The transpose adds up the chunks' gradients in the dtype of what the loop is given.
+    # The transpose accumulates the chunks' gradients in the dtype of the loop's input.
     matrices = matrices.astype(jnp.promote_types(x.dtype, jnp.float32))
 
     count = x.shape[0]
@@ -151,13 +152,13 @@ def _kernel_tangent(x: Array, kernel_dot: Array, stride: int, pads: Pads) -> Arr
             start=jnp.zeros((), x.dtype),
         )
 
-    # Slices of x, not x in another shape: that would be computed a second time.
+    # Slice x instead of reshaping it: the reshaped copy would be computed a second time.
     out = lax.map(jax.checkpoint(convolve, prevent_cse=False), jnp.arange(0, count, chunk))
     return out.reshape(count, *out.shape[2:])
 
 
 def _patches(x: Array, size: tuple[int, int], stride: int, pads: Pads) -> Array:
-    """`[B, H, W, I]` -> `[B, H', W', h w I]`: what the kernel sees at each place."""
+    """Extracts the patches under the kernel: `[B, H, W, I]` -> `[B, H', W', h w I]`."""
     return jnp.concatenate(
         [
             seen
@@ -169,9 +170,9 @@ def _patches(x: Array, size: tuple[int, int], stride: int, pads: Pads) -> Array:
 
 
 def _views(x: Array, axis: int, length: int, stride: int, pad: tuple[int, int]) -> list[Array]:
-    """What each place of a kernel sees along one axis: `length` arrays, shorter by the stride.
+    """Returns the strided views of x that a kernel sees along one axis: `length` arrays.
 
-    Phases are split off rather than sliced with a stride, since the transpose of that is slow.
+    Phases are split off instead of strided slicing, whose transpose is slow.
     """
     low, _ = pad
     out = _extent(x.shape[axis], length, stride, pad)
@@ -190,16 +191,16 @@ def _views(x: Array, axis: int, length: int, stride: int, pad: tuple[int, int]) 
 
 
 def _extent(size: int, length: int, stride: int, pad: tuple[int, int]) -> int:
-    """Places that a kernel of this length has along an axis."""
+    """Returns the number of positions of a kernel of this length along an axis."""
     return max(0, (size + sum(pad) - length) // stride + 1)
 
 
 HE = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-"""Keeps the variance of gradients where no normalisation follows."""
+"""He initialisation, which preserves the variance of gradients where no normalisation follows."""
 
 SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""For convolutions that are normalised after: their scale only sets how fast they turn, and at this
-one (PyTorch's usual) a learning rate of 0.1 suits them and the classifier alike."""
+"""For convolutions followed by a normalisation. There the scale only sets the effective learning
+rate; with this scale (PyTorch's default), a learning rate of 0.1 suits them and the classifier."""
 
 
 class Conv(nn.Module):
@@ -228,7 +229,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.init_fn, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.kernel_size == 1 and self.stride > 1:
-            # A 1x1 kernel only sees these pixels; the slice's gradient is a padding, which is fast.
+            # A 1x1 kernel sees only these pixels; the slice's gradient is zero padding, which is
+            # fast.
             x = x[:, :: self.stride, :: self.stride]
             x = conv(x, kernel)
         else:

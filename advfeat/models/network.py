@@ -1,4 +1,4 @@
-"""A network with its weights, and what it takes to build it again."""
+"""A network with its weights, and the specification to rebuild it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from advfeat.types import ModelFn
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """What it takes to build a network again.
+    """The specification of a network, sufficient to rebuild it.
 
     Attributes:
-      model: its name in `models.names()`.
+      model: a name from `models.names()`.
       class_names: one per logit.
       input_shape: `(H, W, C)`.
       mean: per channel, in [0, 1].
       std: per channel.
-      width: None is the architecture's usual one.
+      width: None means the architecture's default.
       bfloat16: whether it computes in bfloat16 (weights are float32 either way).
       options: the architecture's own options.
     """
@@ -38,7 +38,7 @@ class NetworkSpec:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self) -> Any:
-        """The flax module.
+        """Builds the flax module.
 
         Raises:
           ValueError: for an unknown model or option.
@@ -59,9 +59,9 @@ class Network:
     """A network with its weights.
 
     Attributes:
-      spec: how it is built.
-      variables: its weights and batch statistics.
-      record: what else its run kept of it (how it was trained, its data set).
+      spec: how to rebuild the module.
+      variables: weights and batch statistics.
+      record: other facts stored by its run (training hyper-parameters, data set).
     """
 
     spec: NetworkSpec
@@ -69,12 +69,12 @@ class Network:
     record: dict[str, Any]
 
     def model_fn(self, layer: str = "logits") -> ModelFn:
-        """ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
+        """Returns ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
         return model_fn(self.spec.build(), self.variables, layer=layer)
 
 
 def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:
-    """A spec from its JSON form, in which tuples are lists."""
+    """Converts a spec's JSON form, in which tuples are lists, to a `NetworkSpec`."""
     lists = ("class_names", "input_shape", "mean", "std")
     fixed: dict[str, Any] = {
         k: tuple(v) if k in lists and v is not None else v for k, v in fields.items()

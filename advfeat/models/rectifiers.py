@@ -1,6 +1,6 @@
-"""Rectifiers with another gradient: what a picture of a network may want instead of the true one.
+"""ReLUs with a modified gradient, for visualisations of a network.
 
-They are what a network takes as `relu`; forward they are all `jax.nn.relu`.
+Networks take them as `relu`; their forward pass is that of `jax.nn.relu`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Relu = Callable[[Array], Array]
 
 @jax.custom_vjp
 def guided_relu(x: Array) -> Array:
-    """Backward, only positive gradients pass, and only where the unit is active.
+    """Passes only positive gradients backward, and only where the unit is active.
 
     Springenberg et al. (2015), https://arxiv.org/abs/1412.6806, figure 1.
 
@@ -41,10 +41,10 @@ guided_relu.defvjp(_guided_forward, _guided_backward)
 
 @jax.custom_vjp
 def fake_relu(x: Array) -> Array:
-    """Backward the identity: a unit that is off can still be pulled on.
+    """Passes gradients backward unchanged, so that inactive units can still be activated.
 
-    Engstrom et al. (2019), https://arxiv.org/abs/1906.00945, appendix A: the last activation of the
-    representation only.
+    Engstrom et al. (2019), https://arxiv.org/abs/1906.00945, appendix A: used for the last
+    activation of the representation only.
 
     >>> jax.grad(lambda x: fake_relu(x).sum())(jnp.array([2.0, -2.0])).tolist()
     [1.0, 1.0]

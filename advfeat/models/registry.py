@@ -1,4 +1,4 @@
-"""The networks by name."""
+"""The registry of networks by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The names that `create` knows.
+    """Returns the names that `create` knows.
 
     Example:
       >>> "resnet18" in names()
@@ -48,14 +48,14 @@ def create(
     dtype: Any = jnp.float32,
     **options: Any,
 ) -> Network:
-    """A network by name; nothing is computed yet.
+    """Creates a network by name; nothing is computed yet.
 
     Args:
       name: one of `names()`.
       num_classes: number of logits, at least 2.
-      width: scales all layers; None is the network's usual one.
-      mean: per channel (or one for all), subtracted from pixels in [0, 1]; None is 0.
-      std: per channel (or one for all), the pixels are divided by it; None is 1.
+      width: scales all layers; None means the network's default.
+      mean: per channel (or one for all), subtracted from pixels in [0, 1]; None means 0.
+      std: per channel (or one for all), divides the pixels; None means 1.
       dtype: of the computation, `bfloat16` for instance; parameters and logits stay float32.
       **options: the network's own fields, such as `stem="imagenet"` or `norm="group"`.
 
@@ -63,7 +63,7 @@ def create(
       A flax module: `model.apply(variables, x, train=False)` is `[B, H, W, C] -> [B, K]`.
 
     Raises:
-      ValueError: an unknown name or option, or a value out of range.
+      ValueError: for an unknown name or option, or a value out of range.
 
     Example:
       >>> create("resnet18", num_classes=10, width=16).width

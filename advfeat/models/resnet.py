@@ -1,4 +1,4 @@
-"""Residual networks for small images, plain, bottleneck and wide, with an ImageNet stem as option.
+"""Residual networks for small images: basic, bottleneck and wide, optionally with ImageNet stem.
 
 References:
   He et al., Deep residual learning for image recognition (CVPR 2016; arXiv 1512.03385).
@@ -29,7 +29,7 @@ class Norm(nn.Module):
     Attributes:
       kind: "batch", "group" (at most 32 groups) or "none".
       dtype: of the computation.
-      zero: starts the scale at zero instead of one.
+      zero: initialises the scale to zero instead of one.
     """
 
     kind: str = "batch"
@@ -38,7 +38,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """`train` normalises by the batch's own statistics and moves the running ones."""
+        """Normalises; `train` uses the batch's own statistics and updates the running ones."""
         scale = nn.initializers.zeros if self.zero else nn.initializers.ones
         if self.kind == "batch":
             return nn.BatchNorm(
@@ -55,7 +55,7 @@ class Norm(nn.Module):
 
 
 def initialiser(norm: str) -> Callable[..., Array]:
-    """Of convolutions before a normalisation of this kind."""
+    """Returns the kernel initialiser of convolutions before this kind of normalisation."""
     return HE if norm == "none" else SMALL
 
 
@@ -66,12 +66,12 @@ class Block(nn.Module):
       features: channels of the 3x3 convolutions.
       stride: of the first 3x3 convolution.
       bottleneck: whether 1x1 convolutions surround one 3x3; the output has 4 times `features`.
-      preact: normalise and activate before each convolution, not after it.
+      preact: normalise and activate before each convolution instead of after it.
       norm: see `Norm`.
-      zero_scale: starts the last normalisation of a post-activation block at scale zero.
+      zero_scale: initialises the last normalisation of a post-activation block to scale zero.
       dtype: of the computation.
-      relu: the rectifier.
-      last_relu: the one after the sum (post-activation blocks).
+      relu: the activation function.
+      last_relu: the activation function after the sum (post-activation blocks).
     """
 
     features: int
@@ -120,17 +120,17 @@ class Block(nn.Module):
 class ResNet(Network):
     """A residual network; `width` is the number of channels of the first stage.
 
-    Each stage doubles the channels; each but the first halves the side. Layers: "stem", "block1",
-    "block2", ... (the last one before the pooling), then the pooled "representation".
+    Each stage after the first doubles the channels and halves height and width. Layers: "stem",
+    "block1", "block2", ... (the last one before the pooling), then the pooled "representation".
 
     Attributes:
       blocks: residual blocks in each stage.
-      widen: factor on the channels of every stage, not on the stem (wide residual networks).
+      widen: factor on the channels of every stage, but not of the stem (wide residual networks).
       bottleneck: bottleneck instead of basic blocks.
       preact: pre-activation blocks (He et al. 2016b) instead of post-activation ones.
       stem: "cifar" (3x3) or "imagenet" (7x7 with stride 2, then 3x3 max-pooling with stride 2).
       norm: "batch", "group" or "none".
-      zero_scale: starts every block as the identity (post-activation blocks only).
+      zero_scale: initialises every block as the identity (post-activation blocks only).
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -143,7 +143,7 @@ class ResNet(Network):
     zero_scale: bool = False
 
     def check(self) -> None:
-        """Also the blocks, the stem and the normalisation."""
+        """Also checks blocks, stem and normalisation."""
         super().check()
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"blocks must be at least 1 in every stage, got {self.blocks}")
@@ -157,7 +157,7 @@ class ResNet(Network):
             raise ValueError("zero_scale needs post-activation blocks with a normalisation")
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """The representation is the mean over positions of the last activations."""
+        """Returns the spatial mean of the last activations."""
         x = self.tap("stem", self._stem(x, train=train))
         index = 0
         for stage, count in enumerate(self.blocks):
@@ -194,5 +194,5 @@ class ResNet(Network):
 
     @property
     def downsampling(self) -> int:
-        """Two for each stage after the first, four for the ImageNet stem."""
+        """A factor of two per stage after the first, and four for the ImageNet stem."""
         return 2 ** (len(self.blocks) - 1) * (4 if self.stem == "imagenet" else 1)

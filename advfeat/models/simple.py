@@ -1,4 +1,4 @@
-"""Small networks without batch normalisation: linear, a perceptron, a convolutional net."""
+"""Small networks without batch normalisation: linear, a multilayer perceptron, a small CNN."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ _HE = nn.initializers.he_normal()
 
 
 class Linear(Network):
-    """Softmax regression on the pixels; `width` has no meaning and is ignored."""
+    """Softmax regression on the pixels; `width` is ignored."""
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """The representation is the normalised image itself, flattened."""
+        """Returns the flattened normalised image."""
         del train
         return x.reshape(x.shape[0], -1)
 
 
 class MLP(Network):
-    """A perceptron with `depth` hidden layers ("hidden1", ...) of `width` units."""
+    """A multilayer perceptron with `depth` hidden layers ("hidden1", ...) of `width` units."""
 
     width: int = 256
     depth: int = 2
 
     def check(self) -> None:
-        """Also at least one hidden layer."""
+        """Also requires at least one hidden layer."""
         super().check()
         if self.depth < 1:
             raise ValueError(f"depth must be at least 1, got {self.depth}")
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """The representation is the last hidden layer."""
+        """Returns the last hidden layer's activations."""
         del train
         x = x.reshape(x.shape[0], -1)
         for index in range(1, self.depth + 1):
@@ -46,14 +46,14 @@ class MLP(Network):
 class CNN(Network):
     """Three 3x3 convolutions of w, 2w and 4w channels and a dense layer of 8w units.
 
-    The last two convolutions have stride 2, so that 8x8 digits end as 2x2 and 28x28 ones as 7x7.
+    The last two convolutions have stride 2: 8x8 digits end as 2x2 and 28x28 ones as 7x7.
     Layers: "block1", "block2", "block3".
     """
 
     width: int = 16
 
     def features(self, x: Array, *, train: bool) -> Array:
-        """The representation is the dense layer's activations."""
+        """Returns the dense layer's activations."""
         del train
         for index, stride in enumerate((1, 2, 2)):
             channels = self.width << index

@@ -1,4 +1,4 @@
-"""Networks that let a layer be reached from outside, and networks with another rectifier."""
+"""Networks with access to an inner layer, and networks with another activation function."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from advfeat.models.rectifiers import Relu, fake_relu, guided_relu
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class SplitFn:
-    """A network in evaluation mode whose layer can be read and moved; make one with `split_fn`.
+    """A network in evaluation mode whose layer can be read and perturbed; see `split_fn`.
 
     Attributes:
-      variables: its weights and statistics.
+      variables: weights and batch statistics.
       model: the module, static.
       layer: the layer's name, static.
     """
@@ -30,21 +30,21 @@ class SplitFn:
     layer: str = dataclasses.field(metadata={"static": True})
 
     def __call__(self, x: Array) -> Array:
-        """ONE image `[H, W, C]` -> logits `[K]`."""
+        """Maps ONE image `[H, W, C]` to logits `[K]`."""
         logits: Array = evaluated(self.model, self.variables, x[None])[0]
         return logits
 
     def activations(self, x: Array) -> Array:
-        """ONE image -> the layer's activations."""
+        """Maps ONE image to the layer's activations."""
         return self.both(x)[0]
 
     def both(self, x: Array) -> tuple[Array, Array]:
-        """ONE image -> the layer's activations and the logits, from one forward pass."""
+        """Maps ONE image to the layer's activations and the logits, in one forward pass."""
         logits, activations = tapped(self.model, self.variables, x[None], self.layer)
         return activations[0], logits[0]
 
     def perturbed(self, x: Array, delta: Array) -> Array:
-        """Logits where `delta` is added to the layer's activations."""
+        """Returns the logits after adding `delta` to the layer's activations."""
         moved = {**self.variables, DELTAS: {self.layer: delta[None]}}
         logits: Array = tapped(self.model, moved, x[None], self.layer)[0][0]
         return logits
@@ -53,16 +53,16 @@ class SplitFn:
 def split_fn(
     model: Network, variables: Variables, *, layer: str, input_shape: tuple[int, ...] | None = None
 ) -> SplitFn:
-    """A network at one of its layers, for `saliency.grad_cam` and `saliency.layer_gradient`.
+    """Opens a network at one of its layers, for `saliency.grad_cam` and `saliency.layer_gradient`.
 
     Args:
       model: from `create`.
       variables: from `init` or a checkpoint.
       layer: one of `layer_names`.
-      input_shape: `(H, W, C)`; where it is given, an unknown layer raises at once.
+      input_shape: `(H, W, C)`; if given, an unknown layer raises at once.
 
     Raises:
-      ValueError: for a layer that the network does not have; the message lists those it has.
+      ValueError: for a layer that the network lacks; the message lists the available ones.
     """
     if input_shape is not None and layer not in (known := layer_names(model, input_shape)):
         raise unknown_layer(layer, known)
@@ -71,26 +71,26 @@ def split_fn(
 
 
 def with_relu(model: Network, relu: Relu) -> Network:
-    """The same network with another rectifier: its weights are as they are.
+    """Returns the same network with another activation function; its weights stay valid.
 
     Args:
       model: from `create`.
-      relu: `relus.guided_relu`, `jax.nn.softplus` …
+      relu: `rectifiers.guided_relu`, `jax.nn.softplus` …
 
     Raises:
-      ValueError: for a module that does not let its rectifier be chosen.
+      ValueError: for a module without a configurable activation function.
     """
     return _ours(model).clone(relu=relu)
 
 
 def with_fake_relu(model: Network) -> Network:
-    """The network for pictures of its representation: a unit that is off can be pulled on.
+    """Returns the network with `rectifiers.fake_relu` at its representation, for visualisation.
 
-    Only the rectifier that makes the representation is `relus.fake_relu`, as the paper has it;
-    where all are, gradients no longer go anywhere in particular.
+    With it, gradients reach inactive units of the representation. As in the paper, only that layer
+    is changed; if all were, the gradients would lose their direction.
 
     Raises:
-      ValueError: for a module that does not let its rectifier be chosen.
+      ValueError: for a module without a configurable activation function.
     """
     return _ours(model).clone(last_relu=fake_relu)
 
@@ -105,5 +105,5 @@ def _ours(model: Network) -> Network:
 
 
 def guided(model: Network) -> Network:
-    """The network for guided backpropagation: its gradients pass `relus.guided_relu`."""
+    """Returns the network with `rectifiers.guided_relu` throughout, for guided backpropagation."""
     return with_relu(model, guided_relu).clone(last_relu=None)

@@ -1,4 +1,4 @@
-"""Batch statistics of some rows of a batch only, in any flax module."""
+"""Restricts batch statistics to some rows of a batch, in any flax module."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jax import Array
 
 @contextmanager
 def statistics_of(rows: Array | None) -> Iterator[None]:
-    """Batch normalisation in training mode takes mean and variance from these rows.
+    """Makes batch normalisation in training mode take mean and variance from these rows only.
 
-    Within it every `flax.linen.BatchNorm` that a module's `apply` comes to is given a mask, unless
-    the module gives it one, so that networks need not know of padding. The other rows are
-    normalised by the same statistics. Where there is no such row at all, all of them count: the
-    caller throws away what comes of them.
+    Within the context, every `flax.linen.BatchNorm` called by a module's `apply` receives a mask,
+    unless the module passes one, so networks need not know about padding. The other rows are
+    normalised by the same statistics. If no row is selected, all of them count; the caller must
+    then discard the result.
 
     Args:
-      rows: `[B]` bool; None is all of them, and changes nothing.
+      rows: `[B]` bool; None selects all rows and changes nothing.
 
     Raises:
-      ValueError: within it, for a normalisation whose input does not have these rows.
+      ValueError: within the context, for a normalisation whose input has another number of rows.
 
     >>> import jax
     >>> norm = BatchNorm(use_running_average=False)
@@ -53,7 +53,7 @@ def statistics_of(rows: Array | None) -> Iterator[None]:
         if x.ndim < 2 or x.shape[0] != rows.shape[0]:
             raise ValueError(
                 f"batch normalisation {'/'.join(module.path)} sees {x.shape[0]} rows of a batch of "
-                f"{rows.shape[0]}: which of them are padding cannot be told"
+                f"{rows.shape[0]}: the padding among them is unknown"
             )
         kept = rows | ~jnp.any(rows)
         return call(**{**given, "mask": kept.reshape(-1, *[1] * (x.ndim - 1))})

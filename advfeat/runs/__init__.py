@@ -1,4 +1,4 @@
-"""One run: its flags, its directory, metrics, checkpoints and report, and what stops it."""
+"""Runs of experiments: flags, run directory, metrics, checkpoints, report and signals."""
 
 import lazy_loader
 

@@ -1,10 +1,10 @@
-"""Networks on disk, by orbax: what a run keeps and `--checkpoint` takes.
+"""Saves and loads networks with orbax: the networks of a run, as `--checkpoint` takes them.
 
-A run directory holds its networks in `networks/NAME/`: `network.json` says which architecture, for
-which images and classes; `variables/` holds the arrays. The json is written last, so a network that
-has one is whole. It also holds a checksum of architecture and arrays, so that a network which was
-damaged later is refused; one of an earlier version, without a checksum, is read with a warning, and
-`save_network(path, load_network(path))` gives it one.
+A run directory holds its networks in `networks/NAME/`: `network.json` records the architecture, the
+image shape and the classes; `variables/` holds the arrays. The json is written last, so a network
+that has one is complete. It also records a checksum of architecture and arrays, so that a network
+damaged later is rejected. A network saved by an earlier version, without a checksum, is loaded with
+a warning; `save_network(path, load_network(path))` adds the checksum.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _RECORD = "network.json"
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    # Not the asynchronous one, which several processes cannot use each by itself.
+    # Synchronous: several processes cannot each use the asynchronous checkpointer on their own.
     here = only_here()
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=here)
     return ocp.Checkpointer(handler, multiprocessing_options=here)
 
 
 def save_network(path: str | os.PathLike[str], network: Network) -> None:
-    """Writes a network into the directory `path`; a kill leaves none rather than half of one.
+    """Writes a network into the directory `path`; a kill never leaves a partial network.
 
     Raises:
-      OSError: if the disk is full, or cannot be written to.
+      OSError: if the disk is full or not writable.
     """
     path = pathlib.Path(path).absolute()
     if path.exists():
@@ -69,7 +69,7 @@ def save_network(path: str | os.PathLike[str], network: Network) -> None:
 
 
 def is_saved(path: str | os.PathLike[str]) -> bool:
-    """Whether a whole network lies in `path`."""
+    """Returns whether `path` holds a complete network."""
     return (pathlib.Path(path) / _RECORD).exists()
 
 
@@ -87,12 +87,12 @@ def _read(path: pathlib.Path) -> Network:
     try:
         with quiet(), _checkpointer() as saver:
             arrays = path.absolute() / "variables"
-            # Both before orbax reads: what it gives up midway prints tracebacks of its threads.
+            # Both checks before orbax reads: when it fails midway, its threads print tracebacks.
             _check_whole(arrays)
             _check_shapes(dict(wanted), saver.metadata(arrays).item_metadata)
             variables = saver.restore(arrays, args=ocp.args.StandardRestore(dict(wanted)))
     except Exception as error:
-        # Orbax raises many kinds for a truncated file or another tree; to a user they are one.
+        # Orbax raises many kinds for a truncated file or another tree; users see a single one.
         raise DamagedError(
             f"checkpoint {path}: its arrays are not those of a {spec.model}: {first_line(error)}"
         ) from None
@@ -109,7 +109,7 @@ def _read(path: pathlib.Path) -> Network:
 
 
 def _check_whole(arrays: pathlib.Path) -> None:
-    """Raises unless every stored value can be read, one after the other."""
+    """Raises unless every stored value can be read."""
     if not arrays.is_dir():
         raise ValueError("there are none")
     base = {"driver": "file", "path": f"{arrays}/"}
@@ -133,14 +133,14 @@ def _check_shapes(wanted: Any, kept: Any) -> None:
 
 
 def load_network(reference: str) -> Network:
-    """Loads a network from a run.
+    """Loads a network from a run or from the zoo.
 
     Args:
-      reference: `DIR`, a run that holds one network (or a network's own directory), or
-        `DIR:NAME` where a run holds several; `zoo:NAME` for one of `advfeat.zoo`.
+      reference: `DIR`, a run that holds one network (or a network's own directory); `DIR:NAME` for
+        a run with several; `zoo:NAME` for one of `advfeat.zoo`.
 
     Raises:
-      ValueError: if there is none, several and no name, or it cannot be used.
+      ValueError: if there is no such network, the name is ambiguous, or the network is unusable.
     """
     if reference.startswith("zoo:") and not pathlib.Path(reference).exists():
         return zoo.load(reference.removeprefix(zoo.PREFIX))
@@ -167,10 +167,10 @@ def load_network(reference: str) -> Network:
 def check_fits(
     network: Network, *, class_names: tuple[str, ...], input_shape: tuple[int, ...], reference: str
 ) -> None:
-    """Raises unless a network was made for these classes and images.
+    """Checks that a network was made for these classes and images.
 
     Raises:
-      ValueError: saying what differs.
+      ValueError: naming the difference.
     """
     spec = network.spec
     if tuple(spec.input_shape) != tuple(input_shape):

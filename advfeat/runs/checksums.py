@@ -1,4 +1,4 @@
-"""What tells one network from every other, so that a damaged one is refused."""
+"""Checksums of networks, to reject damaged ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advfeat.runs.files import DamagedError, checksum
 
 
 def network_checksum(network: Network) -> str:
-    """What tells one network from every other: of its architecture and its arrays, in float32."""
+    """Returns a checksum of a network's architecture and of its arrays in float32."""
 
     def single(leaf: Any) -> np.ndarray:
         host = np.asarray(leaf)
@@ -26,10 +26,10 @@ def network_checksum(network: Network) -> str:
 
 
 def check_network(network: Network, name: str, *, expected: Any) -> None:
-    """Raises unless a network is the one whose checksum was kept.
+    """Checks a network against its stored checksum.
 
     Raises:
-      DamagedError: naming it.
+      DamagedError: naming the network.
     """
     if network_checksum(network) != expected:
         raise DamagedError(

@@ -1,4 +1,4 @@
-"""An experiment's command line, read and checked before anything slow is imported.
+"""Reads and checks an experiment's command line before any slow import.
 
 An experiment's `__main__.py` begins with::
 
@@ -9,7 +9,7 @@ An experiment's `__main__.py` begins with::
     if __name__ == "__main__":
         command.check(Config, text)
 
-so that a wrong flag and `--help` are answered in a fraction of the time that importing JAX takes.
+so that a wrong flag and `--help` are answered in a fraction of the time needed to import JAX.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ USAGE = 2
 
 
 def check(config_class: type[C], doc: str | None, arguments: Sequence[str] | None = None) -> C:
-    """Reads a command line, or ends the program after saying what is wrong with it.
+    """Reads a command line; on an error, prints it and exits.
 
     Args:
       config_class: the experiment's config.
       doc: its module docstring, shown by `--help`.
-      arguments: the command line without the program; by default this process's.
+      arguments: the command line without the program; by default that of this process.
 
     Returns:
       The validated config.
@@ -45,7 +45,7 @@ def check(config_class: type[C], doc: str | None, arguments: Sequence[str] | Non
     except HelpRequested as help_text:
         try:
             print(help_text, flush=True)
-        except BrokenPipeError:  # a pager left early; Python would flush once more at its end
+        except BrokenPipeError:  # a pager quit early; Python would flush again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except UsageError as error:
@@ -54,16 +54,16 @@ def check(config_class: type[C], doc: str | None, arguments: Sequence[str] | Non
 
 
 def tell(error: Exception) -> None:
-    """One line on stderr, under the program's name."""
+    """Prints a one-line error message, prefixed by the program's name, to stderr."""
     print(f"{program()}: {one_line(error)}", file=sys.stderr)
 
 
 def one_line(error: Exception) -> str:
-    """An error's message in one line."""
+    """Returns an error's message as one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def program() -> str:
-    """What was started, as one types it after `python -m`."""
+    """Returns the program's name as typed after `python -m`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])

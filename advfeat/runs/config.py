@@ -1,17 +1,17 @@
-"""An experiment's options: a frozen dataclass whose fields are its command-line flags.
+"""Configurations of experiments: frozen dataclasses whose fields are command-line flags.
 
 Example:
-    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
-    ... class MyConfig(Config):
-    ...     eps: float = flag(8 / 255, "Radius of the ball.", kind="eps")
-    ...     seeds: tuple[int, ...] = flag((0, 1), "Seeds of the fresh networks.")
-    >>> config = parse(MyConfig, ["--workdir=runs/a", "--eps=0.5", "--seeds=0,1,2"])
-    >>> config.eps, config.seeds, config.dataset
-    (0.5, (0, 1, 2), 'digits')
-    >>> parse(MyConfig, ["--workdir=runs/a", "--eps=-1"])
-    Traceback (most recent call last):
-    ...
-    advfeat.runs.config.UsageError: flag --eps=-1: must be a number >= 0, as in 0.5, 8/255 or inf
+  >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+  ... class MyConfig(Config):
+  ...     eps: float = flag(8 / 255, "Radius of the ball.", kind="eps")
+  ...     seeds: tuple[int, ...] = flag((0, 1), "Seeds of the fresh networks.")
+  >>> config = parse(MyConfig, ["--workdir=runs/a", "--eps=0.5", "--seeds=0,1,2"])
+  >>> config.eps, config.seeds, config.dataset
+  (0.5, (0, 1, 2), 'digits')
+  >>> parse(MyConfig, ["--workdir=runs/a", "--eps=-1"])
+  Traceback (most recent call last):
+  ...
+  advfeat.runs.config.UsageError: flag --eps=-1: must be a number >= 0, as in 0.5, 8/255 or inf
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ REQUIRED: Any = dataclasses.MISSING
 
 
 class UsageError(ValueError):
-    """Something the user asked for that cannot be; one line says what."""
+    """Raised for an invalid request by the user; the message is one line."""
 
 
 class HelpRequested(Exception):
-    """The command line asks for the help text, which this carries."""
+    """Raised when the command line asks for the help text; carries that text."""
 
 
 class Kind(typing.NamedTuple):
-    """How one value of a flag is read, and which values are allowed.
+    """The parser and the allowed values of a kind of flag.
 
     Attributes:
-        parse: Text to value; ValueError if it is none.
-        allowed: Whether a value may be used.
-        words: What is allowed, to follow "must be".
+      parse: text to value; raises ValueError if the text is invalid.
+      allowed: whether a value is allowed.
+      words: description of the allowed values, to follow "must be".
     """
 
     parse: Callable[[str], Any]
@@ -56,20 +56,20 @@ class Kind(typing.NamedTuple):
 
 
 def parse_eps(text: str) -> float:
-    """Read a radius: a number, a fraction of two numbers, or ``inf``.
+    """Parses a radius: a number, a fraction of two numbers, or `inf`.
 
     Args:
-        text: For instance ``0.5``, ``8/255``, ``inf``.
+      text: for instance `0.5`, `8/255`, `inf`.
 
     Returns:
-        The radius, at least 0.
+      The radius, at least 0.
 
     Raises:
-        ValueError: Anything else, negative numbers and NaN included.
+      ValueError: for anything else, including negative numbers and NaN.
 
     Example:
-        >>> parse_eps("8/255") == 8 / 255
-        True
+      >>> parse_eps("8/255") == 8 / 255
+      True
     """
     numerator, slash, denominator = text.partition("/")
     value = float(numerator)
@@ -84,15 +84,15 @@ def parse_eps(text: str) -> float:
 
 
 def format_eps(eps: float) -> str:
-    """Write a radius the way it is best read; :func:`parse_eps` gives it back exactly.
+    """Formats a radius in its most readable form; `parse_eps` restores it exactly.
 
     Example:
-        >>> format_eps(8 / 255), format_eps(0.5), format_eps(1.0)
-        ('8/255', '0.5', '1')
+      >>> format_eps(8 / 255), format_eps(0.5), format_eps(1.0)
+      ('8/255', '0.5', '1')
     """
     levels = eps * 255
     exact = math.isfinite(levels) and 0 < round(levels) < 255 and round(levels) / 255 == eps
-    if exact and len(repr(eps)) > 6:  # 0.2 is 51/255, but nobody writes it so
+    if exact and len(repr(eps)) > 6:  # 0.2 is 51/255, but nobody writes it that way
         return f"{round(levels)}/255"
     return str(int(eps)) if math.isfinite(eps) and eps == int(eps) < 1e6 else str(float(eps))
 
@@ -136,19 +136,19 @@ def flag(
     kind: str | None = None,
     choices: Sequence[Any] | None = None,
 ) -> Any:
-    """A dataclass field that is a flag.
+    """Returns a dataclass field that is a command-line flag.
 
     Args:
-        default: Value where the flag is not given; ``REQUIRED`` where it must be.
-        help: One sentence.
-        kind: A key of ``KINDS`` narrower than the field's type: "eps" (a radius), "natural"
-            (whole, >= 0; of a number of examples 0 is all of them in every command, never none),
-            "count" (whole, >= 1), "positive", "nonnegative", "fraction". In a field that is a
-            tuple it holds for every element; "eps_list" is "eps".
-        choices: The only values allowed, each element's in a tuple.
+      default: value if the flag is not given; `REQUIRED` if it must be.
+      help: one sentence.
+      kind: a key of `KINDS` narrower than the field's type: "eps" (a radius), "natural" (an integer
+        >= 0; as a number of examples, 0 means all of them in every command, never none), "count"
+        (an integer >= 1), "positive", "nonnegative", "fraction". In a tuple field it applies to
+        every element; "eps_list" is "eps".
+      choices: the only allowed values; in a tuple field, of each element.
 
     Returns:
-        The field.
+      The field.
     """
     metadata = {"help": help, "kind": "eps" if kind == "eps_list" else kind, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
@@ -156,25 +156,25 @@ def flag(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The flags every experiment has."""
+    """Flags common to all experiments."""
 
     workdir: str = flag(REQUIRED, "Directory the run writes into; also resumes a killed run.")
     dataset: str = flag(
         "digits", "digits, mnist, cifar10, any TFDS name, a folder, or a constructed .npz."
     )
-    data_dir: str | None = flag(None, "Where TFDS data lie (default: TFDS_DATA_DIR).")
+    data_dir: str | None = flag(None, "Location of TFDS data (default: TFDS_DATA_DIR).")
     classes: tuple[str, ...] | None = flag(None, "Keep only these classes, as in cat,dog.")
     seed: int = flag(0, "Seed of everything random in the run.", kind="natural")
-    dry_run: bool = flag(False, "The smallest run that goes through every line.")
-    overwrite: bool = flag(False, "Delete the run that lies in workdir and start afresh.")
+    dry_run: bool = flag(False, "Smallest run that exercises the whole experiment.")
+    overwrite: bool = flag(False, "Delete the existing run in workdir and start afresh.")
 
     def validate(self) -> None:
-        """Check every value, also of a config that no command line made.
+        """Checks every value, also of a config built without a command line.
 
-        Override to check values against each other, and call ``super().validate()`` first.
+        To check values against each other, override it and call `super().validate()` first.
 
         Raises:
-            ValueError: Naming the flag, its value, and what is allowed.
+          ValueError: naming the flag, its value and the allowed values.
         """
         for option in _options(type(self)):
             option.check(getattr(self, option.name))
@@ -184,18 +184,18 @@ class Config:
             )
 
     def identity(self) -> dict[str, Any]:
-        """The values that decide the run's result: all but where it goes and ``overwrite``."""
+        """Returns the values that determine the result: all except `workdir` and `overwrite`."""
         apart = ("workdir", "overwrite")
         return {o.name: getattr(self, o.name) for o in _options(type(self)) if o.name not in apart}
 
     def command(self, module: str) -> str:
-        """The command line that gives this config.
+        """Returns the command line that reproduces this config.
 
         Args:
-            module: The experiment's module, as ``experiments.train``.
+          module: the experiment's module, such as `experiments.train`.
 
         Returns:
-            A shell command naming every flag that differs from its default.
+          A shell command naming every flag that differs from its default.
         """
         words = ["python", "-m", module]
         for option in _options(type(self)):
@@ -206,19 +206,19 @@ class Config:
 
 
 def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = None) -> C:
-    """Read a command line.
+    """Parses a command line.
 
     Args:
-        config_class: A subclass of :class:`Config`.
-        arguments: The command line without the program's name.
-        doc: Text above the flags in the help, an experiment's module docstring.
+      config_class: A subclass of `Config`.
+      arguments: the command line without the program's name.
+      doc: text above the flags in the help, usually the experiment's module docstring.
 
     Returns:
-        The validated config.
+      The validated config.
 
     Raises:
-        UsageError: An unknown flag, a value of a wrong type or not allowed, a missing flag.
-        HelpRequested: ``--help`` is among the arguments.
+      UsageError: for an unknown flag, a value of the wrong type or out of range, or a missing flag.
+      HelpRequested: if `--help` is among the arguments.
     """
     options = _options(config_class)
     values = absl_flags.FlagValues()
@@ -246,12 +246,12 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
 
 
 def _home(value: Any) -> Any:
-    """`--workdir=~/runs` in full: a shell expands the tilde only at the start of a word."""
+    """Expands the tilde in `--workdir=~/runs`: a shell does so only at the start of a word."""
     return os.path.expanduser(value) if str(value).startswith("~/") else value
 
 
 def help_text(config_class: type[Config], doc: str | None = None) -> str:
-    """The docstring, then every flag with its default."""
+    """Returns the docstring followed by every flag with its default."""
     lines = [textwrap.dedent(doc).strip(), ""] if doc else []
     lines.append("flags:")
     for option in _options(config_class):
@@ -265,7 +265,7 @@ def help_text(config_class: type[Config], doc: str | None = None) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Option:
-    """One flag: a field of a config with its type taken apart."""
+    """One flag: a field of a config with its parsed type."""
 
     name: str
     default: Any
@@ -276,12 +276,12 @@ class _Option:
     optional: bool
 
     def parse(self, text: str) -> Any:
-        """Read the flag's text.
+        """Parses the flag's text.
 
         Raises:
-            ValueError: Saying what it must be.
+          ValueError: naming the allowed values.
         """
-        # "none" may be a choice of its own (no augmentation), which is not the flag's absence.
+        # "none" may be a choice of its own (no augmentation) rather than the absence of the flag.
         absent = ("",) if "none" in (self.choices or ()) else ("", "none")
         if self.optional and text.lower() in absent:
             return None
@@ -296,12 +296,12 @@ class _Option:
         return value
 
     def check(self, value: Any) -> None:
-        """Raise UsageError unless the value is one the flag may have."""
+        """Raises UsageError unless the value is allowed."""
         if not self._allows(value):
             raise UsageError(f"flag --{self.name}={self.text(value)}: must be {self.words}")
 
     def text(self, value: Any) -> str:
-        """The value as it would be typed."""
+        """Formats a value as it would be typed."""
         if isinstance(value, (tuple, list)):
             return ",".join(self.text(item) for item in value)
         if value is None or isinstance(value, bool):
@@ -311,7 +311,7 @@ class _Option:
         return str(value)
 
     def define(self, values: absl_flags.FlagValues) -> None:
-        """Make it a flag of `values`."""
+        """Defines the option as a flag of `values`."""
         default = None if self.default is REQUIRED else self.default
         if self.kind is KINDS["bool"] and not self.many and not self.optional:
             option = absl_flags.BooleanFlag(self.name, default, self.help)  # also --noNAME
@@ -320,11 +320,11 @@ class _Option:
         else:
             parser = _Parser(self)
             absl_flags.DEFINE(parser, self.name, None, self.help, flag_values=values)
-            values[self.name].value = default  # not read from text, so set and not parsed
+            values[self.name].value = default  # set directly: a default is not parsed from text
 
     @property
     def words(self) -> str:
-        """What is allowed, to follow "must be"."""
+        """Description of the allowed values, to follow "must be"."""
         one = f"one of {', '.join(map(str, self.choices))}" if self.choices else self.kind.words
         return f"a list with commas, each {one}" if self.many else one
 
@@ -340,7 +340,7 @@ class _Option:
 
 
 class _Parser(absl_flags.ArgumentParser):
-    """An option's reader in absl's form."""
+    """Adapts an option's parser to absl."""
 
     def __init__(self, option: _Option):
         self._option = option

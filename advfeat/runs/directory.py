@@ -1,13 +1,13 @@
-"""The directory an experiment writes into: made, resumed, finished, or refused.
+"""Run directories: created, resumed, finished or refused.
 
-What a run directory holds::
+A run directory holds::
 
     run.json        experiment, flags, versions, devices, revision
     metrics.jsonl   one line per logging step: stage, step, seconds, scalars
     tensorboard/    the same scalars as TensorBoard events
     figures/*.png
     report.html
-    summary.json    written last and atomically: where it exists, the run is finished
+    summary.json    written last and atomically: its existence marks the run as finished
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _ABSENT = "(absent)"
 
 
 class RunDirectory:
-    """One experiment's run on disk; make one with :meth:`open`.
+    """The directory of one experiment's run; create it with `open`.
 
     Attributes:
-        path: The directory.
-        state: "fresh", "resumed" (an unfinished run of the same flags) or "finished".
+      path: the directory.
+      state: "fresh", "resumed" (an unfinished run of the same flags) or "finished".
     """
 
     def __init__(self, path: pathlib.Path, state: State, lock: RunLock | None):
@@ -50,7 +50,7 @@ class RunDirectory:
         self._lock = lock
         self._log = MetricsLog(path)
         self._begun = time.monotonic()
-        # The log's last line may be older than what the lock says, or the lock be gone.
+        # The log's last line may be older than the lock's time, or the lock may be missing.
         self._before = max(self._log.seconds, lock.seconds if lock else 0.0)
         if lock:
             lock.count(self._before)
@@ -64,22 +64,21 @@ class RunDirectory:
         name: str,
         overwrite: bool = False,
     ) -> State:
-        """Say what :meth:`open` would find, and write nothing.
+        """Returns what `open` would find, without writing anything.
 
         Args:
-            path: The run directory; need not exist.
-            flags: The options that decide the run's result: what must be equal for two runs
-                to be the same one.
-            name: The experiment.
-            overwrite: Whether a run that lies there may be deleted.
+          path: the run directory; need not exist.
+          flags: the options that determine the result; runs with equal flags are the same run.
+          name: the experiment.
+          overwrite: whether an existing run may be deleted.
 
         Returns:
-            "fresh", "resumed" or "finished".
+          "fresh", "resumed" or "finished".
 
         Raises:
-            ValueError: The directory holds another run (the first flag that differs is named
-                with both values), or files that are no run of ours, or is not a directory.
-            PermissionError: It cannot be written to.
+          ValueError: if the directory holds another run (naming the first differing flag with both
+            values) or files that are not a run, or if the path is not a directory.
+          PermissionError: if it is not writable.
         """
         path = pathlib.Path(path)
         _check_place(path)
@@ -104,25 +103,25 @@ class RunDirectory:
         name: str,
         overwrite: bool = False,
     ) -> RunDirectory:
-        """Make the run directory, or go on with the run that lies there.
+        """Creates the run directory, or resumes the run in it.
 
-        The directory stays locked against a second process until :meth:`close`; a kill
-        releases it too.
+        The directory stays locked against a second process until `close` or the end of the process,
+        even by a kill.
 
         Args:
-            path: The run directory; parents are made.
-            flags: The options that decide the run's result.
-            name: The experiment.
-            overwrite: Delete the run that lies there and start afresh. Only a directory that
-                is a run (it has a run.json of ours) is ever deleted.
+          path: the run directory; parents are created.
+          flags: the options that determine the result.
+          name: the experiment.
+          overwrite: delete an existing run and start afresh. Only a directory that is a run (with a
+            run.json of this package) is ever deleted.
 
         Returns:
-            The directory; look at its ``state``.
+          The directory; its `state` tells whether the run was resumed.
 
         Raises:
-            ValueError: As :meth:`inspect`, or another process is writing there, or the
-                directory cannot be made.
-            PermissionError: It cannot be written to.
+          ValueError: as for `inspect`, or if another process is writing there or the directory
+            cannot be created.
+          PermissionError: if it is not writable.
         """
         path = pathlib.Path(path)
         state = cls.inspect(path, flags, name=name, overwrite=overwrite)
@@ -134,7 +133,7 @@ class RunDirectory:
             raise ValueError(f"workdir {path} cannot be made: {error.strerror}") from error
         lock = _acquire(path)
         try:
-            # Another process may have finished or begun a run before the lock was ours.
+            # Another process may have finished or started a run before this one took the lock.
             state = cls.inspect(path, flags, name=name, overwrite=overwrite)
             if state == "fresh":
                 lock.seconds = 0.0
@@ -156,41 +155,41 @@ class RunDirectory:
 
     @property
     def report(self) -> pathlib.Path:
-        """Where the report goes."""
+        """Path of the report."""
         return self.path / REPORT
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """Where checkpoints go."""
+        """Path of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def seconds(self) -> float:
-        """Seconds of work so far, those of earlier, killed processes included."""
+        """Seconds of work so far, including earlier, killed processes."""
         return self._before + time.monotonic() - self._begun
 
     def record(self) -> dict[str, Any]:
-        """What run.json says: experiment, flags, versions, devices, revision."""
+        """Reads run.json: experiment, flags, versions, devices, revision."""
         return _record(self.path)
 
     def cost(self) -> dict[str, Any]:
-        """``wall_seconds`` over all processes of the run and this one's ``peak_memory_bytes``."""
+        """Returns the run's total `wall_seconds` and this process's `peak_memory_bytes`."""
         return {
             "wall_seconds": self.seconds,
             "peak_memory_bytes": _provenance.peak_memory_bytes(),
         }
 
     def log(self, step: int, *, stage: str = "", **scalars: Any) -> None:
-        """Add one line to metrics.jsonl and one point per scalar to the TensorBoard events.
+        """Adds a line to metrics.jsonl and a point per scalar to the TensorBoard events.
 
-        After a resume, the first line of a stage drops what the killed process had logged for
-        that stage at this step and after it, so that a step is never there twice.
+        After a resume, the first line of a stage removes the killed process's entries of that stage
+        from this step on, so that no step appears twice.
 
         Args:
-            step: The step the scalars belong to.
-            stage: Which part of the run, as "train/standard"; steps count per stage.
-            **scalars: Anything ``float`` takes, device scalars included; any name but
-                "seconds", which every line has.
+          step: the step of the scalars.
+          stage: the part of the run, such as "train/standard"; steps count per stage.
+          **scalars: anything `float` accepts, including device scalars; any name except "seconds",
+            which every line has.
         """
         if "seconds" in scalars:
             raise ValueError("scalars: every line has its own 'seconds', choose another name")
@@ -198,36 +197,36 @@ class RunDirectory:
         self._log.write(int(step), stage, self.seconds, values)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """The lines logged so far, of one stage or of all."""
+        """Returns the lines logged so far, of one stage or of all."""
         return self._log.lines(stage)
 
     def figure(self, name: str) -> pathlib.Path:
-        """Path for a figure, ``figures/NAME.png``; its folder exists afterwards."""
+        """Returns the path of a figure, `figures/NAME.png`, and creates its folder."""
         path = self.path / "figures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def arrays_path(self, name: str) -> pathlib.Path:
-        """Where :meth:`save_arrays` puts NAME; exists only when it was written completely."""
+        """Returns the path used by `save_arrays`; the file exists only once written completely."""
         return self.path / f"{name}.npz"
 
     def save_arrays(
         self, name: str, arrays: Mapping[str, Any], provenance: Mapping[str, Any]
     ) -> pathlib.Path:
-        """Write ``NAME.npz`` and, beside it, ``NAME.json`` saying where it came from.
+        """Writes `NAME.npz` and, beside it, `NAME.json` with its provenance.
 
         Args:
-            name: File name without ending, relative to the run directory.
-            arrays: Name to array; numbers, booleans or strings, since the file must open with
-                ``allow_pickle=False``.
-            provenance: Anything JSON can hold. Shapes, dtypes, the file's SHA-256, the
-                revision and the versions are added.
+          name: file name without ending, relative to the run directory.
+          arrays: name to array; numbers, booleans or strings, because the file must open with
+            `allow_pickle=False`.
+          provenance: JSON-serialisable. Shapes, dtypes, the file's SHA-256, the revision and the
+            versions are added.
 
         Returns:
-            Path of the ``.npz``.
+          Path of the `.npz`.
 
         Raises:
-            ValueError: An array of another dtype.
+          ValueError: for an array of another dtype.
         """
         host = {key: np.asarray(value) for key, value in arrays.items()}
         for key, value in host.items():
@@ -241,7 +240,7 @@ class RunDirectory:
         content = buffer.getvalue()
         path = self.arrays_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The record first: an array file, once there, is never without its provenance.
+        # The record first, so that an array file never exists without its provenance.
         record = {
             **provenance,
             "arrays": {k: {"shape": v.shape, "dtype": str(v.dtype)} for k, v in host.items()},
@@ -254,14 +253,14 @@ class RunDirectory:
         return path
 
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
-        """Write summary.json, which makes the run a finished one, and close the directory.
+        """Writes summary.json, which marks the run as finished, and closes the directory.
 
         Args:
-            summary: Nested dicts and lists of numbers and strings; arrays become lists, NaN
-                and infinity become null.
+          summary: nested dicts and lists of numbers and strings; arrays become lists, NaN and
+            infinity become null.
 
         Returns:
-            The summary as it now reads on disk.
+          The summary as read back from disk.
         """
         self._log.close()
         write_json(self.path / SUMMARY, summary)
@@ -270,19 +269,19 @@ class RunDirectory:
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """The finished run's summary.
+        """Reads the summary of a finished run.
 
         Raises:
-            FileNotFoundError: The run is not finished.
-            DamagedError: It is no JSON object.
+          FileNotFoundError: if the run is not finished.
+          DamagedError: if the file is not a JSON object.
         """
         return read_json(self.path / SUMMARY)
 
     def close(self) -> None:
-        """Flush the metrics and let other processes at the directory."""
+        """Flushes the metrics and releases the lock."""
         try:
             self._log.close()
-        finally:  # the log's last words may not fit on the disk
+        finally:  # flushing may fail on a full disk
             if self._lock is not None:
                 self._lock.close()
             self._lock = None
@@ -295,7 +294,7 @@ class RunDirectory:
 
 
 def _flags_json(flags: Mapping[str, Any]) -> dict[str, Any]:
-    # eps may be infinite, which must not become the same null as "no value".
+    # eps may be infinite, which must not become null, the same as "no value".
     return plain(dict(flags), nonfinite="text")
 
 
@@ -309,7 +308,7 @@ def _now() -> dict[str, Any]:
 
 
 def _check_place(path: pathlib.Path) -> None:
-    """Raise unless `path` is a writable directory or can be made one."""
+    """Raises unless `path` is a writable directory or can be created."""
     nearest = path
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
@@ -321,7 +320,7 @@ def _check_place(path: pathlib.Path) -> None:
 
 
 def _entries(path: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in the directory, but for what a run killed at its very start leaves."""
+    """Lists the directory without the files of a run killed at its very start."""
     if not path.is_dir():
         return []
     ours = {_LOCK, _CLEARING, f".{RUN}.tmp"}
@@ -342,7 +341,7 @@ def _record(path: pathlib.Path) -> dict[str, Any]:
 def _check_same(
     path: pathlib.Path, record: Mapping[str, Any], flags: Mapping[str, Any], name: str
 ) -> None:
-    """Raise if `record` is of another experiment or other flags."""
+    """Raises if `record` belongs to another experiment or other flags."""
     advice = "choose another workdir, or --overwrite"
     if record["experiment"] != name:
         raise ValueError(
@@ -359,7 +358,7 @@ def _check_same(
 
 
 def _text(value: Any) -> str:
-    """A flag's value as it would be typed."""
+    """Formats a flag's value as it would be typed."""
     if isinstance(value, list):
         return ",".join(_text(item) for item in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
@@ -373,7 +372,7 @@ def _acquire(path: pathlib.Path) -> RunLock:
 
 
 def _clear(path: pathlib.Path) -> None:
-    """Empty the directory so that a kill in between is noticed and made good by the next."""
+    """Empties the directory; if killed halfway, the next process notices and completes it."""
     entries = _entries(path)
     if not entries:
         (path / _CLEARING).unlink(missing_ok=True)

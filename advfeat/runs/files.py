@@ -1,4 +1,4 @@
-"""Strict JSON, atomic writes, and checksums that tell a damaged file from a whole one."""
+"""Strict JSON, atomic writes, and checksums to detect damaged files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ JSON_ENDING, CHECKSUM = ".json", "sha256"
 
 
 class DamagedError(ValueError):
-    """A file that is not what was written; its message is one clear line that names it."""
+    """Raised for a file whose content differs from what was written; one line that names it."""
 
 
 def plain(value: Any, *, nonfinite: str = "null") -> Any:
-    """Turn a nest of Python, NumPy and JAX values into what strict JSON can hold.
+    """Converts nested Python, NumPy and JAX values to strict JSON values.
 
     Args:
-        value: Dicts, lists, tuples, dataclasses (by `_asdict` where they have one), paths,
-            scalars, arrays.
-        nonfinite: "null" writes NaN and infinity as None, "text" as "nan" and "inf".
+      value: dicts, lists, tuples, dataclasses (by `_asdict` if they have one), paths, scalars,
+        arrays.
+      nonfinite: "null" writes NaN and infinity as None, "text" as "nan" and "inf".
 
     Returns:
-        Dicts with string keys, lists, str, int, float, bool and None.
+      Dicts with string keys, lists, str, int, float, bool and None.
 
     Raises:
-        TypeError: A value of another kind.
+      TypeError: for a value of another type.
 
     Example:
-        >>> plain({"mean": np.float32(0.5), "low": float("nan"), "n": (1, 2)})
-        {'mean': 0.5, 'low': None, 'n': [1, 2]}
+      >>> plain({"mean": np.float32(0.5), "low": float("nan"), "n": (1, 2)})
+      {'mean': 0.5, 'low': None, 'n': [1, 2]}
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -64,13 +64,13 @@ def plain(value: Any, *, nonfinite: str = "null") -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write strict JSON atomically; NaN and infinity become null."""
+    """Writes strict JSON atomically; NaN and infinity become null."""
     text = json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, either the old one or all of the new is there."""
+    """Writes a file atomically: either the old content or all of the new is there."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -79,25 +79,25 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):  # what a full disk has no room for need not stay
+        with contextlib.suppress(OSError):  # drop the partial file of a full disk
             temporary.unlink()
         raise
 
 
 def checksum(tree: Any, about: Any = None) -> str:
-    """SHA-256 of a tree of arrays: their names, shapes, types and values.
+    """Computes the SHA-256 of a tree of arrays: names, shapes, types and values.
 
     Args:
-        tree: Nest of NumPy or JAX arrays.
-        about: What JSON can hold and belongs to them, such as how a network is built.
+      tree: nested NumPy or JAX arrays.
+      about: JSON-serialisable metadata to include, such as a network's specification.
 
     Returns:
-        64 hexadecimal digits.
+      64 hexadecimal digits.
 
     Example:
-        >>> one, other = {"w": np.array([0.0, 1.0])}, {"w": np.array([0.0, 1.0 + 1e-15])}
-        >>> checksum(one) == checksum(dict(one)), checksum(one) == checksum(other)
-        (True, False)
+      >>> one, other = {"w": np.array([0.0, 1.0])}, {"w": np.array([0.0, 1.0 + 1e-15])}
+      >>> checksum(one) == checksum(dict(one)), checksum(one) == checksum(other)
+      (True, False)
     """
     digest = hashlib.sha256(json.dumps(plain(about), sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -109,11 +109,11 @@ def checksum(tree: Any, about: Any = None) -> str:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Reads a JSON object.
 
     Raises:
-        FileNotFoundError: There is none.
-        DamagedError: It cannot be read, or holds something else than an object.
+      FileNotFoundError: if the file does not exist.
+      DamagedError: if it is unreadable or not an object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -127,17 +127,17 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Read an ``.npz`` whole; the ``sha256`` of the JSON beside it, if there is one, must be its.
+    """Reads a whole `.npz`, verified against the `sha256` of the JSON beside it, if there is one.
 
     Args:
-        path: What :meth:`RunDirectory.save_arrays` wrote, or any other ``.npz``.
+      path: a file from `RunDirectory.save_arrays`, or any other `.npz`.
 
     Returns:
-        Name to array.
+      Name to array.
 
     Raises:
-        DamagedError: It is absent, empty, truncated, damaged, another file than the JSON says, or
-            holds pickled objects, which are never loaded.
+      DamagedError: if the file is absent, empty, truncated or damaged, does not match the JSON's
+        checksum, or holds pickled objects, which are never loaded.
     """
     if not path.is_file():
         raise DamagedError(f"no such file: {path}")
@@ -155,7 +155,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise DamagedError(f"{path} is truncated or no .npz archive")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            # What is no array (another file packed along) comes as bytes.
+            # Members that are not arrays (other files in the archive) come as bytes.
             return {key: value for key in file.files
                     if isinstance(value := file[key], np.ndarray)}
     except Exception as error:  # a damaged zip or npy header raises a dozen kinds

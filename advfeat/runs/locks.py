@@ -1,4 +1,4 @@
-"""The lock of a run directory, which also remembers how long its processes have worked."""
+"""The lock of a run directory, which also stores the seconds of work so far."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ try:
 except ImportError:  # Windows: runs go unlocked there
     fcntl = None  # type: ignore[assignment]
 
-BEAT_SECONDS = 2.0  # of work time that a SIGKILL can leave uncounted
+BEAT_SECONDS = 2.0  # the work time that a SIGKILL can leave uncounted
 
 
 class RunLock:
-    """Holds a directory's lock file until :meth:`close`; a kill lets it go too.
+    """Holds a directory's lock file until `close` or the end of the process, even by a kill.
 
-    Seconds of work are written into it every `BEAT_SECONDS` by a thread, so that they count
-    whatever ends the process.
+    A thread writes the seconds of work to it every `BEAT_SECONDS`, so that they count however the
+    process ends.
 
     Args:
-        path: The lock file; made if it does not exist.
+      path: the lock file; created if it does not exist.
 
     Attributes:
-        seconds: Seconds of work that earlier processes have left in it.
+      seconds: seconds of work stored by earlier processes.
 
     Raises:
-        BlockingIOError: Another process holds it.
+      BlockingIOError: if another process holds the lock.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -50,15 +50,15 @@ class RunLock:
         self._thread: threading.Thread | None = None
 
     def count(self, before: float) -> None:
-        """Begin to write the time: `before`, and what passes from now on."""
+        """Starts writing the time: `before` plus the time from now on."""
         self.seconds, self._begun = before, time.monotonic()
-        # The thread must not keep a lock alive that its owner has forgotten.
+        # A weak reference, so that the thread does not keep a forgotten lock alive.
         arguments = (weakref.ref(self), self._stop)
         self._thread = threading.Thread(target=_beat, args=arguments, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Write the time once more and let other processes at the directory."""
+        """Writes the time once more and releases the lock."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -66,11 +66,11 @@ class RunLock:
         self._file.close()
 
     def write(self) -> None:
-        """Write the seconds of work so far."""
+        """Writes the seconds of work so far."""
         passed = self.seconds + time.monotonic() - self._begun
-        with contextlib.suppress(OSError):  # a full disk is told by what the user asked for
+        with contextlib.suppress(OSError):  # a full disk is reported by the run's own writes
             self._file.seek(0)
-            self._file.write(f"{passed:020.3f}".encode())  # in place, always of one length
+            self._file.write(f"{passed:020.3f}".encode())  # in place, at a constant length
 
     def _read(self) -> float:
         try:

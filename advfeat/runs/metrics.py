@@ -1,4 +1,4 @@
-"""Scalars of a run over its steps: JSON lines, and the same as TensorBoard events.
+"""Logs a run's scalars per step, as JSON lines and as TensorBoard events.
 
 The events are written by tensorboardX, which needs no TensorFlow.
 """
@@ -16,15 +16,15 @@ METRICS, EVENTS = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """``metrics.jsonl`` and ``tensorboard/`` of one run, written by one process at a time.
+    """Writes `metrics.jsonl` and `tensorboard/` of a run, by one process at a time.
 
-    A line torn by a kill is cut off when the log is opened again.
+    A line truncated by a kill is removed when the log is reopened.
 
     Args:
-        root: The run directory.
+      root: the run directory.
 
     Attributes:
-        seconds: Seconds of work the last line found at opening speaks of.
+      seconds: seconds of work according to the last line found at opening.
     """
 
     def __init__(self, root: pathlib.Path):
@@ -37,16 +37,16 @@ class MetricsLog:
         self.seconds = max((line["seconds"] for line in lines), default=0.0)
 
     def write(self, step: int, stage: str, seconds: float, scalars: dict[str, float]) -> None:
-        """Add one line, and one point per scalar.
+        """Adds one line, and one point per scalar.
 
-        The first line of a stage since opening drops what an earlier process had logged for
-        that stage at this step and after it.
+        The first line of a stage since opening removes an earlier process's entries of that stage
+        from this step on.
 
         Args:
-            step: The step the scalars belong to; steps count per stage.
-            stage: Which part of the run; "" is the run itself.
-            seconds: Seconds of work so far.
-            scalars: Name to value; NaN and infinity become null in the line.
+          step: the step of the scalars; steps count per stage.
+          stage: the part of the run; "" is the run itself.
+          seconds: seconds of work so far.
+          scalars: name to value; NaN and infinity become null in the line.
         """
         last = self._last_step.pop(stage, None)
         stale = last is not None and last >= step
@@ -58,22 +58,22 @@ class MetricsLog:
         self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
         self._file.flush()
         if stage not in self._events:
-            import tensorboardX  # only a run that logs needs it
+            import tensorboardX  # imported only by runs that log
 
-            # purge_step tells TensorBoard to forget an earlier file's points from here on.
+            # purge_step makes TensorBoard drop an earlier file's points from here on.
             self._events[stage] = tensorboardX.SummaryWriter(
                 str(self._root / EVENTS / stage), purge_step=step if stale else None
             )
         for name, value in scalars.items():
-            if math.isfinite(value):  # tensorboardX prints a warning for every other
+            if math.isfinite(value):  # tensorboardX warns about non-finite values
                 self._events[stage].add_scalar(name, value, step)
 
     def lines(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """The lines there are, of one stage or of all."""
+        """Returns the existing lines, of one stage or of all."""
         return [line for line in self._read() if stage is None or line["stage"] == stage]
 
     def close(self) -> None:
-        """Flush and close every file; writing again opens them again."""
+        """Flushes and closes every file; writing reopens them."""
         self._close_lines()
         for writer in self._events.values():
             writer.close()
@@ -85,7 +85,7 @@ class MetricsLog:
             self._file = None
 
     def _read(self) -> list[dict[str, Any]]:
-        """The complete lines before the first that is torn."""
+        """Returns the lines before the first truncated one."""
         lines: list[dict[str, Any]] = []
         if self._path.exists():
             for line in self._path.read_bytes().split(b"\n")[:-1]:
@@ -104,7 +104,7 @@ class MetricsLog:
         return lines
 
     def _rewind(self, stage: str, step: int) -> None:
-        """Drop the stage's lines at `step` and after it."""
+        """Removes the stage's lines from `step` on."""
         self._close_lines()
         kept = [line for line in self._read() if line["stage"] != stage or line["step"] < step]
         write_bytes(self._path, _encode(kept))

@@ -1,7 +1,7 @@
-"""One training over several processes: `jax.distributed`, and what they tell each other.
+"""Distributed training: joins processes with `jax.distributed`, and exchanges values.
 
-Every process runs the same command. They meet by what the launcher put into the environment;
-process 0 writes the run directory, the others only compute.
+Every process runs the same command and finds the others through the launcher's environment
+variables. Process 0 writes the run directory; the others only compute.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _OPEN_MPI = "OMPI_COMM_WORLD_SIZE"
 
 
 def launched() -> str | None:
-    """How this process was started as one of several, or None.
+    """Returns how this process was launched as one of several, or None.
 
     Returns:
       "environment" (`JAX_COORDINATOR_ADDRESS` and its two companions), "slurm" (a step of `srun`
-      with more than one task), "openmpi", or None. A TPU slice and Kubernetes do not say by
-      variables alone whether a training is to span them: there `join(True)` asks JAX.
+      with more than one task), "openmpi", or None. On TPU slices and Kubernetes the environment
+      does not tell whether a training should span the processes; there, `join(True)` asks JAX.
 
     Raises:
-      ValueError: for some but not all of the three variables, or ones that are no numbers.
+      ValueError: if some but not all of the three variables are set, or one is not a number.
     """
     given = [name for name in _EXPLICIT if os.environ.get(name)]
     if given and len(given) < len(_EXPLICIT):
@@ -54,25 +54,25 @@ def _number(name: str) -> int:
 
 
 def join(ask: bool = False) -> int:
-    """Joins the other processes, if there are any; before anything else touches a device.
+    """Joins the other processes, if any; call it before anything else uses a device.
 
     Args:
-      ask: whether to let `jax.distributed.initialize` look for a cluster where the environment
-        names none (a TPU slice, Kubernetes).
+      ask: whether `jax.distributed.initialize` may search for a cluster if the environment names
+        none (a TPU slice, Kubernetes).
 
     Returns:
-      This process's number; 0 where it is alone.
+      This process's index; 0 if it is alone.
 
     Raises:
-      ValueError: for an environment that contradicts itself, or no cluster where one was asked for.
+      ValueError: for an inconsistent environment, or if a requested cluster is not found.
     """
     how = launched()
     if how is None and not ask:
         return 0
-    # Between processes on CPUs; elsewhere it changes nothing.
+    # Needed for collectives between CPU processes; no effect elsewhere.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     options: dict[str, Any] = {}
-    if how == "environment":  # JAX itself reads the first of the three only
+    if how == "environment":  # JAX itself reads only the first of the three
         options["num_processes"] = _number("JAX_NUM_PROCESSES")
         options["process_id"] = _number("JAX_PROCESS_ID")
         options["cluster_detection_method"] = "deactivate"
@@ -86,37 +86,37 @@ class _State:
 
 
 def leave() -> None:
-    """Parts from the others, who must do so too: what follows, this process does alone."""
+    """Leaves the other processes, all of which must do so; this one continues alone."""
     if _State.joined:
         _State.joined = False
         jax.distributed.shutdown()
 
 
 def alone() -> bool:
-    """Whether no other process waits for this one: there is none, or it has left them."""
+    """Returns whether no other process waits for this one: none exists, or it has left them."""
     return not _State.joined
 
 
 def first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Returns whether this process is the one that writes and prints."""
     return jax.process_index() == 0 if _State.joined else True
 
 
 def gather(good: bool) -> list[bool]:
-    """What every process says, in their order; all must call it."""
+    """Gathers a boolean from every process, in order; all must call it."""
     if alone():
         return [good]
     return np.asarray(multihost_utils.process_allgather(np.asarray(good))).tolist()
 
 
 def wait(name: str) -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes arrive."""
     if not alone():
         multihost_utils.sync_global_devices(name)
 
 
 def tell_all(value: Any) -> Any:
-    """What process 0 says (JSON can hold it), to all; what the others give is not looked at."""
+    """Broadcasts process 0's JSON-serialisable value; the other processes' values are ignored."""
     text = json.dumps(value).encode() if first() else b""
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     buffer = np.zeros(size, np.uint8)
@@ -126,10 +126,10 @@ def tell_all(value: Any) -> Any:
 
 
 def share_state(tree: Any) -> Any:
-    """Process 0's arrays, to all, bit for bit; the others give arrays of the same form."""
+    """Broadcasts process 0's arrays bit for bit; the others pass arrays of the same structure."""
 
     def share(leaf: Any) -> np.ndarray:
-        # As bytes: JAX adds zeros to what it broadcasts, and -0.0 + 0.0 is 0.0.
+        # As bytes: JAX broadcasts by adding zeros, and -0.0 + 0.0 is 0.0.
         host = np.array(leaf)
         flat = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
         found = np.asarray(multihost_utils.broadcast_one_to_all(flat), np.uint8)

@@ -1,4 +1,4 @@
-"""Where a result came from: revision of the source, versions, devices, and what it cost."""
+"""The provenance of a result: source revision, versions, devices and cost."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PACKAGES = ("advfeat", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def revision() -> str:
-    """Name the source that is running.
+    """Identifies the running source code.
 
     Returns:
-        The git commit when the package is imported from a checkout of its own repository,
-        followed by ``-dirty`` when tracked files differ from it; otherwise (installed from a
-        wheel, no git on this machine) the package's version, as in ``advfeat 0.1.0``.
+      The git commit if the package is imported from a checkout of its own repository, followed by
+      `-dirty` if tracked files are modified; otherwise (installed from a wheel, or no git on this
+      machine) the package's version, as in `advfeat 0.1.0`.
 
     Example:
-        >>> len(revision()) > 0
-        True
+      >>> len(revision()) > 0
+      True
     """
     root = pathlib.Path(__file__).resolve().parents[2]
-    # An installed copy may lie inside somebody else's repository (a virtual environment in a
-    # checkout): only a repository whose top is our own source tree speaks for this code.
+    # An installed copy may lie inside another repository (a virtual environment in a checkout):
+    # only a repository whose root is our own source tree describes this code.
     top = _git(root, "rev-parse", "--show-toplevel")
     if top and pathlib.Path(top).resolve() == root:
         commit = _git(root, "rev-parse", "HEAD")
@@ -37,21 +37,21 @@ def revision() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that decide the numbers; None where absent.
+    """Returns versions of Python and of the packages that affect the numbers; None if absent.
 
     Example:
-        >>> versions()["python"] == platform.python_version()
-        True
+      >>> versions()["python"] == platform.python_version()
+      True
     """
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def devices() -> dict[str, Any]:
-    """The accelerators JAX sees and the host it runs on.
+    """Describes the accelerators that JAX sees, and the host.
 
     Returns:
-        ``{"platform", "kinds", "count", "cpus", "system"}``; ``kinds`` is sorted and has no
-        repetitions, ``cpus`` is the number of cores this process may use.
+      `{"platform", "kinds", "count", "cpus", "system"}`; `kinds` is sorted without duplicates,
+      `cpus` is the number of cores available to this process.
     """
     import jax
 
@@ -67,11 +67,11 @@ def devices() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int | None:
-    """The most resident memory this process has held, in bytes; None where unknown.
+    """Returns this process's peak resident memory in bytes; None if unknown.
 
     Example:
-        >>> (peak_memory_bytes() or 1) > 0
-        True
+      >>> (peak_memory_bytes() or 1) > 0
+      True
     """
     try:
         import resource
@@ -89,8 +89,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(root: pathlib.Path, *arguments: str) -> str | None:
-    """Output of a git command, or None when git is missing or has nothing to say."""
-    # Inside a git hook GIT_DIR and its kin name the repository of the hook, not of `root`.
+    """Returns the output of a git command; None if git is missing or prints nothing."""
+    # Inside a git hook, GIT_DIR and related variables name the hook's repository, not `root`.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     try:

@@ -1,4 +1,4 @@
-"""A run's report: one self-contained HTML file a person reads first."""
+"""Writes a run's report, a single self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = [
 ]
 
 _TEMPLATE = "report_template.html"
-_FIGURE_DPI, _CSS_DPI = 150, 96  # a figure is shown at its size in inches
-_NO_EFFECT = "no effect above "  # and how much
+_FIGURE_DPI, _CSS_DPI = 150, 96  # figures are shown at their size in inches
+_NO_EFFECT = "no effect above "  # followed by the margin
 _BADGES = {
     "holds": ("yes", "✓"),
     "the other way": ("no", "✗"),
     f"{_NO_EFFECT}…": ("none", "≈"),
     "not decidable at this size": ("open", "?"),
 }
-_PHONE = 42  # letters beside one another on a phone; a table that needs more becomes cards there
+_PHONE = 42  # characters per line on a phone; a wider table becomes cards there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,9 @@ class Picture:
     """A figure of the report.
 
     Attributes:
-        path: A PNG file, copied into the report.
-        alt: What it shows, for those who cannot see it.
-        caption: Text below it.
+      path: a PNG file, embedded in the report.
+      alt: text alternative for readers who cannot see it.
+      caption: text below it.
     """
 
     path: pathlib.Path
@@ -68,10 +68,10 @@ class Table:
     """A table of the report.
 
     Attributes:
-        caption: Text above it.
-        columns: Heads, ``[C]``.
-        rows: ``[R][C]`` cells: text, numbers, estimates (see :func:`format_cell`), None for
-            "there is none". The first of a row is its head.
+      caption: text above it.
+      columns: column headings, `[C]`.
+      rows: `[R][C]` cells: text, numbers, estimates (see `format_cell`), None for a missing value.
+        The first cell of a row is its heading.
     """
 
     caption: str
@@ -81,7 +81,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A headed part of the report: paragraphs (as text), tables and pictures in their order."""
+    """A headed section of the report: paragraphs (as text), tables and pictures, in order."""
 
     title: str
     blocks: Sequence[str | Table | Picture]
@@ -103,35 +103,35 @@ def write_report(
     record: Mapping[str, Any] | None = None,
     cost: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Write the report atomically.
+    """Writes the report atomically.
 
-    A dry run (``record["flags"]["dry_run"]``) says so above everything and has no verdicts.
+    The report of a dry run (`record["flags"]["dry_run"]`) says so at the top and has no verdicts.
 
     Args:
-        path: The HTML file, ``run.report``.
-        title: Head line.
-        findings: What was found in this run, in plain sentences with their numbers.
-        sections: The evidence.
-        sentence: What was asked and what was found, in one plain sentence; it opens the page.
-        lead: The figure that shows it, directly below.
-        terms: What each word means that the sentence, the figure or the findings use and that a
-            reader may not know; word to explanation, in the order of their first use.
-        claims: As they were judged together; without verdicts in a dry run.
-        introduction: What was done, below the findings.
-        recipe: What the run used, presets filled in: data, network, epochs, eps, steps, seeds.
-            Name to a cell's value or to a mapping of them. A name that is a flag's also says
-            what that flag came to where it was not given.
-        command: The command line that repeats the run.
-        record: What ``run.record()`` says: flags, versions, devices, revision.
-        cost: What ``run.cost()`` says: ``wall_seconds`` and ``peak_memory_bytes``.
+      path: the HTML file, `run.report`.
+      title: heading of the page.
+      findings: results of this run, in plain sentences with their numbers.
+      sections: the evidence.
+      sentence: question and answer in one plain sentence; it opens the page.
+      lead: the figure that shows the answer, directly below.
+      terms: term to explanation, for every term of the sentence, the figure or the findings that a
+        reader may not know, in order of first use.
+      claims: the claims as judged together; without verdicts in a dry run.
+      introduction: description of the method, below the findings.
+      recipe: settings of the run with presets filled in: data, network, epochs, eps, steps, seeds.
+        Maps names to a cell's value or to a mapping of them. An entry named like a flag gives that
+        flag's effective value if it was not set.
+      command: the command line that repeats the run.
+      record: from `run.record()`: flags, versions, devices, revision.
+      cost: from `run.cost()`: `wall_seconds` and `peak_memory_bytes`.
 
     Returns:
-        `path`.
+      `path`.
 
     Raises:
-        ValueError: A picture without alt text or that is no PNG, a row of another length than
-            the columns, an unknown verdict.
-        FileNotFoundError: A picture that is not there.
+      ValueError: for a picture without alt text or not in PNG format, a row whose length differs
+        from the columns', or an unknown verdict.
+      FileNotFoundError: if a picture does not exist.
     """
     record, recipe = record or {}, recipe or {}
     flags = record.get("flags", {})
@@ -159,7 +159,7 @@ def write_report(
         facts=_facts(record, cost or {}),
         flags=_flags(flags, recipe),
     )
-    # The name of a class may hold bytes that are no text, as a folder's name may.
+    # A class name may contain undecodable bytes, as a folder name may.
     write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
 
@@ -185,7 +185,7 @@ def _block(block: str | Table | Picture) -> dict[str, Any]:
 
 
 def _least_letters(rows: Sequence[Sequence[str]]) -> int:
-    """Letters that a table needs beside one another: lines break at spaces only."""
+    """Returns the minimum width of a table in characters; lines break only at spaces."""
     columns = zip(*rows, strict=True)
     widest = [max(len(w) for text in column for w in (*text.split(" "), "")) for column in columns]
     return sum(width + 2 for width in widest)
@@ -210,7 +210,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
 
 
 def _claims(claims: Sequence[Claim], *, dry_run: bool) -> dict[str, Any]:
-    """Heads and rows of the claims' table: only columns that say something."""
+    """Returns headings and rows of the claims' table, omitting empty columns."""
     rows = [_claim(claim) for claim in claims]
     heads = {"effect": "effect", "control": "strongest control", "difference": "difference"}
     if not dry_run and any(row["margin"] for row in rows):
@@ -241,7 +241,7 @@ def _claim(claim: Claim) -> dict[str, str]:
 
 
 def _flags(flags: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Flags with their values; of one that was not given what it came to, where that is known."""
+    """Lists flags with their values; unset flags show their effective value, if known."""
     came_to = {name: recipe.get(name) if value is None else value for name, value in flags.items()}
     return [
         (f"--{name}", format_any(value)) for name, value in came_to.items() if value is not None
@@ -249,7 +249,7 @@ def _flags(flags: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[st
 
 
 def _facts(record: Mapping[str, Any], cost: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Lines about the run itself: only what is known."""
+    """Lists the known facts about the run itself."""
     facts = []
     if "wall_seconds" in cost:
         facts.append(("Time", format_seconds(cost["wall_seconds"])))

@@ -1,8 +1,8 @@
-"""What every experiment's ``main`` and ``run`` have in common.
+"""The `main` and `run` shared by all experiments.
 
 An experiment is three functions::
 
-    def prepare(config):                 # reads what the user named; writes nothing
+    def prepare(config):                 # reads the user's input; writes nothing
         return data.load(config.dataset, ...)
 
     def work(config, inputs, run):       # run: the open RunDirectory
@@ -15,19 +15,19 @@ An experiment is three functions::
     if __name__ == "__main__":
         runner.main(run, Config, __doc__)
 
-How a command ends, always with one line on stderr where the code is not 0:
+Exit codes; every code but 0 comes with one line on stderr:
 
 ====  ============================================================================================
 0     finished, now or before
-1     it cannot go on: the disk is full or not to be written to, a file of the run is damaged,
-      or the loss is no number
-2     wrong input (it shows in ``prepare``, before anything is written)
+1     cannot continue: the disk is full or not writable, a file of the run is damaged, or the
+      loss is not finite
+2     wrong input (found by `prepare`, before anything is written)
 130   Ctrl-C
-143   SIGTERM, as a cluster sends before it takes the machine back; a training has been saved
+143   SIGTERM, as a cluster sends before it reclaims the machine; a training has been saved
 ====  ============================================================================================
 
-Any other error in ``work`` is a bug and a traceback. After all of them but 2 the same command goes
-on from what is there.
+Any other error in `work` is a bug and gives a traceback. After every code but 2, rerunning the same
+command resumes from what exists.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ Inputs = TypeVar("Inputs")
 T = TypeVar("T")
 
 FAILED = 1
-INTERRUPTED = 130  # the shells' code for an end by Ctrl-C
-_PLACE = {  # errors of the place that is written to, which no change of the flags would mend
+INTERRUPTED = 130  # the shells' exit code for Ctrl-C
+_PLACE = {  # errors of the output location, which no change of flags would fix
     code for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
     if (code := getattr(errno, name, None)) is not None
 }  # fmt: skip
 
 
 class CannotGoOn(RuntimeError):
-    """The work stopped for a reason that one line says; the same command goes on."""
+    """Raised when the work has to stop; one line gives the reason, and a rerun resumes."""
 
 
 def execute(
@@ -72,29 +72,29 @@ def execute(
     name: str,
     follow: Callable[[C, Inputs], None] | None = None,
 ) -> dict[str, Any]:
-    """Do an experiment's work once, in its run directory.
+    """Performs an experiment's work once, in its run directory.
 
     Args:
-        config: Validated here.
-        prepare: Config to inputs: loads data, makes models, reads checkpoints. Runs before
-            anything is written and only if there is work to do.
-        work: Config, inputs and the open run directory to the summary. In a run directory whose
-            ``state`` is "resumed" it goes on from what is there.
-        name: The experiment's name, kept in run.json.
-        follow: What the other processes do meanwhile, where several share the work; the run
-            directory is the first one's alone.
+      config: validated here.
+      prepare: config to inputs: loads data, builds models, reads checkpoints. Called before
+        anything is written, and only if there is work to do.
+      work: config, inputs and the open run directory to the summary. If the directory's `state` is
+        "resumed", it continues from what exists.
+      name: the experiment's name, stored in run.json.
+      follow: the work of the other processes, if several share it; only the first writes the run
+        directory.
 
     Returns:
-        The summary, with ``experiment``, ``dry_run``, ``claims``, ``wall_seconds`` and
-        ``peak_memory_bytes`` added; that of the finished run where one with the same flags lies
-        in ``workdir``. A dry run's claims have no verdicts, and its figures are marked. In the
-        other processes nothing.
+      The summary with added `experiment`, `dry_run`, `claims`, `wall_seconds` and
+      `peak_memory_bytes`; if `workdir` holds a finished run with the same flags, that run's
+      summary. The claims of a dry run have no verdicts, and its figures are marked. Other processes
+      return an empty dict.
 
     Raises:
-        UsageError: The config, the run directory or what ``prepare`` read cannot be used.
-            Nothing has been written.
-        CannotGoOn: The disk is full or cannot be written to, a file of the run is damaged, or a
-            loss is no number.
+      UsageError: if the config, the run directory or the input of `prepare` is unusable. Nothing
+        has been written.
+      CannotGoOn: if the disk is full or not writable, a file of the run is damaged, or a loss is
+        not finite.
     """
     place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
     first = processes.first()
@@ -120,24 +120,24 @@ def execute(
         raise CannotGoOn(command.one_line(error)) from error
     except DamagedError as error:
         raise CannotGoOn(
-            f"{command.one_line(error)}; delete it, and the same command makes it again"
+            f"{command.one_line(error)}; delete it and rerun the command to recreate it"
         ) from error
     except OSError as error:
         if error.errno not in _PLACE:
             raise
         raise CannotGoOn(
-            f"{config.workdir}: {command.one_line(error)}; once that is mended, the same command "
-            "goes on"
+            f"{config.workdir}: {command.one_line(error)}; once that is fixed, rerun the command "
+            "to resume"
         ) from error
 
 
 def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
-    """All claims of a report with their verdicts; in a dry run without, since it shows nothing."""
+    """Judges all claims of a report; a dry run has no verdicts, since it proves nothing."""
     return list(claims) if config.dry_run else stats.judge(claims)
 
 
 def _together(step: Callable[[], T]) -> T:
-    """Does a step in all processes; where it fails in one, all of them end."""
+    """Performs a step in all processes; if it fails in one, all of them exit."""
     failure: Exception | None = None
     try:
         done = step()
@@ -147,7 +147,7 @@ def _together(step: Callable[[], T]) -> T:
     if failure is not None and (processes.first() or went_well[0]):
         raise UsageError(command.one_line(failure)) from failure
     if not all(went_well):
-        sys.exit(USAGE)  # another process says why
+        sys.exit(USAGE)  # another process prints the reason
     return done
 
 
@@ -160,11 +160,11 @@ def _do(
 ) -> dict[str, Any]:
     with run:
         if run.state == "finished":
-            print(f"{run.path} holds this run, finished (--overwrite starts afresh)")
+            print(f"{run.path} already holds this run, finished (--overwrite starts afresh)")
             summary = run.summary()
         else:
             if run.state == "resumed":
-                print(f"{run.path}: going on with the run begun there")
+                print(f"{run.path}: resuming the run found there")
             with figures.marked("dry run" if config.dry_run else ""):
                 done = work(config, inputs, run)  # type: ignore[arg-type]
             about = {"experiment": name, "dry_run": config.dry_run}
@@ -181,17 +181,17 @@ def main(
     *,
     distributed: bool = False,
 ) -> None:
-    """An experiment's command line.
+    """Runs an experiment's command line.
 
     Args:
-        run: The experiment, which calls :func:`execute`.
-        config_class: Its config.
-        doc: Its module docstring, shown by ``--help``.
-        arguments: The command line without the program; default: this process's.
-        distributed: Whether several processes can share its work.
+      run: the experiment, which calls `execute`.
+      config_class: its config.
+      doc: its module docstring, shown by `--help`.
+      arguments: the command line without the program; by default that of this process.
+      distributed: whether several processes can share the work.
 
     Raises:
-        SystemExit: With a code of this module's docstring, after one line on stderr.
+      SystemExit: with an exit code from this module's docstring, after one line on stderr.
     """
     config = command.check(config_class, doc, arguments)
     try:
@@ -209,10 +209,12 @@ def main(
         sys.exit(FAILED)
     except signals.Terminated:
         if processes.first():
-            print(f"\n{command.program()}: terminated; the same command goes on", file=sys.stderr)
+            print(
+                f"\n{command.program()}: terminated; rerun the command to resume", file=sys.stderr
+            )
         sys.exit(signals.TERMINATED)
     except KeyboardInterrupt:
-        print(f"\n{command.program()}: interrupted; the same command goes on", file=sys.stderr)
+        print(f"\n{command.program()}: interrupted; rerun the command to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception:
         if not processes.alone():
@@ -222,21 +224,21 @@ def main(
 
 
 def _join(config: Config, distributed: bool) -> None:
-    """Meets the other processes of the same command, if there are any."""
+    """Joins the other processes of the same command, if there are any."""
     try:
         if not distributed and processes.launched() is None:
             return
         if not distributed:
             raise ValueError("this experiment runs in one process, and several were started")
         if processes.join(getattr(config, "distributed", False)) > 0:
-            # They print nothing; this is also for what JAX's libraries write there.
+            # Other processes print nothing; this also silences JAX's libraries.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"distributed run: {command.one_line(error)}") from error
 
 
 def _abandon() -> None:
-    """Ends this process where others may wait for it: they notice, as of one that was killed."""
+    """Exits abruptly if other processes may wait: they detect it like a killed process."""
     if not processes.alone():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""Which epoch's weights a robust training keeps, by held-out accuracy under attack.
+"""Selects which epoch's weights a robust training keeps, by held-out accuracy under attack.
 
-Robust accuracy on unseen images can fall while the training goes on: slowly (robust overfitting,
-Rice et al. 2020, https://arxiv.org/abs/2002.11569) or within an epoch (catastrophic overfitting,
-Wong et al. 2020, https://arxiv.org/abs/2001.03994, whose check this is). The images are held out of
-the training set; the test set is not looked at.
+Robust accuracy on unseen images can fall during training: slowly (robust overfitting, Rice et al.
+2020, https://arxiv.org/abs/2002.11569) or within an epoch (catastrophic overfitting, Wong et al.
+2020, https://arxiv.org/abs/2001.03994, whose check this is). The images are held out of the
+training set; the test set is never used.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from advfeat.runs import checkpoints
 from advfeat.runs.files import DamagedError, read_json, write_json
 from advfeat.stats import Estimate
 
-MAX_DROP = 0.2  # Wong et al.'s
-KEY_SEED = 0  # the same images and starts at every epoch: epochs differ by their weights alone
+MAX_DROP = 0.2  # the threshold of Wong et al.
+KEY_SEED = 0  # same images and starts every epoch, so that epochs differ only by their weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What a robust training watches, and what follows from it.
+    """The rule by which a robust training is monitored, stopped and its epoch selected.
 
     Attributes:
-      select: `last` or `best`, whose weights are kept.
-      patience: epochs without a new best after which the training ends; None is none.
-      max_drop: the training ends and goes back to its best epoch when the accuracy is lower than
-        there by more than this; None is no such check.
-      steps: of PGD, which begins at a random point and moves by `2.5 * eps / steps`.
-      examples: held-out images at most, drawn; 0 is all.
+      select: `last` or `best`, the epoch whose weights are kept.
+      patience: epochs without a new best before the training ends; None disables it.
+      max_drop: if the accuracy falls below the best by more than this, the training ends and
+        returns to its best epoch; None disables the check.
+      steps: of PGD, with a random start and step size `2.5 * eps / steps`.
+      examples: maximum number of held-out images, drawn at random; 0 uses all.
     """
 
     select: str = "last"
@@ -50,15 +50,15 @@ class Selection:
 
     @property
     def keeps_best(self) -> bool:
-        """Whether the best epoch's weights may be asked for."""
+        """Whether the best epoch's weights may be needed."""
         return self.select == "best" or self.max_drop is not None
 
 
 class Watch:
-    """The watched epochs of one training.
+    """Monitors the epochs of one training.
 
-    What it knows lies in its directory, so that a killed training goes on with it: an epoch that
-    was measured is not measured again, and a training that has ended stays so.
+    Its history is stored in its directory, so that a killed training resumes with it: a measured
+    epoch is not measured again, and a training that has ended stays ended.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Watch:
         threat: advfeat.ThreatModel,
         held_out: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        """Reads what an earlier process left in `path`."""
+        """Reads the history of an earlier process from `path`."""
         self._path, self._rule, self._spec, self._threat = path, rule, spec, threat
         rows = draw_rows(held_out[1], rule.examples, seed=KEY_SEED)
         self._images, self._labels = (part[rows] for part in held_out)
@@ -94,11 +94,11 @@ class Watch:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The epoch of the highest accuracy so far, the first of several."""
+        """The epoch with the highest accuracy so far, the earliest if tied."""
         return max(self.history, key=lambda line: line["accuracy"])
 
     def accuracy(self, variables: Any) -> float:
-        """The share of the held-out images that a network gets right, clean and attacked."""
+        """Returns a network's robust accuracy on the held-out images."""
         sweep = advfeat.evaluate_epsilons(
             jax.random.key(KEY_SEED),
             lambda eps: advfeat.pgd(
@@ -112,7 +112,7 @@ class Watch:
         return float(sweep.robust[0].mean())
 
     def epoch(self, epoch: int, variables: Any) -> tuple[float, bool]:
-        """Measures the network after an epoch; returns its accuracy, and whether to end here."""
+        """Measures the network after an epoch; returns its accuracy, and whether to stop here."""
         known = [line for line in self.history if line["epoch"] == epoch]
         if known:
             return known[0]["accuracy"], self.ended is not None and epoch == self._last
@@ -122,7 +122,7 @@ class Watch:
         self._path.mkdir(parents=True, exist_ok=True)
         if self.best is line and self._rule.keeps_best:
             checkpoints.save_network(self._kept(epoch), Network(self._spec, variables, {}))
-        # After the weights and before older ones go: at every moment it names some that are there.
+        # After the weights and before older ones go, so that it always names existing weights.
         write_json(self._record, {"history": self.history, "ended": self.ended})
         for path in self._path.glob("epoch_*"):
             if path != self._kept(self.best["epoch"]):
@@ -140,7 +140,7 @@ class Watch:
             tqdm.write(
                 f"catastrophic overfitting: held-out accuracy under PGD fell from "
                 f"{best['accuracy']:.1%} (epoch {best['epoch']}) to {now['accuracy']:.1%} (epoch "
-                f"{now['epoch']}); the training ends and goes back to epoch {best['epoch']}"
+                f"{now['epoch']}); the training ends and returns to epoch {best['epoch']}"
             )
             return "overfitting"
         patience = self._rule.patience
@@ -149,14 +149,14 @@ class Watch:
         return None
 
     def chosen(self, variables: Any) -> Any:
-        """The weights to keep; `variables` are the last epoch's, None where none are at hand."""
+        """Returns the weights to keep; `variables` are the last epoch's, or None if unavailable."""
         if self.epoch_kept != self._last or variables is None:
             return checkpoints.load_network(str(self._kept(self.epoch_kept))).variables
         return variables
 
     @property
     def epoch_kept(self) -> int:
-        """Whose weights are kept."""
+        """The epoch whose weights are kept."""
         return int((self.best if self._goes_back else self.history[-1])["epoch"])
 
     @property
@@ -164,7 +164,7 @@ class Watch:
         return self._rule.select == "best" or self.ended == "overfitting"
 
     def summary(self) -> dict[str, Any]:
-        """What the network's record says of it."""
+        """Returns the selection's entry in the network's record."""
         return {
             "select": self._rule.select,
             "epoch": self.epoch_kept,
@@ -178,7 +178,7 @@ class Watch:
         }
 
     def _accuracy_kept(self) -> Estimate:
-        """That of the epoch kept; where it was kept for being the best, the interval says so."""
+        """Returns the kept epoch's accuracy; its interval accounts for a selection of the best."""
         count = len(self._labels)
         found = {
             int(line["epoch"]): stats.counted(round(line["accuracy"] * count), count)
@@ -187,5 +187,5 @@ class Watch:
         return stats.chosen(found)[1] if self._goes_back else found[self.epoch_kept]
 
     def close(self) -> None:
-        """Removes what it kept, once the network itself is kept."""
+        """Removes the stored weights, once the network itself has been saved."""
         shutil.rmtree(self._path, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""SIGTERM, which a cluster sends before it takes a machine back: save, then leave.
+"""Handles SIGTERM, which a cluster sends before it reclaims a machine: save, then exit.
 
-Ctrl-C is somebody at the terminal, who has a second one. A preempted process has half a minute,
-so what is in the middle of a step ends it, saves and goes.
+After Ctrl-C somebody at the terminal can press it again. A preempted process has half a minute, so
+a training stops after the current step, saves and exits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from jax.experimental import multihost_utils
 
 from advfeat.runs import processes
 
-TERMINATED = 143  # the shells' code for an end by SIGTERM
+TERMINATED = 143  # the shells' exit code for SIGTERM
 
 
 class Terminated(BaseException):
-    """SIGTERM came; like KeyboardInterrupt, nothing but the end of the program is meant."""
+    """Raised on SIGTERM; like KeyboardInterrupt, it should only end the program."""
 
 
 class _State:
@@ -31,13 +31,13 @@ class _State:
 
 
 def requested() -> bool:
-    """Whether SIGTERM has come: who holds it is to save and raise :class:`Terminated`."""
+    """Returns whether SIGTERM has come; a holder must then save and raise `Terminated`."""
     return _State.requested
 
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """While it lasts, SIGTERM raises :class:`Terminated`, once; more of them change nothing."""
+    """While active, SIGTERM raises `Terminated` once; further signals have no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -52,7 +52,7 @@ def listening() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """While it lasts, SIGTERM only sets :func:`requested`; at its end it is raised."""
+    """While active, SIGTERM only sets `requested`; it is raised at the end."""
     _State.held += 1
     try:
         yield
@@ -63,10 +63,10 @@ def held() -> Iterator[None]:
 
 
 def agreed() -> bool:
-    """Whether SIGTERM has come to any process of a distributed training, told to all alike.
+    """Returns whether SIGTERM has come to any process of a distributed training, equally for all.
 
-    While processes are joined, JAX takes the signal, in each of them, and finds a number of calls
-    that none has made yet; so all must call it equally often.
+    While processes are joined, JAX handles the signal in each of them and agrees on a call count
+    that no process has reached yet; so all must call this equally often.
     """
     if not _State.requested:
         _State.looks += 1
@@ -75,7 +75,7 @@ def agreed() -> bool:
 
 
 def leave() -> None:
-    """Parts from the other processes; the signal is this one's own again."""
+    """Leaves the other processes; SIGTERM is handled by this process alone again."""
     processes.leave()
     if _State.listening:
         signal.signal(signal.SIGTERM, _handle)

@@ -1,7 +1,7 @@
-"""The states of a training on disk, by orbax: written beside the training, checked when read.
+"""Saves training states with orbax, in the background, and checks them when read.
 
-One process writes: the state is the same everywhere, so a training over several processes hands
-the work to its first, and the others get what that one reads.
+One process writes: the state is the same everywhere, so in distributed training the first process
+saves, and the others receive what it reads.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Metrics = Mapping[str, np.ndarray]
 
 
 class Saved(NamedTuple):
-    """What a training needs to go on.
+    """A saved state to resume a training from.
 
     Attributes:
-      state: as it was saved.
-      seen: metric name to `[n]` float64, of the epoch's steps before the state.
+      state: the training state.
+      seen: metric name to `[n]` float64, over the epoch's steps before the state.
     """
 
     state: TrainState
@@ -44,10 +44,10 @@ class Saved(NamedTuple):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps orbax's own logging off the terminal, where a progress bar stands."""
+    """Keeps orbax's logging off the terminal, which shows a progress bar."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it logs the tracebacks of the errors that it raises
+    logger.setLevel(logging.CRITICAL)  # it logs tracebacks of errors that it also raises
     try:
         yield
     finally:
@@ -57,8 +57,8 @@ def quiet() -> Iterator[None]:
 def only_here() -> ocp.options.MultiprocessingOptions:
     """Tells orbax that only this process takes part.
 
-    Its own agreement between processes runs on the devices, where it would meet the training's in
-    another order, and fails once the processes have parted.
+    Orbax's own synchronisation runs on the devices, where it would interleave with the training's
+    in another order; it also fails once the processes have left each other.
     """
     here = jax.process_index()
     return ocp.options.MultiprocessingOptions(
@@ -67,12 +67,12 @@ def only_here() -> ocp.options.MultiprocessingOptions:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The operating system's error behind one of orbax's, None if there is none."""
+    """Returns the operating system's error behind an orbax error; None if there is none."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno:
             return seen
-        code = re.search(r"os_error_code='(\d+)'", str(seen))  # how tensorstore writes it
+        code = re.search(r"os_error_code='(\d+)'", str(seen))  # tensorstore's format
         if code:
             return OSError(int(code[1]), os.strerror(int(code[1])))
         seen = seen.__cause__ or seen.__context__
@@ -80,14 +80,14 @@ def disk_error(error: BaseException) -> OSError | None:
 
 
 class TrainingCheckpoints:
-    """The newest two states of one training.
+    """Keeps the newest two states of one training.
 
-    A state is copied when it is given, and written by a thread; a kill leaves a whole state or
-    none. A write that fails is a warning: the training goes on, and the states before it are kept.
+    A state is copied on saving and written by a thread; a kill leaves a complete state or none. A
+    failed write is only a warning: the training continues, and earlier states are kept.
 
     Args:
-      path: a directory of their own.
-      warn: told in one line what could not be written or read.
+      path: a directory for these states only.
+      warn: called with one line about a state that could not be written or read.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class TrainingCheckpoints:
             return ocp.CheckpointManager(self._path, options=options)
 
     def steps(self) -> list[int]:
-        """The steps whose states are there, the oldest first."""
+        """Returns the steps of the saved states, oldest first."""
         return sorted(self._manager.all_steps())
 
     def latest(self, like: TrainState) -> Saved | None:
-        """The newest state that can be used, or None; `like` gives shapes and types.
+        """Returns the newest usable state, or None; `like` gives shapes and types.
 
-        A state that cannot be used is put aside with a warning. Where none can, the training
-        begins again, which ends at the same weights.
+        An unusable state is set aside with a warning. If none is usable, the training starts again,
+        which ends with the same weights.
         """
         unusable = []
         for step in reversed(self.steps()):
@@ -134,15 +134,16 @@ class TrainingCheckpoints:
         return None
 
     def save(self, state: TrainState, seen: Metrics | None = None, *, wait: bool = False) -> bool:
-        """Begins to write a state; the training goes on meanwhile.
+        """Starts to write a state in the background.
 
         Args:
           state: the state.
-          seen: metrics of the epoch's steps before it.
-          wait: whether to wait until it is written, and for one that is still being written.
+          seen: metrics of the epoch's steps before the state.
+          wait: whether to wait until it is written, and for a previous write.
 
         Returns:
-          Whether it is being written (with `wait`: has been): not while another one is.
+          Whether it is being written (with `wait`: has been written); False while another write
+          runs.
         """
         if not wait and self._thread is not None and self._thread.is_alive():
             return False
@@ -150,7 +151,7 @@ class TrainingCheckpoints:
         step = int(state.step)
         if step in self.steps():
             return True
-        # A copy: the next step reuses the state's memory.
+        # A copy: the next step donates the state's memory.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
         metrics = {name: np.asarray(values).tolist() for name, values in (seen or {}).items()}
         self._thread = threading.Thread(
@@ -162,14 +163,14 @@ class TrainingCheckpoints:
         return True
 
     def discard_from(self, step: int) -> None:
-        """Puts aside the states at `step` and after it, which are not to be gone on from."""
+        """Sets aside the states from `step` on, from which the training must not resume."""
         self._join()
         for later in self.steps():
             if later >= step:
                 self._put_aside(later)
 
     def close(self, *, delete: bool = False) -> None:
-        """Waits for the last write; `delete` removes all of them, once the network is kept."""
+        """Waits for the last write; `delete` removes all states, once the network is saved."""
         self._join()
         with quiet():
             self._manager.close()
@@ -184,11 +185,11 @@ class TrainingCheckpoints:
             )
             with quiet():
                 self._manager.save(step, args=arguments)
-        except BaseException as error:  # told by the thread that trains
+        except BaseException as error:  # reported by the training thread
             self._failed = step, error
 
     def _join(self) -> bool:
-        """Waits for the write in progress; whether it went well."""
+        """Waits for the write in progress; returns whether it succeeded."""
         if self._thread is None:
             return True
         self._thread.join()
@@ -196,7 +197,7 @@ class TrainingCheckpoints:
         if self._failed is None:
             return True
         (step, error), self._failed = self._failed, None
-        # A new manager: the old one counts the failed state, and its files fill the disk.
+        # A new manager: the old one counts the failed state, whose files fill the disk.
         with contextlib.suppress(Exception), quiet():
             self._manager.close()
         self._manager = self._open()
@@ -235,12 +236,12 @@ class TrainingCheckpoints:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message in one short line."""
+    """Returns an error's message as one short line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check(state: TrainState, metrics: dict[str, list[float]]) -> int:
-    """A checksum: orbax's formats notice a file cut short, not every zero inside one."""
+    """Returns a checksum: orbax's formats detect truncated files, but not zeros inside one."""
     value = zlib.crc32(json.dumps(metrics, sort_keys=True).encode())
     for leaf in jax.tree.leaves(state):
         value = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data, value)

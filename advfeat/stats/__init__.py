@@ -1,6 +1,6 @@
-"""Estimates with intervals that hold what they promise, and claims judged by one rule.
+"""Estimates with intervals of verified coverage, and claims judged by one rule.
 
-The coverage of every interval, by simulation: docs/intervals.md.
+docs/intervals.md gives the coverage of every interval, by simulation.
 """
 
 from advfeat.stats.bootstrap import computed

@@ -1,4 +1,4 @@
-"""Intervals of whatever can be computed from hits."""
+"""Confidence intervals of arbitrary functions of hits."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ _REST_DRAWS, _PADDINGS = 100, 20
 def computed(
     compute: Callable[..., float], *hits: Any, draws: int = 300, limits: Ends = FREE
 ) -> Estimate:
-    """Any number computed from hits (a gap, a ratio, a correlation), with its interval.
+    """Estimates any function of hits (a gap, a ratio, a correlation) with its interval.
 
-    The points' part of the variance is a bootstrap's (which draws points, the same for all seeds),
-    the seeds' part a jackknife's with Student's quantile, since three seeds are too few to draw
-    from; what the draws of points change in it is taken off in part, as in `rate`. Where the values
-    are hits, the interval is that of the points and four more, two of them hits and two not
-    (Agresti and Coull, 1998); of hits along axes between, one is a hit everywhere, one nowhere, one
-    at a single place and one everywhere else. Of points that all say the same, no bootstrap learns
-    how unsure they leave it. For a ratio of hits to hits, `rate(among=...)` is sharper.
+    The points' part of the variance comes from a bootstrap over points, the same points for all
+    seeds; the seeds' part comes from a jackknife with Student's quantile, since three seeds are too
+    few to resample. What resampling the points adds to the latter is partly subtracted, as in
+    `rate`. If the values are hits, the interval is that of the points plus four more, two of them
+    hits and two not (Agresti and Coull, 1998). For hits with axes in between, one added point is a
+    hit everywhere, one nowhere, one at a single place and one everywhere else. Without them, a
+    bootstrap over identical points would show no uncertainty. For a ratio of hits to hits,
+    `rate(among=...)` is sharper.
 
     Args:
-      compute: the arrays, in their order, to the number; it takes any number of seeds and points.
-      *hits: `[seeds, ..., N]` each: the same seeds in all, points of its own in each. What is to
-        be compared on the same points goes into one array, along the axes between.
-      draws: of the bootstrap.
-      limits: what the number cannot go beyond.
+      compute: maps the arrays, in their order, to the number; it accepts any number of seeds and
+        points.
+      *hits: `[seeds, ..., N]` each: the same seeds in all, different points in each. Quantities
+        compared on the same points go into one array, along the axes in between.
+      draws: number of bootstrap draws.
+      limits: bounds of the number.
 
     Returns:
-      The number, n the least number of points. Fewer than `FEW` points have no interval, nor has a
-      number that is not finite on the points or on some draw of them.
+      The number, with n the smallest number of points. There is no interval for fewer than `FEW`
+      points, or if the number is not finite on the points or on some bootstrap draw.
 
     Raises:
-      ValueError: for no array, an empty one, one that is not finite, or another number of seeds in
-        one of them.
+      ValueError: for no array, an empty one, one that is not finite, or arrays with different
+        numbers of seeds.
 
     >>> right = np.repeat([True, False], [90, 10])[None]
     >>> computed(lambda hits: 2 * hits.mean(), right).mean
@@ -76,7 +78,7 @@ def computed(
 def _redrawn(
     compute: Callable[..., float], arrays: list[np.ndarray], draws: int
 ) -> tuple[float, float, float]:
-    """The number with points added, and its variance: the points' part and the seeds'."""
+    """Returns the number with added points, and its variance: the points' part and the seeds'."""
     seeds, rng = len(arrays[0]), np.random.default_rng(0)
     hits = [bool(np.isin(array, (0, 1)).all()) for array in arrays]
 
@@ -85,7 +87,7 @@ def _redrawn(
             [compute(*(np.delete(a, one, axis=0) for a in sample)) for one in range(seeds)]
         )
 
-    # Where every way to add points is the same, one is enough.
+    # If all ways to add points are the same, one is enough.
     ways = _PADDINGS if any(array[0, ..., 0].size > 1 for array in arrays) else 1
     padded = [[_padded(a, rng) if hit else a for a, hit in zip(arrays, hits, strict=True)]
               for _ in range(ways if any(hits) else 1)]  # fmt: skip
@@ -106,7 +108,7 @@ def _redrawn(
 
 
 def _padded(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With four more points, the same for all seeds."""
+    """Appends four points, the same for all seeds."""
     places = np.zeros(array.shape[1:-1], bool)
     if places.size > 1:
         places.flat[rng.integers(places.size)] = True

@@ -1,8 +1,8 @@
-"""What is chosen after the fact, and several estimates that are read together.
+"""Estimates selected after the fact, and several estimates read together.
 
-The best of ten methods looks better than it is, and the interval of one method does not know that
-it was the best of ten. An interval at level 1 - 0.05 / k does: of k such intervals all hold in at
-least 95 % of runs (Bonferroni), whichever is picked.
+The best of ten methods looks better than it is: the interval of a single method does not account
+for the selection. An interval at level 1 - 0.05 / k does: k such intervals all hold in at least
+95 % of runs (Bonferroni), whichever is picked.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Name = TypeVar("Name")
 
 
 def together(estimates: Mapping[Name, Estimate]) -> dict[Name, Estimate]:
-    """Estimates whose intervals all hold at once: what a reader ranks, or compares with a limit.
+    """Widens intervals so that all hold simultaneously, for ranking or comparing with a limit.
 
     Args:
-      estimates: by name.
+      estimates: estimates by name.
 
     Returns:
-      The same with wider intervals, each at level `1 - (1 - level) / k` for k of them.
+      The same estimates with wider intervals, each at level `1 - (1 - level) / k` for k of them.
 
     Raises:
-      ValueError: for none.
+      ValueError: if there are none.
 
     >>> from advfeat.stats import rate
     >>> alone = rate([1] * 30 + [0] * 20)
@@ -41,20 +41,20 @@ def together(estimates: Mapping[Name, Estimate]) -> dict[Name, Estimate]:
 def chosen(
     estimates: Mapping[Name, Estimate], best: Callable[..., Any] = max
 ) -> tuple[Name, Estimate]:
-    """The best of several estimates, chosen by what is then reported of it.
+    """Selects the best of several estimates by the reported number itself.
 
-    The number itself stays as it was found, so it flatters; say so beside it. The interval counts
-    for the choice.
+    The number is left as it was measured and is thus optimistic; say so beside it. The interval
+    accounts for the selection.
 
     Args:
-      estimates: by name; of equal ones the first is taken.
+      estimates: estimates by name; ties go to the first.
       best: `max` or `min`.
 
     Returns:
-      Name and estimate.
+      Name and estimate of the best.
 
     Raises:
-      ValueError: for none.
+      ValueError: if there are none.
 
     >>> from advfeat.stats import rate
     >>> found = {"a": rate([1] * 30 + [0] * 20), "b": rate([1] * 35 + [0] * 15)}

@@ -1,17 +1,17 @@
-"""Claims, judged by one rule.
+"""Judges claims by one rule.
 
-A claim says that an effect exceeds its control. The interval of the difference decides, for and
+A claim says that an effect exceeds its control. The interval of the difference decides, for or
 against:
 
-* **holds**: it lies above 0;
+* **holds**: the interval lies above 0;
 * **the other way**: it lies below 0;
-* **no effect above M**: it lies below the margin M, which is stated with the claim: an equivalence,
-  shown by its own test (Schuirmann, 1987), not by the absence of another;
+* **no effect above M**: it lies below the margin M, which is stated with the claim: equivalence,
+  shown by a test of its own (Schuirmann, 1987), not by the failure of another;
 * **not decidable at this size**: none of these.
 
-The level is 95 % for a claim alone. All claims of a report are corrected together (Holm, 1979), so
-that of ten claims without an effect one "holds" in at most 5 % of reports. An effect that is there
-stays "holds" with more data, however small it is; the difference says how small.
+The level is 95 % for a single claim. All claims of a report are corrected together (Holm, 1979), so
+that among ten claims without an effect, any "holds" in at most 5 % of reports. A real effect,
+however small, "holds" given enough data; the difference says how small it is.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ HOLDS, OTHER = "holds", "the other way"
 OPEN = "not decidable at this size"
 """The verdict where the interval allows both."""
 MARGIN = 0.05
-"""Five points: a difference of rates that matters, where a claim says nothing else."""
+"""Default margin of rates: a difference of five points matters."""
 SMALL = 0.1
-"""A difference of correlations or cosines that matters: what is called a small correlation."""
-_LEAST = 1e-9  # no smaller p is told from 0
+"""Default margin of correlations and cosines: a correlation that is called small."""
+_LEAST = 1e-9  # smaller p values are not distinguished from 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim, its evidence and, once a report's claims are judged together, its verdict.
+    """A claim with its evidence and, once judged together with its report's claims, a verdict.
 
     Attributes:
       claim: a sentence.
-      effect: what was measured.
-      control: the same without the effect; of several, the highest.
-      difference: effect less control; its interval decides.
-      margin: M, a difference that would matter, in the difference's unit; None where none is said,
-        and then nothing can be said to have no effect.
-      p: one-sided, of: no more than the control; no less than it; at least M above it. None where
-        there is no interval.
-      verdict: None until `judge`d, and in a dry run.
+      effect: the measurement.
+      control: the same quantity without the effect; the highest of several.
+      difference: effect minus control; its interval decides.
+      margin: M, a difference that would matter, in the difference's unit; None if not stated, in
+        which case "no effect" cannot be concluded.
+      p: one-sided p values of three null hypotheses: effect no more than control; no less than
+        control; at least M above control. None without an interval.
+      verdict: None before `judge`, and in a dry run.
     """
 
     claim: str
@@ -64,11 +64,11 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether it was judged to hold."""
+        """Whether the claim was judged to hold."""
         return self.verdict == HOLDS
 
     def _asdict(self) -> dict[str, Any]:
-        """What summaries hold."""
+        """Returns the fields as stored in summaries."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
@@ -79,22 +79,22 @@ def claim(
     paired: Estimate | Sequence[Estimate] | None = None,
     margin: float | None = None,
 ) -> Claim:
-    """A claim that the effect exceeds every one of its controls, not judged yet.
+    """States that an effect exceeds every one of its controls; not judged yet.
 
     Args:
       text: the claim, a sentence.
       effect: a rate, or a mean.
-      *controls: the same without the effect.
-      paired: the differences from the controls, in their order, where effect and control are of
-        the same points; by default the two intervals are combined.
+      *controls: the same quantity without the effect.
+      paired: the differences from the controls, in their order, if effect and control were measured
+        on the same points; by default the two intervals are combined.
       margin: a difference that would matter. By default `MARGIN` for rates and none for numbers,
         which have units of their own.
 
     Returns:
-      A claim without a verdict: `judge` gives it, to all claims of a report at once.
+      A claim without a verdict; `judge` assigns verdicts to all claims of a report at once.
 
     Raises:
-      ValueError: without a control, with another number of differences, or a margin not above 0.
+      ValueError: for no control, a wrong number of differences, or a margin that is not positive.
 
     >>> from advfeat.stats import rate
     >>> low, high = rate([0] * 90 + [1] * 10), rate([1] * 90 + [0] * 10)
@@ -119,10 +119,10 @@ def claim(
 
 
 def _all(gaps: Sequence[Estimate], margin: float | None) -> tuple[float, float, float] | None:
-    """The three p values against several controls.
+    """Combines the three p values over several controls.
 
-    To exceed all, the least clear of the differences must be clear; to fall short of one, the
-    clearest may be chosen, and pays for the choice.
+    To exceed all controls, the least significant difference must be significant. To fall short of
+    one, the most significant may be selected, with a correction for the selection.
     """
     found = [_tails(gap, margin) for gap in gaps]
     known = [each for each in found if each is not None]
@@ -144,7 +144,7 @@ def _tails(gap: Estimate, margin: float | None) -> tuple[float, float, float] | 
 
 
 def _least(room: Callable[[float], float]) -> float:
-    """The least one-sided p at which the interval has room to what it is tested against."""
+    """Returns the least one-sided p at which the interval excludes the tested value."""
 
     def at(logarithm: float) -> float:
         return room(1 - 2 * float(np.exp(logarithm)))
@@ -154,19 +154,20 @@ def _least(room: Callable[[float], float]) -> float:
         return 1.0
     if at(low) > 0:
         return _LEAST
-    # Wider at every step of the level, so that there is one root.
+    # The interval widens monotonically with the level, so there is one root.
     return float(np.exp(scipy.optimize.brentq(at, low, high, xtol=1e-6)))
 
 
 def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
-    """Gives all claims of a report their verdicts, corrected together.
+    """Assigns verdicts to all claims of a report, corrected together.
 
     Args:
-      claims: all of them; those without an interval are not decidable and count for nothing.
-      level: of a claim that is alone, and of the whole.
+      claims: all claims; those without an interval are not decidable and do not count in the
+        correction.
+      level: of a single claim, and of the whole report.
 
     Returns:
-      The same claims with verdicts, in their order. Judging them again changes nothing.
+      The same claims with verdicts, in order. Judging them again changes nothing.
 
     >>> from advfeat.stats import rate
     >>> rates = [rate([1] * 60 + [0] * 40), rate([1] * 45 + [0] * 55)]
@@ -193,7 +194,7 @@ def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
 
 def _verdict(found: Claim, tail: float) -> Verdict:
     assert found.p is not None
-    more, less, _ = found.p  # the third is small only where there is a margin
+    more, less, _ = found.p  # the third can be small only if there is a margin
     if more <= tail:
         return HOLDS
     if less <= tail:
@@ -203,7 +204,7 @@ def _verdict(found: Claim, tail: float) -> Verdict:
 
 
 def margin_words(margin: float, unit: Unit) -> str:
-    """A margin with its unit, as it is read.
+    """Formats a margin with its unit.
 
     >>> margin_words(0.05, "points"), margin_words(0.1, "number")
     ('5 points', '0.1')

@@ -1,4 +1,4 @@
-"""A number with its interval."""
+"""Estimates: numbers with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 SHARE = (0.0, 1.0)
-"""The limits of a share, a probability or an area under a curve of them."""
+"""The limits of a rate, a probability or an area under a curve of them."""
 CORRELATION = (-1.0, 1.0)
-"""The limits of a correlation, a cosine or a likeness."""
+"""The limits of a correlation, a cosine or a similarity."""
 FREE = (-float("inf"), float("inf"))
 """No limits."""
 
@@ -21,17 +21,17 @@ Ends = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number measured on a sample, with its 95 % interval.
+    """A number measured on a sample, with its 95 % confidence interval.
 
     Attributes:
       mean: the estimate.
-      low: the interval's lower end, None where there is too little to tell.
-      high: its upper end, None likewise.
-      n: points (images) it was measured on.
-      seeds: independently trained networks it was measured on.
+      low: lower end of the interval; None if there are too few data.
+      high: upper end of the interval; None if there are too few data.
+      n: number of points (images) measured.
+      seeds: number of independently trained networks measured.
       unit: "rate" (a share, shown in per cent), "points" (a difference of rates) or "number".
-      at: the interval at another level, `0 < level < 1` -> (low, high); None where there is none.
-        It is not written into summaries.
+      at: the interval at another level, `0 < level < 1` -> (low, high); None if there is none. It
+        is not stored in summaries.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class Estimate:
     at: Callable[[float], Ends] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        """As in a table: `90.0 % [82.4, 95.1]`."""
+        """Formats the estimate as in a table: `90.0 % [82.4, 95.1]`."""
         scale, sign = (1.0, "") if self.unit == "number" else (100.0, " %")
         digits = 3 if self.unit == "number" else 1
         if self.low is None or self.high is None:
@@ -57,7 +57,7 @@ class Estimate:
         return self.low is not None and self.high is not None
 
     def _asdict(self) -> dict[str, Any]:
-        """What summaries hold."""
+        """Returns the fields as stored in summaries."""
         return {
             "mean": self.mean,
             "low": self.low,
@@ -68,7 +68,7 @@ class Estimate:
         }
 
     def complement(self) -> Estimate:
-        """One less the share: the error of an accuracy.
+        """Returns one minus the rate: the error of an accuracy.
 
         >>> Estimate(0.75, 0.5, 0.875, 10).complement()
         Estimate(mean=0.25, low=0.125, high=0.5, n=10, seeds=1, unit='rate')
@@ -78,11 +78,11 @@ class Estimate:
         return self.mapped(lambda value: 1.0 - value)
 
     def in_unit(self, unit: Unit) -> Estimate:
-        """The same as a rate, in points, or as a number: `computed` cannot know which it is."""
+        """Returns the estimate with another unit, which `computed` cannot know."""
         return dataclasses.replace(self, unit=unit)
 
     def mapped(self, function: Callable[[float], float], unit: Unit | None = None) -> Estimate:
-        """The estimate and its interval under a monotone function, as `lambda v: 2.0**v`."""
+        """Maps the estimate and its interval by a monotone function, such as `lambda v: 2.0**v`."""
 
         def ends(pair: Ends) -> Ends:
             low, high = sorted(function(end) for end in pair)
@@ -106,6 +106,6 @@ class Estimate:
 def estimated(
     mean: float, at: Callable[[float], Ends] | None, *, n: int, seeds: int = 1, unit: Unit = "rate"
 ) -> Estimate:
-    """An estimate from its interval at any level; without one it says too little to tell."""
+    """Builds an estimate from its interval at any level; None means too few data."""
     low, high = (None, None) if at is None else at(LEVEL)
     return Estimate(float(mean), low, high, n, seeds, unit, at)

@@ -1,9 +1,8 @@
-"""Numbers as a person reads them: estimates with their intervals, differences, lengths of time.
+"""Formats numbers for readers: estimates with intervals, differences, durations.
 
-An estimate is an object with the attributes, or a mapping with the keys, ``mean``, ``low``,
-``high`` and ``unit``: "rate" (the default) lies in [0, 1] and is shown in per cent, "points" is a
-difference of two rates, "number" is shown as it is. An interval whose ends are None was taken of
-too few to tell.
+An estimate is an object with the attributes, or a mapping with the keys, `mean`, `low`, `high` and
+`unit`: "rate" (the default) lies in [0, 1] and is shown in per cent, "points" is a difference of
+two rates, "number" is shown unchanged. Interval ends of None mean too few data.
 """
 
 from __future__ import annotations
@@ -16,46 +15,46 @@ import numpy as np
 
 
 def format_rate(rate: Any) -> str:
-    r"""A rate with its interval, in per cent; a dash where there is none.
+    r"""Formats a rate with its interval, in per cent; a dash if missing.
 
     Args:
-        rate: An estimate: ``mean``, ``low`` and ``high`` as attributes or keys, in [0, 1]. An
-            interval whose ends are None was taken of too few to tell.
+      rate: an estimate: `mean`, `low` and `high` as attributes or keys, in [0, 1]. Interval ends of
+        None mean too few data.
 
     Example:
-        >>> rate = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
-        >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
-        '87.8 % [86.0, 89.4]'
+      >>> rate = {"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360}
+      >>> format_rate(rate).replace("\N{NO-BREAK SPACE}", " ")
+      '87.8 % [86.0, 89.4]'
     """
     return _with_interval(rate, lambda end: f"{100 * end:.1f}", unit="%")
 
 
 def format_number(value: Any, digits: int = 2) -> str:
-    r"""A number with its interval, as it is; a dash where there is none.
+    r"""Formats a number with its interval, unchanged; a dash if missing.
 
     Args:
-        value: An estimate, as for :func:`format_rate`, of any unit; None is none.
-        digits: After the point.
+      value: an estimate, as for `format_rate`, of any unit; None if missing.
+      digits: digits after the decimal point.
 
     Example:
-        >>> shown = format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
-        >>> shown.replace("\N{NO-BREAK SPACE}", " ")
-        '0.88 [0.86, 0.89]'
+      >>> shown = format_number({"mean": 0.878, "low": 0.86, "high": 0.894, "n": 360})
+      >>> shown.replace("\N{NO-BREAK SPACE}", " ")
+      '0.88 [0.86, 0.89]'
     """
     return _with_interval(value, lambda end: f"{end:.{digits}f}")
 
 
 def format_difference(value: Any) -> str:
-    r"""A difference with its sign and its interval: of two rates in points, else as it is.
+    r"""Formats a signed difference with its interval: of two rates in points, otherwise unchanged.
 
     Args:
-        value: An estimate, as for :func:`format_rate`; its ``unit`` is "number", or "rate" or
-            "points" for a difference of rates (0.05 is five points either way).
+      value: an estimate, as for `format_rate`; its `unit` is "number", or "rate" or "points" for a
+        difference of rates (0.05 is five points either way).
 
     Example:
-        >>> shown = format_difference({"mean": 0.768, "low": 0.73, "high": 0.802, "unit": "rate"})
-        >>> shown.replace("\N{NO-BREAK SPACE}", " ")
-        '+76.8 points [+73.0, +80.2]'
+      >>> shown = format_difference({"mean": 0.768, "low": 0.73, "high": 0.802, "unit": "rate"})
+      >>> shown.replace("\N{NO-BREAK SPACE}", " ")
+      '+76.8 points [+73.0, +80.2]'
     """
     if field(value, "unit") == "number":
         return _with_interval(value, lambda end: _signed(end, 3))
@@ -63,7 +62,7 @@ def format_difference(value: Any) -> str:
 
 
 def _signed(number: float, digits: int) -> str:
-    """With a true minus sign; what rounds to zero has none.
+    """Formats a number with a true minus sign; a number that rounds to zero has no sign.
 
     >>> _signed(-2.04, 1), _signed(2.0, 1), _signed(-0.01, 1)
     ('−2.0', '+2.0', '0.0')
@@ -73,7 +72,7 @@ def _signed(number: float, digits: int) -> str:
 
 
 def _with_interval(value: Any, shown: Callable[[float], str], unit: str = "") -> str:
-    """The only space that breaks is the one before the interval."""
+    """Formats a value with its interval; only the space before the interval can break."""
     mean, low, high = (_known(field(value, name)) for name in ("mean", "low", "high"))
     if mean is None:
         return "–"
@@ -84,11 +83,11 @@ def _with_interval(value: Any, shown: Callable[[float], str], unit: str = "") ->
 
 
 def format_seconds(seconds: float) -> str:
-    """A length of time the way it is said.
+    """Formats a duration as it would be spoken.
 
     Example:
-        >>> format_seconds(12.3), format_seconds(203), format_seconds(7384)
-        ('12 s', '3 min 23 s', '2 h 3 min')
+      >>> format_seconds(12.3), format_seconds(203), format_seconds(7384)
+      ('12 s', '3 min 23 s', '2 h 3 min')
     """
     whole = round(seconds)
     if whole < 60:
@@ -99,17 +98,16 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_cell(value: Any) -> str:
-    """Text of a table's cell.
+    """Formats the content of a table cell.
 
     Args:
-        value: Text, a number, a list of them, None for "there is none", or an estimate: an object
-            with the attributes ``mean``, ``low``, ``high`` (and ``unit``: "rate", the default, is
-            shown in per cent, "points" as a difference of rates, "number" as it is), or a mapping
-            with these keys.
+      value: text, a number, a list of them, None for a missing value, or an estimate: an object
+        with the attributes `mean`, `low`, `high` (and `unit`: "rate", the default, is shown in per
+        cent, "points" as a difference of rates, "number" unchanged), or a mapping with these keys.
 
     Example:
-        >>> format_cell(None), format_cell(1797), format_cell(0.123456), format_cell((1, 2))
-        ('–', '1797', '0.1235', '1, 2')
+      >>> format_cell(None), format_cell(1797), format_cell(0.123456), format_cell((1, 2))
+      ('–', '1797', '0.1235', '1, 2')
     """
     if value is None:
         return "–"
@@ -131,7 +129,7 @@ def format_cell(value: Any) -> str:
 
 
 def format_any(value: Any) -> str:
-    """A cell's text; a mapping's is that of its items."""
+    """Formats a cell; a mapping is formatted item by item."""
     if isinstance(value, Mapping) and not is_estimate(value):
         words = (f"{name.replace('_', ' ')} {format_any(item)}" for name, item in value.items())
         return "; ".join(words)
@@ -139,7 +137,7 @@ def format_any(value: Any) -> str:
 
 
 def parts(text: str) -> tuple[str, str]:
-    """A cell's text and the interval that ends it, which may stand below it.
+    """Splits a cell's text into value and trailing interval, which may be set below it.
 
     >>> parts("87.8 % [86.0, 89.4]"), parts("a word")
     (('87.8 %', '[86.0, 89.4]'), ('a word', ''))
@@ -149,12 +147,12 @@ def parts(text: str) -> tuple[str, str]:
 
 
 def is_estimate(value: Any) -> bool:
-    """Whether it has a mean and an interval, as attributes or as keys."""
+    """Returns whether a value has a mean and an interval, as attributes or keys."""
     return "low" in value if isinstance(value, Mapping) else hasattr(value, "low")
 
 
 def field(value: Any, name: str) -> Any:
-    """Of an estimate, whether an object or a mapping; None where it has no such thing."""
+    """Returns a field of an estimate, whether object or mapping; None if absent."""
     return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 

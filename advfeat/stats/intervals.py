@@ -1,11 +1,11 @@
-"""Intervals over test points and, where there are several networks, over their seeds.
+"""Confidence intervals over test points and, with several networks, over their seeds.
 
-Networks are rows and points are columns: each point is seen by every network, so that the variance
-of the grand mean has a part from the points, one from the seeds and a rest (a two-way layout
-without repetition). What few seeds say of their own spread carries Student's quantile with one
-degree of freedom less than there are seeds. Of the rest, which the seeds' spread holds once more,
-only the share is taken off that leaves the coverage at 95 % for every spread (`shared`): three
-seeds that happen to agree do not show that all would.
+Networks are rows and points are columns. Each point is seen by every network, so the variance of
+the grand mean has a part from the points, one from the seeds and a residual (a two-way layout
+without repetition). The seeds' part, estimated from few seeds, uses Student's quantile with one
+degree of freedom fewer than there are seeds. The seeds' spread contains the residual once more; of
+it, only the share is subtracted that keeps the coverage at 95 % for every spread (`shared`),
+because three seeds that happen to agree do not show that all would.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import scipy  # which imports its parts on their first use, as `import advfeat` 
 from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
 
 FEW = 10
-"""A mean of fewer values than this, or of points in fewer, has no interval that can be trusted."""
-_RELIABLE = 20  # with fewer points that differ from the rest, their variance is not relied on
+"""With fewer values than this, or points in fewer, a mean has no trustworthy interval."""
+_RELIABLE = 20  # with fewer points that differ from the rest, their variance is unreliable
 _ROUNDING = 1e-5
 _HIDES_TAIL, _SHOWS_TAIL, _HIDDEN = 25, 75, 0.4
-"""A mean of few values is given this share of the level's tails, rising to all of them between the
-two counts: intervals of ten lognormal values would hold their mean in 90 % (docs/intervals.md)."""
+"""The share of the level's tails used for a mean of few values; it rises to all of them between the
+two counts. Otherwise intervals of ten lognormal values would cover in 90 % (docs/intervals.md)."""
 
 
 class _Parts(NamedTuple):
-    """Variance of the grand mean: of the points (the rest included) and of the seeds."""
+    """Variance of the grand mean: from the points (including the residual) and from the seeds."""
 
     points: Any
     seeds: Any
-    freedom: int  # of the seeds' part; 0 for one seed
+    freedom: int  # degrees of freedom of the seeds' part; 0 for one seed
 
 
 def t_quantile(level: float, freedom: Any) -> Any:
-    """Student's quantile of a two-sided interval."""
+    """Returns Student's quantile for a two-sided interval."""
     return scipy.special.stdtrit(freedom, 0.5 + level / 2)
 
 
@@ -45,22 +45,22 @@ def _normal(level: float) -> float:
 
 
 def shared(seeds: int) -> float:
-    """The share of the rest that may be taken off the seeds' spread.
+    """Returns the share of the residual that may be subtracted from the seeds' spread.
 
-    Chosen by the exact coverage over all ratios of the two variances: at least 0.947 for 2 to 8
-    seeds (docs/intervals.md).
+    Chosen by exact coverage over all ratios of the two variances: at least 0.947 for 2 to 8 seeds
+    (docs/intervals.md).
     """
     return (seeds - 2) / (seeds + 1)
 
 
 def _covariance(array: np.ndarray) -> np.ndarray:
-    """Of the rows of `[S, N]` values over their points: `[S, S]`; one point says nothing of it."""
+    """Returns the covariance `[S, S]` of the rows of `[S, N]` over points; zero for one point."""
     seeds, points = array.shape
     return np.cov(array).reshape(seeds, seeds) if points > 1 else np.zeros((seeds, seeds))
 
 
 def _parts(rows: np.ndarray, covariance: np.ndarray, points: int) -> _Parts:
-    """From the rows' means `[..., S]` and their covariance `[..., S, S]` over the points."""
+    """Decomposes the variance, from row means `[..., S]` and their covariance `[..., S, S]`."""
     seeds = rows.shape[-1]
     whole = covariance.mean(axis=(-2, -1))
     if seeds == 1:
@@ -72,7 +72,7 @@ def _parts(rows: np.ndarray, covariance: np.ndarray, points: int) -> _Parts:
 
 
 def _korn_graubard(mean: Any, count: Any, level: float) -> tuple[Any, Any]:
-    """Clopper and Pearson's interval for a rate out of an effective number of points.
+    """Returns the Clopper-Pearson interval of a rate for an effective number of points.
 
     Korn and Graubard, 1998, "Confidence intervals for proportions with small expected number of
     positive counts estimated from survey data". Exact for independent points of one network.
@@ -84,7 +84,10 @@ def _korn_graubard(mean: Any, count: Any, level: float) -> tuple[Any, Any]:
 
 
 def _rate_ends(mean: Any, parts: _Parts, counted: Any, most: Any, level: float) -> tuple[Any, Any]:
-    """Of rates, by an effective number of points from 1 to `most`; `counted` where none tells."""
+    """Returns intervals of rates by an effective number of points, between 1 and `most`.
+
+    `counted` is the effective number if the variance does not determine one.
+    """
     normal, spread = _normal(level), mean * (1 - mean)
     square = normal**2 * parts.points
     if parts.freedom:
@@ -95,7 +98,7 @@ def _rate_ends(mean: Any, parts: _Parts, counted: Any, most: Any, level: float) 
 
 
 def _hits(name: str, values: Any) -> np.ndarray:
-    """`[seeds, N]`, checked."""
+    """Validates and returns `[seeds, N]`."""
     array = np.atleast_2d(np.asarray(values, np.float64))
     if np.ndim(values) not in (1, 2) or array.size == 0:
         raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(values)}")
@@ -105,23 +108,23 @@ def _hits(name: str, values: Any) -> np.ndarray:
 
 
 def rate(hits: Any, *, among: Any = None) -> Estimate:
-    """A rate with its interval over test points and, where there are several, over seeds.
+    """Estimates a rate with its interval over test points and, if there are several, over seeds.
 
-    With one seed it is Clopper and Pearson's interval, which covers at least what it says. With
-    more, the variance of the mean makes an effective number of points (Korn and Graubard, 1998),
-    at most the number of points itself where too few of them tell otherwise.
+    With one seed it is the Clopper-Pearson interval, whose coverage is at least nominal. With more,
+    the variance of the mean determines an effective number of points (Korn and Graubard, 1998),
+    which is at most the actual number if too few points differ.
 
     Args:
-      hits: `[N]` or `[seeds, N]`, in [0, 1]: booleans, or shares (of a random network's draws).
+      hits: `[N]` or `[seeds, N]`, in [0, 1]: booleans, or shares (of a randomised network's draws).
         One row per independently trained network.
-      among: of the same shape, booleans: the rate among these only, as the share of images right
-        without an attack that an attack fools. By default all.
+      among: booleans of the same shape: the rate among these only, e.g. the share of correctly
+        classified images that an attack fools. By default all.
 
     Returns:
-      The rate, n the number of points (the mean over seeds of those counted).
+      The rate; n is the number of points (if restricted, the mean over seeds of the counted ones).
 
     Raises:
-      ValueError: for an empty array, another rank, entries outside [0, 1], or none among them.
+      ValueError: for an empty array, another rank, entries outside [0, 1], or no selected point.
 
     >>> rate([True] * 90 + [False] * 10)
     Estimate(mean=0.9, low=0.823..., high=0.950..., n=100, seeds=1, unit='rate')
@@ -142,10 +145,10 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     mean = float((array * weight).sum() / weight.sum())
     counted = float(weight.sum()) / seeds
     if seeds == 1 and not np.any((array > 0) & (array < 1)):
-        # Exact: the hits of one network are binomial.
+        # Exact: hits of one network are binomial.
         parts, most = _Parts(0.0, 0.0, 0), counted
     else:
-        # The ratio's linearisation: its grand mean is 0, its variance that of the rate.
+        # Linearisation of the ratio: its grand mean is 0, its variance that of the rate.
         line = weight * (array - mean) / weight.mean()
         parts = _parts(line.mean(axis=1), _covariance(line), array.shape[1])
         sides = (weight * array, weight * (1 - array))
@@ -160,27 +163,26 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
 
 
 def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Estimate:
-    """The difference of two rates measured on the same points, paired point by point.
+    """Estimates the difference of two rates on the same points, paired point by point.
 
-    Of values that are no rates, take the `mean` of the differences: the points added here are for
-    hits, and make of small differences, however sure, a wide interval.
-
-    Two points are added for the interval, one for each side (Bonett and Price, 2012): without them
-    it has no width where every point says the same. The networks of the two sides may differ in
-    number; their spreads are taken for independent (Welch), unless they are the same networks.
+    For values that are not rates, use `mean` of the differences: the points added here suit hits,
+    and would widen the interval of small differences, however certain. Two points are added for the
+    interval, one for each side (Bonett and Price, 2012); without them it would have no width if all
+    points agree. The two sides may have different numbers of networks; their spreads are treated as
+    independent (Welch) unless they are the same networks.
 
     Args:
       effect: `[N]` or `[seeds, N]`, in [0, 1].
       control: `[N]` or `[seeds, N]`, the same N points.
-      same_networks: whether row by row both are of one network, as its accuracy with and without an
-        attack: then each network's own difference tells the spread.
+      same_networks: whether each row is the same network on both sides, e.g. its accuracy with and
+        without an attack; the spread is then that of each network's own difference.
 
     Returns:
       The difference, in [-1, 1], in points.
 
     Raises:
-      ValueError: for an empty array, another rank, entries outside [0, 1], points that differ in
-        number, or networks that do and should be the same.
+      ValueError: for an empty array, another rank, entries outside [0, 1], different numbers of
+        points, or different numbers of networks that should be the same.
 
     >>> difference([1, 1, 1, 0], [0, 0, 0, 0]).mean
     0.75
@@ -208,7 +210,7 @@ def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Est
 def _difference_ends(
     mean: Any, variance: Any, points: int, sides: Sequence[_Parts], level: float
 ) -> tuple[Any, Any]:
-    """Of paired differences with this mean and variance, and what each side's seeds add."""
+    """Returns the interval of paired differences from mean, variance and the sides' seeds."""
     centre = points * mean / (points + 2)
     of_points = (points * (variance + mean**2) + 2) / (points + 2) - centre**2
     square = t_quantile(level, points + 1) ** 2 * of_points / (points + 2)
@@ -223,10 +225,10 @@ def _difference_ends(
 
 
 def apart(effect: Estimate, control: Estimate) -> Estimate:
-    """The difference of two estimates of other points or networks, from their intervals.
+    """Estimates the difference of two independent estimates from their intervals.
 
-    The method of variance estimates recovery (Zou and Donner, 2008), which is as good as the two
-    intervals are, skewed ones too.
+    The method of variance estimates recovery (Zou and Donner, 2008) is as accurate as the two
+    intervals, including skewed ones. Use it for estimates on different points or networks.
 
     >>> wide = apart(rate([1] * 9 + [0]), rate([1] + [0] * 9))
     >>> round(wide.mean, 2), wide.low > 0, wide.unit
@@ -249,25 +251,26 @@ def apart(effect: Estimate, control: Estimate) -> Estimate:
 
 
 def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
-    """A mean with its interval, of values that are no rates.
+    """Estimates a mean with its interval, for values that are not rates.
 
-    Over points it is the wider of Student's interval and Hall's (1992, "On the removal of skewness
-    by transformation"), end by end: scores that crowd at a limit are skewed, and Student's interval
-    of two dozen of them covers 92 % instead of 95. Few often show nothing of a long tail: up to 25
-    are given the interval of 98 % where 95 is asked for, from 75 on that of 95. Over seeds as in
-    `rate`. Where all points are equal, as many as these could well have missed may lie at a limit
-    (Clopper and Pearson's bound); without limits nothing can be told then.
+    Over points, each end is the wider of Student's interval and Hall's (1992, "On the removal of
+    skewness by transformation"). Scores that accumulate at a limit are skewed, and Student's
+    interval of two dozen of them covers 92 % instead of 95. Few values often show nothing of a long
+    tail, so up to 25 values get the 98 % interval if 95 % is requested; from 75 on, the requested
+    level is used. Over seeds as in `rate`. If all points are equal, the interval allows for as many
+    unseen points at a limit as these could have missed (Clopper and Pearson's bound); without
+    limits there is no interval.
 
     Args:
       values: `[N]` or `[seeds, N]`.
-      limits: what no value can go beyond, so that the interval ends there too.
+      limits: bounds of the values, at which the interval ends as well.
 
     Returns:
-      The mean, with unit "number". Fewer than `FEW` points, or equal ones without limits, have no
-      interval.
+      The mean, with unit "number". There is no interval for fewer than `FEW` points, or for equal
+      points without limits.
 
     Raises:
-      ValueError: for no value, one that is not finite, or one beyond the limits.
+      ValueError: for no value, a value that is not finite, or one beyond the limits.
 
     >>> mean([1.0, 3.0])
     Estimate(mean=2.0, low=None, high=None, n=2, seeds=1, unit='number')
@@ -287,7 +290,7 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     middle, columns = float(array.mean()), array.mean(axis=0)
     parts = _parts(array.mean(axis=1), _covariance(array), points)
 
-    # One unit in the last place of a limit is no limit broken.
+    # Tolerate rounding by one unit in the last place of a limit.
     middle, equal = float(np.clip(middle, *limits)), bool(np.ptp(columns) == 0)
     error, skew = (0.0, 0.0) if equal else _moments(columns)
 
@@ -308,14 +311,14 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
 
 
 def _moments(values: np.ndarray) -> tuple[float, float]:
-    """The standard error of the mean, and the skewness that it has."""
+    """Returns the standard error of the mean, and its skewness."""
     count, spread = len(values), float(values.std(ddof=1))
     skew = float((((values - values.mean()) / spread) ** 3).mean())
     return spread / count**0.5, skew / count**0.5
 
 
 def _reach(count: int, error: float, skew: float, level: float) -> tuple[float, float]:
-    """How far the interval of a mean reaches down and up: Student's or Hall's, the further."""
+    """Returns the interval's reach below and above the mean: the wider of Student's and Hall's."""
     shown = np.clip((count - _HIDES_TAIL) / (_SHOWS_TAIL - _HIDES_TAIL), 0, 1)
     level = 1 - (1 - level) * (_HIDDEN + (1 - _HIDDEN) * float(shown))
     student = float(t_quantile(level, count - 1))

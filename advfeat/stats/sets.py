@@ -1,4 +1,4 @@
-"""Estimates of what has no value point by point: numbers of whole sets, and bare counts."""
+"""Estimates without per-point values: numbers of whole sets, and bare counts."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def of_set(
     parts: int = 100,
     limits: Ends = FREE,
 ) -> Estimate:
-    """A number of a whole set (a Fréchet distance), for a set of this size.
+    """Estimates a number of a whole set (e.g. a Fréchet distance), for a set of this size.
 
-    The variance is a delete-a-third jackknife's (Shao and Wu, 1989): a bootstrap would draw points
-    twice, and to a distance of two points those are a point without spread. Such numbers depend on
-    how many points there are; the interval is for sets as large as this one.
+    The variance comes from a delete-a-third jackknife (Shao and Wu, 1989): a bootstrap would draw
+    points twice, which a distance between distributions mistakes for points without spread. Such
+    numbers depend on the number of points; the interval is for sets of this size.
 
     Args:
-      compute: `[n, ...]` points, for any n from two thirds of N, to the number.
+      compute: maps `[n, ...]` points, for any n from two thirds of N, to the number.
       values: `[N, ...]`.
-      parts: how many parts of two thirds are drawn.
-      limits: what the number cannot go beyond.
+      parts: number of subsets of two thirds to draw.
+      limits: bounds of the number.
 
     Returns:
-      The number, with unit "number". Fewer than `FEW` points have no interval.
+      The number, with unit "number". There is no interval for fewer than `FEW` points.
 
     Raises:
-      ValueError: for no point.
+      ValueError: if there are no points.
 
     >>> found = of_set(lambda part: float(part.mean()), np.arange(90.0))
     >>> found.mean, 3.5 < (found.high - found.low) / 2 < 8
@@ -50,7 +50,8 @@ def of_set(
         return estimated(value, None, n=count, unit="number")
     part = 2 * count // 3
     drawn = [compute(array[rng.choice(count, part, replace=False)]) for _ in range(parts)]
-    # Without replacement: parts vary by (1 - part/count) of what sets of their size do.
+    # Without replacement, the subsets' variance is (1 - part/count) times that of sets of their
+    # size.
     error = float(np.std(drawn, ddof=1)) * float(np.sqrt(part / (count - part)))
 
     def at(level: float) -> Ends:
@@ -61,20 +62,20 @@ def of_set(
 
 
 def counted(hits: Any, points: int) -> Estimate:
-    """A rate of which only counts are known: how many points, not which.
+    """Estimates a rate from counts alone, without knowing which points were hits.
 
-    Which points several networks miss decides how much more than one they tell. They are taken to
-    miss the same ones as far as their counts allow: no other arrangement gives a wider interval.
+    How much several networks add to one depends on which points they miss. They are assumed to miss
+    the same points as far as their counts allow, the arrangement with the widest interval.
 
     Args:
-      hits: `[]` or `[seeds]`, whole numbers.
+      hits: `[]` or `[seeds]`, integers.
       points: N.
 
     Returns:
-      As `rate`.
+      As for `rate`.
 
     Raises:
-      ValueError: for more hits than points, or fewer than none.
+      ValueError: for a count that is negative or larger than the number of points.
 
     >>> counted(90, 100) == rate([True] * 90 + [False] * 10)
     True

@@ -1,6 +1,6 @@
-"""Closed-form theory: models of data in which errors and bounds can be written down.
+"""Closed-form theory: data models with explicit errors and bounds.
 
-One module per model; what it proves and what it only bounds stands there.
+Each model has one module, which states what it computes exactly and what it only bounds.
 """
 
 from advfeat.theory import bernoulli, gaussian

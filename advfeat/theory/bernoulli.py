@@ -1,17 +1,17 @@
-"""The Bernoulli model of Schmidt et al. (2018): where a threshold spares the examples.
+"""The Bernoulli model of Schmidt et al. (2018), in which a threshold saves training examples.
 
 "Adversarially Robust Generalization Requires More Data", https://arxiv.org/abs/1804.11285, section
 2.2 and appendix B (theorem numbers are those of its second version). A label y is a fair coin in
 {-1, +1}, and each coordinate of its example is `y * signs_i` with probability 1/2 + bias and
-`-y * signs_i` otherwise. A linear classifier says `sign(<weights, x>)`, and +1 where that is 0; an
+`-y * signs_i` otherwise. A linear classifier predicts `sign(<weights, x>)`, and +1 if that is 0; an
 adversary moves x by at most eps in L-infinity, out of {-1, +1}^d. Linear classifiers then need many
-examples; the same classifier behind a threshold, `sign(<weights, sign(x)>)`, needs one.
+examples; the same classifier after a threshold, `sign(<weights, sign(x)>)`, needs one.
 
-The paper's learner sums up `y * x`, so its weights are whole numbers, and the margin of a fresh
-example is a sum of d independent whole numbers: its law, and with it every error, is a convolution.
-Every function is for ONE draw and composes with `jit` and `vmap`.
+The paper's learner sums `y * x`, so its weights are integers and the margin of a fresh example is a
+sum of d independent integers: its distribution, and with it every error, is a convolution. Every
+function is for ONE draw and composes with `jit` and `vmap`.
 
-Example: one training example, 400 coordinates, each right in 70 %.
+Example with one training example and 400 coordinates, each correct with probability 70 %.
 
 >>> key_signs, key_train = jax.random.split(jax.random.key(0))
 >>> signs = draw_signs(key_signs, 400)
@@ -36,7 +36,7 @@ Number = float | Array
 
 
 def draw_signs(key: Key, dim: int) -> Array:
-    """What the model's coordinates stand for: `[d]` of -1.0 and 1.0, uniform.
+    """Draws the model's sign vector: `[d]` of -1.0 and 1.0, uniform.
 
     Raises:
       ValueError: for a dimension below 1.
@@ -49,7 +49,7 @@ def draw_signs(key: Key, dim: int) -> Array:
 
 
 def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Array]:
-    """Examples of the model.
+    """Draws examples of the model.
 
     Args:
       key: a typed key.
@@ -61,7 +61,7 @@ def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Arr
       Examples `[n, d]` and labels `[n]`, all of them -1.0 or 1.0.
 
     Raises:
-      ValueError: for signs that are no vector, a bias outside (0, 1/2] or a count below 1.
+      ValueError: for signs that are not a vector, a bias outside (0, 1/2] or a count below 1.
 
     >>> x, y = sample(jax.random.key(0), jnp.ones(3), 0.5, 2)
     >>> bool((x == y[:, None]).all())
@@ -76,14 +76,14 @@ def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Arr
 
 
 def sum_estimator(x: Array, y: Array) -> Array:
-    """The paper's learner times n: the sum of `y * x`, `[d]` int32 in [-n, n].
+    """Returns n times the paper's learner, the sum of `y * x`: `[d]` int32 in [-n, n].
 
     Args:
       x: `[n, d]`, -1 or 1.
       y: `[n]`, -1 or 1.
 
     Raises:
-      ValueError: for other shapes.
+      ValueError: for inconsistent shapes.
 
     >>> sum_estimator(jnp.array([[1, 1], [1, -1]]), jnp.array([1, -1])).tolist()
     [0, 2]
@@ -95,7 +95,7 @@ def sum_estimator(x: Array, y: Array) -> Array:
 
 
 def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array:
-    """What `sum_estimator` finds on n fresh examples, drawn from its law: `[d]` int32.
+    """Draws the result of `sum_estimator` on n fresh examples from its distribution: `[d]` int32.
 
     Each coordinate is `signs_i * (2 B - n)` with B binomial; n may be traced.
 
@@ -106,7 +106,7 @@ def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array
       count: `[]`, n >= 1.
 
     Raises:
-      ValueError: as `sample`.
+      ValueError: as for `sample`.
 
     >>> draw_estimator(jax.random.key(0), jnp.array([1.0, -1.0]), 0.5, 3).tolist()
     [3, -3]
@@ -118,21 +118,22 @@ def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array
 
 
 def margin_law(weights: Array, signs: Array, bias: Number, *, count: int) -> Array:
-    """The law of the margin `y <weights, x>` of a fresh example, by one convolution per coordinate.
+    """Returns the distribution of a fresh example's margin `y <weights, x>`.
 
-    Only numbers >= 0 are added, so that small probabilities keep their digits.
+    It takes one convolution per coordinate. Only nonnegative numbers are added, so that small
+    probabilities keep their precision.
 
     Args:
-      weights: `[d]` whole numbers in [-count, count]; those beyond it are cut off.
+      weights: `[d]` integers in [-count, count]; larger ones are clipped.
       signs: `[d]`, each -1 or 1.
       bias: `[]`, in (0, 1/2].
-      count: static; it bounds the margin by `count * d`.
+      count: static; bounds the margin by `count * d`.
 
     Returns:
-      `[2 * count * d + 1]`, the probability of each margin from `-count * d` on.
+      `[2 * count * d + 1]`, the probability of each margin from `-count * d` upwards.
 
     Raises:
-      ValueError: for shapes that differ, a bias outside (0, 1/2] or a count below 1.
+      ValueError: for different shapes, a bias outside (0, 1/2] or a count below 1.
 
     >>> margin_law(jnp.array([1, 1]), jnp.array([1.0, 1.0]), 0.25, count=1).tolist()
     [0.0625, 0.0, 0.375, 0.0, 0.5625]
@@ -145,7 +146,7 @@ def margin_law(weights: Array, signs: Array, bias: Number, *, count: int) -> Arr
     right = jnp.asarray(0.5 + bias, float)
 
     def turn(law: Array, step: Array) -> tuple[Array, None]:
-        # Never around the end: the ends are out of the reach of the steps so far.
+        # Never wraps around: the steps so far cannot reach the ends.
         return right * jnp.roll(law, step) + (1.0 - right) * jnp.roll(law, -step), None
 
     bound = count * signs.size
@@ -162,26 +163,26 @@ def robust_error(
     count: int,
     threshold: bool = False,
 ) -> Array:
-    """The exact L-infinity robust error of a linear classifier with whole weights: `[]`.
+    """Returns the exact L-infinity robust error of a linear classifier with integer weights: `[]`.
 
-    An adversary takes `eps |w|_1` off the margin (the dual norm), so that the error is
-    `P[margin < eps |w|_1]` and, since a margin of exactly this much is lost by one of the two
-    labels, half of `P[margin = eps |w|_1]`. As eps is only known to a float's precision, an
-    `eps |w|_1` within rounding of a whole number is taken for it. Behind a threshold an eps below 1
-    changes no coordinate's sign, so the error is the standard one, and from 1 on the adversary
-    decides all.
+    An adversary reduces the margin by `eps |w|_1` (the dual norm), so the error is
+    `P[margin < eps |w|_1]` plus half of `P[margin = eps |w|_1]`, since a margin of exactly this
+    size is lost for one of the two labels. As eps is only known to floating-point precision, an
+    `eps |w|_1` within rounding of an integer is taken as that integer. After a threshold, an eps
+    below 1 changes no coordinate's sign, so the error is the standard one; from 1 on, the adversary
+    controls every coordinate.
 
     Args:
-      weights: `[d]` whole numbers in [-count, count], what `sum_estimator` gives. Their scale does
-        not matter to the classifier.
+      weights: `[d]` integers in [-count, count], as from `sum_estimator`. The classifier does not
+        depend on their scale.
       signs: `[d]`, each -1 or 1.
       bias: `[]`, in (0, 1/2].
-      eps: `[]`, >= 0; 0 is the standard error.
-      count: bounds the weights, static: the number of training examples.
+      eps: `[]`, >= 0; 0 gives the standard error.
+      count: number of training examples, which bounds the weights; static.
       threshold: whether the classifier sees `sign(x)` (section 2.2's T).
 
     Raises:
-      ValueError: as `margin_law`, and for a negative eps.
+      ValueError: as for `margin_law`, and for a negative eps.
 
     >>> weights, signs = jnp.array([1, 1, 1]), jnp.ones(3)
     >>> [float(robust_error(weights, signs, 0.25, eps, count=1)) for eps in (0.0, 0.5)]
@@ -191,7 +192,7 @@ def robust_error(
     law = margin_law(weights, signs, bias, count=count)
     bound = count * signs.size
     margins = jnp.arange(-bound, bound + 1)
-    # Ties are between whole numbers: 0.6 * 25 is 15, which float32 alone would put beside it.
+    # Ties occur between integers: 0.6 * 25 is 15, but float32 alone would miss it.
     lost = whole(jnp.where(threshold, 0.0, jnp.asarray(eps, float)) * jnp.sum(jnp.abs(weights)))
     error = jnp.sum(jnp.where(margins < lost, law, 0.0))
     error = jnp.minimum(error + 0.5 * jnp.sum(jnp.where(margins == lost, law, 0.0)), 1.0)
@@ -202,11 +203,11 @@ def robust_error(
 def simulated_error(
     key: Key, weights: Array, signs: Array, bias: Number, eps: Number, *, draws: int
 ) -> Array:
-    """The L-infinity robust error of ANY linear classifier, over so many fresh examples: `[]`.
+    """Estimates the L-infinity robust error of ANY linear classifier from fresh examples: `[]`.
 
-    For weights that are no whole numbers there is no closed form; the standard deviation of the
-    result is at most `0.5 / sqrt(draws)`. A margin within rounding of `eps |w|_1` is a tie, which
-    counts half.
+    There is no closed form for weights that are not integers. The standard deviation of the result
+    is at most `0.5 / sqrt(draws)`. A margin within rounding of `eps |w|_1` is a tie, which counts
+    half.
 
     Args:
       key: a typed key.
@@ -214,10 +215,10 @@ def simulated_error(
       signs: `[d]`, each -1 or 1.
       bias: `[]`, in (0, 1/2].
       eps: `[]`, >= 0.
-      draws: static.
+      draws: number of fresh examples, static.
 
     Raises:
-      ValueError: as `robust_error`, and for draws below 1.
+      ValueError: as for `robust_error`, and for draws below 1.
 
     >>> weights, signs = jnp.array([0.1, 0.1, 0.1]), jnp.ones(3)
     >>> found = simulated_error(jax.random.key(0), weights, signs, 0.25, 0.5, draws=10_000)
@@ -231,19 +232,19 @@ def simulated_error(
         raise ValueError(f"weights must have shape {jnp.shape(signs)}, got {jnp.shape(weights)}")
     length = jnp.sum(jnp.abs(weights))
     left = y * (x @ weights) - eps * length
-    # A sum of d rounded products that is meant to be 0 seldom is.
+    # A sum of d rounded products that should be 0 seldom is.
     tie = jnp.abs(left) <= 4.0 * jnp.finfo(left.dtype).eps * length
     return jnp.mean(jnp.where(tie, 0.5, (left < 0).astype(left.dtype)))
 
 
 def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Array:
-    """Hoeffding's bound on the robust error of any linear classifier: `[]`, Lemma 26 with eps.
+    """Returns Hoeffding's bound on any linear classifier's robust error: `[]`, Lemma 26 with eps.
 
     `exp(-max(2 bias <w, signs> - eps |w|_1, 0)^2 / (2 |w|_2^2))`: the margin is a sum of
     independent terms in `[-|w_i|, |w_i|]` whose mean is `2 bias <w, signs>`.
 
     Raises:
-      ValueError: for shapes that differ, a bias outside (0, 1/2] or a negative eps.
+      ValueError: for different shapes, a bias outside (0, 1/2] or a negative eps.
 
     >>> round(float(error_bound(jnp.ones(100), jnp.ones(100), 0.2, 0.1)), 3)
     0.011
@@ -259,10 +260,10 @@ def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Arra
 
 
 def one_example_bound(dim: int, bias: Number) -> tuple[Array, Array]:
-    """One training example gives this standard error at most, and how often that may fail.
+    """Bounds the standard error after one training example, and how often the bound may fail.
 
-    Theorem 27: error `exp(-2 bias^4 d)`, but for a probability of `exp(-bias^2 d / 2)`. Behind a
-    threshold it is the robust error for every eps < 1 (Theorem 10).
+    Theorem 27: error `exp(-2 bias^4 d)`, except with probability `exp(-bias^2 d / 2)`. After a
+    threshold it bounds the robust error for every eps < 1 (Theorem 10).
 
     Raises:
       ValueError: for a dimension below 1 or a bias outside (0, 1/2].
@@ -277,9 +278,9 @@ def one_example_bound(dim: int, bias: Number) -> tuple[Array, Array]:
 
 
 def one_example_bias(dim: int, beta: Number) -> Array:
-    """From this bias on one example gives a standard error <= beta, nearly surely: Corollary 28.
+    """Returns the bias from which one example gives a standard error <= beta w.h.p.: Corollary 28.
 
-    `(ln(1 / beta) / (2 d))^(1/4)`; above 1/2 the theorem promises it for no bias.
+    `(ln(1 / beta) / (2 d))^(1/4)`; if it exceeds 1/2, the theorem covers no bias.
 
     Raises:
       ValueError: for a dimension below 1 or a beta outside (0, 1).
@@ -293,13 +294,13 @@ def one_example_bias(dim: int, beta: Number) -> Array:
 
 
 def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Array:
-    """Up to so many examples, every LINEAR learner's expected robust error is >= 1/2 - gamma.
+    """Returns n up to which every LINEAR learner's expected robust error is >= 1/2 - gamma.
 
-    Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for signs drawn uniformly, a bias
-    of at most 1/4 and eps < 3 bias. Its constants are large: below one example, and so without a
-    say, unless the bias is below about `0.0095 / sqrt(ln(8 d))`. NOT CHECKED: unlike those of the
-    other bounds here, its constants and conditions were neither derived again nor compared with the
-    paper's appendix, which was not at hand.
+    Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for uniformly drawn signs, a bias
+    of at most 1/4 and eps < 3 bias. Its constants are large: the result is below one example, and
+    thus vacuous, unless the bias is below about `0.0095 / sqrt(ln(8 d))`. NOT CHECKED: unlike those
+    of the other bounds here, its constants and conditions were neither derived again nor compared
+    with the paper's appendix, which was not available.
 
     Raises:
       ValueError: for a dimension below 1, a bias outside (0, 1/4], a gamma outside (0, 1/2), or an

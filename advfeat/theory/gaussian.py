@@ -1,16 +1,16 @@
-"""The Gaussian model of Schmidt et al. (2018): how many examples robustness takes.
+"""The Gaussian model of Schmidt et al. (2018): the sample complexity of robustness.
 
 "Adversarially Robust Generalization Requires More Data", https://arxiv.org/abs/1804.11285 (theorem
 numbers are those of its second version). A label is a fair coin y in {-1, +1}, its example is
 `x ~ N(y * mean, noise^2 I)` in R^d. The mean is either some vector of length sqrt(d) (upper bounds)
-or drawn from N(0, I), whose length is nearly that (lower bounds). A linear classifier says
-`sign(<weights, x>)`; an adversary moves x by at most eps. There is no box here.
+or drawn from N(0, I), whose length is close to that (lower bounds). A linear classifier predicts
+`sign(<weights, x>)`; an adversary moves x by at most eps. Inputs are not confined to a box.
 
 Every function is for ONE draw and composes with `jit` and `vmap`; numbers such as noise, eps and
 count may be traced, the dimension and the number of sampled examples are static.
 
-Example, the model's point: after one example the standard error is small and the robust one is not,
-after fifty both are.
+Example: after one training example the standard error is small but the robust error is not; after
+fifty, both are.
 
 >>> mean = jnp.ones(10_000)
 >>> few, many = (draw_estimator(jax.random.key(0), mean, 6.5, n) for n in (1, 50))
@@ -36,13 +36,13 @@ Number = float | Array
 
 
 def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Array:
-    """A mean from the prior of the lower bounds: `[d]`, N(0, I).
+    """Draws a mean from the prior of the lower bounds: `[d]`, N(0, I).
 
     Args:
       key: a typed key.
       dim: d.
-      fixed_length: scale it to the length sqrt(d) that the upper bounds ask for; its direction is
-        uniform.
+      fixed_length: whether to scale it to the length sqrt(d) required by the upper bounds; its
+        direction is uniform.
 
     Raises:
       ValueError: for a dimension below 1.
@@ -56,7 +56,7 @@ def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Array:
 
 
 def sample(key: Key, mean: Array, noise: Number, count: int) -> tuple[Array, Array]:
-    """Examples of the model (section 2.1).
+    """Draws examples of the model (section 2.1).
 
     Args:
       key: a typed key.
@@ -68,7 +68,7 @@ def sample(key: Key, mean: Array, noise: Number, count: int) -> tuple[Array, Arr
       Examples `[n, d]` and labels `[n]`, -1.0 or 1.0.
 
     Raises:
-      ValueError: for a mean that is no vector, a noise that is not above 0, or a count below 1.
+      ValueError: for a mean that is not a vector, a noise that is not positive, or a count below 1.
 
     >>> x, y = sample(jax.random.key(0), jnp.ones(3), 1.0, 4)
     >>> x.shape, sorted(set(y.tolist()) | {-1.0, 1.0})
@@ -84,10 +84,10 @@ def sample(key: Key, mean: Array, noise: Number, count: int) -> tuple[Array, Arr
 
 
 def mean_estimator(x: Array, y: Array) -> Array:
-    """The paper's learner, the mean of `y * x`: weights `[d]` from `[n, d]` and `[n]`.
+    """Returns the paper's learner, the mean of `y * x`: weights `[d]` from `[n, d]` and `[n]`.
 
     Raises:
-      ValueError: for other shapes.
+      ValueError: for inconsistent shapes.
 
     >>> mean_estimator(jnp.array([[1.0, 2.0], [-3.0, 0.0]]), jnp.array([1.0, -1.0])).tolist()
     [2.0, 1.0]
@@ -99,7 +99,7 @@ def mean_estimator(x: Array, y: Array) -> Array:
 
 
 def draw_estimator(key: Key, mean: Array, noise: Number, count: Number) -> Array:
-    """What `mean_estimator` finds on n fresh examples, drawn from its law N(mean, noise^2 / n I).
+    """Draws the result of `mean_estimator` on n fresh examples, N(mean, noise^2 / n I).
 
     It costs `[d]` numbers instead of `[n, d]`, and n may be traced.
 
@@ -110,7 +110,7 @@ def draw_estimator(key: Key, mean: Array, noise: Number, count: Number) -> Array
       count: `[]`, n >= 1.
 
     Raises:
-      ValueError: for a mean that is no vector, a noise that is not above 0, or a count below 1.
+      ValueError: for a mean that is not a vector, a noise that is not positive, or a count below 1.
 
     >>> draw_estimator(jax.random.key(0), jnp.ones(2), 1.0, 1e12).round(3).tolist()
     [1.0, 1.0]
@@ -125,22 +125,22 @@ def draw_estimator(key: Key, mean: Array, noise: Number, count: Number) -> Array
 def robust_error(
     weights: Array, mean: Array, noise: Number, eps: Number, *, norm: Norm = LINF
 ) -> Array:
-    """The exact robust error of a linear classifier: `[]`, in [0, 1]; eps 0 is the standard error.
+    """Returns a linear classifier's exact robust error: `[]` in [0, 1]; eps 0: the standard error.
 
-    An adversary takes at most `eps * |w|_dual` off the margin `y <w, x> ~ N(<w, mean>, noise^2
-    |w|_2^2)`, and can take all of it, so that the error is
-    `Phi((eps |w|_dual - <w, mean>) / (noise |w|_2))`. (The paper's Lemma 20 bounds it by
-    Gaussian tails; here it is the cdf itself.)
+    An adversary can reduce the margin `y <w, x> ~ N(<w, mean>, noise^2 |w|_2^2)` by up to
+    `eps * |w|_dual`, so the error is
+    `Phi((eps |w|_dual - <w, mean>) / (noise |w|_2))`. (The paper's Lemma 20 bounds it by Gaussian
+    tails; this is the cdf itself.)
 
     Args:
-      weights: `[d]`, of any length. Zeros make a constant classifier, which errs on one half.
+      weights: `[d]`, of any length. All zeros give a constant classifier with error 1/2.
       mean: `[d]`.
       noise: `[]`, > 0.
       eps: `[]`, >= 0, in the units of x.
-      norm: what the adversary's move is measured in.
+      norm: the norm of the adversary's perturbation.
 
     Raises:
-      ValueError: for shapes that differ, a noise that is not above 0, or a negative eps.
+      ValueError: for different shapes, a noise that is not positive, or a negative eps.
 
     >>> weights = mean = jnp.array([1.0, 1.0])
     >>> [round(float(robust_error(weights, mean, 1.0, eps)), 3) for eps in (0.0, 0.5, 1.0)]
@@ -156,33 +156,34 @@ def robust_error(
 
 
 def optimal_weights(mean: Array, eps: Number) -> Array:
-    """The most robust classifier in L-infinity where the mean is known: `[d]`, soft-thresholded.
+    """Returns the most robust L-infinity classifier for a known mean: `[d]`, soft-thresholded.
 
-    Coordinates that the adversary can cancel are not used, the others are trusted by what it must
-    leave: `sign(m) * max(|m| - eps, 0)`.
+    Coordinates that the adversary can cancel get weight zero, the others what it must leave:
+    `sign(m) * max(|m| - eps, 0)`.
 
     Raises:
-      ValueError: for a mean that is no vector or a negative eps.
+      ValueError: for a mean that is not a vector, or a negative eps.
 
     >>> optimal_weights(jnp.array([2.0, -0.5, -3.0]), 1.0).tolist()
     [1.0, 0.0, -2.0]
     """
     _check_vector(mean, "mean")
     check_eps(eps)
-    # The sign of what is left would be -0 where nothing is.
+    # Computed from the remainder's sign, a zero would become -0.
     return mean - jnp.clip(mean, -eps, eps)
 
 
 def optimal_robust_error(mean: Array, noise: Number, eps: Number) -> Array:
-    """The least L-infinity robust error of ANY classifier where the mean is known: `[]`.
+    """Returns the least L-infinity robust error of ANY classifier for a known mean: `[]`.
 
     It is `Phi(-|s| / noise)` with s the `optimal_weights`. No classifier does better: the adversary
     may move every example by `-y * clip(mean, -eps, eps)`, which leaves the model with mean s,
-    whose Bayes error this is. And s does as well: `<s, mean> - eps |s|_1 = |s|_2^2`. (The result
-    is that of Bhagoji et al. 2019, https://arxiv.org/abs/1909.12272, for spherical Gaussians.)
+    whose Bayes error this is. The weights s attain it: `<s, mean> - eps |s|_1 = |s|_2^2`. (The
+    result is that of Bhagoji et al. 2019, https://arxiv.org/abs/1909.12272, for spherical
+    Gaussians.)
 
     Raises:
-      ValueError: as `robust_error`.
+      ValueError: as for `robust_error`.
 
     >>> mean = jnp.array([2.0, -0.5, -3.0])
     >>> float(optimal_robust_error(mean, 1.0, 1.0))
@@ -195,11 +196,11 @@ def optimal_robust_error(mean: Array, noise: Number, eps: Number) -> Array:
 
 
 class Posterior(NamedTuple):
-    """What n examples say where the prior of the mean is N(0, I).
+    """The predictive distribution after n examples, for the prior N(0, I) of the mean.
 
     Attributes:
-      mean: `[d]`, of the model's mean and of the next `y * x`.
-      noise: `[]`, standard deviation of the next `y * x`, the doubt about the mean included.
+      mean: `[d]`, posterior mean, also of the next `y * x`.
+      noise: `[]`, standard deviation of the next `y * x`, including the uncertainty of the mean.
     """
 
     mean: Array
@@ -207,7 +208,7 @@ class Posterior(NamedTuple):
 
 
 def posterior(estimate: Array, noise: Number, count: Number) -> Posterior:
-    """The next example's law given `mean_estimator`'s result, which is sufficient (appendix A.2).
+    """Returns the next example's distribution given `mean_estimator` (sufficient, appendix A.2).
 
     Args:
       estimate: `[d]`.
@@ -215,7 +216,7 @@ def posterior(estimate: Array, noise: Number, count: Number) -> Posterior:
       count: `[]`, n >= 1.
 
     Raises:
-      ValueError: for a noise that is not above 0 or a count below 1.
+      ValueError: for a noise that is not positive or a count below 1.
 
     >>> found = posterior(jnp.ones(1), 1.0, 1.0)
     >>> found.mean.tolist(), round(float(found.noise) ** 2, 3)
@@ -229,16 +230,16 @@ def posterior(estimate: Array, noise: Number, count: Number) -> Posterior:
 
 
 def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """One draw of the error that the best of ALL learners makes: `[]`.
+    """Draws the error of the best of ALL learners once: `[]`.
 
-    Its mean over keys is the smallest expected L-infinity robust error that any learner can have
-    on n examples whose model's mean was drawn from N(0, I): given the examples, the next one comes
-    from `posterior`, whose mean is distributed as N(0, n / (noise^2 + n) I), and
-    `optimal_robust_error` is the least there. It is reached by `optimal_weights` of the posterior
-    mean. Theorem 11 keeps of this only the event that the adversary cancels every coordinate.
+    Its mean over keys is the smallest expected L-infinity robust error of any learner on n
+    examples, if the model's mean is drawn from N(0, I). Given the examples, the next one follows
+    `posterior`, whose mean is distributed as N(0, n / (noise^2 + n) I), and `optimal_robust_error`
+    is the least error there. It is attained by `optimal_weights` of the posterior mean. Theorem 11
+    keeps of this only the event that the adversary cancels every coordinate.
 
     Raises:
-      ValueError: as `lower_bound`, and for a count below 1.
+      ValueError: as for `lower_bound`, and for a count below 1.
 
     >>> keys = jax.random.split(jax.random.key(0), 500)
     >>> least = jax.vmap(lambda key: least_error(key, 20, 2.0, 3.0, 0.5))(keys).mean()
@@ -252,11 +253,11 @@ def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -
 
 
 def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """No learner's expected L-infinity robust error is below this: `[]`, Theorem 11 exactly.
+    """Returns a lower bound on every learner's expected L-infinity robust error: `[]`, Theorem 11.
 
-    `1/2 P[sqrt(n / (noise^2 + n)) |v|_inf <= eps]` with v ~ N(0, I): where the posterior mean lies
-    within eps in every coordinate, the adversary moves both classes to the same place. The
-    probability is `erf(r / sqrt(2))^d`, r the ratio of eps and the square root.
+    `1/2 P[sqrt(n / (noise^2 + n)) |v|_inf <= eps]` with v ~ N(0, I), computed exactly: if every
+    coordinate of the posterior mean lies within eps, the adversary moves both classes to the same
+    place. The probability is `erf(r / sqrt(2))^d`, with r the ratio of eps and the square root.
 
     Args:
       dim: d.
@@ -265,7 +266,7 @@ def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
       eps: `[]`, >= 0.
 
     Raises:
-      ValueError: for a number out of its range.
+      ValueError: for a number out of range.
 
     >>> [round(float(lower_bound(1000, 5.0, n, 0.7)), 3) for n in (0, 1, 2)]
     [0.5, 0.35, 0.0]
@@ -281,10 +282,10 @@ def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
 
 
 def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
-    """Up to so many examples every learner's expected error is >= (1 - 1/d) / 2: Corollary 23.
+    """Returns n up to which every learner's expected error is >= (1 - 1/d) / 2: Corollary 23.
 
     `eps^2 noise^2 / (8 ln d)`: then `eps >= sqrt(n / (noise^2 + n)) * 2 sqrt(2 ln d)`, which the
-    largest of d Gaussians exceeds with a probability of at most 1/d.
+    largest of d Gaussians exceeds with probability at most 1/d.
 
     Args:
       dim: d >= 2.
@@ -292,7 +293,7 @@ def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
       eps: `[]`, >= 0.
 
     Raises:
-      ValueError: for a number out of its range.
+      ValueError: for a number out of range.
 
     >>> float(lower_bound_count(1000, 50.0, 0.5))
     11.3
@@ -305,10 +306,10 @@ def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
 
 
 def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """The mean estimator's L-infinity robust error is at most this, nearly surely: `[]`.
+    """Returns a high-probability upper bound on the mean estimator's L-infinity robust error: `[]`.
 
     `exp(-d max(a - eps, 0)^2 / (2 noise^2))` with a from `alignment`; Theorem 18 (eps = 0) and
-    Theorem 21, for a mean of length sqrt(d) and but for a `failure_probability`.
+    Theorem 21, for a mean of length sqrt(d), except with probability `failure_probability`.
 
     Args:
       dim: d.
@@ -317,7 +318,7 @@ def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
       eps: `[]`, >= 0.
 
     Raises:
-      ValueError: for a number out of its range.
+      ValueError: for a number out of range.
 
     >>> [round(float(upper_bound(1000, 5.0, n, 0.3)), 3) for n in (1, 100, 1000)]
     [1.0, 0.542, 0.018]
@@ -329,14 +330,14 @@ def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
 
 
 def alignment(noise: Number, count: Number) -> Array:
-    """`<w, mean> / (|w| |mean|)` of the mean estimator is at least this, nearly surely: Lemma 16.
+    """Returns a high-probability lower bound on the mean estimator's cosine to the mean: Lemma 16.
 
-    `(2 sqrt(n) - 1) / (2 sqrt(n) + 4 noise)`, for a mean of length sqrt(d) and but for a
-    `failure_probability`: then `<w, mean> >= d (1 - 1 / (2 sqrt(n)))` and
-    `|w| <= sqrt(d) (1 + 2 noise / sqrt(n))`.
+    `<w, mean> / (|w| |mean|) >= (2 sqrt(n) - 1) / (2 sqrt(n) + 4 noise)`, for a mean of length
+    sqrt(d), except with probability `failure_probability`: then
+    `<w, mean> >= d (1 - 1 / (2 sqrt(n)))` and `|w| <= sqrt(d) (1 + 2 noise / sqrt(n))`.
 
     Raises:
-      ValueError: for a noise that is not above 0 or a count below 1.
+      ValueError: for a noise that is not positive or a count below 1.
 
     >>> float(alignment(5.0, 100))
     0.475
@@ -348,10 +349,10 @@ def alignment(noise: Number, count: Number) -> Array:
 
 
 def failure_probability(dim: int, noise: Number) -> Array:
-    """How often the upper bounds may fail: `min(1, 2 exp(-d / (8 (noise^2 + 1))))`.
+    """Bounds the probability that the upper bounds fail: `min(1, 2 exp(-d / (8 (noise^2 + 1))))`.
 
     Raises:
-      ValueError: for a dimension below 1 or a noise that is not above 0.
+      ValueError: for a dimension below 1 or a noise that is not positive.
 
     >>> round(float(failure_probability(1000, 5.0)), 4)
     0.0163
@@ -362,7 +363,7 @@ def failure_probability(dim: int, noise: Number) -> Array:
 
 
 def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Array:
-    """So many examples suffice for a robust error <= beta, nearly surely: Theorem 21, solved for n.
+    """Returns n that suffices for a robust error <= beta w.h.p.: Theorem 21, solved for n.
 
     With c = eps + noise sqrt(2 ln(1/beta) / d) the theorem's condition is
     `2 sqrt(n) (1 - c) >= 1 + 4 noise c`. (Corollary 22's max(1, 64 eps^2 sqrt(d)) for beta = 0.01
@@ -372,13 +373,13 @@ def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Arr
       dim: d.
       noise: `[]`, > 0.
       eps: `[]`, >= 0.
-      beta: `[]`, the error wanted, in (0, 1).
+      beta: `[]`, the target error, in (0, 1).
 
     Returns:
-      n >= 1, not rounded; infinite where the theorem promises it for no n.
+      n >= 1, not rounded; infinite if the theorem covers no n.
 
     Raises:
-      ValueError: for a number out of its range.
+      ValueError: for a number out of range.
 
     >>> [round(float(upper_bound_count(1000, 5.0, eps, 0.01))) for eps in (0.0, 0.25, 0.5)]
     [104, 833, 261282]

@@ -1,4 +1,4 @@
-"""Learning: robust objectives, procedures, train steps and the loop that a run resumes exactly."""
+"""Robust training: objectives, procedures, train steps and an exactly resumable loop."""
 
 from advfeat.training.loop import Fit, NotFinite, fit, initial_state
 from advfeat.training.losses import (

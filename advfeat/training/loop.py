@@ -1,7 +1,7 @@
-"""The training loop: a pure function of key and data, in chunks between which it can be left.
+"""The training loop: a pure function of key and data, interruptible between chunks of steps.
 
-The order of the examples and every draw follow from the key and the step, so a training that goes
-on from a saved state ends bit for bit as an unbroken one.
+Order of the examples and all random draws follow from the key and the step, so a training resumed
+from a saved state ends bit for bit like an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
 from advfeat.types import Array, Key, LossFn, Metrics
 
-CHUNK = 50  # steps between two looks at the host, which waits for the device then
-_AHEAD = 2  # steps given to the device beyond the one it works on: to stop is to wait for them
+CHUNK = 50  # steps between two transfers to the host, each of which waits for the device
+_AHEAD = 2  # steps queued beyond the running one: stopping has to wait for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How to train: numbers only, as a run's provenance keeps them.
+    """Training hyper-parameters: plain numbers, so a run's provenance can store them.
 
     Attributes:
       epochs: passes over the training set.
-      batch_size: examples per step; a training set that is smaller makes one batch.
-      learning_rate: the schedule's largest.
+      batch_size: examples per step; a smaller training set becomes a single batch.
+      learning_rate: the schedule's maximum.
       schedule: one of `SCHEDULES`.
-      momentum: of SGD (Nesterov).
-      weight_decay: L2, on all weights.
+      momentum: Nesterov momentum of SGD.
+      weight_decay: L2 penalty on all weights.
       augment: one of `TRANSFORMS`.
       eps_warmup: the share of the training over which eps and step size of the objective's (or
-        procedure's) attack rise linearly from 0; 0 is none. At a large eps a fresh network finds
-        nothing to learn and settles on one class; it learns when eps grows with it.
+        procedure's) attack rise linearly from 0; 0 means no warm-up. At a large eps, a freshly
+        initialised network collapses to one class; raising eps gradually avoids this.
     """
 
     epochs: int = 30
@@ -79,10 +79,10 @@ class Fit:
 
 
 class NotFinite(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step.
+    """Raised when the loss becomes NaN or infinite; the message names the step.
 
     Attributes:
-      step: the number of updates before it.
+      step: the number of updates before the failure.
     """
 
     def __init__(self, message: str, step: int) -> None:
@@ -103,7 +103,7 @@ def _make_optimiser(
 
 @cache
 def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTransformation]:
-    """One object per schedule and length: a fresh partial would compile the update anew."""
+    """Caches one factory per schedule and length: a fresh partial would recompile the update."""
     return partial(_make_optimiser, name=name, steps=steps)
 
 
@@ -114,13 +114,13 @@ def initial_state(
     *,
     shape: tuple[int, ...] | None = None,
 ) -> TrainState:
-    """The state before the first step of a training, as `fit` makes it: for reading saved ones.
+    """Returns the state before the first step of `fit`, as a template for reading saved states.
 
     Args:
-      variables: the network's, before training.
+      variables: of the network, before training.
       how: as `fit` takes it.
       procedure: as `fit` takes it.
-      shape: `(N, H, W, C)` of the training set, for the procedures that carry a batch.
+      shape: `(N, H, W, C)` of the training set, for procedures that carry a batch.
     """
     optimiser = _make_optimiser(_hyper(how), name=how.schedule, steps=1)
     if shape is not None:
@@ -135,12 +135,12 @@ def _hyper(how: Fit, steps: int = 1) -> dict[str, Any]:
         "weight_decay": jnp.float32(how.weight_decay),
         "steps": jnp.float32(steps),
     }
-    # Only where it is asked for: not every attack can be scaled.
+    # Only when requested: not every attack can be scaled.
     return hyper | ({"eps_warmup": jnp.float32(how.eps_warmup)} if how.eps_warmup else {})
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
-    """Which examples each step of an epoch takes, `[S, B]`: a new order, the remainder dropped."""
+    """Returns the rows of each step of an epoch, `[S, B]`: reshuffled, incomplete batch dropped."""
     size = min(batch_size, count)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count), np.int32)
     steps = count // size
@@ -165,37 +165,38 @@ def fit(
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
-    """Trains a network on a data set that lies whole on the device.
+    """Trains a network on a data set that fits on the device.
 
     Args:
-      key: a typed key; order, augmentation and attacks follow from it.
+      key: a typed key; data order, augmentation and attacks follow from it.
       loss_fn: the objective, a pytree: `standard(model)`, `adversarial(model, loss, attack)`.
-      variables: the network's, before training.
+      variables: of the network, before training.
       images: `[N, H, W, C]`, uint8 or float32 in [0, 1].
       labels: `[N]` integers.
-      how: epochs, batch size, learning rate and so on.
-      num_classes: how many classes the network has.
+      how: epochs, batch size, learning rate and other hyper-parameters.
+      num_classes: number of classes of the network.
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
-      mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); all processes
-        of the training give the same. By default one device.
-      state: where an earlier, interrupted training stood.
-      seen: what its `on_chunk` was last given, so that the epoch's means are of all its steps.
-      look: asked after every step whether the chunk is to end here, as when the process must stop.
+      mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); every process
+        of the training passes the same mesh. By default one device.
+      state: the state of an interrupted training, to resume from.
+      seen: the metrics last passed to its `on_chunk`, so that the epoch's means cover all its
+        steps.
+      look: polled after every step; True ends the chunk there, e.g. because the process must stop.
       on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
-        steps so far; it may keep the state, and ends the training by raising.
-      on_epoch: called with the epochs done, the state and the epoch's mean metrics. Where it
-        returns True, the training ends there.
+        steps so far; it may keep the state, and stops the training by raising.
+      on_epoch: called with the number of finished epochs, the state and the epoch's mean metrics;
+        returning True ends the training.
 
     Returns:
       The state after the last step; `procedure.variables(state)` is the trained network.
 
     Raises:
-      ValueError: for bad images or labels, an objective that the procedure (or a warm-up) cannot
-        take, or a batch that the devices cannot share.
-      NotFinite: if the loss stops being a number.
+      ValueError: for bad images or labels, an objective that the procedure (or a warm-up) does not
+        support, or a batch size that the devices do not divide.
+      NotFinite: if the loss becomes NaN or infinite.
     """
-    # 8-bit pixels cannot be out of range: one image shows their shape.
+    # 8-bit pixels cannot be out of range, so one image suffices to check the shape.
     check_images(images[:1] / np.float32(255) if images.dtype == np.uint8 else images)
     check_labels(labels, num_classes=num_classes, count=len(images))
     key, count = one_key(key), len(images)
@@ -240,22 +241,22 @@ def set_up(
     shape: tuple[int, ...],
     state: TrainState | None = None,
 ) -> tuple[TrainState, Callable[..., optax.GradientTransformation], dict[str, Any]]:
-    """Where a training stands before its first step here, and what its updates are given.
+    """Prepares a training: its state, the optimiser's factory and the traced hyper-parameters.
 
     Args:
-      loss_fn: as `fit` takes it, and so are the next three.
-      variables: the network's.
-      how: the numbers of the training.
-      procedure: how a step uses the objective.
-      steps: in an epoch.
+      loss_fn: as `fit` takes it.
+      variables: as `fit` takes them.
+      how: as `fit` takes it.
+      procedure: as `fit` takes it.
+      steps: steps per epoch.
       shape: `(B, H, W, C)` of a batch.
-      state: where an earlier training stood.
+      state: the state to resume from, if any.
 
     Returns:
-      The state, the optimiser's factory and the numbers it takes.
+      The state, the optimiser's factory and its hyper-parameters.
 
     Raises:
-      ValueError: for an objective that the procedure (or a warm-up) cannot take.
+      ValueError: for an objective that the procedure (or a warm-up) does not support.
     """
     make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
     hyper = _hyper(how, how.epochs * steps)
@@ -263,7 +264,7 @@ def set_up(
     if how.eps_warmup:
         scaled(loss_fn, 1.0)
     if state is None:
-        # A copy: the updates reuse their state's memory, and the caller keeps the variables.
+        # A copy: updates donate their state's memory, and the caller keeps the variables.
         copied = jax.tree.map(jnp.array, variables)
         state = initial(copied, make(hyper), procedure, shape=shape)
     return state, make, hyper
@@ -282,23 +283,23 @@ def descend(
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
-    """The loop of `fit`, whatever a step is given.
+    """Runs the loop of `fit` for any kind of step input.
 
     Args:
-      state: where to begin.
-      step: the state and a step's input to the next state and metrics, "loss" among them.
-      inputs: the epoch and the steps of it that are done to the inputs of the rest of it.
-      epochs: how many.
-      steps: in an epoch.
-      done: steps that lie behind.
-      seen: as `fit` takes it, and so are the others.
+      state: the initial state.
+      step: `(state, input) -> (state, metrics)`; the metrics include "loss".
+      inputs: `(epoch, finished steps of it)` -> the inputs of its remaining steps.
+      epochs: number of epochs.
+      steps: steps per epoch.
+      done: steps already finished.
+      seen: as `fit` takes it.
       look: as `fit` takes it.
       on_chunk: as `fit` takes it.
       on_epoch: as `fit` takes it.
 
     Raises:
-      ValueError: if there are too few inputs.
-      NotFinite: if the loss stops being a number.
+      ValueError: if the inputs run out early.
+      NotFinite: if the loss becomes NaN or infinite.
     """
     for epoch in range(done // steps, epochs):
         begin = max(done - epoch * steps, 0)
@@ -323,8 +324,8 @@ def descend(
             epoch_seen = {
                 k: np.concatenate([epoch_seen.get(k, host[k][:0]), host[k]]) for k in host
             }
-            # The epoch is told before its end can be saved: a training that goes on from there
-            # would never tell it.
+            # Report the epoch before its last state can be saved: a training resumed from that
+            # state would never report it.
             ends = False
             if on_epoch is not None and begin == steps:
                 means = {k: float(values.mean()) for k, values in epoch_seen.items()}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and the optimiser, all of it optax."""
+"""Learning-rate schedules and the optimiser, built from optax."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
 
 
 def schedule(name: str, *, learning_rate: float, steps: int) -> optax.Schedule:
-    """A learning-rate schedule over a training of `steps` steps.
+    """Returns a learning-rate schedule over `steps` steps.
 
     Args:
       name: `constant`; `cosine` (to 0); `onecycle` (linear up over the first 20 % and down to 0);
         `multistep` (a tenth at one half and at three quarters, as Madry et al. train CIFAR-10).
-      learning_rate: the largest value.
-      steps: the whole training's length.
+      learning_rate: the maximum.
+      steps: length of the whole training.
 
     Raises:
       ValueError: for an unknown name.
@@ -47,7 +47,7 @@ def sgd(
     weight_decay: float = 5e-4,
     nesterov: bool = True,
 ) -> optax.GradientTransformation:
-    """SGD with momentum and L2 weight decay inside the gradient, as the papers train."""
+    """Returns SGD with momentum and coupled L2 weight decay, as in the papers."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),

@@ -1,7 +1,7 @@
-"""Rows of weight 0 count for nothing: not in a loss, its gradients, nor batch statistics.
+"""Masks padding: rows of weight 0 affect neither loss, gradients nor batch statistics.
 
-Streams pad their last batch, devices share batches of one size. What such a row holds must not
-matter, be it black, another example or NaN.
+Streams pad their last batch, and devices share batches of one size. The content of a padded row
+(black, another example or NaN) must not matter.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from advfeat.types import Array, Batch
 
 
 def real_rows(batch: Batch) -> Array | None:
-    """`[B]` bool, the rows that have a weight; None where all are known to have one.
+    """Returns a mask `[B]` of the rows with positive weight; None if all are known to be positive.
 
-    It is known of weights that can be looked at, such as NumPy's while a step is traced: nothing is
-    masked then, and the step is the one without padding, bit for bit.
+    Weights are known if they are concrete, such as NumPy arrays while a step is traced. Nothing is
+    masked then, and the step equals the one without padding bit for bit.
     """
     weight = batch["weight"]
     readable = is_concrete(weight) and getattr(weight, "is_fully_addressable", True)
@@ -30,15 +30,15 @@ def real_rows(batch: Batch) -> Array | None:
 
 
 def has_unit_weights(batch: Batch) -> bool:
-    """Whether all weights are known to be 1."""
+    """Returns whether all weights are known to be 1."""
     return real_rows(batch) is None and bool(np.all(np.asarray(batch["weight"]) == 1))
 
 
 def filled(batch: Batch) -> Batch:
-    """The batch with copies of its first real row where the weight is 0: nothing there can be NaN.
+    """Replaces rows of weight 0 by copies of the first real row, so that none can contain NaN.
 
-    A gradient times a weight of 0 would still be NaN where the row is. Ids and weights stay; where
-    no row is real, all become zeros.
+    A gradient times a weight of 0 would still be NaN if the row is. Ids and weights are kept; if no
+    row is real, all become zeros.
     """
     real = real_rows(batch)
     if real is None:

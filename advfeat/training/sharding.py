@@ -1,7 +1,7 @@
-"""Data-parallel training: the rows of a batch over the devices, the state on every one of them.
+"""Data-parallel training: batches sharded over the devices, the state replicated on each.
 
-One program runs on all devices of all processes; XLA puts in the sums over devices. So a loss or
-the statistics of a batch normalisation are those of the whole batch, not of a device's share.
+One program runs on all devices of all processes, and XLA inserts the cross-device reductions. So
+losses and batch-normalisation statistics are those of the whole batch, not of a device's share.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ AXIS = "data"
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Devices in a row, among which the rows of a batch are shared.
+    """Returns a one-dimensional mesh of devices over which the rows of a batch are sharded.
 
     Args:
-      devices: by default all of all processes.
+      devices: by default all devices of all processes.
     """
     found = jax.devices() if devices is None else list(devices)
-    # Under the Explicit axes that are the default elsewhere, indexing of sharded logits raises.
+    # Indexing sharded logits raises under Explicit axes, the default elsewhere.
     return Mesh(np.asarray(found), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def check_divides(batch_size: int, mesh: Mesh) -> None:
-    """Raises unless a batch can be shared evenly.
+    """Checks that the devices divide the batch evenly.
 
     Raises:
       ValueError: naming both numbers.
@@ -44,34 +44,34 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies host or device arrays that every process has alike onto all devices."""
+    """Replicates arrays (host or device), identical in every process, onto all devices."""
     whole = NamedSharding(mesh, PartitionSpec())
 
     def put(leaf: Any) -> Any:
         if not isinstance(leaf, (jax.Array, np.ndarray)):
-            return leaf  # a number, which every process has alike
+            return leaf  # a number, identical in every process
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        host = np.array(leaf)  # a copy: what is donated later must not be the caller's memory
+        host = np.array(leaf)  # a copy: donation must not free the caller's memory
         return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
 
     return jax.tree.map(put, tree)
 
 
 def share_rows(rows: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Shares an array `[B, …]`, which every process has alike, by its first axis."""
+    """Shards an array `[B, …]`, identical in every process, along its first axis."""
     by_row = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.make_array_from_callback(rows.shape, by_row, lambda index: rows[index])
 
 
 def join_rows(tree: Any, mesh: Mesh) -> Any:
-    """Makes arrays `[B, …]` of the shares `[B / processes, …]` that the processes have."""
+    """Assembles global arrays `[B, …]` from the processes' shares `[B / processes, …]`."""
     by_row = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(by_row, leaf), tree)
 
 
 def local(tree: Any) -> Any:
-    """Arrays that are alike on all devices, on one of this process: for what it does alone."""
+    """Copies replicated arrays to one device of this process, for work that it does alone."""
 
     def take(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1:
@@ -83,13 +83,13 @@ def local(tree: Any) -> Any:
 
 @cache
 def sharded(update: Any, mesh: Mesh, **static: Any) -> Any:
-    """A compiled update of a state, for rows that are shared.
+    """Compiles an update of a state for sharded rows.
 
-    State and metrics come out whole on every device. Cached, since a new function would be compiled
-    anew.
+    State and metrics are replicated on every device. Cached, since a new function would be
+    recompiled.
 
     Args:
-      update: `(key, state, ...) -> (state, metrics)`, compiled for one device.
+      update: `(key, state, ...) -> (state, metrics)`, jitted for one device.
       mesh: the devices.
       **static: its static arguments.
     """

@@ -1,4 +1,4 @@
-"""What a training carries from step to step."""
+"""The state that a training carries from step to step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from advfeat.types import Array
 
 
 class TrainState(NamedTuple):
-    """Everything a training needs to go on: the step counts, so keys and order follow from it.
+    """Everything needed to resume a training; keys and data order follow from the step.
 
     Attributes:
       params: weights, float32.
-      model_state: what else the network keeps, such as batch statistics.
-      opt_state: the optimiser's.
-      step: `[]` int32, minibatches taken (one of replays makes several updates of each).
-      extra: what the procedure carries: averaged weights, a perturbation; empty for most.
+      model_state: the network's other collections, such as batch statistics.
+      opt_state: the optimiser's state.
+      step: `[]` int32, minibatches taken (free training makes several updates on each).
+      extra: state of the procedure (averaged weights, a perturbation); empty for most.
     """
 
     params: Any

@@ -1,4 +1,4 @@
-"""Train steps: one pure step, and the compiled one that the loop runs."""
+"""Train steps: a pure step and the compiled update that the loop runs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def initial(
     *,
     shape: tuple[int, ...] | None = None,
 ) -> TrainState:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
-      variables: a network's, with `params` and possibly more collections.
-      optimiser: whose state to make.
-      procedure: what else is carried.
-      shape: `(B, H, W, C)` of a batch, for the procedures that carry one.
+      variables: of a network, with `params` and possibly other collections.
+      optimiser: its state is initialised for the parameters.
+      procedure: its carried state is initialised, too.
+      shape: `(B, H, W, C)` of a batch, for procedures that carry one.
     """
     rest = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"]
@@ -46,21 +46,21 @@ def initial(
 def train_step(
     loss_fn: LossFn, optimiser: optax.GradientTransformation, procedure: Procedure = PLAIN
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """One step of training, a pure function for any train loop.
+    """Returns one train step as a pure function for any training loop.
 
     Args:
       loss_fn: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
       optimiser: an optax transformation.
-      procedure: how the step uses them, such as `plain()`, `awp()`, `ema(free(threat))`.
+      procedure: how a step uses them, such as `plain()`, `awp()`, `ema(free(threat))`.
 
     Returns:
-      `(key, state, batch, share=1.0) -> (state, metrics)`; the key is folded with the step here,
-      rows of weight 0 count for nothing, whatever they hold (in batch statistics too, where those
-      are `flax.linen.BatchNorm`'s), and share says how much of the training lies behind, where the
-      procedure asks (the beginning of `swa`, the warm-up of `awp`).
+      `(key, state, batch, share=1.0) -> (state, metrics)`. The key is folded with the step here.
+      Rows of weight 0 have no effect, whatever they contain (nor on batch statistics, if those
+      are `flax.linen.BatchNorm`'s). `share` is the finished share of the training, for procedures
+      that need it (the start of `swa`, the warm-up of `awp`).
 
     Raises:
-      ValueError: for an objective that the procedure cannot descend.
+      ValueError: for an objective that the procedure does not support.
     """
     procedure.check(loss_fn)
 
@@ -78,7 +78,7 @@ def train_step(
 
 
 def as_unit(image: Array) -> Array:
-    """8-bit pixels to [0, 1] float32; floating-point ones are there already."""
+    """Converts 8-bit pixels to float32 in [0, 1]; floating-point pixels are only cast."""
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 255.0
     return image.astype(jnp.float32)
@@ -97,26 +97,26 @@ def train_update(
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
     augment: Transform,
 ) -> tuple[TrainState, Metrics]:
-    """One step on rows of a data set on the device, compiled once for all of a kind.
+    """Makes one step on rows of a data set on the device; compiled once per configuration.
 
-    Data, objective and hyper-parameters are arguments. It is not a scan over many steps: on CPU the
-    gradients of an ordinary convolution are many times slower inside a loop (`models.layers`), and
-    dispatching a step takes a fraction of a millisecond.
+    Data, objective and hyper-parameters are traced arguments. The update is not a scan over many
+    steps: on CPU, gradients of an ordinary convolution are many times slower inside a loop
+    (`models.layers`), and dispatching a step takes a fraction of a millisecond.
 
     Args:
-      key: a typed key, the training's own.
-      state: where to begin; its memory is reused.
+      key: a typed key of the whole training.
+      state: the state to update; its memory is donated.
       loss_fn: the objective, a pytree.
       data: images `[N, H, W, C]` (uint8, or float32 in [0, 1]), labels `[N]`, ids `[N]`.
-      rows: `[B]` int32, which examples the step takes.
-      hyper: traced numbers: those that `make_optimiser` takes, `steps` (of the whole training)
-        and, where eps rises over the first share of it, that share, `eps_warmup`.
+      rows: `[B]` int32, the examples of this step.
+      hyper: traced numbers: those that `make_optimiser` takes, `steps` (of the whole training) and,
+        with an eps warm-up, its share of the training as `eps_warmup`.
       procedure: how a step uses objective and optimiser, a pytree.
-      make_optimiser: hyper -> optimiser, static.
+      make_optimiser: `hyper -> optimiser`, static.
       augment: `(key, image) -> image`, static.
 
     Returns:
-      The new state, and metrics.
+      The new state and the metrics.
     """
     images, labels, ids = data
     key_augment, key_step = jax.random.split(one_key(key))
@@ -126,7 +126,7 @@ def train_update(
         "image": jax.vmap(augment)(keys, as_unit(images[rows])),
         "label": labels[rows],
         "id": ids[rows],
-        "weight": np.ones(rows.shape, np.float32),  # of NumPy: known, so that nothing is masked
+        "weight": np.ones(rows.shape, np.float32),  # concrete NumPy weights: nothing is masked
     }
     return batch_step(key_step, state, loss_fn, batch, hyper, procedure, make_optimiser)
 
@@ -140,7 +140,7 @@ def batch_step(
     procedure: Procedure,
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
 ) -> tuple[TrainState, Metrics]:
-    """`train_update` on a batch that is at hand, with the same arguments."""
+    """Makes one step on a given batch; arguments as for `train_update`."""
     share = state.step.astype(jnp.float32) / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
@@ -150,10 +150,10 @@ def batch_step(
 
 
 def scaled(loss_fn: LossFn, share: float | Array) -> LossFn:
-    """An objective with its attack's eps and step size times `share`.
+    """Scales eps and step size of an objective's attack by `share`.
 
     Raises:
-      ValueError: for a loss that says nothing of its attack.
+      ValueError: for a loss without a method `scaled`.
     """
     if not hasattr(loss_fn, "scaled"):
         raise ValueError(f"{type(loss_fn).__name__} has no `scaled`, which an eps warm-up needs")

@@ -1,4 +1,4 @@
-"""Training on a data set that does not fit in memory, of which each process reads its share."""
+"""Training on streamed data that does not fit in memory; every process reads its own share."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from advfeat.types import Array, Key, LossFn, Metrics
 
 
 class Batches(Protocol):
-    """What `fit_stream` reads: `advfeat.data.stream` gives one.
+    """A stream of batches for `fit_stream`, such as one from `advfeat.data.stream`.
 
     Attributes:
-      steps_per_epoch: batches in an epoch.
+      steps_per_epoch: batches per epoch.
       input_shape: `(H, W, C)` of an image.
-      batch_size: examples in a batch, over all processes.
+      batch_size: examples per batch, over all processes.
     """
 
     steps_per_epoch: int
@@ -35,7 +35,7 @@ class Batches(Protocol):
     batch_size: int
 
     def after(self, steps: int) -> Iterator[Any]:
-        """The batches that come after so many of them, epoch upon epoch."""
+        """Iterates over the batches after the first `steps`, epoch upon epoch."""
 
 
 @partial(jax.jit, static_argnames=("make_optimiser",), donate_argnames=("state",))
@@ -49,7 +49,7 @@ def stream_update(
     *,
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
 ) -> tuple[TrainState, Metrics]:
-    """`train_update` for a batch from outside, whose augmentation lies behind it."""
+    """Makes one step on a streamed batch, which is augmented already."""
     batch = {**batch, "image": as_unit(batch["image"])}
     return batch_step(key, state, loss_fn, batch, hyper, procedure, make_optimiser)  # type: ignore[arg-type]
 
@@ -69,20 +69,21 @@ def fit_stream(
     on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
     on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
 ) -> TrainState:
-    """`fit` on a stream of batches, of which every process reads its own part.
+    """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
-    Order, crops and padding are the stream's; examples of weight 0 count for nothing. From a saved
-    state it goes on with the batch that comes next, and ends bit for bit as an unbroken training.
+    The stream determines order, crops and padding; examples of weight 0 have no effect. Resumed
+    from a saved state, the training continues with the next batch and ends bit for bit like an
+    uninterrupted one.
 
     Args:
       key: a typed key; the attacks follow from it.
       loss_fn: as `fit` takes it.
-      variables: the network's, before training.
-      batches: the stream, without end or of as many epochs; opened with this process's index and
-        their number where several train together.
-      how: as `fit` takes it; batch size and augmentation are the stream's, and are not looked at.
-      procedure: as `fit` takes it, and so are the others.
-      mesh: as `fit` takes it; needed for several processes.
+      variables: of the network, before training.
+      batches: the stream, endless or at least `how.epochs` long; each of several processes opens it
+        with its own index and their number.
+      how: as `fit` takes it; batch size and augmentation are the stream's, and ignored here.
+      procedure: as `fit` takes it.
+      mesh: as `fit` takes it; required with several processes.
       state: as `fit` takes it.
       seen: as `fit` takes it.
       look: as `fit` takes it.
@@ -93,9 +94,9 @@ def fit_stream(
       The state after the last step.
 
     Raises:
-      ValueError: for an objective that the procedure cannot take, or a batch that the devices
-        cannot share.
-      NotFinite: if the loss stops being a number.
+      ValueError: for an objective that the procedure does not support, or a batch size that the
+        devices do not divide.
+      NotFinite: if the loss becomes NaN or infinite.
     """
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
@@ -113,7 +114,7 @@ def fit_stream(
     read = batches.after(done)
 
     def inputs(epoch: int, begin: int) -> Iterator[Any]:
-        del epoch, begin  # the stream knows where it is
+        del epoch, begin  # the stream keeps its own position
         return map(put, read)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:

@@ -1,8 +1,8 @@
-"""Trained networks that come with the package, so that every picture can be made in seconds.
+"""Trained networks included in the package, so that every figure can be made in seconds.
 
-Each is `NAME.npz`, plain arrays (weights in half precision, batch statistics in single), beside
-`NAME.json`, its card: architecture, the command that trained it, and what was measured. Wherever a
-`--checkpoint` is asked for, `zoo:NAME` is one.
+Each consists of `NAME.npz`, plain arrays (weights in half precision, batch statistics in single),
+and `NAME.json`, its card: architecture, training command and measurements. Every `--checkpoint`
+accepts `zoo:NAME`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from advfeat.runs.files import CHECKSUM, DamagedError, write_bytes, write_json
 from advfeat.runs.train_states import first_line
 
 PREFIX = "zoo:"
-_BETWEEN = "/"  # the names of an array's path
-_SINGLE = "batch_stats"  # variances may be too small or too large for half precision
+_BETWEEN = "/"  # separates the names in an array's path
+_SINGLE = "batch_stats"  # variances may exceed the range of half precision
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,16 +47,16 @@ def _shelf() -> Traversable:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the networks that there are."""
+    """Returns the names of the networks in the zoo."""
     files = (entry.name for entry in _shelf().iterdir())
     return tuple(sorted(name.removesuffix(".npz") for name in files if name.endswith(".npz")))
 
 
 def card(name: str) -> dict[str, Any]:
-    """What is known of a network: `spec`, `command`, `numbers` and how it was trained.
+    """Returns a network's card: `spec`, `command`, `numbers` and how it was trained.
 
     Raises:
-      ValueError: for an unknown name, or a card that cannot be read.
+      ValueError: for an unknown name, or an unreadable card.
     """
     if name not in names():
         known = ", ".join(names()) or "none yet"
@@ -73,17 +73,17 @@ def card(name: str) -> dict[str, Any]:
 
 
 def load(name: str) -> Network:
-    """A trained network.
+    """Loads a trained network.
 
     Args:
       name: one of `names()`.
 
     Returns:
-      The network; `network.model_fn()` maps ONE example `[H, W, C]` in [0, 1] to logits `[K]`,
+      The network; `network.model_fn()` maps ONE example `[H, W, C]` in [0, 1] to logits `[K]`, and
       `network.record` is its card.
 
     Raises:
-      ValueError: for an unknown name, or files that are not those that were packed.
+      ValueError: for an unknown name, or files that differ from those that were packed.
     """
     about, named = card(name), f"checkpoint {PREFIX}{name}"
     try:
@@ -91,17 +91,17 @@ def load(name: str) -> Network:
             flat = {key: jnp.asarray(arrays[key], jnp.float32) for key in arrays.files}
         network = Network(spec_of(about["spec"]), _nested(flat), about)
         expected = about[CHECKSUM]
-    except Exception as error:  # a damaged zip or card raises a dozen kinds
+    except Exception as error:  # a damaged zip or card raises many kinds
         raise DamagedError(f"{named} is damaged: {first_line(error)}") from error
     check_network(network, named, expected=expected)
     return network
 
 
 def halved(network: Network) -> Network:
-    """The network with its weights rounded to half precision, as the zoo keeps them.
+    """Rounds a network's weights to half precision, as stored in the zoo.
 
     Raises:
-      ValueError: if a weight is too large for that.
+      ValueError: if a weight exceeds the range of half precision.
     """
     variables = {
         collection: jax.tree.map(
@@ -121,19 +121,19 @@ def halved(network: Network) -> Network:
 def pack(
     folder: str | os.PathLike[str], name: str, network: Network, about: Mapping[str, Any]
 ) -> int:
-    """Writes a network and its card into a folder, for the zoo.
+    """Writes a network and its card to a folder, in the zoo's format.
 
     Args:
-      folder: where to.
+      folder: the destination.
       name: of the network; letters, digits and underscores.
-      network: as trained.
-      about: what the card says besides the architecture, JSON.
+      network: the trained network.
+      about: the card's entries besides the architecture, JSON-serialisable.
 
     Returns:
-      The bytes of the arrays' file.
+      The size of the array file in bytes.
 
     Raises:
-      ValueError: for another kind of name, or weights that half precision cannot hold.
+      ValueError: for an invalid name, or weights beyond the range of half precision.
     """
     if not name.isidentifier():
         raise ValueError(f"name must be letters, digits and underscores, got {name!r}")

@@ -1,4 +1,4 @@
-"""The flags of `experiments.counterfactual`."""
+"""Flags of `experiments.counterfactual`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..shared.flags.pairs import PairConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(PairConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.counterfactual`."""
 
     layer: str = flag("representation", "The layer whose units are the features.")
-    features: int = flag(2, "How many are enhanced.", kind="count")
+    features: int = flag(2, "Number of features enhanced.", kind="count")
     searched: int = flag(2000, "Test images searched for wrong predictions.", kind="count")
-    measured: int = flag(100, "Wrong predictions, at most, of each network.", kind="count")
+    measured: int = flag(100, "Maximum number of wrong predictions per network.", kind="count")
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    eps: float = flag(4.0, "How far an image may be changed, L2.", kind="eps")
+    eps: float = flag(4.0, "Maximum L2 change of an image.", kind="eps")
     steps: int = flag(100, "Steps of the ascent.", kind="count")
-    step_size: float = flag(0.05, "Their L2 length.", kind="positive")
+    step_size: float = flag(0.05, "L2 length of a step.", kind="positive")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if not 0 < self.eps < math.inf:
             raise ValueError(f"flag --eps={self.eps:g}: must be above 0 and finite")

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.counterfactual`: loads data, finds wrong predictions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .flags import Config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       networks: "standard" and "robust".
-      images: `[M, H, W, C]` in [0, 1], those searched.
+      images: `[M, H, W, C]` in [0, 1], the searched ones.
       labels: `[M]`.
-      wrong: of each network, the places of those it gets wrong.
+      wrong: by network, the indices of its misclassified images.
     """
 
     dataset: data.Dataset
@@ -35,7 +35,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and finds wrong predictions; writes nothing."""
+    """Loads what the flags name and finds wrong predictions; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)

@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.counterfactual`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .search import WAYS, Found
 def write(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found], summary: dict[str, Any]
 ) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     rows = [
         [f"{name}, {way} {config.features}", part["turned"][way],
          format_number(part["distance"][way]), format_number(part["nearest"]),
@@ -32,7 +32,7 @@ def write(
         run.report,
         title=f"Enhance the top {config.features} features: {config.dataset}",
         sentence=(
-            f"Is a wrong prediction put right by making the {config.features} features stronger "
+            f"Is a wrong prediction corrected by enhancing the {config.features} features "
             "that speak most for the true class? "
             + "; ".join(
                 f"in {per_cent(part['turned']['top'])} of the {part['wrong']} errors of the {name} "
@@ -44,25 +44,25 @@ def write(
         lead=_picture(config, plan, run, found),
         terms=terms(
             "feature", "unit", "robust network", "L2", "interval",
-            enhanced="the image is changed, within an L2 distance, until the units react more",
+            enhanced="the image is changed, within an L2 distance, so that the units react more",
         ),
         findings=[
             f"{name.capitalize()} network: enhancing the top {config.features} features turns "
             f"{100 * part['turned']['top'].mean:.0f} % of {part['wrong']} wrong predictions "
-            f"into the label (as many at random: {100 * part['turned']['random'].mean:.0f} %), "
+            f"into the label (random features: {100 * part['turned']['random'].mean:.0f} %), "
             f"by a change of {format_number(part['distance']['top'])} in L2."
             for name, part in summary["networks"].items()
         ],
         introduction=(
-            f"Features are units of the layer {config.layer!r}. Enhanced are those that speak most "
-            f"for the label against the prediction, within an L2 distance of {config.eps:g}. "
+            f"Features are units of the layer {config.layer!r}. Those that speak most for the "
+            f"label against the prediction are enhanced within an L2 distance of {config.eps:g}. "
             + data_words(plan.dataset)
         ),
         sections=[
             Section("How often", [
                 Table(
-                    caption="Wrong predictions turned into the label; the distance of those that "
-                    "were, beside that of the nearest image of the label by any change",
+                    caption="Wrong predictions turned into the label, the distance of those that "
+                    "were turned, and that of the nearest image of the label by any change",
                     columns=["network, features", "turned", "L2 distance", "nearest of all",
                              "features that were off"],
                     rows=rows,
@@ -86,7 +86,7 @@ def write(
 
 
 def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
-    """The rows of one network above those of the other; as many turned as there are of all."""
+    """Draws the rows of both networks; turned images are shown in proportion to their number."""
     order = {
         name: data.draw_rows(part.turned["top"], config.shown, seed=config.seed)
         for name, part in found.items()
@@ -119,7 +119,7 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
     return Picture(
         path=figures.save(grid, run.figure("enhanced")),
         alt="Wrongly predicted images of both networks before and after enhancing two features",
-        caption="On the left the network, the label, what was said of the image, and the units "
+        caption="On the left the network, the label, the prediction, and the units "
         f"enhanced. Those that were turned come first: {turned} are predicted as the label after. "
         "On the right, the two test images that activate each feature most.",
     )
@@ -128,7 +128,7 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
 def _labels(plan: Plan, name: str, part: Found, order: np.ndarray) -> list[str]:
     names = plan.dataset.class_names
     return [
-        f"{name}\n{names[plan.labels[place]]}, said\n{names[said]}; units\n"
+        f"{name}\n{names[plan.labels[place]]}, predicted\n{names[said]}; units\n"
         + ", ".join(str(unit) for unit in part.units["top"][row, :2])
         for row, place, said in zip(order, plan.wrong[name][order], part.predicted[order],
                                     strict=True)

@@ -1,4 +1,4 @@
-"""The features that are enhanced, and the search within them."""
+"""Selects the features to enhance, and searches for the nearest image that they turn."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _BATCH = 50
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What was found for one network; N wrong predictions.
+    """The result for one network with N wrong predictions.
 
     Attributes:
-      predicted: `[N]`.
-      units: by way `[N, n]`.
-      gains: `[N, n]` of the top ones.
-      changed: by way `[N, H, W, C]`.
-      turned: by way `[N]`, whether the label is predicted then.
+      predicted: `[N]`, the wrong predictions.
+      units: by way `[N, n]`, the enhanced units.
+      gains: `[N, n]`, of the top ones.
+      changed: by way `[N, H, W, C]`, the changed images.
+      turned: by way `[N]`, whether the label is predicted afterwards.
       distance: by way `[N]`, L2.
-      nearest: `[N]`, L2 distance of the nearest image of the label by any change.
+      nearest: `[N]`, L2 distance to the nearest image of the label by any change.
       values: `[M, D]`, every unit for every searched image.
-      off: by way `[N, n]`, which features were off before.
+      off: by way `[N, n]`, which features were inactive before.
     """
 
     predicted: np.ndarray
@@ -52,10 +52,10 @@ class Found:
 
 
 def search(config: Config, plan: Plan, name: str) -> Found:
-    """The features, the images, and the controls of one network."""
+    """Searches one network's features and images, and the controls."""
     network, places = plan.networks[name], plan.wrong[name]
     key = stream(jax.random.key(config.seed), name)
-    # Features that speak for the label are often off: without the remedy nothing pulls on them.
+    # Features that speak for the label are often inactive and then have no gradient without this.
     model = models.with_fake_relu(network.spec.build())
     split = models.split_fn(model, network.variables, layer=config.layer)
     images, labels = plan.images[places], plan.labels[places]
@@ -101,7 +101,7 @@ def search(config: Config, plan: Plan, name: str) -> Found:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Supporting:
-    """`counterfactuals.supporting` as a function of ONE example; its aim: label, prediction."""
+    """`counterfactuals.supporting` for ONE example; its aim is (label, prediction)."""
 
     scale: Array
     count: int = dataclasses.field(metadata={"static": True})
@@ -113,7 +113,7 @@ class _Supporting:
 
 
 def _drawn(key: Any, scale: Any, images: int, count: int) -> counterfactuals.Features:
-    """Features drawn at random for every image, each as strong as the top ones would be."""
+    """Draws random features for every image, each weighted as a top one would be."""
     units = len(scale)
 
     def one(key: Any) -> counterfactuals.Features:

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.counterfactual`: searches, measures and reports counterfactuals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .search import WAYS, Found, search
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Searches, measures, draws and reports."""
+    """Searches, measures and reports."""
     found = {name: search(config, plan, name) for name in PAIR}
     for name, part in found.items():
         run.save_arrays(

@@ -1,9 +1,9 @@
-"""Broken defences: what FGSM says of each, what a suite of attacks says, and what the checks say.
+"""Evaluates broken defences: accuracy under FGSM and under a suite of attacks, and the checks.
 
     python -m experiments.defences --workdir=runs/defences
 
-One small network, eighteen ways to make it look robust, and an adversarially trained one beside
-them. A defence is caught if the suite leaves, decidably, less than five points more of it than of
-the undefended network, or if the checks of `advfeat.evaluation.diagnostics` say not to trust the
-number.
+Wraps one small network in eighteen defences that only look robust, and compares them with an
+adversarially trained network. A defence is caught if its accuracy under the suite is, decidably,
+less than five points above that of the undefended network, or if the checks of
+`advfeat.evaluation.diagnostics` call the number untrustworthy.
 """

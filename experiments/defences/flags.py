@@ -1,4 +1,4 @@
-"""The flags of `experiments.defences`."""
+"""Flags of `experiments.defences`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..shared.limits import check_linf_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.defences`."""
 
     defences: tuple[str, ...] = flag(DEFENCES, "Which ones.", choices=DEFENCES)
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
-    eps: float = flag(0.2, "Its eps, pixels in [0, 1].", kind="eps")
+    eps: float = flag(0.2, "Eps of the threat model, pixels in [0, 1].", kind="eps")
     attack: tuple[str, ...] = flag(
         ("standard",), "A suite, or attacks in their order.", choices=(*SUITES, *ATTACKS)
     )
     num_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
     model: str = flag("mlp", "Architecture of the networks.", choices=MODELS)
     width: int = flag(64, "Their width.", kind="count")
-    epochs: int = flag(10, "Of training; twice as many for the adversarial one.", kind="count")
-    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
+    epochs: int = flag(10, "Epochs of training; twice as many if adversarial.", kind="count")
+    batch_size: int = flag(250, "Images attacked at a time, which bounds the memory.", kind="count")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         check_linf_eps(self.norm, eps=self.eps)
         if math.isinf(self.eps):

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.defences`: loads the data, builds the suite and the recipes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SHOWN = {name: name.replace("_", " ") for name in broken_defences.DEFENCES}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
-      standard: how the undefended networks are made.
-      robust: how the adversarially trained one is made.
+      standard: recipe of the undefended networks.
+      robust: recipe of the adversarially trained network.
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
-      threat: what the attacks may do.
-      defences: which ones.
+      threat: threat model of the attacks.
+      defences: names of the defences.
       attack: the suite.
     """
 
@@ -48,7 +48,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name; writes nothing."""
+    """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     some = 20 if config.dry_run else config.num_examples
     test = data.subset(dataset.test, some, seed=config.seed)

@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.defences`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .flags import Config
 from .plan import PLAIN, ROBUST, SHOWN, Plan
 from .summary import caught, findings, outcome
 
-IN_ONE_PICTURE = 7  # labels of more would touch
+IN_ONE_PICTURE = 7  # with more, labels would overlap
 
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     found = summary["networks"]
     honest, wrapped = [PLAIN, ROBUST], list(plan.defences)
     pictures = []
@@ -38,7 +38,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             Picture(
                 path=figures.save(figure, run.figure(f"defences_{number}")),
                 alt="Bars of accuracy under FGSM and under the suite for each network",
-                caption="Blue: what FGSM reports. Grey: what the suite leaves of it.",
+                caption="Blue: accuracy under FGSM. Grey: accuracy under the suite.",
             )
         )
     table = Table(
@@ -69,21 +69,21 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         run.report,
         title=f"Broken defences: {config.dataset}",
         sentence=(
-            "Does a defence that one weak attack cannot break keep its promise? By FGSM alone "
-            f"{len(plan.defences)} broken defences are right about "
+            "Does a defence that one weak attack cannot break keep its promise? Under FGSM alone "
+            f"{len(plan.defences)} broken defences classify "
             f"{100 * np.mean([found[name]['fgsm_accuracy'].mean for name in plan.defences]):.0f}"
-            "\u00a0% of the attacked images on average; after a whole suite of attacks "
+            "\u00a0% of the attacked images correctly on average; under a whole suite of attacks "
             f"{100 * np.mean([found[name]['robust_accuracy'].mean for name in plan.defences]):.0f}"
-            f"\u00a0% are left, and {sum(caught(found[name]) for name in plan.defences)} of "
+            f"\u00a0% remain, and {sum(caught(found[name]) for name in plan.defences)} of "
             f"{len(plan.defences)} are broken or marked as not to be trusted."
         ),
         lead=pictures[0],
         terms=terms(
             "eps", *of_norms(config.norm), "FGSM", "robust accuracy", "interval",
             **{
-                "suite": "several different attacks, one after the other on what is left",
-                "defence": "something put before or behind a network that is to make it robust; "
-                "these hide the gradient and do not",
+                "suite": "several different attacks, each on the images that still stand",
+                "defence": "an addition before or behind a network that is meant to make it "
+                "robust; these only hide the gradient",
             },
         ),
         findings=findings(plan, summary),
@@ -91,8 +91,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{summary['examples']} test images, {title(config.norm)} eps "
             f"{format_eps(config.eps)}, "
             f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
-            "the same standard network, so what is left beyond that network's own robust accuracy "
-            "is an attack that failed."
+            "the same standard network, so any accuracy above that network's own robust accuracy "
+            "is due to an attack that failed."
         ),
         sections=[
             Section("FGSM beside the suite", [*pictures[1:], table]),

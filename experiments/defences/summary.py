@@ -1,4 +1,4 @@
-"""What was found, as numbers with intervals and claims."""
+"""Summarises `experiments.defences`: rates with intervals, verdicts and claims."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .plan import PLAIN, ROBUST, SHOWN, Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was found of one network.
+    """The result for one network.
 
     Attributes:
-      clean: `[N]` bool, right on the clean image.
-      fgsm: `[N]` bool, right under FGSM as well.
-      result: of the suite with its checks.
+      clean: `[N]` bool, correct on the clean image.
+      fgsm: `[N]` bool, correct under FGSM as well.
+      result: result of the suite, with its checks.
     """
 
     clean: np.ndarray
@@ -33,9 +33,9 @@ class Verdict:
 
 
 def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[str, Any]:
-    """The numbers of the run, with their intervals and claims."""
+    """Returns the summary: numbers with intervals, and claims."""
     plain = verdicts[PLAIN]
-    # What each defence adds to the undefended network, all of them read together.
+    # The gain of each defence over the undefended network, with simultaneous intervals.
     gains, by_fgsm = (
         stats.together({name: stats.difference(hits(verdicts[name]), hits(plain))
                         for name in plan.defences})
@@ -70,14 +70,14 @@ def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[
 
 
 def broken(gain: Estimate) -> bool:
-    """Whether the suite leaves, decidably, less than five points more than without a defence."""
+    """Returns whether the suite leaves, decidably, a gain of less than five points."""
     return gain.high is not None and gain.high < stats.MARGIN
 
 
 def _claims(
     plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]
 ) -> list[Claim]:
-    # By image, the share of the defences that stand: they are these, no sample of all there are.
+    # Per image, the share of defences that stand; the defences are fixed, not a sample.
     fgsm = np.mean([verdicts[name].fgsm for name in plan.defences], axis=0)
     suite = np.mean([verdicts[name].result.robust for name in plan.defences], axis=0)
     caught = [found[name]["broken"] or not found[name]["trusted"] for name in plan.defences]
@@ -105,12 +105,12 @@ def _claims(
 
 
 def caught(entry: dict[str, Any]) -> bool:
-    """Whether the suite breaks the network, or the checks say not to trust it."""
+    """Returns whether the suite breaks the network, or the checks distrust it."""
     return bool(entry["broken"] or not entry["trusted"])
 
 
 def outcome(entry: dict[str, Any], name: str) -> str:
-    """The verdict in a word or two."""
+    """Returns the verdict in a word or two."""
     if name in (PLAIN, ROBUST):
         return "trusted" if entry["trusted"] else "not trusted"
     words = ["broken"] if entry["broken"] else []
@@ -119,7 +119,7 @@ def outcome(entry: dict[str, Any], name: str) -> str:
 
 
 def findings(plan: Plan, summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     found = summary["networks"]
     missed = [
         SHOWN[name]

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.defences`: trains networks, evaluates and checks every defence."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _affine(weights: Mapping[str, Array], x: Array) -> Array:
 
 
 def halves(network: Network) -> broken_defences.Halves:
-    """A network cut before its last layer."""
+    """Cuts a network before its last layer."""
     head = jax.tree_util.Partial(_affine, network.variables["params"]["classifier"])
     return broken_defences.Halves(network.model_fn("representation"), head)
 
 
 def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelFn]:
-    """Every network to look at, by name; trained where the run does not hold them yet."""
+    """Returns every network by name, trained unless the run already holds it."""
     root, split = jax.random.key(config.seed), plan.dataset.train
 
     def made(name: str, recipe: Recipe) -> broken_defences.Halves:
@@ -57,9 +57,9 @@ def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelF
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, attacks every network twice, checks, draws and reports."""
+    """Trains, attacks every network twice, checks and reports."""
     subjects = _subjects(config, plan, run)
-    # One family: the attacks compile once for all of them.
+    # One family of functions, so that the attacks compile once for all of them.
     family = dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
     where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.batch_size}
     verdicts = {}

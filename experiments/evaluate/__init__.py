@@ -1,11 +1,11 @@
-"""Measures how robust a network is: AutoAttack, or attacks you name, and whether to believe it.
+"""Measures a network's robust accuracy by AutoAttack or other attacks, and checks the result.
 
-    python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \
+    python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \\
         --attack=autoattack --norm=l2 --eps=1 --num_examples=445
 
-`--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks with commas, run one
-after the other on what the ones before them left (`--each`: each on all images). A killed run goes
-on with the images it had not decided. The checks and the curves mostly compile, however few images
-there are: for a quick look, `--nochecks --nocurves`. Time and numbers stand in
+`--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks separated by commas, each
+run on the images that the previous ones left standing (`--each`: each on all images). A killed run
+resumes with the images not decided yet. Checks and curves take mostly compile time, however few
+images there are: for a quick look, use `--nochecks --nocurves`. Times and numbers are in
 docs/results/evaluation.md.
 """

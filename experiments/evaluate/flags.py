@@ -1,4 +1,4 @@
-"""The flags of `experiments.evaluate`."""
+"""Flags of `experiments.evaluate`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ..shared.limits import check_linf_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.evaluate`."""
 
     checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
     attack: tuple[str, ...] = flag(
         ("autoattack",),
-        "A suite, or attacks in the order they are to run.",
+        "A suite, or attacks in the order of their run.",
         choices=(*SUITES, *ATTACKS),
     )
     steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
     restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
     step_size: float | None = flag(
-        None, "--attack=pgd: size of a step [2.5 eps / steps].", kind="positive"
+        None, "--attack=pgd: step size [2.5 eps / steps].", kind="positive"
     )
-    each: bool = flag(False, "Each attack sees every image, not only those that still stand.")
+    each: bool = flag(False, "Run each attack on every image, not only on those still standing.")
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
-    eps: float | None = flag(None, "Its eps, pixels in [0, 1], as in 8/255 (required).", kind="eps")
+    eps: float | None = flag(None, "Eps of the threat model, as in 8/255 (required).", kind="eps")
     num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
-    batch_size: int = flag(250, "Images attacked at a time: bounds the memory.", kind="count")
-    checks: bool = flag(True, "Look for reasons not to believe the number (--nochecks: do not).")
+    batch_size: int = flag(250, "Images attacked at a time, which bounds the memory.", kind="count")
+    checks: bool = flag(True, "Check whether the result can be trusted (--nochecks: do not).")
     curves: bool = flag(
         True, "Measure accuracy against eps and loss against steps (--nocurves: do not)."
     )
     sweep_examples: int = flag(
-        200, "Images of those curves, drawn from the others; 0: all.", kind="natural"
+        200, "Number of images for those curves, drawn from the others; 0: all.", kind="natural"
     )
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         for name in ("checkpoint", "eps"):
             if getattr(self, name) is None:
@@ -66,6 +66,6 @@ class Config(BaseConfig):
                 )
 
     def pgd_options(self) -> dict[str, Any]:
-        """Those of PGD's flags that were given."""
+        """Returns the flags of PGD that were given."""
         given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
         return {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a killed evaluation had decided, on disk, so that the same command goes on with the rest."""
+"""Stores the decided images of an evaluation, so that a killed run can resume."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from advfeat.evaluation.result import Part
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.files import read_arrays
 
-SAVE_SECONDS = 10.0  # a kill loses what was decided in so much time, and the images in flight
+SAVE_SECONDS = 10.0  # a kill loses the decisions of this time, and the images in flight
 
 
 def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
-    """Refuses to go on with verdicts on another network or other images.
+    """Checks that stored verdicts are about the same network and images.
 
-    The flags are the same, or the run would not be gone on with; but a checkpoint may have been
-    trained anew, and data prepared anew, under the same name.
+    Flags already match; but the files behind them may have changed: a checkpoint may have been
+    retrained, or data prepared again, under the same name.
 
     Raises:
-      ValueError: saying so.
+      ValueError: if they are not.
     """
     for path in sorted(pathlib.Path(workdir).glob("parts/*.npz"))[:1]:
         saved = read_arrays(path)
@@ -37,10 +37,10 @@ def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
 
 
 class Journal:
-    """Keeps the parts of an evaluation in `parts/` of its run, and shows a bar.
+    """Stores the parts of an evaluation in `parts/` of its run, and shows a progress bar.
 
     Attributes:
-      done: what earlier processes had decided, by attack.
+      done: images decided by earlier processes, by attack.
     """
 
     def __init__(self, run: RunDirectory, problem: str):
@@ -66,7 +66,7 @@ class Journal:
         self._checks: Any = None
 
     def attack(self, name: str, count: int) -> None:
-        """An attack begins on so many images."""
+        """Starts an attack on a number of images."""
         self._finish()
         self._name, self._since = name, time.perf_counter()
         known = len(self.done[name].rows) if name in self.done else 0
@@ -74,7 +74,7 @@ class Journal:
         self._finish_if_complete()
 
     def part(self, name: str, part: Part) -> None:
-        """Some images have just been decided."""
+        """Records images that have just been decided."""
         self._waiting.append(part)
         self._bar.update(len(part.rows))
         if time.perf_counter() - self._since > SAVE_SECONDS:
@@ -82,7 +82,7 @@ class Journal:
         self._finish_if_complete()
 
     def check(self, name: str) -> None:
-        """A check begins; on a large network they take minutes."""
+        """Starts a check; on a large network, checks take minutes."""
         self._finish()
         if self._checks is None:
             self._checks = tqdm(desc="checks", unit="check")
@@ -91,12 +91,12 @@ class Journal:
         self._checks.set_postfix_str(name)
 
     def seconds(self) -> dict[str, float]:
-        """Wall time by attack, over all processes of the run."""
+        """Returns the wall time by attack, over all processes of the run."""
         self._finish()
         return dict(self._seconds)
 
     def _finish_if_complete(self) -> None:
-        # At once: what comes next (checks, after the last attack) is not this attack's time.
+        # At once, so that what follows (e.g. the checks) does not count as this attack's time.
         if self._bar.n >= self._bar.total:
             self._finish()
 
@@ -136,7 +136,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # What was decided before an error or Ctrl-C is kept as well.
+        # Keep what was decided before an error or Ctrl-C.
         self._finish()
         if self._checks is not None:
             self._checks.update()

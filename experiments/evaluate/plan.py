@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.evaluate`: loads the network, the test images and the attacks."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .journal import check_same_problem
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
-      network: what is attacked.
+      network: the attacked network.
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
-      ids: `[N]`, the images' places in the test set.
+      ids: `[N]`, the images' indices in the test set.
       class_names: of the data set.
       threat: the threat model.
-      suite: the attacks by name; in a dry run each in short.
+      suite: the attacks by name; shortened in a dry run.
       fingerprint: of the network's weights and of the images.
     """
 
@@ -47,7 +47,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name; writes nothing."""
+    """Loads what the flags name; writes nothing."""
     assert config.checkpoint is not None
     assert config.eps is not None
     network = load_network(config.checkpoint)
@@ -63,7 +63,7 @@ def prepare(config: Config) -> Plan:
     named: Any = config.attack
     if config.pgd_options():
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
-    suite = resolve(named, threat, num_classes=dataset.num_classes)  # says now what cannot be
+    suite = resolve(named, threat, num_classes=dataset.num_classes)  # raises on unsupported attacks
     test = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )

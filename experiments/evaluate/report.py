@@ -1,4 +1,4 @@
-"""The report of an evaluation: the table, what speaks against it, the figures."""
+"""Draws the figures and writes the report of `experiments.evaluate`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def write(
     config: Config, plan: Plan, run: RunDirectory, result: SuiteResult, summary: dict[str, Any]
 ) -> None:
-    """Writes the figures and `report.html`."""
+    """Draws the figures and writes `report.html`."""
     lead, table = _attacks(config, run, summary)
     sections = [
         Section("Accuracy, attack by attack", [table]),
@@ -60,17 +60,17 @@ def write(
 
 
 def _sentence(config: Config, summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
+    """States question and answer in one paragraph."""
     believed = {
         True: "and none of the checks speaks against that number",
-        False: "but warnings below say that this number is not to be believed",
-        None: "a number that nobody has checked",
+        False: "but warnings below say that this number cannot be trusted",
+        None: "a number that has not been checked",
     }[summary["trusted"]]
     return (
         f"How often is this network right when an image may be changed by up to "
         f"{title(config.norm)} eps {format_eps(summary['eps'])} to mislead it? Of "
-        f"{summary['num_examples']} test images it is right about "
-        f"{per_cent(summary['clean_accuracy'])} as they are and "
+        f"{summary['num_examples']} test images it classifies "
+        f"{per_cent(summary['clean_accuracy'])} correctly as they are and "
         f"{per_cent(summary['robust_accuracy'])} under the strongest of the attacks tried, "
         f"{believed}."
     )
@@ -89,22 +89,22 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
         told.append(
             f"There are warnings ({codes}). "
             + (
-                "They say how the number was come by; nothing speaks against it."
+                "They explain how the number was obtained; nothing speaks against it."
                 if summary["trusted"] is not False
-                else "This number is not to be believed before they are explained."
+                else "Do not trust this number until they are explained."
             )
         )
     elif config.checks and not config.dry_run:
-        told.append("None of the checks for a number not to be believed found anything.")
+        told.append("No check found a reason to distrust the number.")
     else:
-        told.append("No check was made for signs that the number should not be believed.")
+        told.append("The number was not checked for signs that it cannot be trusted.")
     return told
 
 
 def _attacks(
     config: Config, run: RunDirectory, summary: dict[str, Any]
 ) -> tuple[Picture, Table]:
-    order = "each on every image" if config.each else "each on what the ones before it left"
+    order = "each on every image" if config.each else "each on the images that still stood"
     rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
     for name, part in summary["attacks"].items():
         rows.append([
@@ -122,7 +122,7 @@ def _attacks(
         **{name: part["robust_accuracy"] for name, part in summary["attacks"].items()},
         "worst_case": summary["robust_accuracy"],
     }
-    # Bars of different names, which say what they are below: no legend is needed.
+    # No legend: each bar is labelled.
     chart = figures.bars(
         {name.replace("_", "\n"): {name: value} for name, value in accuracies.items()},
         ylabel="accuracy",
@@ -145,8 +145,8 @@ def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Pic
     looked = (
         "All checks were made."
         if config.checks and not config.dry_run
-        else "Only eps, the form of the outputs, refused claims and whether gradients are finite "
-        "were looked at."
+        else "Only eps, the form of the outputs, refused claims and the finiteness of gradients "
+        "were checked."
     )
     if not summary["warnings"]:
         return [f"Nothing was found that speaks against the number. {looked}"]
@@ -188,7 +188,7 @@ def _curves(
             path=figures.save(losses, run.figure("losses")),
             alt="Loss against steps",
             caption=f"PGD on {count} images: the mean over images of the highest loss so far. A "
-            "curve that still rises at its end asks for more steps.",
+            "curve that still rises at its end calls for more steps.",
         ),
     ]
 
@@ -202,7 +202,7 @@ def _gallery(
     fooled = fooled[draw_rows(result.fooled_by[fooled], len(fooled), seed=config.seed)]
     if plan.images.shape[-1] not in (1, 3):
         return [f"Images of {plan.images.shape[-1]} channels cannot be shown."]
-    # One of each attack, then a second …: the first attack fools most.
+    # Alternate between the attacks, since the first one fools most images.
     turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
             for k in range(len(fooled))]
     rows = fooled[np.argsort(turn, kind="stable")[:5]]
@@ -233,8 +233,8 @@ def _gallery(
     return [
         Picture(
             path=figures.save(strip, run.figure("gallery")),
-            alt="Images, what was added to them, and what the network then says",
-            caption=f"{len(rows)} of the {len(fooled)} fooled images, with the attack that did it "
+            alt="Images, the added perturbations, and the network's predictions",
+            caption=f"{len(rows)} of the {len(fooled)} fooled images, with the successful attack "
             "and the network's confidence.",
         )
     ]

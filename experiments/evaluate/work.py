@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.evaluate`: attacks a network with a suite, checks the result and reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .plan import Plan, prepare
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Attacks, looks for reasons not to believe it, draws and reports."""
+    """Attacks, checks the result and reports."""
     fn = plan.network.model_fn()
     root = jax.random.key(config.seed)
     with Journal(run, plan.fingerprint) as journal:
@@ -100,7 +100,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
-    """Accuracy against eps, and the highest loss so far against steps, on some of the images."""
+    """Measures accuracy against eps, and highest loss so far against steps, on some images."""
     rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
     images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)

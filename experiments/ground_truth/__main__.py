@@ -1,4 +1,4 @@
-"""`python -m experiments.ground_truth`: flags first, then what is slow to import."""
+"""Runs `python -m experiments.ground_truth`: checks the flags before any slow import."""
 
 from advfeat.runs import command
 

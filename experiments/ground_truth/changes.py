@@ -1,4 +1,4 @@
-"""A network's counterfactuals and pictures."""
+"""Computes a network's counterfactuals and pictures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .plan import Plan
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What ascent changed.
+    """Images changed by gradient ascent.
 
     Attributes:
       picture: `[K, H, W, C]`, pictures of every class, from grey.
-      start: the grey.
+      start: the grey start.
       image: `[N, H, W, C]`, images turned into the next class.
-      success: `[N]`, whether the network then says so.
+      success: `[N]`, whether the network then predicts that class.
     """
 
     picture: np.ndarray
@@ -34,7 +34,7 @@ class Changes:
 
 
 def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Changes:
-    """Counterfactuals and pictures of one network."""
+    """Computes counterfactuals and pictures of one network."""
     steps = 3 if config.dry_run else 40
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
     classes = np.arange(len(planted.SHAPES))

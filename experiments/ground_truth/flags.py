@@ -1,4 +1,4 @@
-"""The flags of `experiments.ground_truth`."""
+"""Flags of `experiments.ground_truth`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..shared.limits import check_linf_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(MapConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.ground_truth`."""
 
     dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
     model: str = flag("cnn", "Architecture.", choices=MODELS)
@@ -22,11 +22,11 @@ class Config(MapConfig):
     epochs: int = flag(6, "Standard networks: passes over the 4,000 training images.", kind="count")
     robust_epochs: int = flag(10, "Robust networks: passes over them.", kind="count")
     eps: float = flag(8 / 255, "L∞ eps of the robust network's training.", kind="eps")
-    measured: int = flag(24, "Images that are scored.", kind="count")
+    measured: int = flag(24, "Number of images scored.", kind="count")
     sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         check_linf_eps("linf", eps=self.eps)
         if math.isinf(self.eps):

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.ground_truth`: draws planted images and builds recipes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ NETWORKS = {
     "standard": "planted:shape+texture", "robust": "planted:shape+texture",
     "robust with marks": "planted",
 }  # fmt: skip
-"""Name of a network -> what it is trained on."""
+"""Name of a network -> its training data set."""
 ROBUST = ("robust", "robust with marks")
 SHOWN = 4  # images in a picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       sets: data set by name.
-      recipes: of each network.
+      recipes: recipe by network.
       options: of the methods.
-      world: of `planted`; its textures and marks are those of all.
-      drawings: of the images that are scored, by data set: with their masks.
-      labels: `[N]` of them.
-      shown: rows of those in the pictures.
+      world: the generative model of `planted`; all data sets share its textures and marks.
+      drawings: by data set, the scored images with their masks.
+      labels: `[N]`, their labels.
+      shown: rows of the images in figures.
     """
 
     sets: dict[str, data.Dataset]
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def target(self) -> np.ndarray:
-        """`[N]`, the class that a counterfactual is to be of."""
+        """`[N]`, the target classes of the counterfactuals."""
         return (self.labels + 1) % len(planted.SHAPES)
 
     @property
@@ -62,16 +62,16 @@ class Plan:
         return NETWORKS
 
     def drawing(self, name: str) -> Drawing:
-        """What a network is scored on: drawn as the images that it was trained on."""
+        """Returns the scored images of a network, drawn like its training images."""
         return self.drawings[NETWORKS[name]]
 
     def images(self, name: str) -> np.ndarray:
-        """The images of it."""
+        """Returns the pixels of these images."""
         return np.asarray(self.drawing(name).image)
 
 
 def prepare(config: Config) -> Plan:
-    """Draws the images and makes the recipes; writes nothing."""
+    """Draws the images and builds the recipes; writes nothing."""
     sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
     spec = spec_for(sets["planted"], config.model, width=config.width)
     how = Fit(
@@ -79,7 +79,7 @@ def prepare(config: Config) -> Plan:
         eps_warmup=0.0,
     )  # fmt: skip
     standard = Recipe(spec=spec, how=how)
-    # At the learning rate of the others adversarial training ended in constant networks.
+    # At the others' learning rate, adversarial training collapsed to constant networks.
     robust = dataclasses.replace(
         standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 3,
         how=dataclasses.replace(

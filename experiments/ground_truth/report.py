@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.ground_truth`."""
+"""Draws the figures and writes the report of `experiments.ground_truth`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def write(
         title="Drawn images: what networks use, and what shows it",
         sentence=(
             "Do maps, pictures and counterfactuals show what a network provably uses? Where shape "
-            "and texture both tell the class, the standard network is right about "
-            f"{per_cent(told['standard']['uses']['texture'])} of the images by the texture alone "
-            f"and the robust one about {per_cent(told['robust']['uses']['shape'])} by the shape "
+            "and texture both tell the class, the standard network classifies "
+            f"{per_cent(told['standard']['uses']['texture'])} of the images correctly by texture "
+            f"alone and the robust one {per_cent(told['robust']['uses']['shape'])} by shape "
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
             f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
         ),
@@ -128,9 +128,9 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
             Picture(
                 path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
                 alt=f"Maps of the network {name}, a row per image, a column per method",
-                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most, "
-                "says the method. On the left the label, which features that did not tell it in "
-                "training do not follow.",
+                caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most "
+                "according to the method. Left: the label; features that did not determine it in "
+                "training do not follow it.",
             )
         )
     return blocks
@@ -142,9 +142,9 @@ def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
         return []
     table = Table(
         caption="How well a method points at a feature that the network uses (area under the ROC "
-        "curve, 0.5 is chance), its control, and whether it is better than that, paired by image. "
+        "curve, 0.5 is chance), its control, and whether it beats the control, paired by image. "
         "The control is the edges of the image, or the same method on a robust network that does "
-        "not use the feature: what is not better there shows the feature, not its use",
+        "not use the feature: a method that does not beat it shows the feature, not its use",
         columns=[
             "method",
             *(f"{part['feature']}, network {part['network']!r}; control: {part['control']}"
@@ -234,17 +234,17 @@ def _changed(
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     told = [
-        f"The network {name!r} has learned nothing that can be told from chance "
+        f"The network {name!r} has learned nothing that can be distinguished from chance "
         f"({100 * part['accuracy'].mean:.0f} % of test images like its own, chance 25): its maps, "
         "pictures and counterfactuals say nothing. "
-        "More --epochs or --robust_epochs, another --seed, a smaller --eps."
+        "Try more --epochs or --robust_epochs, another --seed or a smaller --eps."
         for name, part in summary["networks"].items() if not part["learned"]
     ]  # fmt: skip
     for name, part in summary["networks"].items():
         shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)
-        told.append(f"The network {name!r} is right by one feature alone: {shares}.")
+        told.append(f"The network {name!r} is correct by one feature alone: {shares}.")
     for feature in ("shape", "mark"):
         pointing = summary["networks"][feature]["pointing"]
         scores = {method: found[feature] for method, found in pointing.items()}
@@ -252,8 +252,8 @@ def findings(summary: dict[str, Any]) -> list[str]:
         told.append(
             f"The network of the {feature}: {method_words(best)} points at it best (area "
             f"{format_number(most)}), {method_words(worst)} worst ({format_number(least)}; 0.5 "
-            f"is chance): of {len(scores)} methods, chosen after the fact, which the intervals "
-            "count for."
+            f"is chance): of {len(scores)} methods, selected after the fact, for which the "
+            "intervals account."
         )
     parts = summary["networks"]
     told.append(

@@ -1,4 +1,4 @@
-"""The summary of `experiments.ground_truth`: what networks use, what maps and changes point at."""
+"""Summarises `experiments.ground_truth`: what networks use, what maps and changes point at."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 USED = 0.1
-"""A network uses a feature where it is right by it alone in ten points more than by chance."""
+"""Minimum gain over chance, by a feature alone, for a network to use that feature: ten points."""
 
 
 def summarise(
@@ -35,7 +35,7 @@ def summarise(
     maps: dict[str, dict[str, np.ndarray]],
     changes: dict[str, Changes],
 ) -> dict[str, Any]:
-    """Everything in numbers; `maps` and `changes` by network, as they were found."""
+    """Returns the summary; `maps` and `changes` are by network."""
     used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
     accuracies = {
         name: stats.rate(_right(plan, network.model_fn(), plan.trained_on[name]))
@@ -79,7 +79,7 @@ def summarise(
 def _judged(
     config: Config, claims: list[Claim], comparisons: list[dict[str, Any]]
 ) -> tuple[list[Claim], list[dict[str, Any]]]:
-    """What the comparisons of methods claim is judged with the other claims: one report."""
+    """Judges the comparisons of methods together with the other claims, as one report."""
     methods = [claim for part in comparisons for claim in part["methods"].values()]
     found = iter(runner.judged([*claims, *methods], config))
     first = [next(found) for _ in claims]
@@ -92,10 +92,10 @@ def _judged(
 def _claims(
     used: dict[str, dict[str, np.ndarray]], able: set[str]
 ) -> list[Claim]:
-    """What the networks use; only of `able`: a constant one uses less of anything, showing nothing.
+    """Claims what the networks use; restricted to `able`, since constant networks show nothing.
 
     Args:
-      used: by network and feature `[N]`, right where it alone tells the class.
+      used: by network and feature `[N]`, correct if the feature alone determines the class.
       able: the networks that have learned something.
     """
     sides = (("shape", "robust", "standard"), ("texture", "standard", "robust"))
@@ -116,14 +116,15 @@ def _compared(
     pointed: dict[str, dict[str, dict[str, np.ndarray]]],
     able: set[str],
 ) -> list[dict[str, Any]]:
-    """How well each method points at a feature that is used, beside what knows nothing of the use.
+    """Compares how well methods point at a used feature with controls that ignore its use.
 
-    The control is the edges of the image, or the same method on a network that does not use it;
-    what cannot be told to use what it should, and nothing else, is not compared.
+    The control is the edges of the image, or the same method on a network that does not use the
+    feature. Networks are not compared if it is undecidable whether they use what they should, and
+    nothing else.
 
     Args:
       config: the flags.
-      used: by network and feature `[N]`, right where it alone tells the class.
+      used: by network and feature `[N]`, correct if the feature alone determines the class.
       pointed: by network, method and region `[N]`.
       able: the networks that have learned something.
     """
@@ -145,7 +146,7 @@ def _compared(
                 stats.mean(scores, limits=stats.SHARE),
                 stats.mean(control, limits=stats.SHARE),
                 paired=stats.mean(scores - control),
-                margin=stats.MARGIN,  # the area is a probability too
+                margin=stats.MARGIN,  # the area is a probability, too
             )
         comparisons.append(
             {"feature": feature, "network": one, "control": other, "methods": found}
@@ -154,10 +155,10 @@ def _compared(
 
 
 def relies(hits: np.ndarray) -> bool | None:
-    """Whether a network uses a feature, by its hits where that alone tells; None: too few to tell.
+    """Returns whether a network uses a feature; None if there are too few images to decide.
 
     Args:
-      hits: `[N]`.
+      hits: `[N]`, correct if the feature alone determines the class.
     """
     found, limit = stats.rate(hits), 1 / len(planted.SHAPES) + USED
     assert found.low is not None
@@ -168,7 +169,7 @@ def relies(hits: np.ndarray) -> bool | None:
 def _pointed(
     plan: Plan, name: str, maps: dict[str, np.ndarray]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By method and region `[N]`: the area under the ROC curve of telling the region's pixels."""
+    """Scores maps by method and region `[N]`: area under the ROC curve of the region's pixels."""
     drawing = plan.drawing(name)
     return {
         method: {
@@ -185,20 +186,20 @@ def _auc(rankings: jax.Array, regions: jax.Array) -> jax.Array:
 
 
 def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
-    """`[N, H, W, C]`, what sets a class's texture apart from the mean of all."""
+    """Returns the difference of a class's texture from the mean of all, `[N, H, W, C]`."""
     textures = np.asarray(plan.world.textures)
     return (textures - textures.mean(axis=0))[labels]
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`[N]`, of flattened examples; 0 where one of them is zero."""
+    """Returns the cosines of flattened examples, `[N]`; 0 if one of them is zero."""
     a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
 
 
 def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By method with signs and channels `[N]`: the map's cosine with its class's texture."""
+    """Returns the cosine of signed maps with their class's texture, by method `[N]`."""
     wanted = contrast(plan, plan.labels)
     signed = ("gradient", "smoothgrad", "guided_backpropagation")
     return {method: cosines(maps[method], wanted) for method in signed if method in maps}
@@ -242,14 +243,14 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
 
 
 def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """`[N]`, of the squared change that lies in a region."""
+    """Returns the share of the squared change inside a region, `[N]`."""
     square = (delta.astype(np.float64) ** 2).sum(axis=-1)
     total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
     return np.asarray((square * region).sum(axis=(1, 2)) / total)
 
 
 def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:
-    """By feature, which test images a network gets right when it alone tells the class."""
+    """Returns, by feature, which test images a network gets right if it alone tells the class."""
     return {feature: _right(plan, fn, f"planted:{feature}") for feature in FEATURES}
 
 
@@ -259,5 +260,5 @@ def _right(plan: Plan, fn: ModelFn, name: str) -> np.ndarray:
 
 
 def learned(accuracy: Estimate) -> bool:
-    """Whether a network is decidably better than chance at images like those it was trained on."""
+    """Returns whether a network is decidably better than chance on images like its own."""
     return accuracy.low is not None and accuracy.low > 1 / len(planted.SHAPES)

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.ground_truth`: trains on planted images and scores all methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .plan import NETWORKS, Plan, prepare
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, asks, scores, draws and reports."""
+    """Trains, computes maps and changes, scores and reports."""
     root = jax.random.key(config.seed)
     found: dict[str, Network] = {}
     total = sum(recipe.how.epochs for recipe in plan.recipes.values())

@@ -1,6 +1,7 @@
-"""Photographs turned into another class without a change that people would see.
+"""Turns photographs into another class without a visible change.
 
-From what comes with the package alone: CIFAR-10 samples, and the zoo's standard and robust network.
+It only uses what comes with the package: CIFAR-10 samples and the zoo's standard and robust
+network.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from advfeat.features import mislabeled
 from advfeat.keys import stream
 from advfeat.types import ModelFn
 
-EPS, STEPS = 0.5, 10  # L2, the eps of Ilyas et al.; more steps turn no more
+EPS, STEPS = 0.5, 10  # L2, the eps of Ilyas et al.; more steps do not turn more images
 SURE = 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turned:
-    """What became of the samples.
+    """The outcome for the samples.
 
     Attributes:
-      examples: rows for a strip: of those turned, drawn by the seed; of all tried where none was.
-      samples: images looked at.
-      tried: those that the network reads rightly, which were perturbed.
-      turned: of these, now read as the class aimed at.
-      sure: of these, with a confidence of at least `SURE`.
+      examples: rows of a strip, drawn by the seed from the turned images, or from all if none was
+        turned.
+      samples: number of images considered.
+      tried: number of these that the network classifies correctly; they were perturbed.
+      turned: number of these then predicted as the target class.
+      sure: number of these with a confidence of at least `SURE`.
     """
 
     examples: tuple[figures.Example, ...]
@@ -39,25 +41,25 @@ class Turned:
     sure: int
 
     def words(self) -> str:
-        """For a caption."""
+        """Describes the outcome for a caption."""
         return (
             f"{len(self.examples)} of CIFAR-10's test images under targeted PGD on the zoo's "
-            f"standard network (L2 eps {EPS:g}, towards the class that it holds second): of "
-            f"{self.samples} samples it reads {self.tried} rightly; {self.turned} of these are "
-            f"then read as the class aimed at, {self.sure} with a confidence of "
+            f"standard network (L2 eps {EPS:g}, towards its second most likely class): of "
+            f"{self.samples} samples it classifies {self.tried} correctly; {self.turned} of these "
+            f"are then predicted as the target class, {self.sure} with a confidence of "
             f"{100 * SURE:.0f} % or more. Those shown were drawn by the seed from the "
             f"{self.turned}."
         )
 
 
 def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = None) -> Turned:
-    """Perturbs every sample that the network reads rightly, towards the class it holds second.
+    """Perturbs every correctly classified sample towards the network's second most likely class.
 
     Args:
-      seed: draws which are shown.
-      shown: how many.
+      seed: determines which images are shown.
+      shown: number of images shown.
       steps: of PGD.
-      most: look at so many samples only, of as many classes as there are; all by default.
+      most: maximum number of samples considered, spread over the classes; all by default.
     """
     samples = data.samples("cifar10")
     picked = data.draw_rows(samples.label, most or 0, seed=seed)
@@ -105,7 +107,7 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
 
 
 def probabilities(fn: ModelFn, images: np.ndarray) -> np.ndarray:
-    """`[N, K]`: the softmax of the logits of `[N, H, W, C]`, in double precision."""
+    """Returns the softmax `[N, K]` of the logits of `[N, H, W, C]`, in double precision."""
     logits = advfeat.predict(fn, images).astype(np.float64)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""The flags of `experiments.mislabeled`."""
+"""Flags of `experiments.mislabeled`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILTERS = ("none", "chroma420", "natural")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.mislabeled`."""
 
     variants: tuple[str, ...] = flag(
         VARIANTS, "Which sets: D_rand, D_other (D_rand without t = y), D_det.", choices=VARIANTS
@@ -29,40 +29,40 @@ class Config(BaseConfig):
     seeds: int = flag(3, "Fresh networks per set.", kind="count")
     evaluate_on: str = flag(
         "test",
-        "What fresh networks are measured on. held_out: training images kept apart, for choosing "
-        "eps, steps and schedules without opening the test set.",
+        "Evaluation images of fresh networks. held_out: training images kept apart, to choose "
+        "eps, steps and schedules without using the test set.",
         choices=("test", "held_out"),
     )
     held_out: float | None = flag(
-        None, "Share of the training images held out for choices. " + PRESET
+        None, "Share of the training images held out for model selection. " + PRESET
     )
     train_examples: int | None = flag(
-        None, "Use at most so many training images; 0: all. " + PRESET, kind="natural"
+        None, "Maximum number of training images; 0: all. " + PRESET, kind="natural"
     )
     norm: str = flag("l2", "Norm of the perturbations.", choices=NORMS)
     eps: float | None = flag(None, "Size of the perturbations. " + PRESET, kind="eps")
-    steps: int | None = flag(None, "PGD steps that build a set. " + PRESET, kind="count")
-    step_size: float | None = flag(None, "Their size. " + PRESET, kind="positive")
+    steps: int | None = flag(None, "PGD steps to construct a set. " + PRESET, kind="count")
+    step_size: float | None = flag(None, "Step size of that PGD. " + PRESET, kind="positive")
     attack_transform: str | None = flag(
-        None, "The attack looks through this random transform at every step. " + PRESET,
+        None, "Random transform applied at every step of the attack. " + PRESET,
         choices=TRANSFORMS,
     )
     gradient_filter: str | None = flag(
         None,
-        "Keeps perturbations where images vary: in what a JPEG copy can hold (chroma420), or "
+        "Keeps perturbations where images vary: in what a JPEG copy can store (chroma420), or "
         "weighted by the training images' own spectrum (natural). " + PRESET,
         choices=FILTERS,
     )
     eps_grid: tuple[float, ...] | None = flag(
-        None, "Where accuracy under attack is measured. " + PRESET, kind="eps_list"
+        None, "Eps values at which accuracy under attack is measured. " + PRESET, kind="eps_list"
     )
     eval_steps: int = flag(20, "PGD steps of that measurement.", kind="count")
     eval_examples: int = flag(
-        1000, "Images of that measurement, drawn by the seed; 0: all.", kind="natural"
+        1000, "Number of images for that measurement, drawn by the seed; 0: all.", kind="natural"
     )
     sources: int | None = flag(
         None,
-        "Standard networks that build the sets together, as an ensemble. " + PRESET,
+        "Number of standard networks in the ensemble that constructs the sets. " + PRESET,
         kind="count",
     )
     source_eps: float = flag(
@@ -75,7 +75,7 @@ class Config(BaseConfig):
     model: str | None = flag(
         None, "Architecture of all networks. " + PRESET, choices=MODELS
     )
-    width: int | None = flag(None, "Its width. " + PRESET, kind="count")
+    width: int | None = flag(None, "Width of the architecture. " + PRESET, kind="count")
     fresh_model: str | None = flag(
         None, "Architecture of fresh networks. Default: --model.", choices=MODELS
     )
@@ -83,7 +83,7 @@ class Config(BaseConfig):
     bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
     batch_size: int | None = flag(None, "Examples per training step. " + PRESET, kind="count")
     attack_batch_size: int = flag(250, "Examples attacked at a time.", kind="count")
-    epochs: int | None = flag(None, "Of the standard network. " + PRESET, kind="count")
+    epochs: int | None = flag(None, "Epochs of the standard network. " + PRESET, kind="count")
     learning_rate: float | None = flag(None, "Its learning rate. " + PRESET, kind="positive")
     augment: str | None = flag(None, "Its augmentation. " + PRESET, choices=TRANSFORMS)
     weight_decay: float | None = flag(
@@ -93,11 +93,11 @@ class Config(BaseConfig):
     robust_steps: int | None = flag(
         None, "PGD steps of adversarial training. " + PRESET, kind="count"
     )
-    robust_width: int | None = flag(None, "Of the robust network. " + PRESET, kind="count")
-    robust_epochs: int | None = flag(None, "Of the robust network. " + PRESET, kind="count")
-    robust_learning_rate: float | None = flag(None, "Its rate. " + PRESET, kind="positive")
+    robust_width: int | None = flag(None, "Width of the robust network. " + PRESET, kind="count")
+    robust_epochs: int | None = flag(None, "Epochs of the robust network. " + PRESET, kind="count")
+    robust_learning_rate: float | None = flag(None, "Its learning rate. " + PRESET, kind="positive")
     robust_augment: str | None = flag(None, "Its augmentation. " + PRESET, choices=TRANSFORMS)
-    fresh_epochs: int | None = flag(None, "Of the fresh networks. " + PRESET, kind="count")
+    fresh_epochs: int | None = flag(None, "Epochs of the fresh networks. " + PRESET, kind="count")
     fresh_learning_rate: float | None = flag(None, "Their rate. " + PRESET, kind="positive")
     fresh_weight_decay: float | None = flag(
         None, "Their weight decay. " + PRESET, kind="nonnegative"
@@ -106,7 +106,7 @@ class Config(BaseConfig):
     fresh_augment: str | None = flag(None, "Their augmentation. " + PRESET, choices=TRANSFORMS)
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if self.held_out is not None and not 0 < self.held_out < 1:
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")

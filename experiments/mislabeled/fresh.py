@@ -1,4 +1,4 @@
-"""Step 3 of the mislabelled-data experiment: fresh networks on every set."""
+"""Step 3 of the mislabelled-data experiment: trains fresh networks on every set."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .sets import Sets
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FreshResult:
-    """Fresh networks of one training set, one row per seed.
+    """Results of the fresh networks of one training set, one row per seed.
 
     Attributes:
-      hits: `[seeds, N]` bool, right by the ORIGINAL label on the evaluation images.
-      hits_next: `[seeds, N]` bool, right by the next label (y + 1): what D_det's labels say of
-        everything that a person sees.
+      hits: `[seeds, N]` bool, correct by the ORIGINAL label on the evaluation images.
+      hits_next: `[seeds, N]` bool, correct by the next label (y + 1), which is D_det's label for
+        the class that a person sees.
       curve: `[seeds, epochs]`, accuracy on the held-out original images after each epoch.
-      fitted: `[seeds]`, accuracy on the training set's own labels at the end.
+      fitted: `[seeds]`, final accuracy on the training set's own labels.
     """
 
     hits: np.ndarray
@@ -65,7 +65,7 @@ def fresh(
 def _one(
     config: Config, plan: Plan, run: RunDirectory, name: str, made: ConstructedSet, bar: Any
 ) -> dict[str, np.ndarray]:
-    """One fresh network: its predictions are kept, and the network where it is no control."""
+    """Trains one fresh network; stores its predictions, and the network unless it is a control."""
     path = run.arrays_path(f"predictions/{name}")
     if path.exists():
         bar.update(plan.fresh.how.epochs)
@@ -95,7 +95,7 @@ def _one(
 
 
 def _curve(lines: list[dict[str, Any]], epochs: int) -> np.ndarray:
-    """Held-out accuracy by epoch; NaN where a kill left no line."""
+    """Returns held-out accuracy by epoch; NaN if a kill left no log entry."""
     curve = np.full(epochs, np.nan, np.float32)
     for line in lines:
         curve[int(line["step"]) - 1] = line["held_out_accuracy"]

@@ -1,4 +1,4 @@
-"""The mislabelled-data experiment's flags, and what they come to before any work."""
+"""Prepares the mislabelled-data experiment: loads data and fills in presets."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .flags import Config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole: data loaded, presets filled in. Nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       train: training images, [0, 1] float32, without the held-out ones.
-      held_out: images in [0, 1] and labels kept apart for choices.
-      evaluation: what fresh networks are measured on: the test set, or the held-out images.
-      threat: of the perturbations.
-      eps: theirs, as given (the threat model's is float32).
-      steps: PGD steps that build a set.
-      step_size: their size.
-      attack: what builds a set.
-      attack_words: its numbers, as a set's provenance keeps them.
-      sources: standard networks that build the sets together.
-      eps_grid: where accuracy under attack is measured, ascending, eps among them.
+      held_out: images in [0, 1] and labels, for model selection.
+      evaluation: evaluation images of fresh networks: the test set, or the held-out images.
+      threat: threat model of the perturbations.
+      eps: their eps as given (the threat model's is float32).
+      steps: PGD steps to construct a set.
+      step_size: step size of that PGD.
+      attack: the attack that constructs a set.
+      attack_words: the attack's parameters, as stored in a set's provenance.
+      sources: number of standard networks that construct the sets together.
+      eps_grid: eps at which accuracy under attack is measured, ascending, including eps.
       source: recipe of the standard network.
       robust: recipe of the robust network.
       fresh: recipe of the fresh networks.
@@ -80,7 +80,7 @@ def _as_unit(split: data.Split) -> data.Split:
 def _recipes(
     config: Config, dataset: data.Dataset, preset: Preset
 ) -> tuple[Recipe, Recipe, Recipe]:
-    """Source, robust and fresh."""
+    """Returns the recipes of source, robust and fresh networks."""
     short = 1 if config.dry_run else None
 
     def fit(prefix: str) -> Fit:
@@ -96,7 +96,7 @@ def _recipes(
         )
 
     def spec(model: str | None, width: int | None, usual: int) -> NetworkSpec:
-        """The width flag; else the preset's, which belongs to the preset's architecture."""
+        """Uses the width flag, or the preset's width if the architecture is the preset's."""
         model = model or config.model or preset.model
         if width is None and model == preset.model:
             width = config.width or usual
@@ -128,7 +128,7 @@ def _recipes(
 
 
 def _given(config: Config, dataset: data.Dataset, reference: str | None) -> Network | None:
-    """A network of another run, if it fits the data set and the flags."""
+    """Loads a network of another run, if it fits the data set and the flags."""
     if reference is None:
         return None
     network = load_network(reference)
@@ -146,7 +146,7 @@ def _given(config: Config, dataset: data.Dataset, reference: str | None) -> Netw
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     most = 200 if config.dry_run else chosen(config, preset, "train_examples")
@@ -166,7 +166,7 @@ def prepare(config: Config) -> Plan:
         robust_eps=chosen(config, preset, "robust_eps"), eps_grid=config.eps_grid,
     )  # fmt: skip
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
-    if config.norm != "l2" and config.eps_grid is None:  # the preset's is in L2
+    if config.norm != "l2" and config.eps_grid is None:  # the preset's grid is in L2
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 1.0, 1.5))}
     grid = {0.0, eps} if config.dry_run else grid
     threat = threat_model(config.norm, eps)

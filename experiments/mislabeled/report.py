@@ -1,4 +1,4 @@
-"""Step 5 of the mislabelled-data experiment: the figures and the report."""
+"""Step 5 of the mislabelled-data experiment: draws the figures and writes the report."""
 
 from __future__ import annotations
 
@@ -70,20 +70,20 @@ def write(
 
 
 def _sentence(config: Config, summary: dict[str, Any], chance: float) -> str:
-    """What was asked and what was found, for someone who has read nothing of it."""
+    """States question and answer for readers who know nothing of the experiment."""
     variant = next(v for v in ("rand", "other", "det") if v in config.variants)
     rate = summary[f"d_{variant}"]["test_accuracy"].mean
     share = f"{100 * rate:.0f}\u00a0% of unperturbed images"
     guess = f"where guessing gives {100 * chance:.0f}\u00a0%"
     return (
         "Can a network learn to recognise images from examples whose labels all look wrong to "
-        f"people? Trained on such examples only ({NAMES[variant]}), networks recognise {share} "
-        f"rightly, {guess}."
+        f"people? Trained on such examples only ({NAMES[variant]}), networks classify {share} "
+        f"correctly, {guess}."
     )
 
 
 def _terms(config: Config, summary: dict[str, Any]) -> dict[str, str]:
-    """The words of the page's opening."""
+    """Explains the terms at the top of the page."""
     drawn = "training images changed a little towards a class drawn at random"
     about = {
         "rand": f"{drawn}, and labelled as that class",
@@ -93,17 +93,17 @@ def _terms(config: Config, summary: dict[str, Any]) -> dict[str, str]:
     }
     return {
         **{NAMES[variant]: about[variant] for variant in about if variant in config.variants},
-        "controls": "the same labels on images that were not changed so; what they teach is no "
+        "controls": "the same labels on images without this change; what they teach is not an "
         "effect of the change",
-        "robust network": "one trained so that small changes do not alter what it says; the "
+        "robust network": "one trained so that small changes do not alter its prediction; the "
         "standard network was not, and the changes were made to mislead it",
-        eps_words(summary): "the most that an image may be changed",
+        eps_words(summary): "the largest allowed change of an image",
         "PGD": "projected gradient descent, the search for the change",
     }
 
 
 def _recipe(config: Config, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
-    """What was used, presets filled in."""
+    """Returns the settings of the run, with presets filled in."""
     made = {
         f"{name} network": {
             "model": recipe["model"],
@@ -135,9 +135,9 @@ def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) 
 def _strips(
     config: Config, plan: Plan, run: RunDirectory, networks: Sources, sets: Sets
 ) -> list[Any]:
-    """A strip of examples of D_det, or of whichever set there is, below photographs.
+    """Draws a strip of examples of D_det, or of another set if absent, below photographs.
 
-    Small grey images take perturbations that are seen; photographs do not.
+    Small grey images need visible perturbations; photographs do not.
     """
     variant = "det" if "det" in config.variants else config.variants[0]
     made = sets.training[variant, ""]()
@@ -181,12 +181,12 @@ def _strips(
         examples = [*turned.examples, *examples[: 6 - len(turned.examples)]]
         caption = f"Above: {turned.words()} Below: {caption[0].lower()}{caption[1:]}"
     figure = figures.example_strip(examples, norm=plan.threat.norm.name)
-    alt = "Originals, magnified perturbations and perturbed images with what networks say of them"
+    alt = "Originals, magnified perturbations, perturbed images and the networks' predictions"
     return [_picture(run, "examples", figure, alt, caption)]
 
 
 def _telling(made: ConstructedSet, seed: int) -> np.ndarray:
-    """Up to five fooled examples, of different classes where there are; any if none was fooled."""
+    """Selects up to five fooled examples of different classes; any if none was fooled."""
     moved = np.flatnonzero(made.fooled & (made.label != made.original_label))
     among = moved if len(moved) else np.arange(len(made.label))
     return among[draw_rows(made.original_label[among], 5, seed=seed)]
@@ -258,8 +258,8 @@ def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
                 ]
             )
     return Table(
-        caption="What one independently trained robust network reads off the perturbed images, "
-        "those with t = y left out; intervals over images only",
+        caption="Predictions of one independently trained robust network on the perturbed images, "
+        "without those with t = y; intervals over images only",
         columns=["set", "original label", "… where it knew the unperturbed image", "new label"],
         rows=rows,
     )
@@ -283,7 +283,7 @@ def _sweep(plan: Plan, run: RunDirectory, summary: dict[str, Any], chance: float
 
 
 def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list[Any]:
-    """Source class by target class: D_rand has all pairs, D_det only the next class."""
+    """Draws source class by target class: D_rand has all pairs, D_det only the next class."""
     variant = next((v for v in ("rand", "other", "det") if v in config.variants), "det")
     made, names = sets.training[variant, ""](), list(plan.dataset.class_names)
     made = made.take(made.label != made.original_label)
@@ -296,12 +296,12 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
             made.original_label, made.label, success, plan.dataset.num_classes
         )
         figure = figures.matrix(
-            values, names, names, barlabel="says the target class", counts=counts,
+            values, names, names, barlabel="predicts the target class", counts=counts,
             intervals=intervals,
         )  # fmt: skip
         who = "source network (attacked)" if network == "standard" else "robust network (transfer)"
-        caption = f"{NAMES[variant]}: how often, in per cent, the {who} says the target "
-        caption += "class; below, smaller, the 95 % interval and of how many images."
+        caption = f"{NAMES[variant]}: how often, in per cent, the {who} predicts the target "
+        caption += "class; below, in smaller type, the 95 % interval and the number of images."
         alt = f"Matrix of source and target classes for the {network} network"
         blocks.append(_picture(run, f"turned_into_{network}", figure, alt, caption))
     return blocks
@@ -310,7 +310,7 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
 def _turned_into(
     sources: np.ndarray, targets: np.ndarray, success: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By source and target `[C, C]` the share of successes, of how many, `[C, C, 2]` interval."""
+    """Returns by source and target: success rate and count `[C, C]`, interval `[C, C, 2]`."""
     shares = np.full((classes, classes), np.nan)
     intervals = np.full((classes, classes, 2), np.nan)
     counts = np.zeros((classes, classes), int)

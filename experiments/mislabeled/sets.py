@@ -1,4 +1,4 @@
-"""Steps 2 and 4 of the mislabelled-data experiment: the sets, their controls, who reads what."""
+"""Steps 2 and 4 of the mislabelled-data experiment: builds the sets and predicts their images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .sources import Sources
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the robust network says of one set's images, examples with t = y left out.
+    """The robust network's predictions on one set's images, without examples with t = y.
 
     Attributes:
-      keeps: `[N]` bool, the original label.
-      says_new: `[N]` bool, the new label.
-      known: `[N]` bool, whether it was right about the unperturbed image.
+      keeps: `[N]` bool, predicts the original label.
+      says_new: `[N]` bool, predicts the new label.
+      known: `[N]` bool, was correct on the unperturbed image.
     """
 
     keeps: np.ndarray
@@ -43,11 +43,11 @@ class Sets:
     """Every training set of the experiment.
 
     Attributes:
-      training: (variant, control or "") -> makes the set a fresh network is trained on; sets are
-        made one at a time, since together they may not fit in memory.
-      read: variant -> what the robust network reads off its images.
-      read_held_out: the same of held-out images perturbed in the same way, which no network was
-        trained on.
+      training: (variant, control or "") -> builds the training set of a fresh network; sets are
+        built one at a time, since together they may not fit in memory.
+      read: variant -> the robust network's predictions on its images.
+      read_held_out: the same for held-out images perturbed in the same way, on which no network was
+        trained.
     """
 
     training: dict[tuple[str, str], Callable[[], ConstructedSet]]
@@ -56,7 +56,7 @@ class Sets:
 
 
 def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> Sets:
-    """Builds D_rand, D_other and D_det, their controls, and what is read off them."""
+    """Builds D_rand, D_other and D_det with their controls, and the predictions on them."""
     training: dict[tuple[str, str], Callable[[], ConstructedSet]] = {}
     read, held_out = {}, {}
     logits = advfeat.predict(networks.standard, plan.train.image)
@@ -76,7 +76,7 @@ def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> S
                     _control, config, plan, control, variant, training[variant, ""], logits
                 )
         read[variant] = _reading(networks.robust, made, plan.train.image[_rows(plan, made)])
-        # A reading leaves t = y out, which makes D_other's that of D_rand.
+        # Readings exclude t = y, so D_other's equals that of D_rand.
         rule = "det" if variant == "det" else "rand"
         held_out[variant] = _held_out(config, plan, run, rule, networks)
     return Sets(training=training, read=read, read_held_out=held_out)
@@ -95,7 +95,7 @@ def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Readi
 def _held_out(
     config: Config, plan: Plan, run: RunDirectory, rule: str, networks: Sources
 ) -> Reading:
-    """What the robust network reads off held-out images, perturbed by D_det's or D_rand's rule."""
+    """Predicts held-out images with the robust network, perturbed by D_det's or D_rand's rule."""
     images, labels = plan.held_out
     path = run.arrays_path(f"measured/held_out_{rule}")
     if path.exists():
@@ -129,7 +129,7 @@ def _says(fn: ModelFn, images: np.ndarray) -> np.ndarray:
 
 
 def _rows(plan: Plan, made: ConstructedSet) -> np.ndarray:
-    """Where the set's examples stand in the training images."""
+    """Returns the rows of the set's examples in the training images."""
     place = {int(example): row for row, example in enumerate(plan.train.id)}
     return np.array([place[int(example)] for example in made.id])
 
@@ -145,7 +145,7 @@ def _targets(config: Config, plan: Plan, rule: str) -> np.ndarray:
 def _perturbed(
     config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
 ) -> ConstructedSet:
-    """One constructed set, saved in the run; D_other is D_rand's part with t != y."""
+    """Returns a constructed set, saved in the run; D_other is D_rand's part with t != y."""
     if variant != "other":
         return _attacked(config, plan, run, variant, source, fn)
     whole = _attacked(config, plan, run, "rand", source, fn)
@@ -220,7 +220,7 @@ def _control(
     itself: Callable[[], ConstructedSet],
     logits: np.ndarray,
 ) -> ConstructedSet:
-    """The same labels on images without the source network's features."""
+    """Returns the control set: the same labels on images without the source network's features."""
     made = itself()
     rows = _rows(plan, made)
     images = plan.train.image[rows]

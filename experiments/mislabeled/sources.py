@@ -1,4 +1,4 @@
-"""Step 1 of the mislabelled-data experiment: the networks that make and read the sets."""
+"""Step 1 of the mislabelled-data experiment: trains the standard and the robust network."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from .plan import Config, Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The networks that the sets are built with and read by.
+    """The networks that build the sets and predict their images.
 
     Attributes:
-      standard: the standard network (an ensemble's first).
-      attacked: what the sets are built from: the standard network, or the ensemble.
+      standard: the standard network (the first of an ensemble).
+      attacked: the network that is attacked to build the sets: the standard one, or the ensemble.
       robust: the independently trained robust network.
       clean: network name to `[N]` bool, correct on the evaluation images.
-      standing: network name to `[E, M]` bool, correct at each eps on those drawn for the sweep.
+      standing: network name to `[E, M]` bool, correct at each eps on the images drawn for the
+        sweep.
     """
 
     standard: ModelFn
@@ -41,7 +42,7 @@ class Sources:
 
 
 def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
-    """Trains (or reads) the standard and the robust network and measures both over the grid."""
+    """Trains (or loads) the standard and the robust network, and measures both over eps."""
     root = jax.random.key(config.seed)
 
     def make(name: str, recipe: Recipe) -> ModelFn:
@@ -71,7 +72,7 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
 def _standing(
     config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn
 ) -> np.ndarray:
-    """`[E, M]`: which of M evaluation images the network gets right under PGD at each eps."""
+    """Returns whether M evaluation images are correct under PGD at each eps, `[E, M]`."""
     path = run.arrays_path(f"measured/{name}")
     if path.exists():
         return read_arrays(path)["robust"]

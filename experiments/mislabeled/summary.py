@@ -1,4 +1,4 @@
-"""The mislabelled-data experiment's summary: rates, claims and plain words."""
+"""Summarises the mislabelled-data experiment: rates, claims and findings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Fresh = Mapping[tuple[str, str], FreshResult]
 def summarise(
     config: Config, plan: Plan, sets: Sets, fresh: Fresh, networks: Sources
 ) -> dict[str, Any]:
-    """The nested summary; every rate with its interval."""
+    """Returns the nested summary; every rate has an interval."""
 
     at = plan.eps_grid.index(plan.eps)
     summary: dict[str, Any] = {
@@ -73,7 +73,7 @@ def summarise(
 
 
 def _recipe(recipe: Recipe, given: Network | None) -> dict[str, Any]:
-    """Architecture and training as they were: flags and presets together."""
+    """Returns the actual architecture and training: flags and presets together."""
     spec, record = (
         (recipe.spec, recipe.record()) if given is None else (given.spec, given.record)
     )
@@ -105,12 +105,12 @@ def _variant(
 
 
 def by_epoch(curve: np.ndarray, images: int) -> list[Estimate | None]:
-    """Accuracy after each epoch; None where a kill left no line of one of the networks.
+    """Returns the accuracy after each epoch; None if a kill left a gap in a network's log.
 
     Args:
-      curve: `[seeds, epochs]`, of so many held-out images.
-      images: how many. Which of them were right is not kept, so that the intervals are those of
-        networks that err on the same ones, the widest.
+      curve: `[seeds, epochs]`, accuracy on held-out images.
+      images: number of held-out images. Which of them were classified correctly is not stored, so
+        the intervals are the widest possible: those of networks that err on the same images.
     """
     return [
         None if np.isnan(column).any() else stats.counted(np.rint(column * images), images)
@@ -137,7 +137,7 @@ def _claims(
     fresh: Fresh,
     networks: Sources,
 ) -> dict[tuple[str, str], Claim]:
-    """By set and what it is compared with."""
+    """Returns the claims, keyed by set and comparison."""
     claims = {}
     for variant in config.variants:
         part, name = summary[f"d_{variant}"], NAMES[variant]
@@ -188,18 +188,18 @@ def _claims(
 
 
 def eps_words(summary: Mapping[str, Any]) -> str:
-    """The size of the perturbations as one says it: "L2 eps 0.5"."""
+    """Describes the size of the perturbations, as in "L2 eps 0.5"."""
     sign = title(summary["norm"])
     return f"{sign} eps {summary['eps']:g}"
 
 
 def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     where = "original test set" if config.evaluate_on == "test" else "held-out original images"
     lines = [
-        f"The standard network is right on {format_rate(summary['standard']['clean_accuracy'])} of "
-        f"the {where} and on {format_rate(summary['standard']['robust_accuracy'])} under PGD at "
-        f"{eps_words(summary)}; the robust one on "
+        f"The standard network classifies {format_rate(summary['standard']['clean_accuracy'])} of "
+        f"the {where} correctly, and {format_rate(summary['standard']['robust_accuracy'])} under "
+        f"PGD at {eps_words(summary)}; the robust one "
         f"{format_rate(summary['robust']['clean_accuracy'])} "
         f"and {format_rate(summary['robust']['robust_accuracy'])}."
     ]
@@ -207,17 +207,18 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
         part = summary[f"d_{variant}"]
         name = NAMES[variant]
         line = (
-            f"Trained on nothing but {name}, fresh networks are right on "
-            f"{format_rate(part['test_accuracy'])} of the {where} (a guess: {100 * chance:.0f} %)"
+            f"Trained on nothing but {name}, fresh networks classify "
+            f"{format_rate(part['test_accuracy'])} of the {where} correctly "
+            f"(chance: {100 * chance:.0f} %)"
         )
         if part["controls"]:
             line += _beside_controls(part["controls"], part["beside_controls"])
         lines.append(line + ".")
         read = part["robust_network"]
         lines.append(
-            f"Off the images of {name} the robust network reads the original label in "
+            f"On the images of {name} the robust network predicts the original label in "
             f"{format_rate(read['keeps_original_label'])} and the new one in "
-            f"{format_rate(read['says_new_label'])} (of held-out images, perturbed likewise: "
+            f"{format_rate(read['says_new_label'])} (on held-out images, perturbed alike: "
             f"{format_rate(part['robust_network_held_out']['keeps_original_label'])} the original "
             f"one); the source was fooled on {format_rate(part['source_fooled'])}."
         )
@@ -225,11 +226,11 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
 
 
 def _beside_controls(controls: Mapping[str, Any], verdict: str | None) -> str:
-    """The strongest control without features, and the set built from the robust network."""
+    """Describes the strongest control without features, and the set from the robust network."""
     plain = {name: rate for name, rate in controls.items() if name != "robust_source"}
     words = ""
     if plain:
-        control, strongest = stats.chosen(plain)  # its interval counts for the choice
+        control, strongest = stats.chosen(plain)  # its interval accounts for the selection
         words = f"; the strongest control, {CONTROL_NAMES[control]}, gives {format_rate(strongest)}"
         if verdict not in (None, "holds"):
             words += f", so that here the features are not shown to explain it ({verdict})"

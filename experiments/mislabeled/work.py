@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.mislabeled`: trains, builds the sets, trains on them, measures and reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .summary import summarise
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """The experiment: networks, sets, fresh networks, measures, figures, report."""
+    """Trains networks, builds sets, trains fresh networks on them, measures and reports."""
     networks = sources(config, plan, run)
     sets = build(config, plan, run, networks)
     results = fresh(config, plan, run, sets)

@@ -1,9 +1,9 @@
-"""Puts a trained network into the zoo: arrays in half precision and a card.
+"""Adds a trained network to the zoo: arrays in half precision and a card.
 
-    python -m experiments.pack --run=runs/robust --name=mnist_linf_robust \
+    python -m experiments.pack --run=runs/robust --name=mnist_linf_robust \\
         [--evaluation=runs/evaluated]
 
-The card names the command that trained the network (from the run's own record) and its numbers: the
-run's summary, the accuracy on all test images after rounding to half precision, and, where
-`--evaluation` names a run of `experiments.evaluate` on it, the suite's verdict.
+The card contains the command that trained the network (from the run's own record) and its
+measurements: the run's summary, the accuracy on all test images after rounding to half precision
+and, if `--evaluation` names a run of `experiments.evaluate` on it, the suite's verdict.
 """

@@ -1,4 +1,4 @@
-"""The flags of `experiments.pack`."""
+"""Flags of `experiments.pack`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from advfeat.runs.config import flag
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The flags. There is no workdir: networks go into the package, or to `folder`."""
+    """Flags of `experiments.pack`; it has no workdir: networks go to the package or to `folder`."""
 
     run: str = flag("", "Finished run of experiments.train.")
     name: str = flag("", "The network's name in the zoo.")
     evaluation: str | None = flag(None, "Finished run of experiments.evaluate on it.")
-    data_dir: str | None = flag(None, "Where TFDS data lie.")
-    folder: str | None = flag(None, "Where to write (default: the package's zoo).")
+    data_dir: str | None = flag(None, "Location of TFDS data.")
+    folder: str | None = flag(None, "Output folder (default: the package's zoo).")
 
     def validate(self) -> None:
-        """Both names have to be given."""
+        """Requires both names."""
         for option in ("run", "name"):
             if not getattr(self, option):
                 raise ValueError(f"flag --{option} is missing")

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.pack`: writes a trained network and its card to the zoo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advfeat.runs.files import read_json
 from ..shared.flags import train
 from .flags import Config
 
-LOST = 0.002  # of accuracy, more than which half precision must not cost
+LOST = 0.002  # maximum loss of accuracy by half precision
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _command(name: str, flags: dict[str, Any]) -> str:
-    """The run's command line, into a directory of the network's name."""
+    """Returns the run's command line, with a directory named like the network."""
     fields = {field.name for field in dataclasses.fields(train.Config)}
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The flags of `experiments.prepare_data`."""
+"""Flags of `experiments.prepare_data`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from advfeat.runs.config import flag
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """The flags. There is no workdir: what is prepared goes to `data_dir`."""
+    """Flags of `experiments.prepare_data`; it has no workdir: sets go to `data_dir`."""
 
     dataset: str = flag("cifar10", "cifar10 or mnist.")
     archive_dir: str = flag("archives", "Folder of the published archives.")
     data_dir: str | None = flag(
-        None, "Where TFDS data go (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)."
+        None, "Destination of TFDS data (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)."
     )
-    download: bool = flag(False, "Fetch the archives that are not in archive_dir.")
+    download: bool = flag(False, "Download archives that are missing in archive_dir.")
     overwrite: bool = flag(False, "Replace the set if it is prepared already.")
 
     def validate(self) -> None:
-        """Leaves every check to `prepare`, which makes them before it writes anything."""
+        """Leaves all checks to `prepare`, which makes them before it writes anything."""

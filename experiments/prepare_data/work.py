@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.prepare_data`: prepares a TFDS data set from its archives."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .flags import Config
 
 
 def run(config: Config) -> prepare.PrepareResult:
-    """Prepares the set and says where it lies and what it holds.
+    """Prepares the set and prints its location and contents.
 
     Args:
       config: the flags.
 
     Returns:
-      What was prepared.
+      The prepared set.
 
     Raises:
-      UsageError: one line that says what is unknown, absent or damaged.
+      UsageError: if something is unknown, absent or damaged; the message is one line.
     """
     try:
         result = prepare.prepare(

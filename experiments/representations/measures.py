@@ -1,4 +1,4 @@
-"""Distances and orders of representations."""
+"""Measures distances between representations, and their order under distortions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from advfeat.types import Array, Key, ModelFn
 from .plan import STRENGTHS
 
 NEAR = 0.1
-"""Relative distance below which two images have one representation."""
+"""Relative distance below which two images count as having the same representation."""
 
 
 def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
-    """`[N]`, how often the layer orders a distortion by its strength."""
+    """Returns how often the layer orders a distortion by its strength, `[N]`."""
     graded = distortions.graded(name, images, STRENGTHS, seed=seed)
     return np.asarray(
         advfeat.attack_dataset(_ordered, jax.random.key(0), fn, images, graded, batch_size=50)
@@ -30,12 +30,12 @@ def _ordered(key: Key, fn: ModelFn, x: Array, graded: Array) -> Array:
 
 
 def as_pixels(x: jax.Array) -> jax.Array:
-    """The representation that is the image itself."""
+    """Returns the image itself, as a trivial representation."""
     return x
 
 
 def distances(fn: ModelFn, images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`[N]`, relative distances in a layer."""
+    """Returns relative distances in a layer, `[N]`."""
     return np.asarray(
         advfeat.attack_dataset(_distance, jax.random.key(0), fn, images, others, batch_size=50)
     )

@@ -1,4 +1,4 @@
-"""The pictures of `experiments.representations`: each an ascent of another objective."""
+"""Draws the pictures of `experiments.representations`, each by ascending another objective."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 STARTS = ("from_noise", "from_another")
-BLENDS = 7  # images of an interpolation, both ends included
+BLENDS = 7  # images of an interpolation, including both ends
 _BATCH = 50
-TWO = 2  # pictures of a unit that are drawn to differ
-_CLASSES = 4  # whose directions are drawn
+TWO = 2  # diverse pictures of a unit
+_CLASSES = 4  # number of classes whose directions are drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What the report shows of one network.
+    """The pictures of one network in the report.
 
     Attributes:
-      units: by unit, by column, an image.
-      directions: by class, by column, an image: what its mean representation points to.
+      units: by unit and column, an image.
+      directions: by class and column, an image along its mean representation.
       inverted: by start `[S, H, W, C]`.
-      blended: `[S, BLENDS, H, W, C]`, through representation space.
-      added: `[S, H, W, C]`, with the first unit made stronger.
-      painted: `[S, H, W, C]`, with it painted into the lower right quarter.
+      blended: `[S, BLENDS, H, W, C]`, interpolated in representation space.
+      added: `[S, H, W, C]`, with the first unit enhanced.
+      painted: `[S, H, W, C]`, with the first unit painted into the lower right quarter.
     """
 
     units: dict[int, dict[str, np.ndarray]]
@@ -56,14 +56,14 @@ class Drawn:
 
 
 def feature_fn_of(network: Network, layer: str) -> ModelFn:
-    """The network at a layer; units of the representation can be pulled on when they are off."""
+    """Returns the network at a layer; inactive units of the representation have gradients, too."""
     return models.model_fn(
         models.with_fake_relu(network.spec.build()), network.variables, layer=layer
     )
 
 
 def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
-    """Grey with a little noise, as the paper's inversions begin."""
+    """Returns grey with a little noise, the start of the paper's inversions."""
     rng = np.random.default_rng(config.seed)
     return np.clip(0.5 + rng.standard_normal(shape) / 20, 0, 1).astype(np.float32)
 
@@ -79,7 +79,7 @@ def _half(plan: Plan) -> int:
 
 
 def inverted(config: Config, plan: Plan, name: str, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Images made from the representations of others alone: from noise, from another image."""
+    """Inverts representations of images, starting from noise and from another image."""
     network = plan.networks[name]
     fn = feature_fn_of(network, config.layer)
     aims = jnp.asarray(predict(network.model_fn(config.layer), images))
@@ -92,7 +92,7 @@ def inverted(config: Config, plan: Plan, name: str, images: np.ndarray) -> dict[
 
 
 def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
-    """For each unit: the images that activate it most and least, and what it looks for."""
+    """Draws, per unit, the images that activate it most and least, and those that maximise it."""
     network = plan.networks[name]
     fn = feature_fn_of(network, config.layer)
     values = representations.unit_values(network.model_fn(config.layer), plan.searched)
@@ -106,7 +106,7 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
         space=parametrisations.fourier(),
         transform=looks,
     )
-    # Each example is a pair, drawn at once: its two images are to differ.
+    # Each example is a pair, drawn jointly so that its two images differ.
     several = generation.maximise(
         steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=parametrisations.fourier(),
         transform=looks, objective=diverse(unit_score(), weight=0.5),
@@ -136,7 +136,7 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
 def _from_every_start(
     attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
-    """For each aim, by start, the image that ascent made; all of them in one batch."""
+    """Ascends for each aim from every start, all in one batch; returns images by start."""
     images = np.tile(starts, (len(aims), 1, 1, 1))
     made = _ascend(attack, config, fn, images, jnp.asarray(np.repeat(aims, len(starts), axis=0)))
     made = made.reshape(len(aims), *starts.shape)
@@ -145,20 +145,20 @@ def _from_every_start(
 
 
 def starts_of(config: Config, plan: Plan) -> np.ndarray:
-    """`[3, H, W, C]`: an image, noise, grey."""
+    """Returns the starts `[3, H, W, C]`: an image, noise, grey."""
     shape = plan.images.shape[1:]
     image = plan.images[plan.shown[0]]
     return np.stack([image, noise(config, shape), np.full(shape, 0.5, np.float32)])
 
 
 def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarray]]:
-    """For some classes: where the images that are read as one lie, seen from all."""
+    """Draws, for some classes, the direction from the mean of all images to that of the class."""
     network, some = plan.networks[name], plan.surveyed
     values, read = predict(network.model_fn(config.layer), some), classes(network, some)
     plain = generation.maximise(
         steps=_half(plan), step_size=2 * config.step_size, objective=direction()
     )
-    # In one order for both networks, should they not read the same classes.
+    # In the same order for both networks, even if they predict different classes.
     count = plan.dataset.num_classes
     order = draw_rows(count, count, seed=config.seed)
     labels = np.sort(order[np.isin(order, read)][:_CLASSES])
@@ -172,12 +172,12 @@ def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.
 
 
 def classes(network: Network, images: np.ndarray) -> np.ndarray:
-    """`[N]`, what a network reads."""
+    """Returns a network's predicted classes, `[N]`."""
     return np.asarray(predict(network.model_fn(), images).argmax(-1))
 
 
 def blends(config: Config, plan: Plan) -> np.ndarray:
-    """`[S, BLENDS, H, W, C]`, pixel by pixel: from each shown image to the one after."""
+    """Interpolates pixel by pixel from each shown image to the next, `[S, BLENDS, H, W, C]`."""
     first, second = ends(config, plan)
     both = jax.vmap(representations.interpolate, (0, 0, None))(
         jnp.asarray(first), jnp.asarray(second), BLENDS
@@ -186,14 +186,14 @@ def blends(config: Config, plan: Plan) -> np.ndarray:
 
 
 def ends(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Where interpolations begin and end: pairs of test images."""
+    """Returns the ends of the interpolations: pairs of test images."""
     pairs = min(config.shown, len(plan.images) // 2)
     first, second = draw_rows(plan.labels, 2 * pairs, seed=config.seed).reshape(2, pairs)
     return plan.images[first], plan.images[second]
 
 
 def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
-    """`[S, BLENDS, H, W, C]`: images whose representations lie on the line between two."""
+    """Finds images whose representations interpolate two others', `[S, BLENDS, H, W, C]`."""
     network = plan.networks[name]
     fn = feature_fn_of(network, config.layer)
     first, second = (
@@ -208,14 +208,14 @@ def blended(config: Config, plan: Plan, name: str) -> np.ndarray:
 
 
 def mask_of(shape: tuple[int, ...]) -> np.ndarray:
-    """`[H, W]`, 1 in the lower right quarter."""
+    """Returns a mask `[H, W]` that is 1 in the lower right quarter."""
     mask = np.zeros(shape[:2], np.float32)
     mask[shape[0] // 2 :, shape[1] // 2 :] = 1.0
     return mask
 
 
 def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
-    """Everything that the report shows, of both networks."""
+    """Draws all pictures of both networks."""
     found = {}
     for name in PAIR:
         network = plan.networks[name]
@@ -225,7 +225,7 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
         values = representations.unit_values(fn_there, plan.surveyed)
         unit = plan.units[name][0]
         aims = jnp.full(len(images), unit)
-        # as active as it is for one image in a hundred
+        # the activation exceeded by one image in a hundred
         level = float(np.quantile(values[:, unit], 0.99))
         add = generation.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
         paint = generation.paint(

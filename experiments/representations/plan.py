@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.representations`: loads data and networks, and selects units and images."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from ..shared.limits import check_eps
 from ..shared.pairs import check_layer, load_judges, load_pair
 from .flags import Config
 
-PIXELS = "pixels"  # the control: distances of the images themselves
+PIXELS = "pixels"  # the control: distances between the images themselves
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       networks: "standard" and "robust".
-      judges: by name.
+      judges: independent networks by name.
       units: of each network.
-      images: `[N, H, W, C]` in [0, 1], of the test set.
+      images: `[N, H, W, C]` in [0, 1], test images.
       labels: `[N]`.
-      shown: rows of those in the pictures.
-      measured: rows of those that the numbers are of.
-      inverted: rows of those that are inverted for the numbers.
+      shown: rows of the images in figures.
+      measured: rows of the images that the numbers are based on.
+      inverted: rows of the images inverted for the numbers.
       searched: `[M, H, W, C]` in [0, 1], another draw from the test set.
       surveyed: some of them, for means over images.
       steps: of an inversion.
-      threat: of the attack on layers.
+      threat: threat model of the attack on layers.
     """
 
     dataset: data.Dataset
@@ -55,7 +55,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name; writes nothing."""
+    """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
@@ -87,7 +87,7 @@ def prepare(config: Config) -> Plan:
 
 
 def _units(config: Config, network: Network, surveyed: np.ndarray) -> tuple[int, ...]:
-    """The units that were asked for, or three of those that vary most."""
+    """Returns the requested units, or the three that vary most."""
     count = check_layer(config.layer, network)
     for unit in config.units or ():
         if unit >= count:

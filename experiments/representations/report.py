@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.representations`."""
+"""Draws the figures and writes the report of `experiments.representations`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(
         lead=lead,
         terms=terms(
             "representation", "unit", "robust network", "attack", "interval",
-            SSIM="how alike two pictures are to the eye: 1 the same, 0 not at all",
+            SSIM="how alike two pictures look: 1 means the same, 0 not at all",
             inversion="making an image, from noise or another image, until its representation is "
             "that of a given one",
         ),
@@ -72,12 +72,12 @@ def write(
 
 
 def _sentence(summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
+    """States question and answer in one paragraph."""
     like = {name: summary["inversion"][name]["from_noise"]["ssim"].mean for name in PAIR}
     return (
-        "What does a network keep of an image? Made again from nothing but its representation, an "
-        f"image is like the original by {like['robust']:.2f} (SSIM) for the robust network and by "
-        f"{like['standard']:.2f} for the standard one."
+        "How much of an image does a network keep? Reconstructed from nothing but its "
+        f"representation, an image resembles the original by {like['robust']:.2f} (SSIM) for the "
+        f"robust network and by {like['standard']:.2f} for the standard one."
     )
 
 
@@ -86,7 +86,7 @@ def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) 
 
 
 def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
-    """The rows of one network above those of the other."""
+    """Draws the rows of one network above those of the other."""
     rows = [row for part in drawn.values() for row in part.units.values()]
     first, *columns = rows[0]
     grid = figures.map_grid(
@@ -99,10 +99,10 @@ def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
     return _picture(
         run, "units", grid,
         "Units of both networks: images that activate them, and what they look for",
-        "A row per unit: the test images that activate it most and least; then its activation "
-        "made as large as it goes, from an image, from noise, from grey, and from grey in "
-        "frequencies and through small turns and shifts (smooth); two of that kind that were "
-        "drawn to differ (diverse).",
+        "A row per unit: the test images that activate it most and least; then images that "
+        "maximise its activation, from an image, from noise, from grey, and from grey in "
+        "frequencies and under small rotations and shifts (smooth); two of the latter kind drawn "
+        "to differ (diverse).",
     )  # fmt: skip
 
 
@@ -156,13 +156,14 @@ def _inversion(
     return [
         _picture(
             run, "inversion", grid, "Images and what was made from their representations",
-            "Each is ascent to the representation of the image on the left, from noise or from "
-            "another image. What a representation does not hold, an inversion cannot show.",
+            "Each image ascends to the representation of the image on the left, from noise or from "
+            "another image. What a representation does not contain, an inversion cannot show.",
         ),
         Table(
-            caption="Relative distance in representation to the original, likeness in pixels, and "
-            "how many are within 0.1 of the original's representation; how many of those are "
-            "metamers: an independent network reads another class in them than in the original",
+            caption="Relative distance in representation to the original, similarity in pixels, "
+            "and how many are within 0.1 of the original's representation; how many of those are "
+            "metamers: an independent network predicts another class for them than for the "
+            "original",
             columns=["measure", *made],
             rows=rows,
         ),
@@ -217,8 +218,8 @@ def _added(
     return [
         _picture(
             run, "added", grid, "Images with a feature added, and painted into a quarter",
-            "A unit brought to the activation that one test image in a hundred has, and painted "
-            "into the lower right quarter, a change of the rest being held back by a penalty.",
+            "A unit raised to the activation that one test image in a hundred exceeds, and painted "
+            "into the lower right quarter, with a penalty on changes elsewhere.",
         )
     ]  # fmt: skip
 
@@ -243,32 +244,32 @@ def _sensitivity(run: RunDirectory, summary: dict[str, Any]) -> Picture:
         list(range(1, len(layers) + 1)),
         {name: [part.get(layer) for layer in layers] for name, part in parts.items()},
         xlabel="layer, from the first: " + ", ".join(layers),
-        ylabel="R(f): moved by an attack, over apart",
+        ylabel="R(f): distance by attack over distance of images",
         rates=False,
     )
     return _picture(
         run, "sensitivity", chart, "How far an attack moves each layer, both networks",
-        f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, over that "
-        "of two different test images: at 1 the attack reaches as far as another image is.",
+        f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, relative to "
+        "that between two different test images: at 1, the attack reaches as far as another image.",
     )  # fmt: skip
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     ordered, inversion = summary["ordered"], summary["inversion"]
     last = {name: list(part.items())[-1] for name, part in summary["sensitivity"].items()}
     return [
         "Of two strengths of a distortion, the stronger is farther away: "
         + ", ".join(f"{way} {format_number(found['all'])}" for way, found in ordered.items())
         + ".",
-        "Images made from a representation, from noise, are like the original (SSIM): "
+        "Images made from a representation, starting from noise, resemble the original (SSIM): "
         + ", ".join(
             f"{name} {format_number(inversion[name]['from_noise']['ssim'])}" for name in PAIR
         )
         + ".",
         *(
-            f"Of those made from another image that arrive, {judge.replace('_', ' ')} reads "
-            "another class than in the original (metamers): "
+            f"Of those made from another image that arrive, {judge.replace('_', ' ')} predicts "
+            "another class than for the original (metamers): "
             + ", ".join(
                 f"{name} {format_rate(found) if found else 'none arrive'}"
                 for name in PAIR

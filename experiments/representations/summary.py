@@ -1,4 +1,4 @@
-"""What was found, as numbers with intervals and claims."""
+"""Measures representations and summarises `experiments.representations`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .plan import PIXELS, Plan
 def measured(
     config: Config, plan: Plan, network: Network, inverted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """One network's distances, orders and inversions, an entry per image."""
+    """Measures one network's distances, orders and inversions, with an entry per image."""
     fn = network.model_fn(config.layer)
     images = plan.images[plan.measured]
     root = jax.random.key(config.seed)
@@ -59,7 +59,7 @@ def measured(
 def summarise(
     config: Config, plan: Plan, numbers: dict[str, Any], inverted: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
-    """The numbers of the run, with their intervals and claims."""
+    """Returns the summary: numbers with intervals, and claims."""
     images = plan.images[plan.measured]
     orders = {name: part["ordered"] for name, part in numbers.items()}
     orders[PIXELS] = {
@@ -74,7 +74,7 @@ def summarise(
             stats.mean(means["robust"], limits=stats.SHARE),
             stats.mean(means["standard"], limits=stats.SHARE),
             paired=stats.mean(means["robust"] - means["standard"]),
-            margin=stats.MARGIN,  # how often: a rate too
+            margin=stats.MARGIN,  # the frequency is a rate, too
         ),
         stats.claim(
             "An image made from its representation alone is more like the original (SSIM) for the "
@@ -132,7 +132,7 @@ def summarise(
 
 
 def metamer_claims(numbers: dict[str, Any]) -> list[Claim]:
-    """Of equals: on the images where the ascent arrived in both networks."""
+    """Compares networks on the images whose ascent arrived in both, for a fair comparison."""
     found = {name: part["inverted"]["from_another"] for name, part in numbers.items()}
     both = np.all([part["distance"] < NEAR for part in found.values()], axis=0)
     if not both.any():

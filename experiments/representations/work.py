@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.representations`: draws and measures both networks."""
 
 from __future__ import annotations
 

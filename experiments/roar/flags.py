@@ -1,4 +1,4 @@
-"""The flags of `experiments.roar`."""
+"""Flags of `experiments.roar`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(MapConfig, TrainingConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.roar`."""
 
     shares: tuple[float, ...] = flag(SHARES, "Shares of the pixels removed.", kind="fraction")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if sorted(set(self.shares)) != list(self.shares) or self.shares[0] == 0:
             shown = ",".join(f"{share:g}" for share in self.shares)

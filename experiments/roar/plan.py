@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.roar`: loads the data and builds the recipe of the networks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .flags import Config
 
 RANDOM = "random"
 CONTROLS = (RANDOM, EDGES)
-_SHOWN = 4  # images in the picture
+_SHOWN = 4  # number of images in the figure
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       train: training images.
       test: test images, as a split.
-      recipe: of every network.
+      recipe: recipe of every network.
       options: of the methods.
-      shares: of the pixels.
+      shares: shares of pixels to remove.
     """
 
     dataset: data.Dataset
@@ -43,7 +43,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
@@ -61,5 +61,5 @@ def prepare(config: Config) -> Plan:
 
 
 def shown_rows(config: Config, plan: Plan) -> np.ndarray:
-    """Rows of the test images in the picture, drawn by the seed."""
+    """Returns the rows of the test images in the figure, drawn by the seed."""
     return data.draw_rows(plan.test.label, _SHOWN, seed=config.seed)

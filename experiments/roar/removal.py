@@ -1,4 +1,4 @@
-"""Pixels ranked, and taken out."""
+"""Ranks pixels and removes them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .plan import RANDOM, Plan
 
 
 def mean_pixel(split: data.Split) -> np.ndarray:
-    """`[C]`, of the images' dtype."""
-    mean = split.image.mean(axis=(0, 1, 2), dtype=np.float64)  # float32 stops growing at 2^24
+    """Returns the mean pixel `[C]`, in the images' dtype."""
+    mean = split.image.mean(axis=(0, 1, 2), dtype=np.float64)  # float32 sums stall at 2^24
     return (np.round(mean) if split.image.dtype == np.uint8 else mean).astype(split.image.dtype)
 
 
 def removed(images: np.ndarray, rankings: np.ndarray, share: float, mean: np.ndarray) -> np.ndarray:
-    """Images whose highest-ranked pixels are the mean.
+    """Replaces the highest-ranked pixels of images by the mean.
 
     Args:
       images: `[N, H, W, C]`, uint8 or in [0, 1].
-      rankings: `[N, H, W]`, the larger, the sooner.
-      share: of the pixels, rounded to a whole number of them.
-      mean: `[C]`, likewise.
+      rankings: `[N, H, W]`; larger values are removed first.
+      share: share of the pixels, rounded to an integer number of them.
+      mean: `[C]`, of the images' dtype.
 
     Returns:
-      `[N, H, W, C]`, likewise; of equal ranks the first comes first.
+      `[N, H, W, C]`, of the images' dtype; ties are removed in order.
     """
     count = round(share * rankings[0].size)
     order = np.argsort(-rankings.reshape(len(rankings), -1), axis=1, kind="stable")
@@ -42,10 +42,10 @@ def removed(images: np.ndarray, rankings: np.ndarray, share: float, mean: np.nda
 def ranking_of(
     config: Config, plan: Plan, network: Network, split: data.Split, name: str
 ) -> np.ndarray:
-    """`[N, H, W]` float32, by a method or a control.
+    """Ranks pixels by a method or a control, `[N, H, W]` float32.
 
-    Maps are of the class that the network predicts: those of the label would tell it to the
-    networks that are trained on what is left.
+    Maps explain the class that the network predicts; maps of the label would leak it to the
+    networks retrained on the remaining pixels.
     """
     images = data.unit(split.image)
     if name == RANDOM:

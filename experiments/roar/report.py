@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.roar`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(
     summary: dict[str, Any],
     rankings: dict[str, np.ndarray],
 ) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     chart = figures.curves(
         [0.0, *plan.shares],
         {method_words(name): [summary["whole"], *values]
@@ -45,7 +45,7 @@ def write(
     lead = Picture(
         path=figures.save(chart, run.figure("roar")),
         alt="Accuracy against the share of pixels removed, a line per method",
-        caption="The lower a line, the better the map knew what matters.",
+        caption="The lower a line, the better the map identified what matters.",
     )
     best = next(name for name, _ in ranked if name not in CONTROLS)
     worse = sum(claim.holds for claim in summary["claims"])
@@ -53,22 +53,22 @@ def write(
         run.report,
         title=f"Remove and retrain: {config.dataset}",
         sentence=(
-            "Do saliency maps know which pixels a network needs? Networks were trained anew "
-            "without the pixels that each map ranks first: random pixels leave them "
-            f"{per_cent(summary['mean_accuracy'][RANDOM])} right, the pixels of the best map "
-            f"({method_words(best)}) {per_cent(together[best])}; {worse} of "
+            "Do saliency maps know which pixels a network needs? Networks were retrained without "
+            "the pixels that each map ranks first: their accuracy is "
+            f"{per_cent(summary['mean_accuracy'][RANDOM])} without random pixels and, for the best "
+            f"map ({method_words(best)}) {per_cent(together[best])}; {worse} of "
             f"{len(config.methods)} methods are decidably better than random."
         ),
         lead=lead,
         terms=terms(
             "saliency map", "interval",
-            random="pixels drawn by chance, the control: a map that knows nothing does as well",
+            random="pixels drawn by chance, the control: a map without information does as well",
         ),
         findings=[
-            "From the map that knew best to the one that knew least (mean accuracy over the "
+            "From the best map to the worst (mean accuracy over the "
             "shares): " + ", ".join(
                 f"{method_words(name)} {format_rate(rate)}" for name, rate in ranked
-            ) + ". The order was found after the fact; the intervals hold for all of them together."
+            ) + ". The order was found after the fact; the intervals hold simultaneously."
         ],
         introduction=(
             f"{summary['seeds']} networks for every method and share, trained on "

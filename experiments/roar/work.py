@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.roar`: ranks pixels, removes them and retrains networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .removal import mean_pixel, ranking_of, removed
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, maps, removes, trains again, draws and reports."""
+    """Trains, ranks, removes, retrains and reports."""
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
     seeds = range(sweeps.seeds(config))
@@ -36,7 +36,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
         )
         mean = mean_pixel(plan.train)
-        for name in names:  # one after the other: maps of a whole training set are large
+        for name in names:  # one at a time: maps of a whole training set are large
             before = [
                 ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
             ]
@@ -62,7 +62,7 @@ def _retrained(
     mean: np.ndarray,
     bar: Any,
 ) -> np.ndarray:
-    """One network trained without pixels: which test images it gets right, without them too."""
+    """Retrains one network without pixels; returns which test images it gets right without them."""
     name, share, seed = which
     parts = [
         dataclasses.replace(split, image=removed(split.image, rankings, share, mean))
@@ -77,9 +77,9 @@ def _retrained(
 def summarise(
     config: Config, plan: Plan, clean: np.ndarray, hits: dict[tuple[str, float], np.ndarray]
 ) -> dict[str, Any]:
-    """Accuracy by method and share, the areas under the curves, and a claim for each method."""
+    """Returns accuracy by method and share, areas under the curves, and a claim per method."""
     names = (*config.methods, *CONTROLS)
-    # `[S, N]`: the share of the shares at which an image is right.
+    # `[S, N]`: the fraction of the shares at which an image is classified correctly.
     means = {
         name: np.mean([hits[name, share] for share in plan.shares], axis=0) for name in names
     }

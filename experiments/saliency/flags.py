@@ -1,4 +1,4 @@
-"""The flags of `experiments.saliency`."""
+"""Flags of `experiments.saliency`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..shared.flags.pairs import PairConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(PairConfig, MapConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.saliency`."""
 
     others: tuple[str, ...] | None = flag(
         None,
-        "Further networks whose maps stand beside, or the word none. Default: for CIFAR-10 two of "
-        "the zoo, of another architecture; else none.",
+        "Further networks to compare, or the word none. Default: for CIFAR-10 two of "
+        "the zoo, of another architecture; otherwise none.",
     )
-    display: str = flag("three_sigma", "How maps are shown.", choices=DISPLAYS)
+    display: str = flag("three_sigma", "Display of the maps.", choices=DISPLAYS)
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(25, "Images of the numbers.", kind="count")
-    sanity_images: int = flag(10, "Images of the sanity checks.", kind="count")
+    measured: int = flag(25, "Number of images measured.", kind="count")
+    sanity_images: int = flag(10, "Number of images for the sanity checks.", kind="count")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if "gradient" not in self.methods:
             raise ValueError("flag --methods: must hold gradient, which the others are compared to")

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.saliency`: loads data and networks, and selects the images to map."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..shared.saliency_maps import Options
 from .flags import Config
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
-FEW = 2  # images and methods of a dry run's sanity checks
+FEW = 2  # number of images and methods in a dry run's sanity checks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
-      networks: by name: "standard", "robust", and the others by theirs.
+      networks: by name: "standard", "robust", and the others by their names.
       images: `[N, H, W, C]` in [0, 1], drawn from the test set.
       labels: `[N]`.
       options: of the methods.
-      few: rows of those that the checks look at.
-      shown: rows of those in the pictures.
+      few: rows of the images used by the checks.
+      shown: rows of the images in figures.
     """
 
     dataset: data.Dataset
@@ -43,7 +43,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name; writes nothing."""
+    """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     networks = load_pair(config, dataset)
     others = config.others

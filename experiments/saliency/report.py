@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.saliency`."""
+"""Draws the figures and writes the report of `experiments.saliency`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 _GONE = 0.5
-"""A map whose ranks still agree so well with the trained network's is called insensitive."""
+"""A map is called insensitive above this rank correlation with the trained network's map."""
 
 _BASELINES = "expected_gradients"
 
-_FEW = 2  # images that are shown by all networks
+_FEW = 2  # number of images shown for all networks
 
 _DISPLAY = {
     "three_sigma": "Each map is shifted and scaled by itself, channel by channel: grey is its "
@@ -102,11 +102,11 @@ def write(
 
 
 def _sentence(summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
+    """States question and answer in one paragraph."""
     claim = summary["claims"][0]
     return (
         "Which pixels does a network use, and does a robust one use those that a person would? The "
-        "gradient looks like the image itself (cosine, 0: not at all) with "
+        "gradient resembles the image itself (cosine, 0: not at all) with "
         f"{claim.effect.mean:.3f} in the robust network and {claim.control.mean:.3f} in the "
         f"standard one{unless_it_holds(claim)}."
     )
@@ -119,7 +119,7 @@ def _network(name: str) -> str:
 def _maps(
     config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
 ) -> list[Picture]:
-    """Each image's maps by one network under those by the other; few images by all networks."""
+    """Draws each image's maps by both networks below one another; few images for all networks."""
     pair = {name: found[name] for name in PAIR}
     blocks = [_grid(config, plan, run, "maps", pair, plan.shown)]
     if len(found) > len(PAIR):
@@ -155,12 +155,12 @@ def _grid(
 
 def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]:
     words = {
-        "deletion": "share of the pixels that have given way to grey",
-        "insertion": "share of the pixels that have come back into the blurred image",
+        "deletion": "share of the pixels replaced by grey",
+        "insertion": "share of the pixels restored in the blurred image",
     }
     blocks = []
     for way, xlabel in words.items():
-        # Without their intervals, which of so many lines hide one another.
+        # Without intervals, which would hide one another with so many lines.
         series = {
             capital(method_words(method)): _means(values["curves"][way])
             for method, values in part["methods"].items()
@@ -176,7 +176,7 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
                 alt=f"Probability of the class against the {xlabel}",
                 caption=f"{capital(way)}, {name} network, means over images (intervals of the "
                 "areas are in the table): the pixels that a method ranks first go first. Edges "
-                "know nothing of the network.",
+                "do not depend on the network.",
             )
         )
     return blocks
@@ -189,7 +189,7 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
         "deletion": "area under deletion (lower: better)",
         "insertion": "insertion (higher: better)",
         "sensitivity": "sensitivity (lower: steadier)",
-        "infidelity": "infidelity (0: foretells all)",
+        "infidelity": "infidelity (0: perfect prediction)",
     }
     there = [key for key in columns if any(key in values for values in part["methods"].values())]
     return [
@@ -215,7 +215,7 @@ def _sanity(
     words = {
         "cascading": (
             "modules with new weights, from the classifier down",
-            "The cascading test: weights are drawn anew from the top down. A method whose line "
+            "The cascading test: weights are randomised from the top down. A method whose line "
             "stays up shows the image, not the network.",
         ),
         "independent": (
@@ -233,7 +233,7 @@ def _sanity(
         ):
             chart = figures.curves(
                 places,
-                # Without their intervals, as above: of ten lines they hide most.
+                # Without intervals, as above: with ten lines they hide most.
                 {capital(method_words(method)): _means(values)
                  for method, values in numbers[measure].items()},
                 xlabel=xlabel,
@@ -254,7 +254,7 @@ def _sanity(
 def _cascades(
     config: Config, plan: Plan, run: RunDirectory, sanity: dict[str, dict[str, Randomisation]]
 ) -> list[Picture]:
-    """One picture of all networks of the same modules, each method's rows under one another."""
+    """Draws one figure per set of networks with the same modules, with rows by method."""
     tests = {name: found["cascading"] for name, found in sanity.items()}
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, test in tests.items():
@@ -278,9 +278,9 @@ def _cascades(
         blocks.append(
             Picture(
                 path=figures.save(grid, run.figure("_".join(["cascade", *names]))),
-                alt="A row per method and network, a column per module that was drawn anew",
-                caption="One image's maps along the cascade: each column has one module more with "
-                "new weights. Last, the control, which knows no network: a map that comes to look "
+                alt="A row per method and network, a column per randomised module",
+                caption="One image's maps along the cascade: each column randomises one module "
+                "more. Last, the control, which uses no network: a map that comes to look "
                 "like the edges shows the image.",
             )
         )
@@ -291,7 +291,7 @@ def _between(summary: dict[str, Any]) -> Table:
     pairs = list(next(iter(summary["between"].values())))
     return Table(
         caption="Rank correlation of two networks' maps of the same images: how much of a map "
-        "belongs to the architecture, and how much to the training",
+        "depends on the architecture, and how much on the training",
         columns=["method", *(pair.replace("_", " ") for pair in pairs)],
         rows=[
             [capital(method_words(method)), *(format_number(values[pair]) for pair in pairs)]
@@ -301,7 +301,7 @@ def _between(summary: dict[str, Any]) -> Table:
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     parts = summary["networks"]
     told = [
         "Cosine of image and gradient (absolute, both without their mean): "
@@ -328,14 +328,14 @@ def findings(summary: dict[str, Any]) -> list[str]:
         ranks = tests["cascading"]["rank_correlation"]
         last = {method: values[-1] for method, values in ranks.items() if values[-1] is not None}
         if not last or not all(value.known for value in last.values()):
-            continue  # too few images have no interval, and show nothing of this
+            continue  # too few images for an interval, so nothing can be concluded
         stays = [
             method_words(method)
             for method, value in stats.together(last).items()
             if value.low is not None and value.low > _GONE
         ]
         told.append(
-            f"{_network(name)} network, all weights drawn anew: "
+            f"{_network(name)} network, all weights randomised: "
             + (
                 f"{', '.join(stays)} still make{'s' if len(stays) == 1 else ''} a map that ranks "
                 f"like the trained network's (correlation above {_GONE:g})."
@@ -351,10 +351,10 @@ def _soonest(name: str, methods: dict[str, Any]) -> str:
     areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
     best, area = stats.chosen(areas, best=min)
     return (
-        f"{_network(name)} network: the class is lost soonest where {method_words(best)} says "
-        f"which pixels go first (area {format_number(area)}, edges "
+        f"{_network(name)} network: the class is lost fastest when {method_words(best)} "
+        f"ranks the pixels (area {format_number(area)}, edges "
         f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
-        "flattering, but its interval counts for the choice)."
+        "optimistic, but its interval accounts for the selection)."
     )
 
 

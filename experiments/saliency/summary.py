@@ -1,4 +1,4 @@
-"""What was found, as numbers with intervals and claims."""
+"""Summarises `experiments.saliency`: numbers with intervals, and claims."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def summarise(
     found: dict[str, dict[str, np.ndarray]],
     sanity: dict[str, Any],
 ) -> dict[str, Any]:
-    """The numbers of the run, with their intervals and claims."""
+    """Returns the summary: numbers with intervals, and claims."""
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
     aligned = {
         name: stats.mean(values, limits=stats.CORRELATION)
@@ -72,7 +72,7 @@ def summarise(
 
 
 def _cosines(plan: Plan, gradients: np.ndarray) -> np.ndarray:
-    """`[N]`, the absolute cosine of image and gradient, both without their mean."""
+    """Returns the absolute cosine of image and gradient, `[N]`, both without their mean."""
 
     def centred(array: np.ndarray) -> np.ndarray:
         flat = array.reshape(len(array), -1).astype(np.float64)
@@ -83,7 +83,7 @@ def _cosines(plan: Plan, gradients: np.ndarray) -> np.ndarray:
 
 
 def _lengths(plan: Plan, gradients: np.ndarray) -> np.ndarray:
-    """`[N]`, `|<x, g>| / |g|`, as Etmann et al. (2019) have it, https://arxiv.org/abs/1905.04172."""
+    """Returns `|<x, g>| / |g|`, `[N]`: Etmann et al. (2019), https://arxiv.org/abs/1905.04172."""
     found = jax.vmap(saliency.alignment)(jnp.asarray(plan.images), jnp.asarray(gradients))
     return np.asarray(found)
 
@@ -91,7 +91,7 @@ def _lengths(plan: Plan, gradients: np.ndarray) -> np.ndarray:
 def _methods(
     config: Config, plan: Plan, name: str, found: dict[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """For each method: ranking against the gradient's and the edges', and its two areas."""
+    """Compares each method's ranking with the gradient's and the edges', and adds its areas."""
     fn = plan.networks[name].model_fn()
     outlines = np.array([saliency.edges(image) for image in plan.images])
     curves = saliency_checks.curves({**found, EDGES: outlines}, fn, plan.images, plan.labels)
@@ -121,7 +121,7 @@ def _add_checks(
     config: Config, plan: Plan, name: str, methods: dict[str, Any],
     found: dict[str, np.ndarray],
 ) -> None:  # fmt: skip
-    """Sensitivity and infidelity, of a few images: they cost many maps each."""
+    """Adds sensitivity and infidelity for a few images, because each costs many maps."""
     network, samples = plan.networks[name], 1 if config.dry_run else 3
     images, labels = plan.images[plan.few], plan.labels[plan.few]
     some = config.methods[-3:] if config.dry_run else config.methods
@@ -139,7 +139,7 @@ def _add_checks(
 
 
 def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:
-    """For every two networks, how alike their maps rank the pixels."""
+    """Returns how similarly the maps of every pair of networks rank the pixels."""
     names = list(maps)
     return {
         f"{one} and {other}": _mean(
@@ -164,9 +164,9 @@ def _each(values: dict[str, np.ndarray]) -> dict[str, list[Estimate | None]]:
 def _mean(
     values: np.ndarray, limits: tuple[float, float] = stats.FREE
 ) -> Estimate | None:
-    """A mean over images with its interval; None where no image has a value.
+    """Returns the mean over images with its interval; None if no image has a value.
 
-    Images without one are left out: a map of zeros has no relative sensitivity.
+    Images without a value are omitted: a map of zeros has no relative sensitivity.
     """
     known = np.asarray(values)[np.isfinite(values)]
     return stats.mean(known, limits=limits) if known.size else None

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.saliency`: computes, checks and reports the saliency maps of all networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .summary import summarise
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Makes the maps, measures, draws and reports."""
+    """Computes the maps, measures, checks and reports."""
     found = {}
     for name, network in plan.networks.items():
         found[name] = saliency_maps.maps(
@@ -26,7 +26,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         )  # fmt: skip
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
     checked = tuple(name for name in config.methods if name not in EXTRA)
-    checked = checked[:FEW] if config.dry_run else checked  # each is run for every module
+    checked = checked[:FEW] if config.dry_run else checked  # each runs once per module
     sanity = {
         name: {
             how: saliency_checks.randomised(

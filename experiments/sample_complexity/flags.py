@@ -1,4 +1,4 @@
-"""The flags of `experiments.sample_complexity`."""
+"""Flags of `experiments.sample_complexity`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..shared.limits import check_linf_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(SweepConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.sample_complexity`."""
 
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
     eps: float | None = flag(
-        None, "Its eps, of training and measurement. Default: the preset's.", kind="eps"
+        None, "Eps of training and measurement. Default: the preset's.", kind="eps"
     )
     sizes: tuple[int, ...] | None = flag(
         None,
@@ -27,18 +27,18 @@ class Config(SweepConfig):
         kind="count",
     )
     share: float = flag(
-        0.9, "The share of its final value whose size is looked for.", kind="fraction"
+        0.9, "Share of the final accuracy whose training-set size is sought.", kind="fraction"
     )
     dim: int = flag(10_000, "Dimension of the Gaussian model.", kind="count")
     noise: float | None = flag(
-        None, "Its standard deviation. Default: 0.64 dim^(1/4), where one example gives an error "
-        "of about 1 %.", kind="positive"
+        None, "Its standard deviation. Default: 0.64 dim^(1/4), for which one example gives an "
+        "error of about 1 %.", kind="positive"
     )  # fmt: skip
-    model_eps: float = flag(0.6, "Eps of its adversary, in L∞.", kind="eps")
-    draws: int = flag(200, "How often it is drawn.", kind="count")
+    model_eps: float = flag(0.6, "L∞ eps of its adversary.", kind="eps")
+    draws: int = flag(200, "Number of draws of the model.", kind="count")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         check_linf_eps(self.norm, eps=self.eps)
         if self.eps is not None and not 0 < self.eps < math.inf:

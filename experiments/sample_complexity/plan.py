@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.sample_complexity`: loads data, builds sizes, recipes and models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KINDS = ("standard", "adversarial")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
-      train: the training images that the sets are drawn from.
-      test: what is measured on.
+      train: the training images from which the sets are drawn.
+      test: the test images.
       sizes: of the training sets, ascending.
-      threat: of training and measurement.
+      threat: threat model of training and measurement.
       eps: its eps, as given.
       standard: recipe of the standard networks.
       gaussian: the Gaussian model.
@@ -46,7 +46,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
@@ -54,7 +54,7 @@ def prepare(config: Config) -> Plan:
     eps = usual if config.eps is None else config.eps
     check_eps(config.norm, dataset.input_shape, eps=eps)
     threat = threat_model(config.norm, eps)
-    sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be
+    sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
     dim = 100 if config.dry_run else config.dim
     return Plan(
         dataset=dataset,
@@ -76,7 +76,7 @@ def prepare(config: Config) -> Plan:
 
 
 def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
-    """Those asked for, or all images halved while two of each class are left, up to five times."""
+    """Returns the requested sizes, or up to five halvings with two images of each class left."""
     if config.sizes is None:
         halved = [total // 2**k for k in range(2 if config.dry_run else 6)]
         sizes = tuple(sorted(size for size in halved if size >= 2 * classes))

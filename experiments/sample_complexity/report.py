@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.sample_complexity`."""
+"""Draws the figures and writes the report of `experiments.sample_complexity`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
 
 
 def _sentence(summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
+    """States question and answer in one paragraph."""
     least, most = summary["by_size"][0], summary["by_size"][-1]
 
     def share(kind: str, name: str) -> str:
@@ -68,7 +68,7 @@ def _sentence(summary: dict[str, Any]) -> str:
         return f"{100 * small / large:.0f}\u00a0%" if large > 0 else "nothing"
 
     return (
-        "Does it take more data to be right under attack than to be right? With "
+        "Does it take more data to be robust than to be accurate? With "
         f"{summary['sizes'][0]} training images instead of {summary['sizes'][-1]}, standard "
         f"networks keep {share('standard', 'clean')} of their accuracy on unchanged images, "
         f"adversarially trained ones {share('adversarial', 'robust')} of theirs under attack."
@@ -118,11 +118,11 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[P
             "Accuracy against the number of training images, five curves",
             "Standard and adversarial training; clean images, images under attack and under noise "
             "of the same norm. Bands: 95 % intervals over networks and test images. A curve that "
-            "still rises at its end has not shown its final value; its share of it is flattered.",
+            "still rises at its end has not reached its final value, which overstates its share.",
         ),
         Table(
             caption="Accuracy on test images, 95 % intervals over networks and images; the last "
-            "column is standard, clean less adversarial, attacked, on the same images",
+            "column is standard, clean minus adversarial, attacked, on the same images",
             columns=["images", "standard, clean", "standard, attacked", "adversarial, clean",
                      "adversarial, attacked", "adversarial, noise", "clean less attacked"],
             rows=rows,
@@ -208,8 +208,8 @@ def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
             "this learner (Theorems 18 and 21).",
         ),
         f"The upper bounds may fail with a probability of {model['failure_probability']:.2g}; of "
-        f"{2 * model['draws'] * len(parts):,} simulated errors {above} lay above theirs. Corollary "
-        f"23's simpler lower bound speaks up to {model['lower_bound_count']:.2g} examples here.",
+        f"{2 * model['draws'] * len(parts):,} simulated errors {above} exceeded theirs. Corollary "
+        f"23's simpler lower bound applies up to {model['lower_bound_count']:.2g} examples here.",
         Table(
             caption="Errors with 95 % intervals over draws, and bounds",
             columns=["examples", "standard", "robust", "least of any learner", "lower bound",

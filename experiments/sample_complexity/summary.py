@@ -1,4 +1,4 @@
-"""The summary of `experiments.sample_complexity`: rates, sizes, gaps, claims and plain words."""
+"""Summarises `experiments.sample_complexity`: rates, sizes, gaps, claims and findings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FIELDS = {"clean": "clean", "robust": "robust", "noise": "robust_noise"}
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """All hits, by kind of network and measure.
+    """All hits by kind of network and measure.
 
     Attributes:
       sizes: of the training sets, ascending.
@@ -41,7 +41,7 @@ class Curves:
 
     @classmethod
     def of(cls, sizes: tuple[int, ...], hits: Mapping[tuple[str, int, int], Hits]) -> Curves:
-        """From each network's hits, by kind, size and seed."""
+        """Builds the curves from each network's hits, by kind, size and seed."""
         kinds, seeds = ({place[axis] for place in hits} for axis in (0, 2))
         test, train = {}, {}
         for kind in kinds:
@@ -57,7 +57,7 @@ class Curves:
         return cls(sizes, test, train)
 
     def both(self, first: tuple[str, str], second: tuple[str, str]) -> np.ndarray:
-        """Two of the test curves beside each other: `[S, 2, K, N]`."""
+        """Stacks two of the test curves, `[S, 2, K, N]`."""
         return np.stack([self.test[first], self.test[second]], axis=1)
 
 
@@ -65,7 +65,7 @@ CLEAN, ROBUST, NOISE = ("standard", "clean"), ("adversarial", "robust"), ("adver
 
 
 def reached(hits: np.ndarray) -> float:
-    """The mean, over the sizes but the largest, of the share of the largest's accuracy.
+    """Returns the mean, over all sizes but the largest, of accuracy relative to the largest's.
 
     >>> hits = np.array([[[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]])
     >>> reached(hits)
@@ -76,11 +76,11 @@ def reached(hits: np.ndarray) -> float:
 
 
 def needed(hits: np.ndarray, sizes: tuple[int, ...], share: float) -> float:
-    """The logarithm to base 2 of the size at which a curve reaches a share of its last value.
+    """Returns log2 of the size at which a curve reaches a share of its last value.
 
-    Between sizes it is interpolated along their logarithm; what the first size reaches is not
-    looked for below it. The curve is first made to rise (isotonic regression): else the first size
-    that happens to lie high enough would be taken, and chance brings that forward.
+    Between sizes, the curve is interpolated over their logarithm; it is not extrapolated below the
+    first size. The curve is first made monotone (isotonic regression): otherwise the first size
+    that happens to lie high enough would be taken, and chance would move it forward.
 
     >>> hits = np.array([[[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]])
     >>> 2 ** needed(hits, (16, 64, 256), 0.5)
@@ -99,7 +99,7 @@ def needed(hits: np.ndarray, sizes: tuple[int, ...], share: float) -> float:
 def summarise(
     config: Config, plan: Plan, curves: Curves, theory: dict[str, Any]
 ) -> dict[str, Any]:
-    """The nested summary; every rate with its interval over seeds and points."""
+    """Returns the nested summary; every rate has an interval over seeds and points."""
     shares = {
         "standard_clean": _share(curves, CLEAN),
         "adversarial_robust": _share(curves, ROBUST),
@@ -131,7 +131,7 @@ def summarise(
 
 
 def _at(curves: Curves, index: int) -> dict[str, Any]:
-    """One size: accuracies on test and training images, and the gaps."""
+    """Summarises one size: accuracies on test and training images, and the gaps."""
     part: dict[str, Any] = {"size": curves.sizes[index]}
     for kind in ("standard", "adversarial"):
         part[kind] = {
@@ -158,7 +158,7 @@ def _at(curves: Curves, index: int) -> dict[str, Any]:
 
 
 def _falls(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Training less test accuracy, of `[S, 2, M]` and `[S, 2, N]`."""
+    """Returns training minus test accuracy, from `[S, 2, M]` and `[S, 2, N]`."""
     return train.mean(axis=(0, 2)) - test.mean(axis=(0, 2))
 
 
@@ -184,7 +184,7 @@ def _share_difference(
 
 
 def _sizes(config: Config, curves: Curves) -> dict[str, Any]:
-    """Where each curve reaches the share of its final value, and the ratio of the two sizes."""
+    """Returns the sizes at which curves reach the share of their final value, and their ratio."""
     ends = (float(np.log2(curves.sizes[0])), float(np.log2(curves.sizes[-1])))
     found: dict[str, Any] = {"share": config.share}
     for name, which in (("standard_clean", CLEAN), ("adversarial_robust", ROBUST)):
@@ -248,7 +248,7 @@ def _claims(summary: dict[str, Any], curves: Curves) -> list[Claim]:
 
 
 def eps_words(summary: Mapping[str, Any]) -> str:
-    """The threat model as one says it."""
+    """Describes the threat model in words."""
     return f"{title(summary['norm'])} eps {summary['eps']:g}"
 
 
@@ -258,7 +258,7 @@ def _size_words(sizes: Mapping[str, Any], name: str) -> str:
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     parts, sizes = summary["by_size"], summary["size_for_share"]
     few, many = parts[0], parts[-1]
     share = f"{100 * sizes['share']:.0f} %"
@@ -301,7 +301,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
 
 
 def _count(found: Mapping[str, int | None], model: Mapping[str, Any]) -> str:
-    """From where on the mean error can be below the goal to where it decidably is."""
+    """Formats the range of counts in which the mean error reaches the goal."""
     beyond = f"more than {model['by_count'][-1]['count']:,}"
     first, last = (
         beyond if found[end] is None else f"{found[end]:,}" for end in ("earliest", "latest")

@@ -1,4 +1,4 @@
-"""How many examples robustness takes where it can be computed: Schmidt et al.'s two models."""
+"""Simulates the sample complexity of robustness in Schmidt et al.'s two models."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from advfeat.stats import Estimate
 from advfeat.theory import bernoulli, gaussian
 
 GOAL = 0.01
-"""The error that the paper's theorems speak of."""
+"""The target error of the paper's theorems."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-    """One of the models with its numbers.
+    """One of the models with its parameters.
 
     Attributes:
       dim: d.
       scale: the Gaussian model's noise, or the Bernoulli model's bias.
-      eps: what the adversary may do, in L-infinity.
+      eps: L-infinity eps of the adversary.
       counts: numbers of training examples.
-      draws: how often the model and its training examples are drawn.
+      draws: number of draws of the model and its training examples.
     """
 
     dim: int
@@ -39,7 +39,7 @@ class Model:
 
 
 def gaussian_model(*, dim: int, noise: float, eps: float, draws: int, short: bool) -> Model:
-    """From one example to beyond where the paper's upper bound promises `GOAL`."""
+    """Covers one example up to the count from which the paper's upper bound guarantees `GOAL`."""
     enough = float(gaussian.upper_bound_count(dim, noise, eps, GOAL))
     top = int(np.ceil(np.log2(np.clip(enough, 16, 2**13))))
     counts = (1, 8) if short else tuple(2**k for k in range(top + 1))
@@ -47,10 +47,10 @@ def gaussian_model(*, dim: int, noise: float, eps: float, draws: int, short: boo
 
 
 def bernoulli_model(*, short: bool) -> Model:
-    """A size at which every error is computed exactly in seconds."""
+    """Uses a size at which every error is computed exactly in seconds."""
     dim = 40 if short else 400
     counts = (1, 2) if short else (1, 2, 4, 8, 16, 32)
-    # The bias with which one example gives an error of about GOAL.
+    # With this bias, one example gives an error of about GOAL.
     bias = 0.78 * dim**-0.25
     return Model(dim=dim, scale=bias, eps=0.2, counts=counts, draws=stats.FEW if short else 20)
 
@@ -59,13 +59,13 @@ def bernoulli_model(*, short: bool) -> Model:
 def _gaussian_draws(
     keys: jax.Array, dim: int, noise: jax.Array, eps: jax.Array, count: jax.Array
 ) -> dict[str, jax.Array]:
-    """Errors on one number of examples, `[draws]` each."""
+    """Returns the errors for one number of examples, `[draws]` each."""
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         key_mean, key_draw, key_least = jax.random.split(key, 3)
         mean = gaussian.draw_mean(key_mean, dim)
         weights = gaussian.draw_estimator(key_draw, mean, noise, count)
-        # The upper bounds are for means of length sqrt(d).
+        # The upper bounds assume means of length sqrt(d).
         fixed = gaussian.draw_mean(key_mean, dim, fixed_length=True)
         bounded = gaussian.draw_estimator(key_draw, fixed, noise, count)
         return {
@@ -80,7 +80,7 @@ def _gaussian_draws(
 
 
 def simulate_gaussian(key: jax.Array, model: Model) -> dict[str, Any]:
-    """Every error of the Gaussian model with its interval over draws, beside the paper's bounds."""
+    """Simulates the Gaussian model: errors with intervals over draws, and the paper's bounds."""
     noise, eps, dim = jnp.float32(model.scale), jnp.float32(model.eps), model.dim
     by_count = []
     for count in model.counts:
@@ -134,11 +134,11 @@ def _bernoulli_draw(
 
 
 def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
-    """The same for the Bernoulli model: a linear classifier, alone and behind a threshold."""
+    """Simulates the Bernoulli model: a linear classifier, alone and after a threshold."""
     by_count = []
     for count in model.counts:
         keys = jax.random.split(stream(key, f"bernoulli/{count}"), model.draws)
-        # One by one: a batch would turn the convolutions' shifts into gathers.
+        # One by one: batching would turn the convolutions' shifts into gathers.
         found = [
             _bernoulli_draw(k, model.dim, jnp.float32(model.scale), jnp.float32(model.eps), count)
             for k in keys
@@ -159,15 +159,16 @@ def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
 
 
 def _rate(errors: Any) -> Estimate:
-    """The mean of errors that are exact, one per draw, with its interval over draws."""
+    """Averages exact errors, one per draw, with an interval over draws."""
     return stats.mean(np.asarray(errors, np.float64), limits=stats.SHARE).in_unit("rate")
 
 
 def _first(by_count: list[dict[str, Any]], name: str) -> dict[str, int | None]:
-    """From which number of examples on the grid on the mean error is at most `GOAL`.
+    """Finds the number of examples from which the mean error is at most `GOAL`.
 
-    The first mean at most `GOAL` would be chosen by what it is: "earliest" is the first number for
-    which it can be, "latest" the first for which it decidably is, by intervals that hold together.
+    The first mean at most `GOAL` would be selected by its own value. Instead, "earliest" is the
+    first number for which it is possible, "latest" the first for which it is decided, by
+    simultaneous intervals.
     """
     found = stats.together({part["count"]: part[name] for part in by_count})
 

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.sample_complexity`: trains on growing sets, simulates the models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plan import KINDS, Plan, prepare
 
 
 def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
-    """Every network: (kind, size, seed) -> what to do. A seed's training sets are nested."""
+    """Returns every network's job by (kind, size, seed); a seed's training sets are nested."""
     found = {}
     robust = sweeps.robust(config, plan.standard, plan.threat)
     recipes = {"standard": plan.standard, "adversarial": robust}
@@ -46,7 +46,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
 
 
 def _nested(config: Config, plan: Plan, seed: int) -> dict[int, data.Split]:
-    """A seed's training sets by size, each drawn from the next larger one."""
+    """Draws a seed's training sets by size, each from the next larger one."""
     found, part = {}, plan.train
     for size in sorted(plan.sizes, reverse=True):
         part = data.subset(part, size, seed=sweeps.seed_of(config, seed))
@@ -55,13 +55,13 @@ def _nested(config: Config, plan: Plan, seed: int) -> dict[int, data.Split]:
 
 
 def _repeated(part: data.Split, count: int) -> data.Split:
-    """The images over and over, so that every set gets as many updates of the same shape."""
+    """Repeats the images, so that every set gets equally many updates of the same shape."""
     rows = np.resize(np.arange(len(part)), count)
     return data.Split(part.image[rows], part.label[rows], np.arange(count))
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, measures, simulates, draws and reports."""
+    """Trains, measures, simulates and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, int, int], Hits] = {}
     with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:

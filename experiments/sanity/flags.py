@@ -1,4 +1,4 @@
-"""The flags of `experiments.sanity`."""
+"""Flags of `experiments.sanity`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..shared.limits import check_least
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(MapConfig, TrainingConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.sanity`."""
 
     epochs: int | None = flag(
-        60, "Passes over all training images: enough to learn permuted labels by heart.",
+        60, "Passes over all training images: enough to memorise permuted labels.",
         kind="count",
     )  # fmt: skip
     width: int | None = flag(32, "Width of the networks.", kind="count")
     weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
-    measured: int = flag(50, "Images whose maps are compared.", kind="count")
+    measured: int = flag(50, "Number of images whose maps are compared.", kind="count")
     shown: int = flag(3, "Images in the picture.", kind="count")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         check_least(self, measured=2)  # a map is compared with another image's

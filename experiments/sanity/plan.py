@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.sanity`: loads the data and builds the recipe of the networks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..shared.saliency_maps import Options
 from .flags import Config
 
 KINDS = ("true", "again", "permuted")
-"""Trained on true labels, on true labels from other weights, on permuted labels."""
+"""Trained on true labels, on true labels from other initial weights, on permuted labels."""
 MEASURES = ("rank_correlation", "ssim")
 PAIRS = ("again", "permuted", "unrelated")
-"""What a map of a network of true labels is compared with; "unrelated" is the next image's."""
+"""Comparisons for a map of a network of true labels; "unrelated" is the next image's map."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       train: training images.
-      images: `[N, H, W, C]` in [0, 1], of the test set.
+      images: `[N, H, W, C]` in [0, 1], test images.
       labels: `[N]`.
-      recipe: of every network.
+      recipe: recipe of every network.
       options: of the methods.
     """
 
@@ -44,7 +44,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)

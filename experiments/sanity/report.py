@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.sanity`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(
     summary: dict[str, Any],
     first: dict[str, dict[str, np.ndarray]],
 ) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     blocks: list[Any] = []
     words = {
         "rank_correlation": "rank correlation of two maps (100 %: the same)",
@@ -46,10 +46,10 @@ def write(
             Picture(
                 path=figures.save(chart, run.figure(measure)),
                 alt=f"{words[measure]}, a pair of bars for each method",
-                caption="Maps of a network trained on true labels beside those of another one "
-                "trained on the same labels, of one that learned permuted labels, and of another "
-                "image. Where the second bar is as high as the first, the map does not show what "
-                "was learned. (Edges are the same for all networks: 100 %.)",
+                caption="Maps of a network trained on true labels compared with those of another "
+                "one trained on the same labels, of one that memorised permuted labels, and of "
+                "another image. If the second bar is as high as the first, the map does not show "
+                "what was learned. (Edges are the same for all networks: 100 %.)",
             )
         )
 
@@ -80,8 +80,8 @@ def write(
         Picture(
             path=figures.save(grid, run.figure("maps")),
             alt="A row per image and network, a column per method",
-            caption="Networks that learned true labels, true labels from other weights, and "
-            "permuted labels.",
+            caption="Networks that learned true labels, true labels from other initial weights, "
+            "and permuted labels.",
         )
     )
     lead, *blocks = blocks
@@ -103,18 +103,18 @@ def write(
             "saliency map", "interval",
             **{
                 "permuted labels": "training labels exchanged at random: what can be learned from "
-                "them has nothing to do with what is seen",
-                "rank correlation": "1 where two maps order the pixels alike, 0 where one says "
-                "nothing of the other",
+                "them has nothing to do with the images",
+                "rank correlation": "1 if two maps order the pixels alike, 0 if one says nothing "
+                "about the other",
             },
         ),
         findings=[
-            f"Of permuted labels {format_rate(summary['learned']['permuted'])} were learned"
-            + (" (by heart)" if summary["learned"]["permuted"].low > 0.95 else
+            f"The networks fitted {format_rate(summary['learned']['permuted'])} of the permuted "
+            "labels" + (" (memorised)" if summary["learned"]["permuted"].low > 0.95 else
                " (too few for this test: train longer)")
-            + "; those networks are right on "
+            + "; they classify "
             f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
-            f"(true labels: {format_rate(summary['test_accuracy']['true'])})."
+            f"correctly (true labels: {format_rate(summary['test_accuracy']['true'])})."
         ],
         introduction=(
             f"{summary['seeds']} networks of each kind, {summary['train_examples']} training "

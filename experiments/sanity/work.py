@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.sanity`: trains on true and permuted labels, compares the maps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .flags import Config
 from .plan import KINDS, PAIRS, Plan, prepare
 
 Likeness = dict[str, dict[str, dict[str, np.ndarray]]]
-"""Measure, pair, method -> `[seeds, N]`."""
+"""Measure, pair and method -> `[seeds, N]`."""
 
 
 def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split:
-    """The training images, their labels as the kind wants them."""
+    """Returns the training images with the labels of a kind of network."""
     if kind != "permuted":
         return plan.train
     rng = np.random.default_rng(sweeps.seed_of(config, seed))
@@ -33,7 +33,7 @@ def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, maps, compares, draws and reports."""
+    """Trains, computes maps, compares and reports."""
     seeds = range(sweeps.seeds(config))
     root = jax.random.key(config.seed)
     found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
@@ -64,7 +64,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 
 def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> Likeness:
-    """How alike the maps of the two kinds and of the control are, image by image."""
+    """Measures the similarity of the two kinds' maps and of the controls, per image."""
     compare = {
         "rank_correlation": saliency.rank_correlation,
         "ssim": saliency_checks.picture_likeness,
@@ -98,7 +98,7 @@ def summarise(
     learned: dict[str, list[np.ndarray]],
     tested: dict[str, list[np.ndarray]],
 ) -> dict[str, Any]:
-    """Means with intervals, and a claim for each method."""
+    """Returns means with intervals, and a claim for each method."""
 
     ranks = alike["rank_correlation"]
     claims = [

@@ -1,4 +1,4 @@
-"""Limits of flags that their kind does not know: other flags or the experiment set them."""
+"""Checks limits of flags that depend on other flags or on the experiment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from advfeat.runs.config import Config, UsageError, format_eps
 
 
 def check_linf_eps(norm: str, **eps: float | Sequence[float] | None) -> None:
-    """Refuses, before there are data, an L-infinity eps that allows every image.
+    """Rejects an L-infinity eps that allows every image, before data are loaded.
 
     Args:
       norm: name of the norm; any but "linf" passes.
-      **eps: flag name to its value or values; None where it was not given.
+      **eps: flag name to its value or values; None if not given.
 
     Raises:
       UsageError: for a finite value of 1 or more, which is more likely 8 typed for 8/255.
@@ -25,20 +25,20 @@ def check_linf_eps(norm: str, **eps: float | Sequence[float] | None) -> None:
 
 
 def check_eps(norm: str, shape: tuple[int, ...], **eps: float | Sequence[float] | None) -> None:
-    """Refuses an eps that allows every image; notes one that no network can withstand.
+    """Rejects an eps that allows every image; prints a note for one that no network can withstand.
 
-    Mid-grey lies within half the box's diameter of every image: from there on all images can be
-    turned into the same one.
+    Mid-grey lies within half the box's diameter of every image, so from that eps on, all images can
+    be turned into the same one.
 
     Args:
       norm: name of the norm.
       shape: of an image.
-      **eps: flag name to its value or values; None where it was not given.
+      **eps: flag name to its value or values; None if not given.
 
     Raises:
       UsageError: for a finite value of the box's diameter or more.
     """
-    from advfeat.threats.norms import NORMS, title  # which is slow, and only this function needs it
+    from advfeat.threats.norms import NORMS, title  # a slow import, needed only here
 
     widest = NORMS[norm].diameter(math.prod(shape))
     of = f"{norm} and images of {'x'.join(map(str, shape))}"
@@ -70,10 +70,10 @@ def _refuse(name: str, value: float, widest: float, of: str, why: str) -> None:
 
 
 def check_least(config: Config, **least: int) -> None:
-    """Checks that flags are at least so many.
+    """Checks minimum values of flags.
 
     Raises:
-      ValueError: for one that is below, named with its value.
+      ValueError: for a flag below its minimum, naming flag and value.
     """
     for name, count in least.items():
         if getattr(config, name) < count:

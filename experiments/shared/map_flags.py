@@ -1,4 +1,4 @@
-"""The flags of every experiment that makes saliency maps."""
+"""Turns the flags of saliency experiments into options of the methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .saliency_maps import Options, cam_layer
 
 
 def options_of(config: MapConfig, train: data.Split) -> Options:
-    """What the methods are given; some training images are the baselines."""
+    """Returns the methods' options; some training images serve as baselines."""
     some = data.subset(train, 50, seed=config.seed)
     return Options(
         samples=2 if config.dry_run else config.samples,
@@ -26,10 +26,10 @@ def options_of(config: MapConfig, train: data.Split) -> Options:
 
 
 def check_recipe(config: MapConfig, recipe: Recipe) -> None:
-    """Finds out before a network is trained whether Grad-CAM, if asked for, will have its layer.
+    """Checks, before a network is trained, that Grad-CAM, if requested, will find its layer.
 
     Raises:
-      ValueError: as `cam_layer`.
+      ValueError: as for `cam_layer`.
     """
     if "grad_cam" in config.methods:
         cam_layer(Network(recipe.spec, recipe.variables(jax.random.key(0)), {}), config.layer)

@@ -1,4 +1,4 @@
-"""Networks inside a run: trained once, with a bar and checkpoints, then read from the run."""
+"""Networks of a run: trained once, with a progress bar and checkpoints, then loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .recipes import Recipe
 def spec_for(
     dataset: Dataset, model: str, *, width: int | None = None, bfloat16: bool = False
 ) -> NetworkSpec:
-    """A network for a data set: its classes, its images, its pixel statistics."""
+    """Specifies a network for a data set's classes, image shape and pixel statistics."""
     spec = NetworkSpec(
         model=model,
         class_names=tuple(dataset.class_names),
@@ -36,7 +36,7 @@ def spec_for(
         width=width,
         bfloat16=bfloat16,
     )
-    # What does not fit (images too small for the strides, say) shows before any work.
+    # A misfit (e.g. images too small for the strides) must show before any work.
     built = spec.build()
     jax.eval_shape(lambda: models.init(jax.random.key(0), built, spec.input_shape))
     return spec
@@ -53,18 +53,18 @@ def train(
     keep: bool = True,
     on_epoch: Callable[[int], Any] | None = None,
 ) -> Network:
-    """Trains a network in a run, going on where a killed process left it.
+    """Trains a network in a run, or resumes the training of a killed process.
 
     Args:
       run: the open run directory.
-      name: the network's name in it.
-      key: a typed key; initial weights, order and attacks follow from it.
+      name: the network's name in the run.
+      key: a typed key; initial weights, data order and attacks follow from it.
       recipe: architecture and training.
-      split: what to train on.
+      split: the training examples.
       held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
-      keep: whether the run keeps the network itself (`networks/NAME`).
-      on_epoch: called with the epochs done since the last call (a bar's `update`); by default a
-        bar of its own.
+      keep: whether the run stores the network itself (`networks/NAME`).
+      on_epoch: called with the number of epochs finished since the last call (a bar's `update`); by
+        default the training has its own bar.
 
     Returns:
       The trained network.
@@ -75,12 +75,12 @@ def train(
         place = run.checkpoints / f"{name}.watch"
         watch = Watch(place, recipe.selection, recipe.spec, recipe.threat, held_out)
     done = keep and checkpoints.is_saved(kept_at)
-    # Where an earlier process ended the training, and was killed then, there is none to do.
+    # An earlier process may have ended the training early and then been killed.
     ended = watch is not None and watch.ended is not None
     if not processes.alone():
         processes.tell_all(done or ended)
     if done:
-        # A kill may have come before what is no longer needed was removed.
+        # A kill may have come before obsolete states were deleted.
         shutil.rmtree(run.checkpoints / name, ignore_errors=True)
         if watch is not None:
             watch.close()
@@ -103,7 +103,7 @@ def train(
             network = Network(recipe.spec, weights, record)
             if keep:
                 checkpoints.save_network(kept_at, network)
-            signals.leave()  # not before: orbax wants the others, even where it needs none
+            signals.leave()  # not earlier: orbax needs the other processes even for local work
     except training.NotFinite as error:
         kept = progress.good_until(error.step)
         progress.close(finished=False)
@@ -118,7 +118,7 @@ def train(
 
 
 def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
-    """What the other processes do while the first is in `train`, with the same arguments."""
+    """Trains along with the first process, which is in `train` with the same arguments."""
     if processes.tell_all(None):
         signals.leave()
         return
@@ -129,7 +129,7 @@ def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
 
 
 def check_shared(how: training.Fit, examples: int) -> None:
-    """Raises unless all devices of all processes can share the batches.
+    """Checks that the devices of all processes divide the batches evenly.
 
     Raises:
       UsageError: naming both numbers.
@@ -149,7 +149,7 @@ def _fit(
     progress: Progress | Follower,
     earlier: Saved | None,
 ) -> training.TrainState:
-    """The training itself, over all devices of all processes."""
+    """Runs the training itself, over all devices of all processes."""
     check_shared(recipe.how, len(split))
     procedure = recipe.procedure()
     state = earlier.state if earlier else None

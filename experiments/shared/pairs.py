@@ -1,4 +1,4 @@
-"""What experiments share that show a standard network beside a robust one."""
+"""Code shared by the experiments that compare a standard and a robust network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advfeat.runs.config import Config as BaseConfig
 from .flags.pairs import JudgedConfig, PairConfig
 
 PAIR = ("standard", "robust")
-CIFAR10 = ("samples:cifar10", "cifar10")  # the images of the zoo's networks
+CIFAR10 = ("samples:cifar10", "cifar10")  # data sets of the zoo's CIFAR-10 networks
 JUDGES = (
     ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust"),
     ("zoo:cifar10_standard", "zoo:cifar10_l2_robust"),
@@ -22,10 +22,10 @@ JUDGES = (
 
 
 def load_fitting(reference: str, dataset: data.Dataset) -> Network:
-    """A network for the data set's images and classes.
+    """Loads a network that fits the data set's images and classes.
 
     Raises:
-      ValueError: for one that cannot be read, or was made for others.
+      ValueError: if it is unreadable or does not fit.
     """
     network = load_network(reference)
     check_fits(
@@ -36,10 +36,11 @@ def load_fitting(reference: str, dataset: data.Dataset) -> Network:
 
 
 def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
-    """Both networks, by name.
+    """Loads both networks, by name.
 
     Raises:
-      ValueError: as `load_fitting`; where a network was not given, the message asks for it.
+      ValueError: as for `load_fitting`; if a default network does not fit, the message asks for
+        one.
     """
     usual = {field.name: field.default for field in dataclasses.fields(PairConfig)}
     found = {}
@@ -58,12 +59,12 @@ def load_pair(config: PairConfig, dataset: data.Dataset) -> dict[str, Network]:
 
 
 def is_cifar10(config: BaseConfig) -> bool:
-    """Whether the zoo's CIFAR-10 networks, the usual ones of many flags, fit the data set."""
+    """Returns whether the zoo's CIFAR-10 networks, defaults of many flags, fit the data set."""
     return config.dataset in CIFAR10 and config.classes is None
 
 
 def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Network]:
-    """The independent networks, by name."""
+    """Loads the independent networks, by name."""
     references = config.judges
     if references is None:
         free = [pair for pair in JUDGES if not {config.standard, config.robust} & set(pair)]
@@ -75,7 +76,7 @@ def load_judges(config: JudgedConfig, dataset: data.Dataset) -> dict[str, Networ
 
 
 def check_layer(layer: str, network: Network) -> int:
-    """How many units, or channels, the layer that was asked for has.
+    """Checks that the requested layer exists; returns its number of units, or channels.
 
     Raises:
       ValueError: for a layer that the network lacks.
@@ -87,10 +88,10 @@ def check_layer(layer: str, network: Network) -> int:
 
 
 def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
-    """References by the names that figures and files give them; `none` alone is none.
+    """Maps the names used in figures and files to references; `none` alone means no network.
 
     Raises:
-      ValueError: for two of one name.
+      ValueError: for two references with the same name.
 
     >>> further(("zoo:mnist_standard", "runs/a:model"), "others")
     {'mnist_standard': 'zoo:mnist_standard', 'runs_a_model': 'runs/a:model'}
@@ -107,11 +108,11 @@ def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
 
 
 def data_words(dataset: data.Dataset, *uses: str) -> str:
-    """Which images a report speaks of, in a sentence.
+    """Describes the images of a report in one sentence.
 
     Args:
       dataset: as loaded.
-      uses: what training images were used for.
+      uses: purposes for which training images were used.
 
     >>> data_words(data.load("samples:cifar10"), "baselines")
     'Data: samples:cifar10, the 70 test images that come with the package and, for baselines, 30

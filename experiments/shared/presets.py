@@ -1,7 +1,6 @@
-"""What each data set is trained with unless a flag says otherwise.
+"""Default training hyper-parameters for each kind of data set.
 
-They were chosen on held-out training images; docs/results/mislabeled.md says what was tried for
-each.
+They were tuned on held-out training images; docs/results/mislabeled.md lists what was tried.
 """
 
 from __future__ import annotations
@@ -14,37 +13,37 @@ from advfeat.data import Dataset
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Defaults for one kind of data set; a flag of the same name overrides each.
+    """Defaults for one kind of data set; flags of the same names override them.
 
     Attributes:
       model: architecture of all networks.
-      width: its width.
+      width: width of all networks.
       epochs: of the standard network.
       batch_size: of every training.
       learning_rate: of the standard network.
-      augment: of the standard network.
+      augment: augmentation of the standard network.
       weight_decay: of the standard network; the robust one has 5e-4.
       robust_width: width of the robust network.
       robust_epochs: of adversarial training.
       robust_learning_rate: of adversarial training.
-      robust_augment: of adversarial training.
+      robust_augment: augmentation of adversarial training.
       robust_eps: L2 eps of adversarial training.
-      robust_steps: its PGD steps.
+      robust_steps: PGD steps of adversarial training.
       robust_warmup: the share of adversarial training over which eps rises from 0.
-      fresh_width: width of the networks trained on constructed sets; 0 is `width`.
+      fresh_width: width of the networks trained on constructed sets; 0 means `width`.
       fresh_epochs: of the networks trained on constructed sets.
-      fresh_learning_rate: theirs.
-      fresh_weight_decay: theirs.
-      fresh_augment: theirs (the paper's D_det: none).
-      eps: L2 size of the perturbations that build the sets.
-      steps: PGD steps that build them.
-      relative_step: their size over eps; the paper's is 1/5.
-      sources: standard networks that build them together.
-      attack_transform: a random transform the attack looks through at every step.
-      gradient_filter: what the attack's gradients pass.
-      eps_grid: where accuracy under attack is measured.
-      train_examples: how many training images are used at most; 0 is all.
-      held_out: the share of them that is held out for choices.
+      fresh_learning_rate: of the networks trained on constructed sets.
+      fresh_weight_decay: of the networks trained on constructed sets.
+      fresh_augment: of the networks trained on constructed sets (none for the paper's D_det).
+      eps: L2 size of the perturbations in constructed sets.
+      steps: PGD steps to construct them.
+      relative_step: their step size relative to eps; 1/5 in the paper.
+      sources: number of standard networks in the ensemble that constructs them.
+      attack_transform: a random transform applied at every step of the attack.
+      gradient_filter: filter of the attack's gradients.
+      eps_grid: eps at which accuracy under attack is measured.
+      train_examples: maximum number of training images; 0 uses all.
+      held_out: the share of them held out for model selection.
       linf_eps: L-infinity eps of adversarial training.
     """
 
@@ -157,7 +156,7 @@ CIFAR = Preset(
 
 
 def preset_for(dataset: Dataset) -> Preset:
-    """The preset of the kind of images a data set has: tiny, small grey, or anything larger."""
+    """Returns the preset for a data set's kind of images: tiny, small grey, or anything larger."""
     height, _, channels = dataset.input_shape
     if height <= 16:
         return DIGITS
@@ -165,6 +164,6 @@ def preset_for(dataset: Dataset) -> Preset:
 
 
 def chosen(config: Any, preset: Preset, name: str) -> Any:
-    """The flag's value where one was given, else the preset's."""
+    """Returns the flag's value if given, otherwise the preset's."""
     value = getattr(config, name, None)
     return getattr(preset, name) if value is None else value

@@ -1,4 +1,4 @@
-"""What stands around one training in a run: bar, log, saved states, the end by a signal."""
+"""Accompanies one training in a run: progress bar, log, saved states, stop on a signal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from advfeat.training.sharding import local
 from .recipes import Recipe
 
 SAVE_SECONDS = 30.0  # a kill loses at most this much work; ADVFEAT_SAVE_SECONDS overrides it
-LOOK_SECONDS = 1.0  # between two looks at the clock, and one step
+LOOK_SECONDS = 1.0  # between two returns to the host, plus at most one step
 
 
 def save_seconds() -> float:
-    """Seconds between two saves.
+    """Returns the seconds between two saves.
 
     Raises:
-      UsageError: for a variable that is no number.
+      UsageError: if the environment variable is not a number.
     """
     text = os.environ.get("ADVFEAT_SAVE_SECONDS", "")
     try:
@@ -40,7 +40,7 @@ def save_seconds() -> float:
 
 
 class Progress:
-    """The bar, the log and the checkpoints of one training, in the process that has the run."""
+    """Bar, log and checkpoints of one training, in the process that owns the run."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Progress:
         self._epochs_before = 0
 
     def earlier(self, variables: Any, examples: int) -> Saved | None:
-        """The newest saved state of this training, if a killed process left one."""
+        """Returns the newest saved state of this training, if a killed process left one."""
         if not self._path.exists():
             return None
         shape = (examples, *self._recipe.spec.input_shape)
@@ -71,14 +71,14 @@ class Progress:
         return self._opened().latest(blank)
 
     def look(self) -> bool:
-        """Whether the training is to come to the host: to stop, or because it was long away."""
-        if not processes.alone():  # clocks differ, and all must come together
+        """Returns whether to end the chunk: on a signal, or if the host has waited too long."""
+        if not processes.alone():  # clocks differ, but all processes must stop together
             return signals.agreed()
         away = time.monotonic() - self._looked_at
         return signals.requested() or away > LOOK_SECONDS
 
     def chunk(self, state: training.TrainState, seen: dict[str, np.ndarray]) -> None:
-        """Saves the state now and then, and before the process must go."""
+        """Saves the state periodically, and before the process has to exit."""
         self._looked_at = time.monotonic()
         if signals.requested():
             self._opened().save(state, seen, wait=True)
@@ -88,7 +88,7 @@ class Progress:
             self._saved_at = time.monotonic()
 
     def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> bool:
-        """Logs an epoch with the held-out accuracy of the network as it stands; True ends here."""
+        """Logs an epoch with the network's current held-out accuracy; True ends the training."""
         scalars, ends = dict(means), False
         variables = local(self._procedure.variables(state))
         if self._held_out is not None:
@@ -97,26 +97,26 @@ class Progress:
         if self._watch is not None:
             scalars["held_out_robust_accuracy"], ends = self._watch.epoch(epoch, variables)
         self._run.log(epoch, stage=f"train/{self._name}", **scalars)
-        self._advance(epoch - self._epochs_before)  # several where a saved state came first
+        self._advance(epoch - self._epochs_before)  # more than one after resuming
         self._epochs_before = epoch
         if self._bar is not None:
             self._bar.set_postfix({k: f"{v:.3f}" for k, v in scalars.items()}, refresh=False)
         return ends if processes.alone() else bool(processes.tell_all(ends))
 
     def good_until(self, step: int) -> str:
-        """Leaves no state from which the loss at `step` was no number; says what is kept."""
+        """Discards states from `step`, where the loss was not finite; says which state is kept."""
         if self._store is not None:
             self._store.discard_from(step)
         steps = self._store.steps() if self._store is not None else []
         if not steps:
-            return "no state had been saved before it; begin again in another workdir"
+            return "no state had been saved before it; start again in another workdir"
         return (
-            f"the state of step {steps[-1]} is kept in {self._path}, where the same command goes "
-            "on; another rate begins again, in another workdir"
+            f"the state of step {steps[-1]} is kept in {self._path}, from which the same command "
+            "resumes; for another rate, start again in another workdir"
         )
 
     def close(self, *, finished: bool) -> None:
-        """Ends the bar; a finished training's checkpoints are no longer needed."""
+        """Closes the bar; deletes the checkpoints of a finished training."""
         if self._bar is not None:
             self._bar.close()
         if self._store is not None:
@@ -129,24 +129,24 @@ class Progress:
 
 
 class Follower:
-    """The same in another process of the training: it waits where the first has something to do."""
+    """Counterpart of `Progress` in the other processes: waits whenever the first has work to do."""
 
     def look(self) -> bool:
-        """As `Progress.look`."""
+        """Like `Progress.look`."""
         return signals.agreed()
 
     def chunk(self, state: training.TrainState, seen: dict[str, np.ndarray]) -> None:
-        """As `Progress.chunk`; the first process saves."""
+        """Like `Progress.chunk`; the first process saves."""
         del state, seen
         if signals.requested():
             processes.wait("saved")
             raise signals.Terminated
 
     def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> bool:
-        """As `Progress.epoch`; the first process measures, and says whether to end."""
+        """Like `Progress.epoch`; the first process measures and decides whether to stop."""
         del epoch, state, means
         return bool(processes.tell_all(None))
 
 
 def _warn(text: str) -> None:
-    tqdm.write(f"warning: {text}", file=sys.stderr)  # a bar may be on the terminal
+    tqdm.write(f"warning: {text}", file=sys.stderr)  # leaves a progress bar intact

@@ -1,4 +1,4 @@
-"""How one network is made: architecture, objective, procedure, and which weights are kept."""
+"""Recipes of networks: architecture, objective, procedure and selection of the weights."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from advfeat.runs.selection import Selection
 from .flags.train import MEANT_FOR
 
 ONE_STEP = ("mixed", "fast", "free")
-"""Those whose attack is one step: they may come to withstand that step and nothing else."""
+"""Objectives with a single-step attack, which are prone to catastrophic overfitting."""
 
 DEFAULTS = {"alpha": 0.5, "beta": 6.0, "grad_align": 0.0, "replays": 8}
-ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; else:
+ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; otherwise:
 USUAL_STEPS = 7
 AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one network is made.
+    """The recipe of one network.
 
     Attributes:
-      spec: its architecture.
-      how: its training.
-      threat: the threat model of robust training; None is standard training.
-      objective: one of `OBJECTIVES`, where there is a threat model.
-      attack_steps: PGD steps of the objectives that ask for them.
-      attack_step_size: in the threat model's norm; None is `1.4 * eps / attack_steps`, which at
+      spec: the architecture.
+      how: the training hyper-parameters.
+      threat: the threat model of robust training; None means standard training.
+      objective: one of `OBJECTIVES`, used with a threat model.
+      attack_steps: PGD steps, for objectives that use them.
+      attack_step_size: in the threat model's norm; None means `1.4 * eps / attack_steps`, which at
         seven steps is the fifth of eps of Ilyas et al., C.3; eps for one step of `mixed` and for
         `free`, 1.25 eps for `fast`.
-      numbers: the objective's own, as in `DEFAULTS`.
+      numbers: the objective's own parameters, as in `DEFAULTS`.
       label_smoothing: of the loss.
-      accumulate: parts in which a batch is attacked and differentiated.
-      awp: gamma of the weight perturbation; None is none.
-      ema: decay of the exponential average of the weights; None is none.
-      swa: share of the training after which the uniform average begins; None is none.
-      start: a network whose weights the training begins with.
-      start_name: how it was given.
-      selection: which epoch's weights are kept; None is the last, unwatched.
+      accumulate: number of parts in which a batch is attacked and differentiated.
+      awp: gamma of the weight perturbation; None disables it.
+      ema: decay of the exponential average of the weights; None disables it.
+      swa: share of the training after which the uniform average begins; None disables it.
+      start: a network whose weights initialise the training.
+      start_name: the reference by which it was given.
+      selection: rule that selects the epoch whose weights are kept; None keeps the last,
+        unmonitored.
     """
 
     spec: NetworkSpec
@@ -66,7 +67,7 @@ class Recipe:
     selection: Selection | None = None
 
     def loss_fn(self) -> Any:
-        """The objective that this recipe descends."""
+        """Returns the objective of this recipe."""
         model = self.spec.build()
         loss: Any = advfeat.cross_entropy
         if self.label_smoothing:
@@ -92,7 +93,7 @@ class Recipe:
         )
 
     def procedure(self) -> training.Procedure:
-        """How a train step uses the objective."""
+        """Returns the procedure by which a train step uses the objective."""
         inner: training.Procedure
         if self.threat is not None and self.objective == "free":
             inner = training.free(
@@ -110,7 +111,7 @@ class Recipe:
         return inner if self.swa is None else training.swa(inner, start=self.swa)
 
     def variables(self, key: jax.Array) -> dict[str, Any]:
-        """The network before training: drawn, or that of `start` with a classifier that fits."""
+        """Returns initial variables: random, or those of `start` with a matching classifier."""
         drawn = dict(models.init(key, self.spec.build(), self.spec.input_shape))
         if self.start is None:
             return drawn
@@ -121,7 +122,7 @@ class Recipe:
         return {**given, "params": params}
 
     def record(self) -> dict[str, Any]:
-        """What a network keeps of how it was made."""
+        """Returns the recipe's entries in a network's record."""
         made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
         if self.threat is not None:
             made["objective"] = self.objective
@@ -140,15 +141,15 @@ class Recipe:
 def fine_tuned(
     given: Network, dataset: Dataset, reference: str, *, bfloat16: bool = False
 ) -> tuple[NetworkSpec, tuple[str, ...]]:
-    """What fine-tuning a network on another data set builds, and what there is to say about it.
+    """Returns the specification for fine-tuning a network on a data set, and notes about it.
 
-    The architecture and the pixel statistics are those of the given network, whose weights know
-    no others; only the classifier may be another.
+    Architecture and pixel statistics are those of the given network, to which its weights belong;
+    only the classifier may be replaced.
 
     Args:
       given: the network to start from.
-      dataset: what to train on.
-      reference: how the network was given.
+      dataset: the training data.
+      reference: the reference by which the network was given.
       bfloat16: whether to compute in bfloat16.
 
     Raises:
@@ -164,7 +165,7 @@ def fine_tuned(
     ours, theirs = tuple(dataset.class_names), spec.class_names
     if len(ours) != len(theirs):
         notes.append(
-            f"its classifier is made anew: it knows {len(theirs)} classes, the data set has "
+            f"its classifier is replaced: it knows {len(theirs)} classes, the data set has "
             f"{len(ours)}"
         )
     elif ours != theirs:

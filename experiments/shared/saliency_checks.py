@@ -1,4 +1,4 @@
-"""What `experiments.saliency` asks of a method besides its look: the checks that keep it honest."""
+"""Sanity checks and quantitative measures of saliency methods, for `experiments.saliency`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, 
 CURVES, CURVE_STEPS = ("deletion", "insertion"), 16
 RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
 LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
-"""Methods whose maps are logit per pixel, so that they foretell what a small change does."""
+"""Methods whose maps are in logits per pixel, so that they predict the effect of small changes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Randomisation:
-    """How maps change as weights are drawn anew.
+    """The change of maps as weights are randomised.
 
     Attributes:
-      modules: in the order they are randomised.
+      modules: in the order of their randomisation.
       rank: by method `[N, M]`, rank correlation with the trained network's map.
-      ssim: by method `[N, M]`, likeness of the two maps' pictures.
-      first: by method `[M + 1]` maps of the first image, the trained network's before the others.
+      ssim: by method `[N, M]`, structural similarity of the displayed maps.
+      first: by method `[M + 1]` maps of the first image, starting with the trained network's.
     """
 
     modules: tuple[str, ...]
@@ -53,16 +53,16 @@ def randomised(
     *,
     seed: int,
 ) -> Randomisation:
-    """The cascading or the independent test of Adebayo et al.
+    """Performs the cascading or the independent randomisation test of Adebayo et al.
 
     Args:
       how: one of `RANDOMISED`.
-      names: of methods.
-      network: trained.
+      names: of the methods.
+      network: the trained network.
       options: of the methods.
       images: `[N, H, W, C]`.
       labels: `[N]`.
-      seed: of the new weights and the methods' draws.
+      seed: of the random weights and the methods' draws.
     """
     model, shape = network.spec.build(), network.spec.input_shape
     order = models.module_names(model, shape)
@@ -90,7 +90,7 @@ def randomised(
 
 
 def _by_module(variables: Any) -> dict[str, dict[str, Any]]:
-    """Module -> collection -> leaves: a module's statistics are drawn anew with its weights."""
+    """Regroups variables by module: statistics are randomised together with a module's weights."""
     found: dict[str, dict[str, Any]] = {}
     for collection, modules in dict(variables).items():
         for module, leaves in dict(modules).items():
@@ -107,20 +107,20 @@ def _by_collection(modules: Any) -> dict[str, dict[str, Any]]:
 
 
 def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """SSIM of two maps as they are shown: absolute values, each in its own scale."""
+    """Returns the SSIM of two displayed maps: absolute values, each on its own scale."""
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
 
 
 def curves(
     found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """By method `[2, N, CURVE_STEPS + 1]`: each image's two `CURVES`.
+    """Computes each image's two `CURVES`, by method `[2, N, CURVE_STEPS + 1]`.
 
     Args:
-      found: by method, maps.
+      found: maps by method.
       fn: the network, for ONE example.
       images: `[N, H, W, C]`.
-      labels: `[N]`, whose probability the curves are of.
+      labels: `[N]`, the classes whose probability is plotted.
     """
     grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     blurred = _blurred(images)
@@ -153,7 +153,7 @@ def _blurred(images: np.ndarray) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Sensitivity:
-    """`saliency.max_sensitivity` as a function of ONE example that `attack_dataset` can run."""
+    """`saliency.max_sensitivity` as a function of ONE example, for `attack_dataset`."""
 
     method: Any
     samples: int = dataclasses.field(metadata={"static": True})
@@ -171,7 +171,7 @@ def sensitivities(
     *,
     samples: int,
 ) -> dict[str, np.ndarray]:
-    """By method `[N]`: how far a map moves when the image hardly does."""
+    """Measures, by method `[N]`, how far a map moves under a tiny change of the image."""
 
     def measure(name: str) -> np.ndarray:
         checked = _Sensitivity(method(name, options, images.shape[1]), samples)
@@ -193,7 +193,7 @@ def infidelities(
     *,
     samples: int,
 ) -> dict[str, np.ndarray]:
-    """By local method `[N]`: how badly its map foretells what noise does to the logit."""
+    """Measures by local method `[N]` how badly its map predicts what noise does to the logit."""
     return {
         name: np.asarray(
             advfeat.attack_dataset(
@@ -209,7 +209,7 @@ def infidelities(
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Infidelity:
-    """`saliency.infidelity` as a function of ONE example; its aim: map, label."""
+    """`saliency.infidelity` as a function of ONE example; its aim is (map, label)."""
 
     samples: int
 

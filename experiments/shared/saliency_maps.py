@@ -1,4 +1,4 @@
-"""The maps of `experiments.saliency`: every method for every network, and what they are worth."""
+"""Computes the saliency maps of every method for a network."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ T = TypeVar("T")
 
 ATTRIBUTIONS = ("gradient_times_input", "integrated_gradients", "expected_gradients", "occlusion",
                 "grad_cam", "lime")  # fmt: skip
-"""Methods whose maps are shares of the score, so that a sign says for or against the class; the
-others say how much depends on a pixel."""
-EDGES = "edges"  # the control: a map that no network made
-BATCH = 5  # small, so that few images take the same compiled program as many
+"""Methods whose maps are shares of the score: signs count for or against the class. The maps of the
+others show how strongly the score depends on each pixel."""
+EDGES = "edges"  # the control: an edge map, computed without a network
+BATCH = 5  # small, so that few images use the same compiled program as many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the methods are given.
+    """Options of the saliency methods.
 
     Attributes:
-      samples: noisy copies, or draws of a baseline.
-      sigma: of the noise.
+      samples: number of noisy copies, or of draws of a baseline.
+      sigma: standard deviation of the noise.
       steps: of integrated gradients.
-      layer: of Grad-CAM; None is the last that has positions.
-      loss: differentiate the loss at the label, negated, instead of its class score.
+      layer: of Grad-CAM; None is the last layer with spatial positions.
+      loss: whether to differentiate the negated loss at the label instead of the class score.
       baselines: training images.
     """
 
@@ -55,10 +55,10 @@ class Options:
 
 
 def cam_layer(network: Network, given: str | None = None) -> str:
-    """The layer of Grad-CAM: the one that was asked for, or the last with positions.
+    """Returns the layer of Grad-CAM: the requested one, or the last with spatial positions.
 
     Raises:
-      ValueError: for an unknown layer, or a network none of whose layers has positions.
+      ValueError: for an unknown layer, or if no layer of the network has positions.
     """
     model, shape = network.spec.build(), network.spec.input_shape
     if given is not None:
@@ -73,7 +73,7 @@ def cam_layer(network: Network, given: str | None = None) -> str:
 
 
 def subject(name: str, network: Network, variables: Any, options: Options) -> ModelFn:
-    """The network as a method wants it."""
+    """Returns the network in the form that a method needs."""
     model = network.spec.build()
     if name == "grad_cam":
         return models.split_fn(model, variables, layer=cam_layer(network, options.layer))
@@ -81,8 +81,8 @@ def subject(name: str, network: Network, variables: Any, options: Options) -> Mo
 
 
 def method(name: str, options: Options, size: int) -> Saliency:
-    """A method by name, as the experiment uses it on images of a size."""
-    # Less loss is more of the class: so signs mean the same either way.
+    """Returns a method by name, with the experiment's settings for images of a size."""
+    # A lower loss means more of the class, so signs have the same meaning either way.
     score = advfeat.targeted() if options.loss else class_score()
     plain = saliency.gradient(score)
     noisy: dict[str, Any] = {"samples": options.samples, "sigma": options.sigma}
@@ -114,7 +114,7 @@ def maps(
     *,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Every method's maps `[N, H, W, C]` or `[N, H, W]`."""
+    """Computes every method's maps, `[N, H, W, C]` or `[N, H, W]`."""
 
     def draw(name: str) -> np.ndarray:
         if name == "lime":
@@ -131,30 +131,30 @@ def maps(
             )
         )
 
-    # LIME silences stderr, which all threads have in common.
+    # LIME silences stderr, which is shared by all threads.
     found = side_by_side(draw, [name for name in names if name != "lime"])
     return {name: draw(name) if name == "lime" else found[name] for name in names}
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]:
-    """What a function finds for each name; two at a time, since compiling takes one core only."""
+    """Maps a function over names, two at a time, because compiling uses only one core."""
     names = tuple(names)
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(names, pool.map(work, names), strict=True))
 
 
 def total(values: np.ndarray) -> np.ndarray:
-    """`[N, H, W]`: how much depends on each pixel, absolute values summed over channels."""
+    """Sums absolute values over channels, `[N, H, W]`: how much depends on each pixel."""
     size = np.abs(np.asarray(values, np.float64))
     return size.sum(axis=-1) if size.ndim == 4 else size
 
 
 def ranking(name: str, values: np.ndarray) -> np.ndarray:
-    """`[N, H, W]`, the larger, the more a pixel speaks for the class, as far as the method says.
+    """Ranks pixels, `[N, H, W]`: larger values speak for the class, as far as the method tells.
 
     Args:
-      name: of the method: signs of attributions count, those of gradients do not.
-      values: its maps `[N, H, W, C]` or `[N, H, W]`.
+      name: the method: signs of attributions count, those of gradients do not.
+      values: the method's maps, `[N, H, W, C]` or `[N, H, W]`.
     """
     if name not in ATTRIBUTIONS:
         return total(values)

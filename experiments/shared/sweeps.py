@@ -1,7 +1,7 @@
-"""What experiments that train many small networks share: their flags, training and measuring.
+"""Code shared by the experiments that train many small networks: recipes, training, measurement.
 
-Every network is trained and measured on its own and its hits are kept in the run, so that a killed
-run goes on with the networks it had not measured.
+Every network is trained and measured separately and its hits are stored in the run, so that a
+killed run resumes with the networks that were not measured yet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .presets import Preset, chosen
 from .recipes import Recipe
 
 Hits = dict[str, np.ndarray]
-"""What was measured of one network: name to `[N]` bool."""
+"""Measurements of one network: name to `[N]` bool."""
 
 
 
@@ -44,7 +44,7 @@ class Points:
 
     @classmethod
     def of(cls, split: data.Split, most: int, seed: int) -> Points:
-        """At most so many of a split, the classes in proportion; 0 is all."""
+        """Draws a stratified subset of a split with at most `most` images; 0 takes all."""
         part = data.subset(split, most, seed=seed)
         return cls(data.unit(part.image), part.label)
 
@@ -53,7 +53,7 @@ class Points:
 
 
 def training_images(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
-    """What there is to train on."""
+    """Returns the training images."""
     most = 120 if config.dry_run else chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
     if len(train) < 2 * dataset.num_classes:
@@ -65,7 +65,7 @@ def training_images(config: TrainingConfig, dataset: data.Dataset, preset: Prese
 
 
 def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Recipe:
-    """How a standard network is made; `robust` makes it an adversarially trained one."""
+    """Returns the recipe of a standard network; `robust` makes it adversarial."""
     model = chosen(config, preset, "model")
     width = config.width or (preset.width if model == preset.model else None)
     epochs = config.epochs or min(20, preset.robust_epochs)
@@ -82,12 +82,12 @@ def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Rec
 
 
 def attack_steps(config: SweepConfig) -> int:
-    """PGD steps of adversarial training."""
+    """Returns the PGD steps of adversarial training."""
     return 1 if config.dry_run else config.attack_steps
 
 
 def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
-    """The same recipe, trained adversarially; at eps 0 it stays as it is."""
+    """Returns the recipe with adversarial training; at eps 0 it is unchanged."""
     if float(threat.eps) == 0:
         return standard
     how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
@@ -97,7 +97,7 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
-    """The attacks of the measurement, by name; says now which are not defined for the norm."""
+    """Returns the measurement's attacks by name; raises if one is not defined for the norm."""
     suite = resolve(config.attack, threat, num_classes=num_classes)
     found = (shortened(suite) if config.dry_run else suite).attacks
     steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
@@ -106,7 +106,7 @@ def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[
 
 
 def attack_words(config: SweepConfig) -> str:
-    """The measurement's attack, as one says it."""
+    """Describes the measurement's attack in words."""
     names = ", ".join(config.attack)
     if "pgd" not in config.attack:
         return names
@@ -116,27 +116,27 @@ def attack_words(config: SweepConfig) -> str:
 
 
 def seeds(config: TrainingConfig) -> int:
-    """Networks per setting."""
+    """Returns the number of networks per setting."""
     return min(2, config.seeds) if config.dry_run else config.seeds
 
 
 def seed_of(config: TrainingConfig, seed: int) -> int:
-    """A whole number for the draws of one of the run's seeds, apart from those of other runs."""
+    """Derives an integer seed, distinct for every run and every seed of a run."""
     return int(np.random.SeedSequence([config.seed, seed]).generate_state(1)[0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """One network of a sweep: how it is made and what is measured of it.
+    """One network of a sweep: its recipe and its measurements.
 
     Attributes:
-      name: in the run.
+      name: the network's name in the run.
       recipe: architecture and training.
-      train: what to train on.
-      points: what to measure on, by name.
-      threats: what the attacks may do, by name.
-      noise: whether accuracy under noise of the same norm is measured too.
-      keep: whether the run keeps the network, for other experiments to take.
+      train: the training examples.
+      points: the images to measure on, by name.
+      threats: the threat models of the attacks, by name.
+      noise: whether accuracy under noise of the same norm is measured, too.
+      keep: whether the run stores the network, for use by other experiments.
     """
 
     name: str
@@ -151,17 +151,17 @@ class Job:
 def measure(
     config: SweepConfig, run: RunDirectory, job: Job, *, advance: Callable[[int], Any]
 ) -> Hits:
-    """Trains the job's network and measures it, unless the run holds the result.
+    """Trains the job's network and measures it, unless the run already holds the result.
 
     Args:
       config: the flags.
       run: the open run directory.
-      job: what to do.
-      advance: called with epochs that are done (a bar's `update`).
+      job: the network to train and measure.
+      advance: called with the number of finished epochs (a bar's `update`).
 
     Returns:
-      For each of the job's points P: "P_clean" and, for each threat model T, "P_T" (right on the
-      clean image and under every attack) and, where noise is wanted, "P_T_noise" (right under the
+      For each of the job's points P: "P_clean" and, for each threat model T, "P_T" (correct on the
+      clean image and under every attack) and, if noise is requested, "P_T_noise" (correct under the
       worst of as many draws as PGD has restarts): `[N]` bool each.
     """
     path = run.arrays_path(f"measured/{job.name}")
@@ -229,9 +229,9 @@ def clean_hits(
     *,
     advance: Callable[[int], Any],
 ) -> np.ndarray:
-    """Trains a network that is not kept: `[N]` bool, which points it gets right.
+    """Trains a network that is not stored; returns `[N]` bool, its correctly classified points.
 
-    The run holds the result; where it does already, nothing is trained.
+    The run holds the result; if it already does, nothing is trained.
     """
     path = run.arrays_path(f"measured/{name}")
     if path.exists():

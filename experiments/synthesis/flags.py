@@ -1,4 +1,4 @@
-"""The flags of `experiments.synthesis`."""
+"""Flags of `experiments.synthesis`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(JudgedConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.synthesis`."""
 
     tasks: tuple[str, ...] = flag(TASKS, "Which tasks.", choices=TASKS)
-    measured: int = flag(120, "Images of every task.", kind="count")
+    measured: int = flag(120, "Number of images per task.", kind="count")
     shown: int = flag(10, "Images in the pictures.", kind="count")
     steps: int = flag(60, "Steps of every ascent.", kind="count")
-    strength: float = flag(1.0, "Factor on the eps of every task.", kind="positive")
+    strength: float = flag(1.0, "Factor on every task's eps.", kind="positive")
     eps_grid: tuple[float, ...] = flag(
         (0.5, 2.0, 5.0), "L2 eps of the attacks side by side.", kind="eps_list"
     )
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         check_least(self, measured=3)
         if len(set(self.tasks)) != len(self.tasks):

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.synthesis`: loads data and networks, and builds the tasks."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .flags import Config
 from .tasks import Task
 
 RESTORED = ("inpainting", "superresolution")
-"""Tasks with an original to be compared with."""
+"""Tasks with an original for comparison."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       networks: "standard" and "robust".
-      judges: by name.
-      images: `[N, H, W, C]` in [0, 1], of the test set.
+      judges: independent networks by name.
+      images: `[N, H, W, C]` in [0, 1], test images.
       labels: `[N]`.
-      shown: rows of those in the pictures.
-      others: as many other test images, which the drawn ones are compared with.
-      tasks: by name, what is drawn from what.
+      shown: rows of the images in figures.
+      others: as many other test images, for comparison with the drawn ones.
+      tasks: by name.
       steps: of every ascent.
     """
 
@@ -47,7 +47,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name; writes nothing."""
+    """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps_grid=config.eps_grid)
     judges, networks = load_judges(config, dataset), load_pair(config, dataset)

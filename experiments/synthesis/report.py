@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.synthesis`."""
+"""Draws the figures and writes the report of `experiments.synthesis`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 _TRAINED = {"generation": "the seeds of generation", "inpainting": "the mean colour of holes"}
-"""By task, what training images are used for."""
+"""Task -> the use of training images in it."""
 
 _CAPTIONS = {
     "generation": "From a seed, drawn from a Gaussian of the class's training images.",
-    "translation": "Every image to the class named on the left, which it is not.",
-    "inpainting": "A hole filled; the pixels around it are as they were.",
+    "translation": "Every image turned into the class on the left, which is not its own.",
+    "inpainting": "A filled hole; the pixels around it are unchanged.",
     "superresolution": "From block means, a quarter of the side where 4 divides it.",
     "sketch": "From the strongest edges of a test image.",
 }
@@ -52,7 +52,7 @@ def write(
         lead=_attacks(config, plan, run, side_by_side),
         terms=terms(
             "robust network", "attack", "L2", "independent network", "interval",
-            PSNR="how near a picture is to the original, in decibels: more is nearer",
+            PSNR="how close a picture is to the original, in decibels: higher is closer",
         ),
         findings=findings(summary),
         introduction=(
@@ -82,8 +82,8 @@ def write(
 
 
 def _sentence(summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
-    asked = "Can a classifier draw, by nothing but making its own answer surer?"
+    """States question and answer in one paragraph."""
+    asked = "Can a classifier draw, just by increasing its own confidence?"
     if not summary["read"]:
         return f"{asked} The pictures of a standard and of a robust network stand side by side."
     judge, found = list(summary["read"].items())[-1]
@@ -92,8 +92,8 @@ def _sentence(summary: dict[str, Any]) -> str:
         for task, rates in found.items()
     )
     return (
-        f"{asked} An independent network ({judge.replace('_', ' ')}) reads the class that was to "
-        f"be drawn in this share of the pictures: {told}."
+        f"{asked} An independent network ({judge.replace('_', ' ')}) recognises the target class "
+        f"in this share of the pictures: {told}."
     )
 
 
@@ -112,7 +112,7 @@ def _attacks(
     return Picture(
         path=figures.save(grid, run.figure("attacks")),
         alt="Images attacked towards the next class, at growing eps, by both networks",
-        caption="Targeted attacks of growing L2 eps. What fools a standard network cannot be seen; "
+        caption="Targeted attacks of growing L2 eps. What fools a standard network is invisible; "
         "what fools a robust one shows the class.",
     )
 
@@ -140,15 +140,15 @@ def _task(
     blocks: list[Any] = [
         Picture(
             path=figures.save(grid, run.figure(task.name)),
-            alt=f"{task.name}: what both networks made of the same starts",
+            alt=f"{task.name}: images made by both networks from the same starts",
             caption=f"{_CAPTIONS[task.name]} L2 eps {about['eps']:g}.",
         )
     ]
     if task.name in summary["restored"]:
         blocks.append(
             Table(
-                caption="Against the originals, means with 95 % intervals over images. Images "
-                "equal to their originals have no PSNR and are left out of it",
+                caption="Compared with the originals, means with 95 % intervals over images. "
+                "Images equal to their originals have no PSNR and are left out of it",
                 columns=["made by", "PSNR in dB", "equal images", "SSIM"],
                 rows=[
                     [
@@ -166,9 +166,9 @@ def _task(
         judge = spread.pop("judge")
         blocks.append(
             Table(
-                caption=f"Against other real images, in the representation of {judge}: Fréchet "
-                "distance (lower: nearer; real images of the same number are the floor) and mean "
-                "distance of two pictures",
+                caption=f"Compared with other real images, in the representation of {judge}: "
+                "Fréchet distance (lower: closer; real images of the same number are the floor) "
+                "and mean distance of two pictures",
                 columns=["pictures", "Fréchet distance", "diversity"],
                 rows=[
                     [name, format_number(values["frechet"]), format_number(values["diversity"])]
@@ -192,14 +192,14 @@ def _read(summary: dict[str, Any]) -> Table:
              None, None]
         )  # fmt: skip
     return Table(
-        caption="How often a network that had no part in it reads the class that was to be drawn",
-        columns=["who reads: what", "in the start", "standard network's", "robust network's"],
+        caption="How often an independent network recognises the target class",
+        columns=["network: images", "in the start", "standard network's", "robust network's"],
         rows=rows,
     )
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     told = []
     for judge, found in summary["read"].items():
         parts = [
@@ -208,7 +208,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
             for task, rates in found.items()
         ]
         told.append(
-            f"{judge.replace('_', ' ').capitalize()} reads the class in the pictures of the "
+            f"{judge.replace('_', ' ').capitalize()} recognises the class in the pictures of the "
             f"standard and of the robust network: {', '.join(parts)}."
         )
     for task, found in summary["restored"].items():

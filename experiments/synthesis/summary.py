@@ -1,4 +1,4 @@
-"""What was found, as numbers with intervals and claims."""
+"""Summarises `experiments.synthesis`: quality with intervals, and claims."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .tasks import Task
 def summarise(
     config: Config, plan: Plan, drawn: dict[str, dict[str, np.ndarray]]
 ) -> dict[str, Any]:
-    """The numbers of the run, with their intervals and claims."""
+    """Returns the summary: numbers with intervals, and claims."""
     read = {
         judge: {
             task: {
@@ -84,7 +84,7 @@ def _rates(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]
 
 
 def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
-    """Fréchet distance to other real images, and diversity, in the last judge's representation."""
+    """Returns Fréchet distances to other real images, and diversity, by the last judge."""
     if not plan.judges or "generation" not in drawn:
         return {}
     name, judge = list(plan.judges.items())[-1]
@@ -106,9 +106,9 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
 
 
 def _restored(task: Task, found: dict[str, np.ndarray]) -> dict[str, Any]:
-    """PSNR and SSIM against the originals, of the networks' images, the start and the controls.
+    """Returns PSNR and SSIM against the originals: of the networks, the start and the controls.
 
-    An image equal to its original has no finite PSNR: such ones are counted, and left out of it.
+    An image equal to its original has no finite PSNR: such images are counted and excluded.
     """
     sets = {**found, task.start_is: task.starts, **task.controls}
     return {name: _against(images, task.originals) for name, images in sets.items()}

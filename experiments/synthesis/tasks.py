@@ -1,7 +1,7 @@
-"""The tasks of `experiments.synthesis`: what each begins with, what it aims at, how far it goes.
+"""The tasks of `experiments.synthesis`: starts, targets and eps of each.
 
-The papers' eps and steps are for 224 pixels; those here were chosen for 32 and grow with the side
-of the image.
+The papers' eps and steps are for 224 pixels; these were chosen for 32 pixels, and scale with the
+side of the image.
 """
 
 from __future__ import annotations
@@ -21,29 +21,28 @@ from advfeat.features import generation
 from advfeat.keys import stream
 from advfeat.models.network import Network
 
-SIDE = 32  # that the eps below are for
+SIDE = 32  # the side of images to which the eps below refer
 EPS = {
     "generation": 6.0, "translation": 4.0, "inpainting": 4.0, "superresolution": 2.0, "sketch": 8.0,
 }  # fmt: skip
-SMALLER = 4  # a small image of super-resolution has 1/4 of the side
+SMALLER = 4  # factor by which super-resolution's input is smaller
 HOLE = 3 / 8  # of the side
-BATCH = 40  # divides what is usually measured, so that nothing is drawn for nothing
+BATCH = 40  # divides the usual number of images, so that no padding is drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is drawn from what.
+    """One task: its starts, targets and limits.
 
     Attributes:
       name: one of `TASKS`.
-      starts: `[N, H, W, C]` in [0, 1].
-      labels: `[N]`, the class to be drawn.
-      eps: L2, around the start.
-      step_size: L2, at 60 steps; others scale it.
-      originals: `[N, H, W, C]`; what it was before it was damaged, or the start.
+      labels: `[N]`, the classes to draw.
+      eps: L2 radius around the start.
+      step_size: L2 step size for 60 steps; it is scaled for others.
+      originals: `[N, H, W, C]`, the image before it was damaged, or the start.
       masks: `[N, H, W]`, 1 where pixels may change (inpainting).
-      controls: by name `[N, H, W, C]`, what needs no network, but for the start itself.
-      start_is: the name of the control that the start is, if it is one.
+      controls: by name `[N, H, W, C]`, results without a network, other than the start itself.
+      start_is: the name of the start as a control, if it is one.
     """
 
     name: str
@@ -66,7 +65,7 @@ def plan_tasks(
     strength: float,
     seed: int,
 ) -> dict[str, Task]:
-    """The tasks by name."""
+    """Builds the tasks by name."""
     makers = {
         "generation": _generation, "translation": _translation, "inpainting": _inpainting,
         "superresolution": _superresolution, "sketch": _sketch,
@@ -82,7 +81,7 @@ def plan_tasks(
 def _generation(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Seeds of each class: a Gaussian of its small training images."""
+    """Draws seeds of each class from a Gaussian fitted to its downsampled training images."""
     size = images.shape[1:3]
     rows, columns = (
         max(s for s in range(1, min(8, pixels) + 1) if pixels % s == 0) for pixels in size
@@ -102,7 +101,7 @@ def _generation(
 def _translation(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Every image to the next class."""
+    """Targets the next class for every image."""
     del seed
     return {
         "starts": images, "labels": (labels + 1) % dataset.num_classes, "originals": images
@@ -112,7 +111,7 @@ def _translation(
 def _inpainting(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """A square hole filled with the mean of the training pixels; another place in every image."""
+    """Fills a square hole with the mean training pixel, at a random place in every image."""
     rng = np.random.default_rng(seed)
     count, height, width, _ = images.shape
     hole = max(1, round(HOLE * min(height, width)))
@@ -138,7 +137,7 @@ def _own_mean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _superresolution(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Block means, enlarged by repetition of pixels; the control enlarges them smoothly."""
+    """Enlarges block means by repeating pixels; the control enlarges them bicubically."""
     del dataset, seed
     count, height, width, channels = images.shape
     block = next(b for b in range(min(SMALLER, height), 0, -1) if height % b == width % b == 0)
@@ -153,7 +152,7 @@ def _superresolution(
 
 
 def bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`[h, w, C]` in [0, 1] -> `[H, W, C]`, by Pillow, channel by channel."""
+    """Resizes `[h, w, C]` in [0, 1] to `[H, W, C]` with Pillow, channel by channel."""
     planes = [
         Image.fromarray(np.asarray(plane, np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
         for plane in np.moveaxis(image, -1, 0)
@@ -164,21 +163,21 @@ def bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _sketch(
     dataset: data.Dataset, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Dark lines on white where the image has its strongest edges."""
+    """Draws dark lines on white at the strongest edges of the image."""
     del dataset, seed
     starts = np.stack([sketch_of(image) for image in images])
     return {"starts": starts, "labels": labels, "originals": images}
 
 
 def sketch_of(image: np.ndarray) -> np.ndarray:
-    """`[H, W, C]`: the strongest fifth of the edges, dark on white, in all channels alike."""
+    """Returns the strongest fifth of the edges, dark on white, equal in all channels."""
     strength = saliency.edges(image).mean(axis=-1)
     lines = strength > np.quantile(strength, 0.8)
     return np.repeat(np.where(lines, 0.1, 1.0)[..., None], image.shape[-1], -1).astype(np.float32)
 
 
 def draw(task: Task, network: Network, *, steps: int, seed: int) -> np.ndarray:
-    """`[N, H, W, C]`: what a network makes of a task's starts."""
+    """Performs a task with a network, from its starts, `[N, H, W, C]`."""
     key, size = stream(jax.random.key(seed), task.name), task.step_size * 60 / steps
     aims: Any = task.labels
     attack = generation.generate(eps=task.eps, steps=steps, step_size=size)
@@ -202,7 +201,7 @@ def attacked(
     steps: int,
     seed: int,
 ) -> dict[float, np.ndarray]:
-    """By eps `[N, H, W, C]`: images turned into the next class, as far as eps allows."""
+    """Turns images into the next class as far as eps allows, by eps `[N, H, W, C]`."""
     return {
         eps: np.asarray(
             advfeat.attack_dataset(

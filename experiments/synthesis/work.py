@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.synthesis`: performs every task with both networks, measures quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flags of `experiments.tradeoff`."""
+"""Flags of `experiments.tradeoff`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..shared.limits import check_linf_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(SweepConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.tradeoff`."""
 
     norms: tuple[str, ...] = flag(("l2", "linf"), "Norms of the threat models.", choices=NORMS)
     eval_l2: float | None = flag(
@@ -25,18 +25,18 @@ class Config(SweepConfig):
     )
     eval_l1: float | None = flag(None, "L1 eps of the measurement.", kind="eps")
     train_l2: tuple[float, ...] | None = flag(
-        None, "L2 eps of training; 0 is added. Default: 0.25 to 1.25 times that of the "
-        "measurement.", kind="eps_list"
+        None, "L2 eps of training; 0 is added. Default: 0.25 to 1.25 times the measurement's "
+        "eps.", kind="eps_list"
     )  # fmt: skip
     train_linf: tuple[float, ...] | None = flag(
-        None, "L∞ eps of training, likewise.", kind="eps_list"
+        None, "L∞ eps of training, with the same default.", kind="eps_list"
     )
     train_l1: tuple[float, ...] | None = flag(
-        None, "L1 eps of training, likewise.", kind="eps_list"
+        None, "L1 eps of training, with the same default.", kind="eps_list"
     )
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if len(set(self.norms)) != len(self.norms):
             raise ValueError(f"flag --norms={','.join(self.norms)}: names one twice")

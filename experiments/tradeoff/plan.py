@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.tradeoff`: loads the data, and builds the grids of eps and the recipes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .flags import Config
 
 NORMS = ("l2", "linf", "l1")
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)
-"""The usual training eps, as shares of the eps of the measurement."""
+"""Default training eps, as shares of the measurement's eps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       train: training images.
-      test: what is measured on.
+      test: the test images.
       standard: recipe at eps 0.
-      eps: norm -> eps of training, ascending from 0.
+      eps: norm -> training eps, ascending from 0.
       measured_at: norm -> eps of the measurement.
       threats: norm -> threat model of the measurement.
     """
@@ -43,7 +43,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
@@ -53,7 +53,7 @@ def prepare(config: Config) -> Plan:
         check_eps(norm, dataset.input_shape, **given)
     threats = {norm: threat_model(norm, eps) for norm, eps in measured_at.items()}
     for threat in threats.values():
-        sweeps.attacks(config, threat, dataset.num_classes)  # says now what cannot be
+        sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
     return Plan(
         dataset=dataset,
         train=train,

@@ -1,4 +1,4 @@
-"""The figures and the report of `experiments.tradeoff`."""
+"""Draws the figures and writes the report of `experiments.tradeoff`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{summary['evaluation_examples']} test images. The fooling rate is of the images that "
             "a network gets right unattacked. A trade-off is called shown if, between the smallest "
             "and the largest eps, the fooling rate falls and the clean accuracy falls, each by a "
-            "paired difference whose interval lies above 0, at a level that counts for all claims."
+            "paired difference whose interval lies above 0, at a level corrected for all claims."
         ),
         sections=sections,
         recipe={
@@ -68,15 +68,15 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
 
 
 def _sentence(summary: dict[str, Any]) -> str:
-    """What was asked and what was found."""
+    """States question and answer in one paragraph."""
     found = []
     for norm, part in summary["norms"].items():
         first, last = part["by_eps"][0], part["by_eps"][-1]
         found.append(
-            f"trained against {title(norm)} attacks, networks are fooled about "
+            f"when trained against {title(norm)} attacks, networks are fooled on "
             f"{per_cent(last['fooling_rate'])} of the images instead of "
-            f"{per_cent(first['fooling_rate'])}, and are right about "
-            f"{per_cent(last['clean_accuracy'])} of the unchanged ones instead of "
+            f"{per_cent(first['fooling_rate'])}, and classify "
+            f"{per_cent(last['clean_accuracy'])} of the unchanged ones correctly instead of "
             f"{per_cent(first['clean_accuracy'])}"
         )
     words = "; ".join(found)
@@ -95,9 +95,9 @@ def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:
     return Picture(
         path=figures.save(chart, run.figure("frontier")),
         alt="Clean accuracy against accuracy under attack, a point per training eps",
-        caption="One point per training eps, which stands beside it; bars are 95 % intervals "
-        "over networks and test images. Where a line falls to the right, robustness is paid "
-        "for with accuracy. The axes begin where the points do.",
+        caption="One point per training eps, written beside it; bars are 95 % intervals "
+        "over networks and test images. Where a line falls to the right, robustness costs "
+        "accuracy. The axes cover the points only.",
     )
 
 
@@ -135,7 +135,7 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
             rows=rows,
         ),
         Table(
-            caption="Smallest less largest training eps, on the same test images",
+            caption="Smallest minus largest training eps, on the same test images",
             columns=["", "difference"],
             rows=[
                 ["clean accuracy", apart["clean_accuracy"]],

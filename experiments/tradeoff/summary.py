@@ -1,4 +1,4 @@
-"""The summary of `experiments.tradeoff`: rates, differences, rank correlations and plain words."""
+"""Summarises `experiments.tradeoff`: rates, differences, rank correlations and findings."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 COLLAPSED = 2.0
-"""A network whose clean accuracy is below so many times a guess has not learned."""
+"""A network has not learned if its clean accuracy is below this multiple of chance."""
 
 
 def accuracy(hits: np.ndarray) -> np.ndarray:
-    """Clean accuracy at each eps `[E]`, of `[S, 2, E, N]` hits (clean, attacked)."""
+    """Returns clean accuracy at each eps `[E]`, from `[S, 2, E, N]` hits (clean, attacked)."""
     return hits[:, 0].mean(axis=(0, 2))
 
 
 def fooling(hits: np.ndarray) -> np.ndarray:
-    """The share of clean-correct points that are fooled, at each eps `[E]`, over all seeds.
+    """Returns the share of clean-correct points that are fooled, at each eps `[E]`, over all seeds.
 
     >>> hits = np.array([[[[1, 1, 1, 0]], [[1, 0, 0, 0]]]])
     >>> fooling(hits).round(3).tolist()
@@ -42,9 +42,9 @@ def fooling(hits: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(hits: np.ndarray) -> float:
-    """Spearman's, over eps, of fooling rate and clean accuracy; 0 where one of them is constant.
+    """Returns Spearman's correlation, over eps, of fooling rate and clean accuracy; 0 if constant.
 
-    It is 1 where every gain in robustness is paid for, and -1 where both improve together.
+    It is 1 if every gain in robustness costs accuracy, and -1 if both improve together.
     """
     rates = fooling(hits), accuracy(hits)
     if any(np.ptp(rate) == 0 for rate in rates):
@@ -55,7 +55,7 @@ def rank_correlation(hits: np.ndarray) -> float:
 def summarise(
     config: Config, plan: Plan, hits: Mapping[tuple[str, float, int], Hits]
 ) -> dict[str, Any]:
-    """The nested summary; every rate with its interval over seeds and points."""
+    """Returns the nested summary; every rate has an interval over seeds and points."""
     seeds = 1 + max(seed for _, _, seed in hits)
     found: dict[str, Any] = {}
     claims: list[Claim] = []
@@ -117,14 +117,14 @@ def _norm(plan: Plan, norm: str, grid: tuple[float, ...], hits: np.ndarray) -> d
 
 
 def fooling_rate(clean: np.ndarray, robust: np.ndarray) -> Estimate:
-    """The share of the points right without an attack that the attack fools.
+    """Estimates the share of correctly classified points that the attack fools.
 
     Args:
-      clean: `[S, N]` bool, right without an attack.
-      robust: `[S, N]` bool, right under it as well.
+      clean: `[S, N]` bool, correct without an attack.
+      robust: `[S, N]` bool, correct under it as well.
 
     Returns:
-      Its estimate; NaN without an interval where no network is right on any.
+      The estimate; NaN without an interval if no network classifies any point correctly.
 
     >>> found = fooling_rate(np.ones((1, 50), bool), np.zeros((1, 50), bool))
     >>> found.mean, round(found.low, 3), found.high
@@ -136,7 +136,7 @@ def fooling_rate(clean: np.ndarray, robust: np.ndarray) -> Estimate:
 
 
 def _fooled_less(ends: np.ndarray) -> Estimate:
-    """The first eps's fooling rate less the last one's, of `[S, 2, 2, N]` hits, in points."""
+    """Returns the first minus the last eps's fooling rate, in points, of `[S, 2, 2, N]` hits."""
     if not ends[:, 0].any(axis=(0, 2)).all():
         return Estimate(float("nan"), None, None, 0, len(ends), "points")
     return stats.computed(
@@ -145,9 +145,9 @@ def _fooled_less(ends: np.ndarray) -> Estimate:
 
 
 def _between(grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any] | None:
-    """The highest clean accuracy of the eps between the ends, less that at either end.
+    """Compares the highest clean accuracy at an inner eps with that at either end.
 
-    It is chosen after the fact; both intervals count for the choice.
+    It is selected after the fact; both intervals account for the selection.
     """
     inner = range(1, len(grid) - 1)
     if not inner:
@@ -182,7 +182,7 @@ def _claims(norm: str, part: dict[str, Any]) -> list[Claim]:
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What was found in this run, in plain words."""
+    """States the findings of this run in plain words."""
     return [_finding(norm, part) for norm, part in summary["norms"].items()]
 
 
@@ -192,8 +192,8 @@ def _finding(norm: str, part: dict[str, Any]) -> str:
     words = (
         f"{name}: that a lower fooling rate costs clean accuracy {shown} between training at eps 0 "
         f"and at {format_eps(last['eps'])}. Fooled at eps {format_eps(part['eval_eps'])}: "
-        f"{format_rate(first['fooling_rate'])} against {format_rate(last['fooling_rate'])}; right "
-        f"on clean images: {format_rate(first['clean_accuracy'])} against "
+        f"{format_rate(first['fooling_rate'])} against {format_rate(last['fooling_rate'])}; "
+        f"correct on clean images: {format_rate(first['clean_accuracy'])} against "
         f"{format_rate(last['clean_accuracy'])}."
     )
     best = part["highest_between"]
@@ -202,17 +202,17 @@ def _finding(norm: str, part: dict[str, Any]) -> str:
         words += (
             f" The clean accuracy is {'' if sure else 'perhaps '}not monotone: it is highest at "
             f"eps {format_eps(best['eps'])}, {format_rate(best['less_smallest'])} above eps 0 and "
-            f"{format_rate(best['less_largest'])} above the largest (chosen after the fact, so "
-            "flattering, but the intervals count for the choice)."
+            f"{format_rate(best['less_largest'])} above the largest (selected after the fact, "
+            "which is optimistic, but the intervals account for the selection)."
         )
     words += (
-        " Rank correlation of fooling rate and clean accuracy over eps (1: all robustness is paid "
-        f"for): {format_number(part['rank_correlation'])}."
+        " Rank correlation of fooling rate and clean accuracy over eps (1: every gain in "
+        f"robustness costs accuracy): {format_number(part['rank_correlation'])}."
     )
     collapsed = sum(point["collapsed"] for point in part["by_eps"])
     if collapsed:
         words += (
-            f" {collapsed} of the networks did not learn at all (clean accuracy near a guess): "
-            "their eps says nothing of a price."
+            f" {collapsed} of the networks did not learn at all (clean accuracy near chance): "
+            "their eps says nothing about a trade-off."
         )
     return words

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.tradeoff`: trains networks at every eps, measures their accuracy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .plan import Plan, prepare
 
 
 def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
-    """Every network: (norm, eps, seed) -> what to do; that of eps 0 serves all norms."""
+    """Returns every network's job by (norm, eps, seed); the network of eps 0 serves all norms."""
     found = {}
     for seed in range(sweeps.seeds(config)):
         for norm, grid in plan.eps.items():
             for eps in grid:
-                # Trained for one norm, measured in it; the standard one in all.
+                # A network is measured in its training norm, the standard one in all norms.
                 threats = plan.threats if eps == 0 else {norm: plan.threats[norm]}
                 name = "standard" if eps == 0 else f"{norm}_{eps:g}"
                 found[norm, eps, seed] = Job(
@@ -38,7 +38,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, measures, draws and reports."""
+    """Trains, measures and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, float, int], Hits] = {}
     with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:

@@ -1,4 +1,4 @@
-"""`python -m experiments.train`: flags first, then what is slow to import."""
+"""Runs `python -m experiments.train`: checks the flags before any slow import."""
 
 from advfeat.runs import command
 

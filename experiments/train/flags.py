@@ -1,4 +1,4 @@
-"""The flags of `experiments.train`, which others read too."""
+"""Flags of `experiments.train`, also read by other modules."""
 
 from ..shared.flags.train import MEANT_FOR, Config
 

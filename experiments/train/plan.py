@@ -1,4 +1,4 @@
-"""What `experiments.train` reads off its flags before any work."""
+"""Prepares `experiments.train`: loads the data, and builds the recipe from flags and preset."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .flags import MEANT_FOR, Config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
       dataset: as loaded.
       train: training images without the held-out ones.
-      held_out: images in [0, 1] and labels that are watched.
+      held_out: images in [0, 1] and labels, for monitoring.
       recipe: architecture and training.
       eps: of the threat model.
-      eps_grid: where accuracy under PGD is measured, ascending, 0 and eps among them.
-      notes: what the user should know, a line each.
+      eps_grid: eps at which accuracy under PGD is measured, ascending, including 0 and eps.
+      notes: notes for the user, one line each.
     """
 
     dataset: data.Dataset
@@ -44,7 +44,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     most = 200 if config.dry_run else config.train_examples
@@ -77,21 +77,21 @@ def prepare(config: Config) -> Plan:
 def _eps(config: Config, preset: Preset) -> float:
     if config.eps is not None:
         return config.eps
-    # A standard network is only measured: where nobody says at which eps, at the grid's largest.
+    # A standard network is only measured: unless an eps is given, at the grid's largest.
     return preset.robust_eps if config.norm == "l2" else max(config.eps_grid or (0.0,))
 
 
 def _warmup(config: Config, preset: Preset) -> float:
     if config.eps_warmup is not None:
         return config.eps_warmup
-    # It is for networks that have learned nothing yet.
+    # A warm-up helps only networks that have learned nothing yet.
     return 0.0 if config.checkpoint is not None else preset.robust_warmup
 
 
 def _recipe(
     config: Config, dataset: data.Dataset, preset: Preset, eps: float, examples: int
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe that flags and preset come to, and what is to be said about it."""
+    """Returns the recipe of flags and preset, and notes about it."""
     notes: list[str] = []
     objective, robust = config.objective, config.objective != "standard" and eps > 0
     if objective != "standard" and not robust:

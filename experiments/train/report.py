@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.train`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plan import Plan
 
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     chance = 1 / plan.dataset.num_classes
     lines = run.metrics("train/model")
     watched = {
@@ -61,21 +61,21 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         ),
     ]
     findings = [
-        f"The network is right on {format_rate(summary['clean_accuracy'])} of the test images and, "
-        f"of {summary['evaluation']['examples']} of them, on "
+        f"The network classifies {format_rate(summary['clean_accuracy'])} of the test images "
+        f"correctly and, of {summary['evaluation']['examples']} of them, "
         f"{format_rate(summary['robust_accuracy'])} under PGD at {title(config.norm)} "
         f"eps {plan.eps:g}.",
         *plan.notes,
         *_selected(summary),
-        "PGD is one attack; a number to rely on needs a suite of attacks.",
+        "PGD is a single attack; a reliable number needs a suite of attacks.",
     ]
     write_report(
         run.report,
         title=f"A {config.objective} network: {config.dataset}",
         sentence=(
-            f"How often is a network right that was trained by {config.objective} training? About "
-            f"{per_cent(summary['clean_accuracy'])} of the test images as they are, and about "
-            f"{per_cent(summary['robust_accuracy'])} when PGD may change them by up to "
+            f"How robust is a network trained by {config.objective} training? It classifies about "
+            f"{per_cent(summary['clean_accuracy'])} of the test images correctly as they are, and "
+            f"about {per_cent(summary['robust_accuracy'])} when PGD may change them by up to "
             f"{title(config.norm)} eps {plan.eps:g}."
         ),
         lead=lead,
@@ -100,22 +100,22 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
 
 
 def _selected(summary: dict[str, Any]) -> list[str]:
-    """Which epoch was kept, where that is not simply the last."""
+    """States which epoch was kept, unless it is simply the last."""
     found = summary["training"].get("selection")
     if not found or (found["select"] == "last" and not found["ended_by"]):
         return []
     why = {
         "overfitting": "catastrophic overfitting ended the training",
-        "patience": "no new best for long enough ended the training",
-        None: "the training went to its end",
+        "patience": "the training ended after too long without a new best",
+        None: "the training ran to its end",
     }[found["ended_by"]]
     chosen = (
-        " (chosen for it, so flattering; the interval counts for the choice)"
+        " (selected by this number, which is optimistic; the interval accounts for it)"
         if found["select"] == "best" or found["ended_by"] == "overfitting"
         else ""
     )
     return [
         f"The weights are those of epoch {found['epoch']} of {found['epochs']}, with "
         f"{format_rate(Estimate(**found['held_out_robust_accuracy']))} of {found['examples']} "
-        f"held-out images right under PGD-{found['steps']}{chosen}; {why}."
+        f"held-out images correct under PGD-{found['steps']}{chosen}; {why}."
     ]

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.train`: trains one network, measures it clean and under PGD, and reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .plan import Plan, prepare
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, measures, draws and reports."""
+    """Trains, measures and reports."""
     root = jax.random.key(config.seed)
     for note in plan.notes:
         print(note)
@@ -68,13 +68,13 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _made(record: dict[str, Any]) -> dict[str, Any]:
-    """How the network was made, and which of its epochs was kept."""
+    """Returns how the network was trained, and which of its epochs was kept."""
     fields = ("objective", *DEFAULTS, "label_smoothing", "awp", "ema", "swa", "selection")
     return {name: record[name] for name in fields if name in record}
 
 
 def follow(config: Config, plan: Plan) -> None:
-    """What the other processes of a distributed training do."""
+    """Takes part in a distributed training as one of the other processes."""
     networks.follow(stream(jax.random.key(config.seed), "model"), plan.recipe, plan.train)
 
 

@@ -1,4 +1,4 @@
-"""The flags of `experiments.transfer_learning`."""
+"""Flags of `experiments.transfer_learning`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..shared.flags.sweeps import SweepConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(SweepConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.transfer_learning`."""
 
-    target: str = flag("digits", "The data set that is transferred to.")
+    target: str = flag("digits", "Data set to transfer to.")
     target_classes: tuple[str, ...] | None = flag(
-        None, "Keep only these of its classes. Default: all, or the second half."
+        None, "Keep only these classes of the target. Default: all, or the second half."
     )
     target_examples: int = flag(100, "Training images of the target.", kind="count")
     target_epochs: int = flag(30, "Passes over them in fine-tuning.", kind="count")
@@ -26,7 +26,7 @@ class Config(SweepConfig):
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if self.seeds < 2:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What the flags come to; nothing is written yet."""
+"""Prepares `experiments.transfer_learning`: loads source and target."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .flags import Config
 
 WAYS = ("frozen", "fine-tuned")
 SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
-"""Default eps of the sources, as shares of the preset's."""
+"""Default eps of the sources, relative to the preset's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A config made whole; nothing has been written yet.
+    """Data and settings of a run, prepared from its flags before anything is written.
 
     Attributes:
-      source: the source's data set.
-      target: the target's, its images of the source's shape.
-      train: the source's training images.
-      shots: the target's, one set per seed.
-      choice: training images of the target that are in none of these sets.
+      source: the source data set.
+      target: the target data set, with images of the source's shape.
+      train: training images of the source.
+      shots: training images of the target, one set per seed.
+      choice: training images of the target outside these sets, to select eps.
       test: test images of the target.
       standard: recipe of a source at eps 0.
       tuned: recipe of fine-tuning and of training from scratch.
-      eps: of the sources, from 0.
+      eps: of the sources, ascending from 0.
     """
 
     source: data.Dataset
@@ -52,7 +52,7 @@ class Plan:
 
 
 def prepare(config: Config) -> Plan:
-    """Reads what the flags name and fills in the presets; writes nothing."""
+    """Loads what the flags name and fills in presets; writes nothing."""
     source_classes, target_classes = _classes(config)
     source = data.load(config.dataset, classes=source_classes, data_dir=config.data_dir)
     most = max(4 * config.seeds * config.target_examples, config.eval_examples, 1000)
@@ -100,7 +100,7 @@ def prepare(config: Config) -> Plan:
 
 
 def _held_out(config: Config, target: data.Dataset, shots: list[data.Split]) -> Points:
-    """Training images of the target that no network is trained on: they choose the eps."""
+    """Returns training images of the target that no network is trained on, to select eps."""
     rest = ~np.isin(target.train.id, np.concatenate([part.id for part in shots]))
     if rest.sum() < target.num_classes:
         raise ValueError(
@@ -113,7 +113,7 @@ def _held_out(config: Config, target: data.Dataset, shots: list[data.Split]) -> 
 
 
 def _classes(config: Config) -> tuple[Any, Any]:
-    """The classes of source and target: as given, or two halves of one data set's."""
+    """Returns the classes of source and target: as given, or two halves of one data set's."""
     if config.target != config.dataset or config.classes is not None:
         return config.classes, config.target_classes
     names = data.load(config.dataset, data_dir=config.data_dir).class_names
@@ -126,16 +126,16 @@ def _classes(config: Config) -> tuple[Any, Any]:
 def resized(
     dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int
 ) -> data.Dataset:
-    """A data set with images of another size, smoothed where they shrink.
+    """Resizes the images of a data set, with anti-aliasing.
 
     Args:
-      dataset: what is resized.
+      dataset: the data set to resize.
       shape: `(H, W, C)`.
-      most: images of each split that are kept, 0 for all: resizing takes its time.
-      seed: which ones.
+      most: maximum number of images per split, 0 for all: resizing is slow.
+      seed: determines the kept images.
 
     Raises:
-      ValueError: for images of another number of channels.
+      ValueError: for images with another number of channels.
     """
     if tuple(dataset.input_shape) == tuple(shape):
         return dataset

@@ -1,4 +1,4 @@
-"""The page."""
+"""Draws the figures and writes the report of `experiments.transfer_learning`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .plan import WAYS, Plan
 
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
-    """Draws the figures and writes the page."""
+    """Draws the figures and writes `report.html`."""
     found = summary["target_accuracy"]
     names = [f"{eps:g}" for eps in plan.eps]
     series = {way: [found[way][name] for name in names] for way in WAYS}
@@ -32,22 +32,22 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         "are 95 % intervals over test images and seeds.",
     )
     told = "; ".join(
-        f"{way}, {per_cent(best['target_accuracy'])} of the target's test images are recognised "
-        f"from a robust source and {per_cent(found[way]['0'])} from the standard one"
+        f"{way}, {per_cent(best['target_accuracy'])} of the target's test images are classified "
+        f"correctly from a robust source and {per_cent(found[way]['0'])} from the standard one"
         f"{unless_it_holds(claim)}"
         for (way, best), claim in zip(summary["chosen"].items(), summary["claims"], strict=True)
     )
     write_report(
         run.report,
         title=f"Do robust representations transfer better? {config.dataset} to {config.target}",
-        sentence="Does a robust network make a better start for another task than a standard one? "
+        sentence="Is a robust network a better start for another task than a standard one? "
         f"{told[0].upper()}{told[1:]}.",
         lead=lead,
         terms=terms(
             "eps", "L2", "robust network", "representation", "interval",
             source="the network trained first, on the first task; the target is the second task",
-            frozen="the source's representation stays as it is and only a linear classifier is "
-            "trained; fine-tuned: all weights are trained on",
+            frozen="the source's representation stays fixed and only a linear classifier is "
+            "trained; fine-tuned: all weights are trained further",
         ),
         findings=[
             f"{way.capitalize()}: robust source {format_rate(best['target_accuracy'])} (eps "

@@ -1,4 +1,4 @@
-"""The steps of the run, from its plan to its summary."""
+"""Runs `experiments.transfer_learning`: trains sources and transfers them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .plan import WAYS, Plan, prepare
 
 
 def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray:
-    """`[N]`, which test images a linear classifier on the frozen representation gets right."""
+    """Returns the hits `[N]` of a linear classifier on the frozen representation."""
     fn = network.model_fn("representation")
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
     classifier.fit(predict(fn, data.unit(shots.image)), shots.label)
@@ -37,13 +37,13 @@ def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray
 
 
 def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
-    """For each seed the name that is best for the mean of all other seeds; of equal ones the first.
+    """Selects for each seed the name that is best on the mean of all other seeds, first if tied.
 
-    What is then compared, on other points and by the seed's own networks, had no part in the
-    choice, and is as good on average as it is elsewhere.
+    The comparison uses other points and the seed's own networks, which had no part in the
+    selection, so the selected name performs there as well as elsewhere, on average.
 
     Args:
-      hits: by name `[S, N]`, S at least 2, on points of their own.
+      hits: by name `[S, N]`, S at least 2, on points used for selection only.
 
     >>> hits = {"a": np.array([[1, 1], [0, 0]]), "b": np.array([[0, 0], [1, 1]])}
     >>> chosen_by_others(hits)
@@ -57,11 +57,11 @@ def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, transfers, draws and reports."""
+    """Trains, transfers and reports."""
     root, seeds = jax.random.key(config.seed), range(sweeps.seeds(config))
     hits: dict[str, dict[str, list[np.ndarray]]] = {way: {} for way in WAYS}
     own: dict[str, list[np.ndarray]] = {}
-    # One pass over both, the choice's first.
+    # One pass over both sets, the selection's first.
     points = Points(
         np.concatenate([plan.choice.image, plan.test.image]),
         np.concatenate([plan.choice.label, plan.test.label]),

@@ -218,7 +218,7 @@ def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
 def test_other_classes_make_the_classifier_anew(given, tmp_path):
     path, network = given
     found = plan(tmp_path, checkpoint=path, classes=("3", "5"))
-    assert "its classifier is made anew: it knows 10 classes, the data set has 2" in found.notes
+    assert "its classifier is replaced: it knows 10 classes, the data set has 2" in found.notes
     params = found.recipe.variables(jax.random.key(5))["params"]
     assert params["classifier"]["kernel"].shape == (6, 2)
     np.testing.assert_array_equal(

@@ -61,13 +61,13 @@ def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path):
     os.kill(started[1].pid, signal.SIGTERM)  # a preempted task is not always the first
     codes, said = ends(started)
     assert codes == [143, 143], said
-    assert said[0][1].splitlines()[-1].endswith("terminated; the same command goes on")
+    assert said[0][1].splitlines()[-1].endswith("terminated; rerun the command to resume")
     assert len(told(broken)) < 40
     assert list((broken / "checkpoints" / "model").glob("[0-9]*"))
 
     codes, said = ends(start(broken, "--epochs=40"))
     assert codes == [0, 0], said
-    assert "going on" in said[0][0]
+    assert "resuming the run" in said[0][0]
     assert files(broken) == files(whole)
     assert summary(broken) == summary(whole)
     assert told(broken) == told(whole)
@@ -91,7 +91,7 @@ def test_a_killed_process_takes_the_others_with_it_and_the_run_goes_on(tmp_path)
     assert codes[1] != 0
     codes, said = ends(start(run, "--epochs=300", launcher=explicit))
     assert codes == [0, 0], said
-    assert "going on" in said[0][0]
+    assert "resuming the run" in said[0][0]
 
 
 @pytest.mark.slow

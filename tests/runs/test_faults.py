@@ -122,7 +122,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
         patch.setattr(progress.Progress, "look", look)
         assert call(path) == 143
     assert signal.getsignal(signal.SIGTERM) == before
-    assert capsys.readouterr().err.splitlines()[-1].endswith("terminated; the same command goes on")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("terminated; rerun the command to resume")
     assert len(begun) == 9
     assert [p.name for p in (path / "checkpoints" / "model").iterdir() if p.name.isdigit()] == ["9"]
     assert call(path) == 0
@@ -140,7 +141,7 @@ def test_sigterm_outside_a_training_leaves_at_once(whole, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(train_work.advfeat, "evaluate_epsilons", evaluate)
         assert call(path) == stopping.TERMINATED
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "rerun the command to resume" in capsys.readouterr().err
     assert call(path) == 0
     same_end(path, whole)
 
@@ -170,7 +171,7 @@ def test_ctrl_c_ends_with_its_own_code(whole, tmp_path, monkeypatch, frequent, c
     with monkeypatch.context() as patch:
         at_step(patch, 11, interrupt)
         assert call(path) == 130
-    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert "interrupted; rerun the command to resume" in capsys.readouterr().err
     assert call(path) == 0
     same_end(path, whole)
 
@@ -225,7 +226,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     last = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device" in last
     assert str(path) in last
-    assert "the same command goes on" in last
+    assert "rerun the command to resume" in last
     assert call(path) == 0
     same_end(path, whole)
 
@@ -302,7 +303,7 @@ def test_a_loss_that_is_nan_keeps_the_last_good_state(tmp_path, monkeypatch, fre
         last = capsys.readouterr().err.splitlines()[-1]
         assert "the loss is nan at step 10" in last
         assert "the state of step 9 is kept" in last
-        assert "the same command goes on" in last
+        assert "rerun the command to resume" in last
         steps = [p.name for p in (path / "checkpoints" / "model").iterdir() if p.name.isdigit()]
         assert max(map(int, steps)) == 9
         assert call(path) == 1  # the same end, from the good state

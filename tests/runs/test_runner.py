@@ -206,7 +206,7 @@ def test_a_damaged_file_of_the_run_is_one_line_that_names_it(tmp_path, damage):
         np.savez_compressed(path, hits=np.arange(1, 5))
     else:
         path.with_suffix(".json").write_text("[")
-    with pytest.raises(runner.CannotGoOn, match=r"one\.(npz|json) is .*delete it, and the same"):
+    with pytest.raises(runner.CannotGoOn, match=r"one\.(npz|json) is .*delete it and rerun"):
         toy(config, work=work)
     path.unlink()
     path.with_suffix(".json").unlink()

@@ -1,4 +1,4 @@
-"""What a train step descends: one file per objective, and one line here.
+"""Training objectives: one file and one registry line each.
 
 Every entry is a factory of a `LossFn`, a pure function of key, params, model state and batch.
 """

@@ -1,4 +1,4 @@
-"""Adversarial training: the loss at the worst inputs that an attack finds.
+"""Adversarial training: minimises the loss at adversarial examples.
 
 Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 """
@@ -17,7 +17,7 @@ from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Adversarial(Attacked):
-    """The mean loss at attacked inputs: a `LossFn`. Make one with `adversarial`."""
+    """Mean loss at adversarial examples, a `LossFn`; see `adversarial`."""
 
     def descend(
         self, key: Key, params: Any, model_state: Any, batch: Batch
@@ -31,23 +31,23 @@ class Adversarial(Attacked):
 
 
 def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
-    """The robust objective: `min_w E max_{x' allowed} loss(f_w(x'), y)`.
+    """Returns the robust objective `min_w E max_{x' allowed} loss(f_w(x'), y)`.
 
     Madry et al. (2018), https://arxiv.org/abs/1706.06083, equation 2.1; the gradient at the inner
-    maximum is the gradient of the maximum (Danskin). The attack sees the network in evaluation
-    mode and with its weights cut off; the update sees the attacked batch in training mode.
+    maximum is the gradient of the maximum (Danskin). The attack runs in evaluation mode with the
+    weights' gradients stopped; the update sees the attacked batch in training mode.
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
       loss: logits `[K]`, label `[]` -> `[]`.
-      attack: on ONE example; `pgd(..., score_last=False)` spares the pass that only chooses
-        between iterates.
+      attack: on ONE example; `pgd(..., score_last=False)` saves the forward pass that only compares
+        iterates.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
 
     Raises:
-      ValueError: if `attack` is none.
+      ValueError: if `attack` is not callable.
 
     >>> import advfeat
     >>> from advfeat import models

@@ -1,7 +1,7 @@
-"""What every objective shares: an attack that prepares the batch, and a loss that descends on it.
+"""Base classes of objectives: an attack prepares the batch, then a loss descends on it.
 
-The two halves are apart because some procedures need only one of them again: weight perturbation
-takes two gradients at the same attacked images, accumulation attacks and descends in small parts.
+The two halves are separate because some procedures repeat only one of them: weight perturbation
+takes two gradients at the same attacked images; gradient accumulation works on parts of a batch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ D = TypeVar("D", bound="Descent")
 
 @dataclasses.dataclass(frozen=True)
 class Descent:
-    """An objective of training, a `LossFn`: a pure function of key, params, state and batch.
+    """A training objective, a `LossFn`: a pure function of key, params, state and batch.
 
-    A subclass is a frozen, registered dataclass, so that equal ones share one compiled train step;
-    numbers and what an attack holds (eps, step size) are leaves. It defines `descend` and, if it
-    looks at more than the batch, `prepare`.
+    Subclasses are frozen, registered dataclasses, so that equal ones share one compiled train step;
+    numbers, including those of an attack (eps, step size), are leaves. A subclass defines `descend`
+    and, if it needs more than the batch, `prepare`.
 
     Attributes:
       model: a flax module with `apply(variables, images, train=...)`, static.
@@ -38,10 +38,10 @@ class Descent:
     loss: LogitLoss = dataclasses.field(metadata={"static": True})
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
-        """The batch with what the attack found; no gradient flows through it.
+        """Adds attacked images, if the objective has an attack; no gradient flows through them.
 
-        Every draw belongs to the step's key and the example's id, so a batch may be prepared in
-        parts, with the same key for all of them.
+        Every draw depends only on the step's key and the example's id, so a batch may be prepared
+        in parts with the same key.
         """
         del key, params, model_state
         return batch
@@ -49,31 +49,31 @@ class Descent:
     def descend(
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
-        """The loss of a prepared batch with the network in training mode, its state, metrics.
+        """Returns the training-mode loss of a prepared batch, the new model state and metrics.
 
-        The loss is a mean over the batch, weighted by `batch["weight"]`. Rows of weight 0 count for
-        nothing, not in batch statistics either; they must be finite (`padding.filled`).
+        The loss is a mean weighted by `batch["weight"]`. Rows of weight 0 have no effect, not even
+        on batch statistics; they must be finite (`padding.filled`).
         """
         raise NotImplementedError
 
     def __call__(
         self, key: Key, params: Any, model_state: Any, batch: Batch
     ) -> tuple[Array, tuple[Any, Metrics]]:
-        """Both: what a foreign train loop differentiates."""
+        """Prepares and descends: the function for an external training loop to differentiate."""
         on_training_batch(batch)
         key_prepare, key_descend = jax.random.split(one_key(key))
         prepared = self.prepare(key_prepare, params, model_state, filled(batch))
         return self.descend(key_descend, params, model_state, prepared)
 
     def scaled(self: D, share: float | Array) -> D:
-        """The same objective with its attack's eps and step size times `share`: a warm-up."""
+        """Returns the objective with its attack's eps and step size scaled by `share`."""
         del share
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Attacked(Descent):
-    """Base of the objectives with an attack: `prepare` adds its images as `batch["attacked"]`.
+    """Base class of objectives with an attack, whose images become `batch["attacked"]`.
 
     Attributes:
       attack: on ONE example, a leaf.
@@ -82,13 +82,13 @@ class Attacked(Descent):
     attack: AttackFn
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
-        """Attacks the labels; see `attacked_images`."""
+        """Attacks every example at its label; see `attacked_images`."""
         variables = {"params": params, **model_state}
         found = attacked_images(self.attack, key, self.model, variables, batch, batch["label"])
         return {**batch, "attacked": found}
 
     def scaled(self: D, share: float | Array) -> D:
-        """The same objective with its attack's eps and step size times `share`: a warm-up.
+        """Returns the objective with its attack's eps and step size scaled by `share`.
 
         Raises:
           ValueError: for an attack without a threat model.
@@ -99,18 +99,18 @@ class Attacked(Descent):
 def attacked_images(
     attack: AttackFn, key: Key, model: Any, variables: Any, batch: Batch, aim: Any
 ) -> Array:
-    """The images `[B, H, W, C]` that an attack on every example comes to.
+    """Attacks every example and returns the images `[B, H, W, C]`.
 
-    The network is in evaluation mode and its weights are cut off, so neither batch statistics nor
-    gradients depend on the attack, and no step of it is kept in memory.
+    The network is in evaluation mode and gradients to its weights are stopped, so the attack
+    affects neither batch statistics nor gradients, and none of its steps is kept in memory.
 
     Args:
       attack: on ONE example.
       key: folded with each example's id.
       model: a flax module.
-      variables: its parameters and state.
+      variables: parameters and state of the model.
       batch: with `image` and `id`.
-      aim: `[B, ...]`, what the attack takes as its label.
+      aim: `[B, ...]`, passed to the attack as the label.
     """
     network = model_fn(model, jax.lax.stop_gradient(variables))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), batch["id"])
@@ -119,7 +119,7 @@ def attacked_images(
 
 
 def scaled_attack(attack: Any, share: float | Array) -> Any:
-    """An attack with the eps of its threat model, and its step size, times `share`.
+    """Scales an attack's step size and the eps of its threat model by `share`.
 
     Raises:
       ValueError: for an attack without a threat model.
@@ -139,21 +139,21 @@ def scaled_attack(attack: Any, share: float | Array) -> Any:
 
 def _times(size: Array, share: float | Array) -> Array:
     share = jnp.asarray(share, jnp.float32)
-    return jnp.where(share > 0, size * share, 0.0)  # an infinite size times 0 would be NaN
+    return jnp.where(share > 0, size * share, 0.0)  # infinity times 0 would be NaN
 
 
 def forward(
     model: Any, key: Key, params: Any, model_state: Any, images: Array, batch: Batch
 ) -> tuple[Array, Any]:
-    """Logits `[B, K]` of a batch in training mode, and the new model state.
+    """Returns logits `[B, K]` in training mode and the new model state.
 
     Args:
       model: a flax module.
-      key: of dropout.
-      params: its parameters.
+      key: for dropout.
+      params: parameters of the model.
       model_state: its other collections.
       images: `[B, H, W, C]`.
-      batch: whose weights say which rows the batch statistics are of.
+      batch: its weights select the rows that enter batch statistics.
     """
     real = real_rows(batch)
     with statistics_of(real):
@@ -165,7 +165,7 @@ def forward(
             rngs={"dropout": key},
         )
     if real is not None and updated:
-        # A part of a batch may hold nothing but padding, which has no statistics.
+        # A part of a batch may consist of padding only, which has no statistics.
         some, before = jnp.any(real), {name: model_state[name] for name in updated}
         leaves = zip(jax.tree.leaves(updated), jax.tree.leaves(before), strict=True)
         updated = jax.tree.unflatten(
@@ -175,24 +175,24 @@ def forward(
 
 
 def mean(values: Array, batch: Batch) -> Array:
-    """`[]`, the mean of `[B]` values weighted by the batch's weights: padding counts nothing."""
+    """Returns the weighted mean `[]` of values `[B]`; padding has weight 0."""
     weight = batch["weight"]
-    # A padded row may hold anything: times 0, infinity would be NaN.
+    # A padded row may contain anything, and 0 times infinity would be NaN.
     kept = jnp.where(weight > 0, values, 0.0)
     return jnp.sum(weight * kept) / jnp.maximum(jnp.sum(weight), 1e-9)
 
 
 def accuracy(logits: Array, batch: Batch) -> Array:
-    """`[]`, the weighted share of a batch that is classified as labelled."""
+    """Returns the weighted accuracy `[]` of a batch."""
     hit = jnp.argmax(logits, axis=-1) == batch["label"]
     return mean(hit.astype(jnp.float32), batch)
 
 
 def check_attack(attack: Any) -> None:
-    """Checks that there is an attack to train with.
+    """Checks that an attack is given.
 
     Raises:
-      ValueError: if it cannot be called.
+      ValueError: if it is not callable.
     """
     if not callable(attack):
         raise ValueError(f"attack must be an attack such as pgd(threat), got {attack!r}")

@@ -1,4 +1,4 @@
-"""Fast adversarial training: one step from a random start, and a regulariser that keeps it honest.
+"""Fast adversarial training: one step from a random start, optionally regularised by GradAlign.
 
 Wong et al. (2020), https://arxiv.org/abs/2001.03994; Andriushchenko and Flammarion (2020),
 https://arxiv.org/abs/2007.02617.
@@ -26,7 +26,7 @@ from advfeat.types import Array, Batch, Key, LogitLoss, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Aligned(Adversarial):
-    """Adversarial training with gradient alignment: a `LossFn`. Make one with `fast`.
+    """Adversarial training with gradient alignment, a `LossFn`; see `fast`.
 
     Attributes:
       grad_align: `[]`, the regulariser's weight.
@@ -35,7 +35,7 @@ class Aligned(Adversarial):
     grad_align: Array
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
-        """Also draws the point at which the second gradient is taken, `batch["nearby"]`."""
+        """Also samples `batch["nearby"]`, the points of the second input gradient."""
         key_attack, key_nearby = jax.random.split(key)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_nearby, batch["id"])
         threat: ThreatModel = self.attack.threat  # type: ignore[attr-defined]
@@ -50,8 +50,8 @@ class Aligned(Adversarial):
         variables = {"params": params, **model_state}
 
         def input_gradient(images: Array) -> Array:
-            # In evaluation mode, as the attack sees it: the examples do not touch one another,
-            # so the gradient of the sum is every example's own.
+            # In evaluation mode, as in the attack: examples do not interact, so the gradient of
+            # the sum is the stack of per-example gradients.
             def total(x: Array) -> Array:
                 logits = self.model.apply(variables, x, train=False)
                 return jnp.sum(jax.vmap(self.loss)(logits, batch["label"]))
@@ -67,7 +67,7 @@ class Aligned(Adversarial):
 
 
 def _cosine(a: Array, b: Array) -> Array:
-    """`[]`, of the angle between two gradients; 1 where one of them is zero, without slope."""
+    """Returns the cosine `[]` between two gradients; constant 1 if one of them is zero."""
     long = l2_length(a), l2_length(b)
     some = (long[0] > 0) & (long[1] > 0)
     return jnp.where(some, jnp.sum(over(a, long[0]) * over(b, long[1])), 1.0)
@@ -76,7 +76,7 @@ def _cosine(a: Array, b: Array) -> Array:
 def fast_attack(
     threat: ThreatModel, *, step_size: float | Array | None = None
 ) -> GradientAttack:
-    """One step of 1.25 eps from a uniform start: the attack of `fast`.
+    """Returns the attack of `fast`: one step of 1.25 eps from a uniform start.
 
     >>> import advfeat
     >>> fast_attack(advfeat.linf(8 / 255)).step_size * 255
@@ -94,14 +94,14 @@ def fast(
     step_size: float | Array | None = None,
     grad_align: float | Array = 0.0,
 ) -> Adversarial:
-    """Adversarial training with one step from a random start, optionally with GradAlign.
+    """Returns adversarial training with one step from a random start, optionally with GradAlign.
 
     Wong et al. (2020), https://arxiv.org/abs/2001.03994, algorithm 3: FGSM with steps of 1.25 eps
-    from a uniform start. Such training can fall, within an epoch, to a network that withstands FGSM
-    and nothing else; GradAlign (Andriushchenko and Flammarion 2020,
-    https://arxiv.org/abs/2007.02617, equation 5) prevents it:
-    `+ grad_align E [1 - cos(grad_x loss(x, y), grad_x loss(x + eta, y))]`, eta uniform in the ball.
-    It is differentiated through both gradients, at the price of a double backward pass; their
+    from a uniform start. Such training can collapse within an epoch (catastrophic overfitting): the
+    network then withstands FGSM and nothing else. GradAlign (Andriushchenko and Flammarion 2020,
+    https://arxiv.org/abs/2007.02617, equation 5) prevents it by adding
+    `grad_align E [1 - cos(grad_x loss(x, y), grad_x loss(x + eta, y))]`, eta uniform in the ball.
+    It is differentiated through both gradients, at the cost of a double backward pass; the authors'
     weight for CIFAR-10 is `0.02 * 10 ** (255 * eps / 8)`.
 
     Args:
@@ -109,7 +109,7 @@ def fast(
       loss: logits `[K]`, label `[]` -> `[]`.
       threat: the set of allowed inputs.
       step_size: `[]`, by default 1.25 eps.
-      grad_align: `[]`, >= 0, the regulariser's weight; 0 leaves it out.
+      grad_align: `[]`, >= 0, the regulariser's weight; 0 disables it.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.

@@ -1,4 +1,4 @@
-"""MART: misclassified examples count more.
+"""MART: adversarial training that emphasises misclassified examples.
 
 Wang et al. (2020), "Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
 https://openreview.net/forum?id=rklOg6EFwS.
@@ -21,7 +21,7 @@ from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mart(Attacked):
-    """Boosted loss plus a divergence weighted by doubt: a `LossFn`. Make one with `mart`.
+    """Boosted loss plus a KL divergence weighted by `1 - p_y`, a `LossFn`; see `mart`.
 
     Attributes:
       beta: `[]`, the weight of the divergence.
@@ -62,15 +62,15 @@ def mart(
     *,
     beta: float | Array = 6.0,
 ) -> Mart:
-    """MART: `min_w E loss(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))`.
+    """Returns the MART objective `min_w E loss(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))`.
 
     Wang et al. (2020), equation 11: the loss is the boosted cross-entropy of their equation 8, and
-    beta their lambda (5 in the paper, 6 in its code). x' is what the attack finds on the labels.
-    The weights' gradient flows through all three factors.
+    beta their lambda (5 in the paper, 6 in its code). x' comes from an attack on the labels. The
+    weights' gradient flows through all three factors.
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`, of the attacked images.
+      loss: logits `[K]`, label `[]` -> `[]`, on the attacked images.
       attack: on ONE example, such as `pgd(threat, steps=10, score_last=False)`.
       beta: `[]`, >= 0.
 
@@ -78,7 +78,7 @@ def mart(
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
 
     Raises:
-      ValueError: if beta is negative or infinite, or there is no attack.
+      ValueError: if beta is negative or infinite, or no attack is given.
 
     >>> import advfeat
     >>> from advfeat import models

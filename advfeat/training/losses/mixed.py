@@ -1,4 +1,4 @@
-"""Clean plus attacked loss, the first recipe of adversarial training.
+"""Weighted mean of clean and adversarial loss, the first recipe of adversarial training.
 
 Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6.
 """
@@ -19,7 +19,7 @@ from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mixed(Attacked):
-    """A weighted mean of clean and attacked loss: a `LossFn`. Make one with `mixed`.
+    """Weighted mean of clean and adversarial loss, a `LossFn`; see `mixed`.
 
     Attributes:
       alpha: `[]`, the weight of the clean loss.
@@ -32,7 +32,7 @@ class Mixed(Attacked):
     ) -> tuple[Array, tuple[Any, Metrics]]:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         key_clean, key_attacked = jax.random.split(key)
-        # Two passes, each with the batch statistics of its own kind of images.
+        # Two passes, so that clean and attacked images have separate batch statistics.
         clean, model_state = forward(
             self.model, key_clean, params, model_state, batch["image"], batch
         )
@@ -55,11 +55,11 @@ class Mixed(Attacked):
 def mixed(
     model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array = 0.5
 ) -> Mixed:
-    """Clean and attacked loss together: `min_w E alpha loss(x, y) + (1 - alpha) loss(x', y)`.
+    """Returns the mixed objective `min_w E alpha loss(x, y) + (1 - alpha) loss(x', y)`.
 
     Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6, where x' is one FGSM step
-    and alpha is 1/2. alpha 1 is standard training, alpha 0 adversarial training. The network sees
-    both batches in turn, and so do its batch statistics.
+    and alpha is 1/2. alpha 1 is standard training, alpha 0 adversarial training. The two batches
+    pass through the network in turn, and both update its batch statistics.
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.

@@ -1,4 +1,4 @@
-"""Empirical risk minimisation."""
+"""Standard training: empirical risk minimisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advfeat.types import Array, Batch, Key, LogitLoss, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Standard(Descent):
-    """The mean loss on the batch as it is: a `LossFn`. Make one with `standard`."""
+    """Mean loss on clean images, a `LossFn`; see `standard`."""
 
     def descend(
         self, key: Key, params: Any, model_state: Any, batch: Batch
@@ -27,7 +27,7 @@ class Standard(Descent):
 
 
 def standard(model: Any, loss: LogitLoss = cross_entropy) -> Standard:
-    """Empirical risk minimisation, `min_w E loss(f_w(x), y)`.
+    """Returns empirical risk minimisation, `min_w E loss(f_w(x), y)`.
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.

@@ -1,4 +1,4 @@
-"""TRADES: accuracy on clean images, and predictions that do not change around them.
+"""TRADES: trades clean accuracy against predictions that are stable under perturbations.
 
 Zhang et al. (2019), https://arxiv.org/abs/1901.08573.
 """
@@ -23,10 +23,10 @@ from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, Model
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class NearStart(GradientAttack):
-    """Projected ascent that begins next to the example, where the divergence has a slope.
+    """PGD that starts near the example instead of at it, where the divergence has zero gradient.
 
     Attributes:
-      spread: `[]`, the standard deviation of the start's normal noise.
+      spread: `[]`, standard deviation of the start's Gaussian noise.
     """
 
     spread: Array
@@ -34,7 +34,7 @@ class NearStart(GradientAttack):
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
-        """The example with a little noise, brought into ball and box."""
+        """Returns the example plus Gaussian noise, projected onto ball and box."""
         del model_fn, index
         noise = self.spread * jax.random.normal(key, x.shape)
         return self.threat.project(x, x + noise.astype(x.dtype)), y
@@ -43,7 +43,7 @@ class NearStart(GradientAttack):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Trades(Attacked):
-    """Clean loss plus divergence of the attacked prediction: a `LossFn`. Make one with `trades`.
+    """Clean loss plus KL divergence to the attacked prediction, a `LossFn`; see `trades`.
 
     Attributes:
       beta: `[]`, the weight of the divergence.
@@ -52,7 +52,7 @@ class Trades(Attacked):
     beta: Array
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
-        """Attacks the network's own clean predictions; the labels play no part."""
+        """Attacks the network's clean predictions; the labels are not used."""
         variables = jax.lax.stop_gradient({"params": params, **model_state})
         clean = jax.vmap(model_fn(self.model, variables))(batch["image"])
         found = attacked_images(self.attack, key, self.model, variables, batch, clean)
@@ -90,16 +90,17 @@ def trades(
     beta: float | Array = 6.0,
     spread: float | Array = 1e-3,
 ) -> Trades:
-    """TRADES: `min_w E loss(f(x), y) + beta max_{x' allowed} KL(p(x) || p(x'))`.
+    """Returns the TRADES objective `min_w E loss(f(x), y) + beta max_{x' allowed} KL(p(x) ||
+    p(x'))`.
 
     Zhang et al. (2019), https://arxiv.org/abs/1901.08573, equation 5, with beta for their
-    1 / lambda. The attack ascends the divergence from the clean prediction, whose gradient is zero
-    at the example itself, so that it begins at `spread` times normal noise, as the authors' code
-    does (brought into ball and box here). The weights' gradient flows through both predictions.
+    1 / lambda. The attack ascends the divergence from the clean prediction. Its gradient is zero at
+    the example itself, so the attack starts at `spread` times Gaussian noise, as in the authors'
+    code (here projected onto ball and box). The weights' gradient flows through both predictions.
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`, of the clean images.
+      loss: logits `[K]`, label `[]` -> `[]`, on the clean images.
       attack: a `pgd` with one round; its objective and its start are replaced.
       beta: `[]`, >= 0; 0 is standard training.
       spread: `[]`, standard deviation of the start, in [0, 1] pixels.
@@ -108,7 +109,7 @@ def trades(
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
 
     Raises:
-      ValueError: if beta or spread is negative or infinite, or the attack is no `pgd`.
+      ValueError: if beta or spread is negative or infinite, or the attack is not a `pgd`.
 
     >>> import advfeat
     >>> from advfeat import models

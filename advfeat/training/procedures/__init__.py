@@ -1,6 +1,6 @@
-"""How a train step uses an objective: one file per procedure, and one line here.
+"""Training procedures: how a step uses an objective; one file and one registry line each.
 
-`ema` and `swa` go around any of the others.
+`ema` and `swa` wrap any of the others.
 """
 
 from __future__ import annotations

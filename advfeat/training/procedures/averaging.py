@@ -1,6 +1,6 @@
-"""Averaged weights: the trained network is a mean of those that the training went through.
+"""Weight averaging: the trained network is a mean over the training's iterates.
 
-It goes around any other procedure, which knows nothing of it.
+An average wraps any other procedure, which needs no knowledge of it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
 
 class Average(NamedTuple):
-    """What averaging carries.
+    """The state of an average.
 
     Attributes:
       params: the averaged weights.
       model_state: the averaged batch statistics.
-      terms: `[]` int32, how many steps the average is over.
-      inner: what the procedure inside carries.
+      terms: `[]` int32, number of steps in the average.
+      inner: the state of the inner procedure.
     """
 
     params: Any
@@ -37,7 +37,7 @@ class Average(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Averaged(Procedure):
-    """Base of the averages; a subclass says how much the newest weights count.
+    """Base class of averages; a subclass defines the coefficient of the newest weights.
 
     Attributes:
       inner: the procedure whose weights are averaged.
@@ -46,25 +46,25 @@ class Averaged(Procedure):
     inner: Procedure
 
     def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
-        """The newest weights' part of the average, and the terms that this makes.
+        """Returns the newest weights' coefficient in the average, and the new number of terms.
 
         Args:
-          terms: `[]` int32, in the average so far.
-          share: `[]`, of the training that lies behind.
+          terms: `[]` int32, number of terms so far.
+          share: `[]`, the finished share of the training.
         """
         raise NotImplementedError
 
     @property
     def updates(self) -> int:
-        """Those of the procedure inside."""
+        """Number of updates of the inner procedure."""
         return self.inner.updates
 
     def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
-        """The network as it begins, which then counts nothing."""
+        """Returns the initial network; its weights never enter the average."""
 
         def begin(leaf: Array) -> Array:
-            # A copy: a train step reuses its state's memory, each array once. And float32 at least:
-            # in half precision an average of many steps moves no more.
+            # A copy, because a train step donates each array of its state once. At least float32:
+            # in half precision, an average over many steps stops moving.
             floating = jnp.issubdtype(leaf.dtype, jnp.floating)
             wide = jnp.promote_types(leaf.dtype, jnp.float32) if floating else leaf.dtype
             return jnp.array(leaf, wide)
@@ -74,11 +74,11 @@ class Averaged(Procedure):
         return Average(params, model_state, jnp.zeros((), jnp.int32), inner)
 
     def check(self, loss_fn: LossFn) -> None:
-        """As the procedure inside."""
+        """Delegates to the inner procedure."""
         self.inner.check(loss_fn)
 
     def scaled(self, share: float | Array) -> Any:
-        """The same average around the scaled procedure."""
+        """Returns the same average around the scaled procedure."""
         return dataclasses.replace(self, inner=self.inner.scaled(share))
 
     def step(
@@ -90,7 +90,7 @@ class Averaged(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """The inner step, whose weights then enter the average."""
+        """Makes the inner step, then adds its weights to the average."""
         kept: Average = state.extra
         inner = state._replace(extra=kept.inner)
         inner, metrics = self.inner.step(key, loss_fn, optimiser, inner, batch, share)
@@ -106,7 +106,7 @@ class Averaged(Procedure):
         return inner._replace(extra=Average(params, model_state, terms, inner.extra)), metrics
 
     def variables(self, state: TrainState) -> dict[str, Any]:
-        """The averaged weights and batch statistics, of the types that the network's have."""
+        """Returns averaged weights and batch statistics, in the network's dtypes."""
         kept = state.extra.params, state.extra.model_state
         params, model_state = jax.tree.map(
             lambda mean, leaf: mean.astype(leaf.dtype), kept, (state.params, state.model_state)
@@ -117,27 +117,27 @@ class Averaged(Procedure):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ema(Averaged):
-    """The exponential average. Make one with `ema`.
+    """Exponential moving average of the weights; see `ema`.
 
     Attributes:
-      decay: `[]`, what the average keeps of itself at every step.
+      decay: `[]`, the average's weight for itself at every step.
     """
 
     decay: Array
 
     def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
-        """`(1 - d) / (1 - d^t)`: the weights of the terms add up to 1."""
+        """Returns `(1 - d) / (1 - d^t)`, so that the coefficients sum to 1."""
         del share
         terms = terms + 1
         kept = -jnp.expm1(terms.astype(jnp.float32) * jnp.log(self.decay))
-        # At decay 0 the logarithm is infinite and its product with t the same: kept is 1.
+        # At decay 0 the logarithm is -inf and so is its product with t: kept is 1.
         return jnp.where(terms > 1, (1.0 - self.decay) / kept, 1.0), terms
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Swa(Averaged):
-    """The uniform average over the end of the training. Make one with `swa`.
+    """Stochastic weight averaging over the end of the training; see `swa`.
 
     Attributes:
       start: `[]`, the share of the training after which the average begins.
@@ -146,7 +146,7 @@ class Swa(Averaged):
     start: Array
 
     def newest(self, terms: Array, share: Array) -> tuple[Array, Array]:
-        """One over the terms; before the start the newest weights alone."""
+        """Returns one over the number of terms; before the start, the newest weights alone."""
         terms = jnp.where(share >= self.start, terms + 1, 0)
         return 1.0 / jnp.maximum(terms, 1).astype(jnp.float32), terms
 
@@ -158,16 +158,16 @@ def _check(inner: Procedure) -> None:
 
 
 def ema(inner: Procedure | None = None, *, decay: float | Array = 0.999) -> Ema:
-    """The trained network is the exponential average of the weights: `d w_avg + (1 - d) w`.
+    """Averages the weights exponentially: `d w_avg + (1 - d) w`.
 
     Polyak and Juditsky (1992), https://doi.org/10.1137/0330046; in robust training Gowal et al.
     (2020), https://arxiv.org/abs/2010.03593, section 3.4 (0.995 to 0.999). The average is over the
     weights after every step, divided by the sum of its coefficients, `1 - d^t`, so that the initial
-    weights never count. Batch statistics are averaged alike.
+    weights never enter. Batch statistics are averaged in the same way.
 
     Args:
       inner: the procedure whose weights are averaged; by default `plain()`.
-      decay: `[]` in [0, 1); 0 is no averaging.
+      decay: `[]` in [0, 1); 0 disables averaging.
 
     Raises:
       ValueError: for a decay outside [0, 1), or a procedure that averages already.
@@ -182,12 +182,12 @@ def ema(inner: Procedure | None = None, *, decay: float | Array = 0.999) -> Ema:
 
 
 def swa(inner: Procedure | None = None, *, start: float | Array = 0.75) -> Swa:
-    """The trained network is the uniform mean of the weights after every step from `start` on.
+    """Averages the weights uniformly over all steps from `start` on.
 
     Izmailov et al. (2018), https://arxiv.org/abs/1803.05407, equation 2, with every step in the
     mean instead of one per cycle; against robust overfitting Chen et al. (2021),
-    https://openreview.net/forum?id=qZzy5urZw9. Batch statistics are averaged alike, which stands
-    in for the paper's extra pass over the data.
+    https://openreview.net/forum?id=qZzy5urZw9. Batch statistics are averaged in the same way, which
+    replaces the paper's extra pass over the data.
 
     Args:
       inner: the procedure whose weights are averaged; by default `plain()`.

@@ -1,7 +1,7 @@
-"""How one train step turns objective, optimiser, state and batch into the next state.
+"""Base class of procedures: one train step from objective, optimiser, state and batch.
 
-Most robust trainings are a loss; some are more: several updates per minibatch, a gradient at other
-weights than those that are updated, weights that are averaged. Those are procedures.
+Most robust training methods only change the loss. Procedures cover the rest: several updates per
+minibatch, gradients at other weights than those updated, averaged weights.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ P = TypeVar("P", bound="Procedure")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Procedure:
-    """Base of the procedures: a frozen, registered dataclass whose numbers are leaves.
+    """Base class of procedures: a frozen, registered dataclass whose numbers are leaves.
 
     Attributes:
-      accumulate: in how many parts a batch is attacked and differentiated, static: memory for
-        the activations of one part is enough. Equal to the whole batch, up to rounding, unless
-        examples of a batch see one another (batch normalisation) or masks are drawn (dropout).
+      accumulate: number of parts in which a batch is attacked and differentiated, static. Memory
+        then holds the activations of one part only. The result equals that of the whole batch, up
+        to rounding, unless examples of a batch interact (batch normalisation) or masks are drawn
+        (dropout).
     """
 
     accumulate: int = dataclasses.field(default=1, metadata={"static": True}, kw_only=True)
 
     @property
     def updates(self) -> int:
-        """How many updates of the weights a step makes; the schedule counts them."""
+        """Number of weight updates per step; the schedule counts them."""
         return 1
 
     def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
-        """What is carried before the first step.
+        """Returns the carried state before the first step.
 
         Args:
           params: the initial weights.
@@ -53,11 +54,11 @@ class Procedure:
         return ()
 
     def check(self, loss_fn: LossFn) -> None:
-        """Raises a ValueError for an objective that this procedure cannot descend."""
+        """Raises a ValueError for an objective that this procedure does not support."""
         del loss_fn
 
     def scaled(self: P, share: float | Array) -> P:
-        """The same procedure with the eps of its own attack, if any, times `share`."""
+        """Returns the procedure with the eps of its own attack, if any, scaled by `share`."""
         del share
         return self
 
@@ -70,30 +71,30 @@ class Procedure:
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """One train step.
+        """Makes one train step.
 
         Args:
           key: the step's own.
           loss_fn: the objective.
           optimiser: an optax transformation.
-          state: where to begin.
+          state: the state to update.
           batch: see `types.Batch`.
-          share: `[]` in [0, 1], how much of the training lies behind.
+          share: `[]` in [0, 1], the finished share of the training.
         """
         raise NotImplementedError
 
     def variables(self, state: TrainState) -> dict[str, Any]:
-        """What the trained network is made of."""
+        """Returns the variables of the trained network."""
         return {"params": state.params, **state.model_state}
 
 
 def check_accumulate(accumulate: int) -> None:
-    """Checks the number of parts of a batch."""
+    """Checks the number of parts of a batch, which must be positive."""
     check_positive(accumulate, name="accumulate")
 
 
 def halves(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
-    """An objective's `prepare` and `descend`; any other loss is all descent."""
+    """Returns an objective's `prepare` and `descend`; any other loss has only a descent."""
     prepare = getattr(loss_fn, "prepare", None)
     if prepare is None:
         return (lambda key, params, model_state, batch: batch), loss_fn
@@ -101,12 +102,12 @@ def halves(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
 
 
 def split(batch: Any, parts: int) -> Any:
-    """A batch in parts, `[parts, B / parts, ...]`.
+    """Splits a batch into parts, `[parts, B / parts, ...]`.
 
-    Each part takes every parts-th example, so that a batch split over devices stays where it is.
+    Each part takes every parts-th example, so that a batch sharded over devices stays in place.
 
     Raises:
-      ValueError: while tracing, if the parts do not divide the batch.
+      ValueError: while tracing, if `parts` does not divide the batch.
     """
 
     def cut(leaf: Array) -> Array:
@@ -118,7 +119,7 @@ def split(batch: Any, parts: int) -> Any:
 
 
 def joined(batch: Any) -> Any:
-    """The inverse of `split`."""
+    """Inverts `split`."""
     return jax.tree.map(
         lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), batch
     )
@@ -127,11 +128,11 @@ def joined(batch: Any) -> Any:
 def prepared(
     loss_fn: LossFn, key: Key, params: Any, model_state: Any, batch: Batch, parts: int
 ) -> Batch:
-    """The batch with what the objective's attack found, part after part."""
+    """Prepares a batch with the objective's attack, part by part."""
     prepare, _ = halves(loss_fn)
     if parts == 1:
         return prepare(key, params, model_state, batch)
-    # The same key for every part: draws belong to the examples.
+    # The same key for every part: draws are per example.
     one = jax.lax.map(lambda part: prepare(key, params, model_state, part), split(batch, parts))
     return {**joined(one), "weight": batch["weight"]}
 
@@ -146,20 +147,20 @@ def gradients(
     *,
     by_image: bool = False,
 ) -> tuple[dict[str, Any], tuple[Any, Metrics]]:
-    """The gradients of a prepared batch's loss, from one backward pass of each of its parts.
+    """Returns the gradients of a prepared batch's loss, from one backward pass per part.
 
     Args:
       loss_fn: the objective.
-      key: of the descent.
+      key: for the descent.
       params: the weights.
       model_state: the network's state.
       batch: as `prepared` returns it.
-      parts: how many.
-      by_image: whether the images' gradient is wanted too; it costs one more product in the first
+      parts: number of parts.
+      by_image: whether to return the images' gradient, too; it costs one more product in the first
         layer.
 
     Returns:
-      `(gradients, (model_state, metrics))`: `gradients["params"]` and, where it is wanted,
+      `(gradients, (model_state, metrics))`: `gradients["params"]` and, if requested,
       `gradients["image"]` `[B, H, W, C]`.
     """
     _, descend = halves(loss_fn)
@@ -178,7 +179,7 @@ def gradients(
 
     def add(carry: tuple[Any, Any, Array], part: Batch) -> tuple[Any, Any]:
         summed, state, index = carry
-        if unit:  # which cannot be read off a part, as the loop traces it
+        if unit:  # a part is traced by the loop, so its weights cannot be inspected
             ones: Any = np.ones(part["weight"].shape, np.float32)
             part = {**part, "weight": ones}
         found, (state, metrics) = differentiate(
@@ -190,8 +191,8 @@ def gradients(
         summed = jax.tree.map(jnp.add, summed, found.pop("params"))
         return (summed, state, index + 1), (found, metrics)
 
-    # A loop: on CPU as slow for networks of ordinary convolutions as attacks on them are.
-    def nothing(leaf: Array) -> Array:  # float32 at least: it is a sum
+    # A loop: on CPU it slows ordinary convolutions as much as the loops of attacks do.
+    def nothing(leaf: Array) -> Array:  # at least float32, because it accumulates
         return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
 
     start = (jax.tree.map(nothing, params), model_state, jnp.zeros((), jnp.int32))
@@ -204,7 +205,7 @@ def gradients(
 def updated(
     optimiser: optax.GradientTransformation, state: TrainState, gradient: Any, model_state: Any
 ) -> TrainState:
-    """The state after one update of the weights; the step is counted by the caller."""
+    """Returns the state after one weight update; the caller counts the step."""
     update, opt_state = moved(optimiser, gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, update)
     return state._replace(params=params, model_state=model_state, opt_state=opt_state)

@@ -1,4 +1,4 @@
-"""Free adversarial training: every backward pass moves the weights and the perturbation.
+"""Free adversarial training: every backward pass updates both weights and perturbation.
 
 Shafahi et al. (2019), https://arxiv.org/abs/1904.12843.
 """
@@ -28,13 +28,13 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Free(Procedure):
-    """Several updates on one minibatch, with a perturbation that persists. See `free`.
+    """Several updates per minibatch with a persistent perturbation; see `free`.
 
     The carried state is the perturbation, `[B, H, W, C]`.
 
     Attributes:
       threat: the set of allowed inputs.
-      step_size: `[]`, of the perturbation's moves.
+      step_size: `[]`, of the perturbation's updates.
       replays: updates per minibatch, static.
     """
 
@@ -44,18 +44,18 @@ class Free(Procedure):
 
     @property
     def updates(self) -> int:
-        """As many as replays."""
+        """One update per replay."""
         return self.replays
 
     def init(self, params: Any, model_state: Any, shape: tuple[int, ...] | None) -> Any:
-        """No perturbation yet."""
+        """Returns a zero perturbation."""
         del params, model_state
         if shape is None:
             raise ValueError("free training carries a perturbation: give the shape of a batch")
         return jnp.zeros(shape, jnp.float32)
 
     def check(self, loss_fn: LossFn) -> None:
-        """Raises a ValueError for an objective with an attack of its own."""
+        """Raises a ValueError for an objective with its own attack."""
         if hasattr(loss_fn, "attack"):
             raise ValueError(
                 "free training makes its own perturbation: its objective must be without an "
@@ -63,7 +63,7 @@ class Free(Procedure):
             )
 
     def scaled(self, share: float | Array) -> Free:
-        """The same procedure with eps and step size times `share`."""
+        """Returns the procedure with eps and step size scaled by `share`."""
         threat = dataclasses.replace(self.threat, eps=self.threat.eps * share)
         return dataclasses.replace(self, threat=threat, step_size=self.step_size * share)
 
@@ -76,14 +76,14 @@ class Free(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """All replays of one minibatch; the metrics are their mean."""
+        """Replays one minibatch; the metrics are means over the replays."""
         del share
         image = batch["image"]
         project, direction = jax.vmap(self.threat.project), jax.vmap(self.threat.direction)
         real = real_rows(batch)
 
         def replay(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
-            # What is left from the last minibatch is brought into the box around this one.
+            # Project the last minibatch's perturbation onto ball and box around this one.
             x = project(image, image + state.extra)
             gradient, (model_state, metrics) = gradients(
                 loss_fn,
@@ -113,20 +113,20 @@ def free(
     step_size: float | Array | None = None,
     accumulate: int = 1,
 ) -> Free:
-    """Free adversarial training: weights and perturbation from ONE backward pass, m times over.
+    """Updates weights and perturbation from ONE backward pass, `replays` times per minibatch.
 
-    Shafahi et al. (2019), https://arxiv.org/abs/1904.12843, algorithm 1: every minibatch is taken
-    `replays` times; each time the weights go down the gradient and the perturbation up, by
-    `step_size` along the norm's steepest direction, and the perturbation persists from minibatch
-    to minibatch. The schedule counts updates, so train for `epochs / replays` passes over the data
-    where another procedure takes `epochs`. One backward pass serves both, so the perturbation sees
-    the network in training mode.
+    Shafahi et al. (2019), https://arxiv.org/abs/1904.12843, algorithm 1: in each of `replays`
+    passes over a minibatch the weights descend the gradient, and the perturbation ascends it by
+    `step_size` along the norm's steepest direction. The perturbation persists across minibatches.
+    The schedule counts updates, so train for `epochs / replays` passes over the data where another
+    procedure takes `epochs`. One backward pass serves both, so the perturbation sees the network in
+    training mode.
 
     Args:
       threat: the set of allowed inputs.
       replays: updates per minibatch (the paper's m: 8 for CIFAR-10).
       step_size: `[]`, by default eps, as in the paper.
-      accumulate: in how many parts a batch is differentiated.
+      accumulate: number of parts in which a batch is differentiated.
 
     Raises:
       ValueError: for counts below 1, an infinite eps, or a step size that is negative or NaN.

@@ -1,4 +1,4 @@
-"""One gradient, one update."""
+"""The plain train step: one gradient, one update."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plain(Procedure):
-    """One gradient, one update. Make one with `plain`."""
+    """One gradient, one update; see `plain`."""
 
     def step(
         self,
@@ -32,7 +32,7 @@ class Plain(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Attack, gradient, update."""
+        """Attacks the batch, takes one gradient and makes one update."""
         del share
         key_prepare, key_descend = jax.random.split(key)
         weights = (state.params, state.model_state)
@@ -45,10 +45,10 @@ class Plain(Procedure):
 
 
 def plain(*, accumulate: int = 1) -> Plain:
-    """The usual train step: one gradient of the objective, one update.
+    """Returns the usual train step: one gradient of the objective, one update.
 
     Args:
-      accumulate: in how many parts a batch is attacked and differentiated, to fit in memory.
+      accumulate: number of parts in which a batch is attacked and differentiated, to save memory.
 
     Raises:
       ValueError: for a count below 1.

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: the gradient is taken at the worst weights nearby.
+"""Adversarial weight perturbation: takes the gradient at the worst weights nearby.
 
 Wu et al. (2020), https://arxiv.org/abs/2004.05884.
 """
@@ -28,11 +28,11 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class WeightPerturbation(Procedure):
-    """The gradient at perturbed weights, applied to the unperturbed ones. See `awp`.
+    """Applies the gradient at perturbed weights to the unperturbed ones; see `awp`.
 
     Attributes:
-      gamma: `[]`, the perturbation's length over the weights', layer by layer.
-      warmup: `[]`, the share of the training before it begins.
+      gamma: `[]`, length of the perturbation relative to the weights', per layer.
+      warmup: `[]`, the share of the training before the perturbation begins.
     """
 
     gamma: Array
@@ -47,7 +47,7 @@ class WeightPerturbation(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Attack once, ascend in the weights, descend from there; the metrics are those there."""
+        """Attacks once, ascends in the weights and descends from there; metrics are from there."""
         key_prepare, key_descend = jax.random.split(key)
         weights = (state.params, state.model_state)
         batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
@@ -64,9 +64,9 @@ class WeightPerturbation(Procedure):
 
 
 def perturbation(gamma: Array, weight: Array, gradient: Array) -> Array:
-    """`gamma * |w| * g / |g|` for one layer's kernel, and nothing for vectors and zero gradients.
+    """Returns `gamma * |w| * g / |g|` for a layer's kernel; zero for vectors or a zero gradient.
 
-    Biases and the scales of batch normalisation are left alone, as in the authors' code.
+    Biases and batch-normalisation scales stay unperturbed, as in the authors' code.
     """
     if weight.ndim < 2:
         return jnp.zeros_like(weight)
@@ -77,19 +77,19 @@ def perturbation(gamma: Array, weight: Array, gradient: Array) -> Array:
 def awp(
     *, gamma: float | Array = 0.01, warmup: float | Array = 0.0, accumulate: int = 1
 ) -> WeightPerturbation:
-    """Adversarial weight perturbation: `min_w max_v E loss(w + v)`, `|v_l| <= gamma |w_l|`.
+    """Returns adversarial weight perturbation: `min_w max_v E loss(w + v)`, `|v_l| <= gamma |w_l|`.
 
-    Wu et al. (2020), https://arxiv.org/abs/2004.05884, equations 7 to 9 with one step: layer by
-    layer `v = gamma |w| g / |g|`, g the gradient at the attacked batch; the weights then move along
+    Wu et al. (2020), https://arxiv.org/abs/2004.05884, equations 7 to 9 with one step: per layer,
+    `v = gamma |w| g / |g|` with g the gradient at the attacked batch; the weights then move along
     the gradient at w + v. The batch is attacked once, at the unperturbed weights. Momentum and
-    weight decay see w. It goes with any objective of this package; a foreign loss with its attack
-    inside is attacked twice.
+    weight decay apply to w. Works with any objective of this package; a foreign loss that contains
+    its own attack is attacked twice.
 
     Args:
-      gamma: `[]`, the paper's 0.005 to 0.01.
+      gamma: `[]`; the paper uses 0.005 to 0.01.
       warmup: `[]`, the share of the training before the perturbation begins (the authors begin it
         after 10 of 200 epochs).
-      accumulate: in how many parts a batch is attacked and differentiated.
+      accumulate: number of parts in which a batch is attacked and differentiated.
 
     Raises:
       ValueError: for a gamma that is negative or infinite, a warm-up outside [0, 1], or a count

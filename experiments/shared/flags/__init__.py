@@ -1,5 +1,5 @@
-"""What can be typed: the flags of every experiment, which need neither JAX nor anything else slow.
+"""Flags of every experiment, defined without JAX or any other slow import.
 
-A command reads and checks its flags before it imports what does the work, so that a wrong one is
-answered at once.
+A command parses and checks its flags before it imports the code that does the work, so that a wrong
+flag is reported at once.
 """

@@ -1,6 +1,7 @@
-"""What the library offers, by name, for flags to choose from.
+"""Names of what the library offers, as choices for flags.
 
-Written out, since asking the library takes seconds; the tests say that it is all there is.
+They are written out because importing the library takes seconds; tests check that they are
+complete.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ATTACKS = (
 NORMS_OF = {
     "pgd_adam": ("linf", "l2"), "carlini_wagner": ("l2",), "ddn": ("l2",), "elastic_net": ("l1",),
 }  # fmt: skip
-"""Of attacks that are not defined for all norms."""
+"""Attacks that are not defined for all norms."""
 
 SUITES = ("autoattack", "standard", "plus", "rand", "quick")
 
@@ -41,4 +42,4 @@ DEFENCES = (
 )  # fmt: skip
 
 FEW = 10
-"""Below it nothing has an interval."""
+"""The least number of points with an interval."""

@@ -1,4 +1,4 @@
-"""The flags of every experiment that makes saliency maps."""
+"""Flags shared by the experiments that compute saliency maps."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ METHODS = (
     "grad_cam",
     "occlusion",
 )
-EXTRA = ("lime",)  # slow, and not everybody has the library
+EXTRA = ("lime",)  # slow, and needs an optional library
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MapConfig(BaseConfig):
-    """Which methods, and what they are given."""
+    """The saliency methods and their options."""
 
     methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
-    samples: int = flag(25, "Noisy copies (SmoothGrad and its kind).", kind="count")
+    samples: int = flag(25, "Number of noisy copies (SmoothGrad and variants).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
-    steps: int = flag(20, "Gradients on the way of integrated gradients.", kind="count")
+    steps: int = flag(20, "Gradients along the path of integrated gradients.", kind="count")
     layer: str | None = flag(None, "Layer of Grad-CAM. Default: the last with positions.")
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if len(set(self.methods)) != len(self.methods):
             raise ValueError(f"flag --methods={','.join(self.methods)}: names one twice")
@@ -44,7 +44,7 @@ class MapConfig(BaseConfig):
 
 
 def check_lime() -> None:
-    """Raises unless the library is there.
+    """Checks that the library lime is installed.
 
     Raises:
       ValueError: saying how to install it.

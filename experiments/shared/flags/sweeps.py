@@ -1,4 +1,4 @@
-"""The flags of experiments that train many small networks."""
+"""Flags shared by the experiments that train many small networks."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ PRESET = "Default: the data set's preset."
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig(BaseConfig):
-    """The flags of an experiment that trains small networks."""
+    """Flags of an experiment that trains small networks."""
 
     seeds: int = flag(3, "Networks per setting.", kind="count")
     train_examples: int | None = flag(
-        None, "Use at most so many training images; 0: all. " + PRESET, kind="natural"
+        None, "Maximum number of training images; 0: all. " + PRESET, kind="natural"
     )
     eval_examples: int = flag(
-        1000, "Images of the measurement, drawn by the seed; 0: all.", kind="natural"
+        1000, "Number of images measured, drawn by the seed; 0: all.", kind="natural"
     )
     model: str | None = flag(None, "Architecture. " + PRESET, choices=MODELS)
-    width: int | None = flag(None, "Its width. " + PRESET, kind="count")
+    width: int | None = flag(None, "Width of the architecture. " + PRESET, kind="count")
     bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
     epochs: int | None = flag(
         None, "Passes over all training images. Default: the preset's, at most 20.", kind="count"
     )
     batch_size: int | None = flag(None, "Examples per training step. " + PRESET, kind="count")
-    learning_rate: float | None = flag(None, "The largest. " + PRESET, kind="positive")
+    learning_rate: float | None = flag(None, "Maximum learning rate. " + PRESET, kind="positive")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
     augment: str | None = flag(None, "Augmentation. " + PRESET, choices=TRANSFORMS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepConfig(TrainingConfig):
-    """The flags of an experiment that trains adversarially and measures robust accuracy."""
+    """Flags of an experiment that trains adversarially and measures robust accuracy."""
 
     attack: tuple[str, ...] = flag(
         ("pgd",),
-        "What robust accuracy is measured with: a suite, or attacks one after the other; pgd has "
+        "How robust accuracy is measured: a suite, or attacks one after the other; pgd has "
         "--eval_steps and --restarts.",
         choices=(*SUITES, *ATTACKS),
     )
@@ -54,7 +54,7 @@ class SweepConfig(TrainingConfig):
     )  # fmt: skip
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if len(set(self.attack)) != len(self.attack):
             raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")

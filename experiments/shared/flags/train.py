@@ -1,4 +1,4 @@
-"""The flags of `experiments.train`."""
+"""Flags of `experiments.train`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MEANT_FOR: dict[str, tuple[str, ...]] = {
     "patience": ROBUST,
     "max_drop": ROBUST,
 }
-"""By a flag of `experiments.train`, the objectives for which it means something."""
+"""Flag of `experiments.train` -> the objectives for which it has a meaning."""
 
 
 def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
-    """Refuses flags that the objective would ignore.
+    """Rejects flags that the objective would ignore.
 
     Args:
       objective: one of `OBJECTIVES`.
-      given: flag to value, None where it was not given.
+      given: flag to value, None if not given.
 
     Raises:
       ValueError: naming the first such flag.
@@ -58,16 +58,17 @@ def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """The flags of this experiment."""
+    """Flags of `experiments.train`."""
 
-    objective: str = flag("standard", "What to descend.", choices=OBJECTIVES)
+    objective: str = flag("standard", "Training objective.", choices=OBJECTIVES)
     norm: str = flag("l2", "Norm of the threat model.", choices=NORMS)
-    eps: float | None = flag(None, "Its eps. Default: the preset's robust_eps.", kind="eps")
+    eps: float | None = flag(None, "Eps of the threat model. Default: preset's robust_eps.",
+    kind="eps")
     attack_steps: int | None = flag(
         None, "PGD steps of the training. Default: 7; mixed: 1, which is FGSM.", kind="count"
     )
     attack_step_size: float | None = flag(
-        None, "Their size. Default: 1.4 eps / steps; FGSM, free: eps; fast: 1.25 eps.",
+        None, "Step size of PGD. Default: 1.4 eps / steps; FGSM, free: eps; fast: 1.25 eps.",
         kind="positive",
     )
     alpha: float | None = flag(None, "mixed: weight of the clean loss [0.5].", kind="fraction")
@@ -85,65 +86,65 @@ class Config(BaseConfig):
         None, "Adversarial weight perturbation, as a share of each layer's norm.", kind="positive"
     )
     ema: float | None = flag(
-        None, "Decay of an exponential average of the weights, which is kept.", kind="fraction"
+        None, "Decay of the exponential weight average, which is kept.", kind="fraction"
     )
     swa: float | None = flag(
-        None, "Share of the training after which the kept weights are a mean.", kind="fraction"
+        None, "Share of the training after which the kept weights are averaged.", kind="fraction"
     )
     label_smoothing: float | None = flag(
-        None, "Share of the label that all classes have evenly.", kind="fraction"
+        None, "Share of the label spread evenly over all classes.", kind="fraction"
     )
-    accumulate: int = flag(1, "Parts in which a batch is worked through.", kind="count")
+    accumulate: int = flag(1, "Number of parts in which a batch is processed.", kind="count")
     eps_warmup: float | None = flag(
         None, "Share of the training over which eps rises from 0. " + PRESET, kind="fraction"
     )
     select: str | None = flag(
-        None, "Keep the last epoch's weights, or those best on held-out images under PGD [last].",
+        None, "Keep the last epoch's weights, or the best on held-out images under PGD [last].",
         choices=("last", "best"),
     )
     patience: int | None = flag(
-        None, "With --select=best: end after so many epochs without a new best.", kind="count"
+        None, "With --select=best: end after this many epochs without a new best.", kind="count"
     )
     max_drop: float | None = flag(
-        None, "End and go back to the best epoch when held-out accuracy under PGD is lower by "
+        None, "End and return to the best epoch when held-out accuracy under PGD falls by "
         "more; 1: never [0.2 for mixed, fast, free].", kind="fraction",
     )
     checkpoint: str | None = flag(
-        None, "Begin with the weights of a run, DIR or DIR:NAME; its architecture is kept."
+        None, "Start from the weights of a run, DIR or DIR:NAME; its architecture is kept."
     )
     model: str | None = flag(
         None, "Architecture. " + PRESET, choices=MODELS
     )
-    width: int | None = flag(None, "Its width. " + PRESET, kind="count")
+    width: int | None = flag(None, "Width of the architecture. " + PRESET, kind="count")
     bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
     epochs: int | None = flag(None, "Passes over the training set. " + PRESET, kind="count")
     batch_size: int | None = flag(None, "Examples per step. " + PRESET, kind="count")
-    learning_rate: float | None = flag(None, "The schedule's largest. " + PRESET, kind="positive")
-    schedule: str = flag("onecycle", "Of the learning rate.", choices=SCHEDULES)
-    momentum: float = flag(0.9, "Of SGD (Nesterov).", kind="fraction")
+    learning_rate: float | None = flag(None, "Maximum learning rate. " + PRESET, kind="positive")
+    schedule: str = flag("onecycle", "Schedule of the learning rate.", choices=SCHEDULES)
+    momentum: float = flag(0.9, "Nesterov momentum of SGD.", kind="fraction")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
     augment: str | None = flag(
         None, "Augmentation. " + PRESET, choices=TRANSFORMS
     )
-    train_examples: int = flag(0, "Use at most so many training images; 0: all.", kind="natural")
-    held_out: float = flag(0.1, "Share of the training images held out and watched.")
+    train_examples: int = flag(0, "Maximum number of training images; 0: all.", kind="natural")
+    held_out: float = flag(0.1, "Share of the training images held out for monitoring.")
     eps_grid: tuple[float, ...] | None = flag(
-        None, "Where accuracy under PGD is measured. " + PRESET, kind="eps_list"
+        None, "Eps values at which accuracy under PGD is measured. " + PRESET, kind="eps_list"
     )
     eval_steps: int = flag(20, "PGD steps of that measurement.", kind="count")
     eval_examples: int = flag(1000, "Test images of that measurement; 0: all.", kind="natural")
     attack_batch_size: int = flag(250, "Examples attacked at a time.", kind="count")
 
     distributed: bool = flag(
-        False, "Have JAX look for the other processes (a TPU slice, Kubernetes): docs/launch.md."
+        False, "Let JAX search for the other processes (a TPU slice, Kubernetes): docs/launch.md."
     )
 
     def identity(self) -> dict[str, Any]:
-        """Where a training runs does not decide its result."""
+        """Excludes `distributed`: where a training runs does not affect its result."""
         return {k: v for k, v in super().identity().items() if k != "distributed"}
 
     def validate(self) -> None:
-        """Checks what one flag alone cannot."""
+        """Also checks flags against each other."""
         super().validate()
         if not 0 < self.held_out < 1:
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")
