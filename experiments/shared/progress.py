@@ -111,8 +111,8 @@ class Progress:
         if not steps:
             return "no state had been saved before it; start again in another workdir"
         return (
-            f"the state of step {steps[-1]} is kept in {self._path}, from which the same command "
-            "resumes; for another rate, start again in another workdir"
+            f"the state of step {steps[-1]} is kept in {self._path}; rerun the command to resume "
+            "from it, or start again in another workdir with another rate"
         )
 
     def close(self, *, finished: bool) -> None:

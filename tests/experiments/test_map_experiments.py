@@ -142,12 +142,12 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
 @pytest.mark.parametrize(
     ("which", "options", "words"),
     [
-        (roar_plan, {"shares": (0.5, 0.1)}, "--shares=0.5,0.1: must ascend"),
-        (roar_plan, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
-        (roar_plan, {"methods": ("gradient", "gradient")}, "names one twice"),
-        (sanity_plan, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
-        (sanity_plan, {"measured": 1}, "--measured=1: must be at least 2"),
-        (sanity_plan, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
+        (roar_work, {"shares": (0.5, 0.1)}, "--shares=0.5,0.1: must ascend"),
+        (roar_work, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
+        (roar_work, {"methods": ("gradient", "gradient")}, "names one twice"),
+        (sanity_work, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
+        (sanity_work, {"measured": 1}, "--measured=1: must be at least 2"),
+        (sanity_work, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
         (
             sanity_plan,
             {"layer": "logits", "methods": ("grad_cam",)},

@@ -32,6 +32,7 @@ from experiments.saliency import (
 )
 from experiments.shared import saliency_maps
 from experiments.shared.flags import maps
+from experiments.shared.words import method_words
 from experiments.shared.networks import spec_for
 
 KEY = jax.random.key(0)
@@ -110,7 +111,7 @@ def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
     best = min(FEW, key=lambda name: areas[name].mean)
     low, high = areas[best].at(1 - 0.05 / len(FEW))
     line = saliency_report._soonest("standard", methods)
-    assert f"{best.replace('_', ' ')} says" in line
+    assert f"{method_words(best)} ranks the pixels" in line
     assert f"[{low:.2f}, {high:.2f}]" in line.replace("\u00a0", " ")
     assert f"least of {len(FEW)} methods" in line
 
