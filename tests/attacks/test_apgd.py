@@ -307,6 +307,7 @@ def worst_lead(norm, eps, weights, bias, x, label, other):
     return np.sum(slope * at) + bias[other] - bias[label]
 
 
+@pytest.mark.slow_for("l1", "linf")
 @every_norm
 def test_finds_the_worst_point_of_a_linear_model(norm):
     model, weights, bias = linear(0, 2)
@@ -558,6 +559,7 @@ def test_counts_are_those_of_the_passes_really_made(make, queries, gradients):
     assert (int(result.queries), int(result.gradients)) == (queries, gradients)
 
 
+@pytest.mark.slow_for("l1")
 @every_norm
 def test_carries_vary_over_devices_as_they_must(norm):
     attack = apgd_targeted(advfeat.threat_model(norm, 0.1), steps=2, targets=2, eot=2)
@@ -597,6 +599,7 @@ def test_a_norm_of_your_own_is_refused(make):
         make(advfeat.threat_model(norm, 0.1))
 
 
+@pytest.mark.slow
 def test_too_few_classes_are_named_while_tracing():
     x = jnp.full(SHAPE, 0.5)
     two, three = lambda x: x.ravel()[:2], lambda x: x.ravel()[:3]

@@ -202,6 +202,7 @@ def test_a_transformed_objective_sees_the_transform_drawn_from_its_key():
     assert hash(transformed(objective, flip)) == hash(transformed(objective, flip))
 
 
+@pytest.mark.slow
 def test_a_filtered_rule_moves_within_the_filters_range():
     def first_only(gradient):
         return gradient * jnp.array([1.0, 0.0, 0.0])
@@ -237,6 +238,7 @@ def test_momentum_feels_no_scale(scale):
     np.testing.assert_allclose(state[1].trace, np.zeros(3), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_zero_gradient_leaves_every_rule_at_rest():
     x, zero = jnp.full(3, 0.5), jnp.zeros(3)
     for (make, _), norm in itertools.product(RULES.values(), oracle.NORMS):

@@ -52,6 +52,7 @@ def reference(
     return trail
 
 
+@pytest.mark.slow_for("0.0-binary")
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("confidence", [0.0, 0.3])
 def test_every_iterate_is_that_of_numpy(search, confidence):

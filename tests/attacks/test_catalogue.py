@@ -84,6 +84,7 @@ def test_pgd_finds_the_worst_point_of_a_linear_model(norm):
         assert bool(found.success[i]) == (worst > 0)
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_pgd_finds_the_worst_point_in_a_corner_of_the_box(norm):
     model, eps = linear_model(), 3 * EPS[norm]

@@ -54,6 +54,7 @@ def reference(norm, x0, y, *, steps, overshoot):
     return trail
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_every_iterate_is_that_of_numpy(norm):
     options = {"steps": 8, "overshoot": 0.1}
@@ -76,6 +77,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     assert fooled.any()
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_it_overshoots_the_nearest_point_of_linear_models(norm):
     attack = advfeat.deepfool(advfeat.threat_model(norm, np.inf))

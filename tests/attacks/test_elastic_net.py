@@ -92,6 +92,7 @@ def test_each_decision_rule_is_best_at_its_own_distance():
         assert np.any(linear["l1"] < linear["elastic_net"] - 1e-4)
 
 
+@pytest.mark.slow
 def test_a_smaller_beta_changes_more_pixels():
     model, x, y = nearest.problem(2)
     changed = [

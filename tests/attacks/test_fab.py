@@ -149,6 +149,7 @@ def test_the_contract_of_minimum_norm_attacks():
     nearest.check_contract("linf", SHORT["fab"])
 
 
+@pytest.mark.slow
 def test_the_targeted_form_at_what_is_wrong_flat_or_broken():
     model, x, y = nearest.problem(11)
     attack = SHORT["fab_targeted"](advfeat.l2())
@@ -165,6 +166,7 @@ def test_the_targeted_form_at_what_is_wrong_flat_or_broken():
         assert np.isfinite(found.last.x).all()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 0.05, 0.3, 2.0, np.inf]))
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_what_it_claims_is_true(seed, eps):

@@ -144,6 +144,7 @@ def test_what_is_wrong_already_is_fooled_at_distance_0():
         assert float(found.distance) == 0
 
 
+@pytest.mark.slow
 def test_new_numbers_do_not_trace_again():
     @jax.jit
     @chex.assert_max_traces(n=2)  # two attacks

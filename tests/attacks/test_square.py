@@ -245,6 +245,7 @@ def test_every_candidate_is_the_papers(norm, shape):
     assert moved > 25, moved
 
 
+@pytest.mark.slow_for("l1-shape3")
 @pytest.mark.parametrize(("norm", "shape"), EVERYWHERE)
 def test_every_candidate_lies_in_the_threat_model(norm, shape):
     rng = np.random.default_rng(2)
@@ -415,6 +416,7 @@ def test_a_linear_models_worst_case_is_approached(norm, share):
     assert np.mean(gained) > share * worst
 
 
+@pytest.mark.slow_for("l1", "l2")
 @every_norm
 def test_it_stops_at_the_first_success_and_sees_what_is_wrong_already(norm):
     _, slope = linear(2, SHAPE)
@@ -430,6 +432,7 @@ def test_it_stops_at_the_first_success_and_sees_what_is_wrong_already(norm):
     np.testing.assert_array_equal(found.last.x, np.broadcast_to(GREY, (12, *SHAPE)))
 
 
+@pytest.mark.slow
 def test_queries_are_counted_no_gradient_is_taken_and_eps_and_p_are_traced():
     seen = []
 

@@ -118,6 +118,7 @@ def test_every_row_is_reported_once_with_its_result():
     np.testing.assert_allclose(again.best.x, whole.best.x[rest], atol=1e-6)
 
 
+@pytest.mark.slow_for("change2-ids must hold 3 entries")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -167,6 +167,7 @@ def test_random_ones_say_so_and_follow_their_key(name):
         assert np.abs(many.mean(0) - x.ravel()).mean() < 0.15
 
 
+@pytest.mark.slow
 def test_a_family_is_its_members():
     x = image(9)
     halves = broken_defences.Halves(flat, identity)

@@ -268,6 +268,7 @@ def test_claims_that_hold_are_not_mentioned():
     assert flagged(diagnostics.refused, case) == set()
 
 
+@pytest.mark.slow
 def test_rounding_says_what_would_be_left():
     fn, x, y = problem(low=0.49, high=0.51)
     x = np.round(x * 255) / np.float32(255)
@@ -322,6 +323,7 @@ def test_what_an_attack_left_by_mistake_is_found(check):
     assert f"at most about {100 * result.robust.mean():.1f} %" in sentences(check, failed)
 
 
+@pytest.mark.slow
 def test_scores_that_found_more_than_gradients():
     _, case, result = some_standing()
     made = result.attacks[0]
@@ -339,6 +341,7 @@ def test_scores_that_found_more_than_gradients():
     assert flagged(diagnostics.black_box, case) == set()
 
 
+@pytest.mark.slow
 def test_success_that_falls_as_eps_grows():
     fn, case, _ = some_standing()
     assert flagged(diagnostics.growth, case) == set()
@@ -363,6 +366,7 @@ def test_a_network_that_is_right_nowhere_and_one_that_stands_nowhere():
     assert found.trusted
 
 
+@pytest.mark.slow
 def test_checks_do_not_compile_again_for_other_weights_and_eps():
     from advfeat.attacks.batch import _attack_batch
     from advfeat.evaluation.diagnostics.slopes import _slopes

@@ -15,6 +15,7 @@ from advfeat.evaluation.suites import SUITES, resolve
 from advfeat.types import AttackResult, Best
 
 
+@pytest.mark.slow
 def test_every_verdict_can_be_checked_from_the_outside():
     x, y = problem()
     found = evaluate(x, y)

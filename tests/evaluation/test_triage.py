@@ -105,6 +105,7 @@ def test_a_gated_attack_is_given_contested_images_only(shorter):
     assert not (parts["square"].tried & parts["square_short"].fooled).any()
 
 
+@pytest.mark.slow
 def test_where_gradients_are_masked_every_image_is_given_it(shorter):
     x, y = problem(40)
     masked = jax.tree_util.Partial(flat, network())

@@ -226,6 +226,7 @@ def test_a_random_network_is_judged_by_its_expectation(by_held_key):
     assert np.ptp(means) < 0.01  # the key that a network holds is none of its properties
 
 
+@pytest.mark.slow
 def test_the_least_of_many_noisy_shares_is_not_what_is_reported(by_held_key):
     # Chosen and reported by the same draws, the worst of two points would be at 0.64.
     assert by_held_key[0].robust_accuracy.mean > 0.67

@@ -17,7 +17,6 @@ from experiments.ground_truth import (
 )
 from experiments.roar import (
     flags as roar_flags,
-    plan as roar_plan,
     removal as roar_removal,
     work as roar_work,
 )

@@ -32,8 +32,8 @@ from experiments.saliency import (
 )
 from experiments.shared import saliency_maps
 from experiments.shared.flags import maps
-from experiments.shared.words import method_words
 from experiments.shared.networks import spec_for
+from experiments.shared.words import method_words
 
 KEY = jax.random.key(0)
 FEW = ("gradient", "smoothgrad", "grad_cam", "occlusion")

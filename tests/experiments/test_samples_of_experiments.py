@@ -86,6 +86,7 @@ def class_counts(value, path="plan"):
     return found
 
 
+@pytest.mark.slow_for("synthesis")
 @pytest.mark.parametrize("name", FLAGS)
 def test_every_experiment_takes_as_many_of_each_class_in_any_order(sets, name):
     counts = {order: class_counts(prepared(name, sets[order])[1]) for order in ORDERS}

@@ -72,6 +72,7 @@ def test_a_drawing_depends_on_its_key_and_label_only():
     np.testing.assert_allclose(whole.image[1], jitted.image, atol=1e-6)
 
 
+@pytest.mark.slow_for("0")
 @pytest.mark.parametrize("which", range(3))
 def test_the_only_feature_that_agrees_is_the_only_one_that_is_learned(which):
     """A nearest-template rule for each feature: right where its feature agrees, else a guess."""

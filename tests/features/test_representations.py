@@ -32,6 +32,7 @@ def all_alike(x):
     return 0 * x + 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.01, 5.0), min_size=2, max_size=6, unique=True))
 def test_distances_that_grow_are_ordered_and_others_are_not(lengths):

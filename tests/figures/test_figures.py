@@ -75,6 +75,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow_for("strip")
 @pytest.mark.parametrize("name", FIGURES)
 def test_files_are_pictures_of_the_same_bytes_each_time(tmp_path, name):
     paths = [figures.save(FIGURES[name](), tmp_path / f"{i}.png") for i in range(2)]

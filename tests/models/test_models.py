@@ -127,6 +127,7 @@ def test_training_moves_the_running_averages_by_a_tenth(trained):
     np.testing.assert_allclose(stats[1]["var"], 0.9 + 0.1 * var, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_attacked_network_uses_running_averages(trained):
     model, _, variables, x, training_logits = trained
     batched = jax.jit(models.batch_fn(model, variables))(x)

@@ -300,6 +300,7 @@ def test_second_derivatives_flow_through_gradient_alignment():
         assert slope > 1e-3
 
 
+@pytest.mark.slow_for("fast")
 @each
 def test_new_numbers_do_not_compile_again(name):
     value_and_gradient(make(name, eps=0.2, number=0.3), PARAMS, {}, BATCH)

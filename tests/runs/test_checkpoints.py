@@ -62,6 +62,7 @@ def test_what_comes_back_is_what_was_kept(saved):
     assert found.model_fn("representation")(image).ndim == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_one_network_needs_no_name(saved, tmp_path):
     shutil.copytree(saved[0] / "networks" / "robust", tmp_path / "networks" / "only")
     assert load_network(str(tmp_path)).record["seed"] == 1

@@ -106,6 +106,7 @@ def at_step(monkeypatch, step, act):
 # --- SIGTERM, and Ctrl-C. -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
     path, begun = tmp_path / "run", []
     real = progress.Progress.look
@@ -257,6 +258,7 @@ def test_a_workdir_that_becomes_unwritable(whole, tmp_path, monkeypatch, capsys)
 # --- Damaged states. ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("2")
 @pytest.mark.parametrize("damaged", [1, 2])
 def test_a_damaged_newest_state(whole, tmp_path, monkeypatch, frequent, capsys, damaged):
     path = tmp_path / "run"

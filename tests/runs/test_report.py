@@ -291,6 +291,7 @@ def browse(page, *options, folder):
     return done.stdout
 
 
+@pytest.mark.slow_for("390")
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_it_whole(page, tmp_path, width):

@@ -211,6 +211,7 @@ def test_a_training_keeps_its_best_epoch(monkeypatch, tmp_path):
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow_for("accuracies0-1")
 @pytest.mark.parametrize("chunks", [1, 4, 5, 6])
 @pytest.mark.parametrize("accuracies", [(0.1, 0.6, 0.5, 0.55), (0.1, 0.6, 0.1)])
 def test_a_killed_training_ends_as_an_unbroken_one(monkeypatch, tmp_path, accuracies, chunks):
@@ -237,6 +238,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(monkeypatch, tmp_path, accura
     assert resumed.record == unbroken.record
 
 
+@pytest.mark.slow
 def test_an_ended_training_is_not_begun_again(monkeypatch, tmp_path):
     told(monkeypatch, 0.6, 0.1)
     rule = {"selection": Selection(max_drop=0.4)}

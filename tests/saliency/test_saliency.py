@@ -100,6 +100,7 @@ def test_the_gradient_of_the_loss_is_the_difference_of_probabilities():
     np.testing.assert_allclose(found, ((p - np.eye(3)[1]) @ WEIGHTS).reshape(SHAPE), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_scores():
     logits = jnp.array([1.0, 3.0, 2.0])
     same = lambda x: x  # noqa: E731
@@ -319,6 +320,7 @@ def test_deletion_of_a_linear_network_is_steepest_by_its_own_shares():
     assert best < worst
 
 
+@pytest.mark.slow
 def test_the_gradient_foretells_all_of_a_linear_network_and_noise_nothing():
     found = saliency.infidelity(rows(WEIGHTS, 1), KEY, linear, X, 1)
     assert found < 1e-6
@@ -395,6 +397,7 @@ def test_a_module_of_somebody_else_keeps_its_rectifier():
 # --- Sanity checks. -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_are_replaced_from_the_top_or_one_by_one():
     model = models.create("resnet9", num_classes=3, width=4)
     trained, fresh = (models.init(jax.random.key(k), model, (8, 8, 1)) for k in (0, 1))
@@ -464,6 +467,7 @@ HALVES = {
 }
 
 
+@pytest.mark.slow_for("smoothgrad", "smoothgrad_squared")
 @pytest.mark.parametrize("name", HALVES)
 def test_sums_of_many_maps_keep_their_digits_in_half_precision(name):
     def network(x):

@@ -73,6 +73,7 @@ def test_the_law_of_the_margin_is_scipys():
     assert float(law.sum()) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_larger_bound_on_the_weights_changes_nothing():
     signs = bernoulli.draw_signs(KEY, 50)
     weights = draw_estimator(jax.random.key(1), signs, 0.1, 3)

@@ -78,6 +78,7 @@ def test_samples_are_of_the_model():
     np.testing.assert_array_equal(x, again)
 
 
+@pytest.mark.slow
 def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
     mean, noise, count = jnp.array([1.0, -1.0]), 1.5, 5
     keys = jax.random.split(KEY, 4000)
@@ -167,6 +168,7 @@ def simulated(key, dim, noise, count, eps, fixed_length):
     return jax.vmap(one)(jax.random.split(key, 400))
 
 
+@pytest.mark.slow
 @quick
 @given(**{**numbers, "dim": st.sampled_from([2, 30, 300])})
 def test_no_learner_falls_below_the_lower_bounds(dim, noise, count, eps, seed):

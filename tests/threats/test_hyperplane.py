@@ -197,6 +197,7 @@ def test_it_works_on_batches_as_on_one(norm):
         assert bool(batched.reached[i]) == reached
 
 
+@pytest.mark.slow_for("l1")
 @every_norm
 def test_without_the_box_the_distance_is_that_of_the_dual_norm(norm):
     rng = np.random.default_rng(2)

@@ -189,6 +189,7 @@ def test_weight_perturbation_attacks_once():
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_no_weight_perturbation_before_its_time():
     plain, _ = steps(training.plain(), ADVERSARIAL, BATCHES)
     shares = [0.0, 0.19, 0.2]
@@ -255,6 +256,7 @@ def test_parts_have_to_divide_the_batch():
 # --- Averages. ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_exponential_average_by_hand():
     plain, _ = steps(training.plain(), STANDARD, BATCHES)
     averaged, _ = steps(training.ema(decay=0.7), STANDARD, BATCHES)
@@ -362,6 +364,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
     assert isinstance(unbroken.extra, Average) == (found is not unbroken.params)
 
 
+@pytest.mark.slow
 def test_new_numbers_do_not_compile_again():
     def run(gamma, decay, eps, warmup):
         procedure = training.ema(training.awp(gamma=gamma, warmup=gamma), decay=decay)
@@ -418,6 +421,7 @@ def test_a_warm_up_needs_an_attack_that_can_be_scaled():
         fit(training.plain(), loss_fn)
 
 
+@pytest.mark.slow
 def test_a_training_may_end_early():
     told = []
     state = fit(

@@ -38,6 +38,7 @@ def test_a_resumed_training_reads_on_and_ends_as_the_unbroken_one(monkeypatch):
     assert again == told[1:]
 
 
+@pytest.mark.slow
 def test_padding_counts_for_nothing():
     class Rubbish(sharded.Shares):
         def after(self, steps):

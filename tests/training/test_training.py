@@ -203,6 +203,7 @@ def test_an_epoch_takes_every_example_once_in_a_new_order():
     np.testing.assert_array_equal(np.sort(loop.epoch_rows(KEY, 0, 5, 128)), [range(5)])
 
 
+@pytest.mark.slow
 def test_new_numbers_do_not_compile_again():
     variables = models.init(KEY, MLP, SHAPE)
 
@@ -405,6 +406,7 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
         assert equal(robust[1], clean[1])
 
 
+@pytest.mark.slow
 def test_objectives_by_name():
     names = {"standard", "adversarial", "mixed", "trades", "mart", "fast"}
     assert set(training.OBJECTIVES) == names
