@@ -148,7 +148,7 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
         (sanity_work, {"measured": 1}, "--measured=1: must be at least 2"),
         (sanity_work, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
         (
-            sanity_plan,
+            sanity_work,
             {"layer": "logits", "methods": ("grad_cam",)},
             "--layer=logits: has no positions",
         ),
