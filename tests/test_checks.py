@@ -260,6 +260,7 @@ def test_ids(case):
     ))
 
 
+@pytest.mark.slow
 def test_the_largest_ids_draw_numbers_of_their_own():
     def drawn(ids):
         noise = METHODS["noise"]
@@ -272,6 +273,7 @@ def test_the_largest_ids_draw_numbers_of_their_own():
     assert not np.isclose(drawn(large), drawn(np.arange(4))).all(axis=(1, 2, 3)).any()
 
 
+@pytest.mark.slow
 def test_traced_values_pass_but_traced_shapes_do_not():
     attack = METHODS["objective"]
 

@@ -43,7 +43,7 @@ def ran(code, **env):
 # --- Precision. -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow_for("64 bits-parts0")
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "parts"), [
     ("64 bits", ["attacks", "maps", "networks"]),
     ("strict promotion", ["attacks", "maps", "lossy", "trainings"]),

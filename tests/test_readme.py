@@ -38,6 +38,7 @@ def test_pages_have_python():
     assert sum(len(blocks(page)) for page in GUIDE) >= 12
 
 
+@pytest.mark.slow_for("pictures", "primitives", "robustness")
 @every_page
 def test_blocks_run_one_after_the_other(page):
     names = {}

@@ -33,6 +33,7 @@ def counts_of(labels, rows, classes):
 # --- What is drawn. -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(SIZES, st.integers(1, 500), SEEDS)
 def test_every_class_gives_its_share_rounded_whatever_the_order(sizes, most, seed):

@@ -418,6 +418,7 @@ NET = oracle.TanhNet(3, SHAPE, HIDDEN, CLASSES)
 MODEL = network(NET.u, NET.v)
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_starts_lie_on_the_sphere(norm):
     eps, x = EPS[norm] / 3, jnp.full(SHAPE, 0.5)

@@ -71,6 +71,7 @@ def test_every_iterate_is_that_of_numpy(norm, rule):
         assert bool(seen.success) == (NET.logits(point).argmax() != 1)
 
 
+@pytest.mark.slow_for("l2")
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_ends_where_numpy_ends_and_keeps_its_best(norm):
     eps = EPS[norm]
@@ -169,6 +170,7 @@ def test_only_nan_scores_keep_the_start():
     assert not bool(result.best.success)
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_a_fresh_key_at_every_step():
     seen = []
 

@@ -266,6 +266,7 @@ def test_a_network_of_nan_leaves_a_feasible_result(norm):
 # --- Counts. --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("attack0-8-6")
 @pytest.mark.parametrize(
     ("attack", "queries", "gradients"),
     [
@@ -378,6 +379,7 @@ def test_progress_and_other_kinds_of_arrays():
 # --- Noise. ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow_for("uniform_noise-l1", "uniform_noise-l2")
 @every_norm
 @pytest.mark.parametrize("kind", ["uniform_noise", "gaussian_noise"])
 def test_noise_has_exactly_the_norm(kind, norm):
@@ -400,6 +402,7 @@ def test_noise_has_exactly_the_norm(kind, norm):
     assert uniform[0] < ratio < uniform[1]
 
 
+@pytest.mark.slow
 def test_salt_and_pepper_changes_a_tenth_of_the_pixels():
     x = np.full((BATCH, 16, 16, 3), 0.5, np.float32)
     attack = advfeat.salt_and_pepper_noise(advfeat.linf())

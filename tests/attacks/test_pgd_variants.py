@@ -59,6 +59,7 @@ class PaperAdam(oracle.Adam):
         return later * super().__call__(x, gradient) / oracle.length(self.norm, np.ones(SHAPE))
 
 
+@pytest.mark.slow_for("l1")
 @every_norm
 def test_momentum_takes_the_papers_ten_steps(norm):
     eps, y = EPS[norm], int(np.argmax(NET.logits(X)))
@@ -75,6 +76,7 @@ def test_momentum_takes_the_papers_ten_steps(norm):
     )
 
 
+@pytest.mark.slow_for("l2-5")
 @pytest.mark.parametrize(("norm", "steps"), [("linf", 8), ("l2", 8), ("l2", 5)])
 def test_adam_takes_adams_steps(norm, steps):
     eps, y = EPS[norm], int(np.argmax(NET.logits(X)))
@@ -101,6 +103,7 @@ def test_the_defaults():
     assert made.rule == AnnealedAdam(40) != AnnealedAdam(39)
 
 
+@pytest.mark.slow_for("pgd_adam-l2", "pgd_momentum-l1")
 @pytest.mark.parametrize(
     ("make", "norm"),
     [(advfeat.pgd_momentum, norm) for norm in oracle.NORMS]

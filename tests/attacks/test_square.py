@@ -364,6 +364,7 @@ def test_the_start_is_a_grid_of_bumps_in_l2(shape):
     np.testing.assert_allclose(share, 1 / share.size, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_start_in_l1_is_what_a_threshold_leaves_of_the_bumps():
     x = np.full((20, 20, 3), 0.5, np.float32)
     found = starts("l1", x, 4.0).astype(np.float64) - 0.5
@@ -394,6 +395,7 @@ def searched(norm, model, x=GREY, eps=None, **options):
     return attacked(advfeat.square(threat, steps=1200, rescale_schedule=True, **options), model, x)
 
 
+@pytest.mark.slow
 def test_linf_finds_the_worst_corner_of_a_linear_model():
     x = picture(0, SHAPE)
     model, slope = linear(0, SHAPE)

@@ -91,6 +91,7 @@ def test_shattered_is_exact_on_the_grid_and_points_the_other_way():
     np.testing.assert_allclose(network(off) - flat(off), -0.04, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_noisy_gradient_is_exact_forward_and_noise_backward():
     x = image(3)
     network = broken_defences.noisy_gradient(flat)
@@ -208,6 +209,7 @@ def test_an_estimated_gradient_sees_through(name):
     assert not np.allclose(slope, other)  # a fresh estimate at every evaluation
 
 
+@pytest.mark.slow
 def test_an_estimate_has_no_bias_on_the_faces_of_the_box():
     slope = np.array([1.0, 1.0, 1.0, -1.0, -1.0, 1.0], np.float32)
     x = jnp.array([0.5, 0.0, 1.0, 0.0, 1.0, 0.02])
@@ -218,6 +220,7 @@ def test_an_estimate_has_no_bias_on_the_faces_of_the_box():
         np.testing.assert_allclose(found, slope, atol=0.07)
 
 
+@pytest.mark.slow
 def test_pairs_without_a_number_say_nothing():
     network = lambda x: jnp.stack([jnp.where(x[0] > 0.9, jnp.nan, x[0]), 0.0])  # noqa: E731
     found = jax.grad(lambda x: with_nes_gradient(network, sigma=0.1, pairs=300)(x)[0])(

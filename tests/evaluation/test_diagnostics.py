@@ -88,7 +88,7 @@ def few(zoo):
     }
 
 
-@pytest.mark.slow_for("adversarial")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_a_suite_of_one_attack_and_every_check(few, name):
     found = few[name]
@@ -261,6 +261,7 @@ def test_claims_that_are_not_believed(to, expected):
     assert str(count) in sentences(diagnostics.refused, case)
 
 
+@pytest.mark.slow
 def test_claims_that_hold_are_not_mentioned():
     fn, x, y = problem()
     case, result = look(fn, x, y)
@@ -289,6 +290,7 @@ def some_standing(eps=0.02):
     return fn, case, result
 
 
+@pytest.mark.slow
 def test_gradients_of_an_honest_network():
     _, case, _ = some_standing()
     seen = list(diagnostics.gradients(case))

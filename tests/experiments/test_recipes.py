@@ -200,6 +200,7 @@ def given(tmp_path_factory):
     return str(path), network
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
     path, network = given
     found = plan(tmp_path, checkpoint=path, learning_rate=1e-9, epochs=1)

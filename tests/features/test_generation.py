@@ -83,6 +83,7 @@ def test_a_direction_is_of_the_layers_shape():
             direction()(linear, X, aim, KEY)
 
 
+@pytest.mark.slow
 def test_inversion_of_an_invertible_layer_finds_the_image():
     square = RNG.normal(size=(48, 48)).astype(np.float32) + 6 * np.eye(48, dtype=np.float32)
     wanted = RNG.random(SHAPE).astype(np.float32)
@@ -119,6 +120,7 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
     assert apart["ours"].mean() < apart["one length"].mean()
 
 
+@pytest.mark.slow
 def test_a_generated_image_is_of_its_class_and_near_its_seed():
     attack = generation.generate(eps=2.5, steps=30)
     for label in range(UNITS):

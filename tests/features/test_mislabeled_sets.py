@@ -76,6 +76,7 @@ def test_a_constructed_set_is_what_it_says(d_rand):
     assert np.mean(predictions(IMAGES) == d_rand.label) < 0.6
 
 
+@pytest.mark.slow
 def test_the_perturbation_is_targeted_pgd_from_the_image_itself():
     # Two classes: cross-entropy's slope is that of the lead, so the ascent is a straight line.
     model = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.asarray(WEIGHTS[:2]))
@@ -91,6 +92,7 @@ def test_the_perturbation_is_targeted_pgd_from_the_image_itself():
     assert float(mislabeled.towards(advfeat.l2(0.5)).step_size) == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_taking_rows(d_rand):
     some = d_rand.take(np.array([3, 1]))
     assert some.id.tolist() == [103, 101]

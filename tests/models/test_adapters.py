@@ -40,6 +40,7 @@ class Traces:
         assert not np.allclose(results[0], results[1])
 
 
+@pytest.mark.slow
 def test_linen():
     model = create("mlp", num_classes=5, width=8)
     weights = [init(jax.random.key(seed), model, IMAGE.shape) for seed in (0, 1)]

@@ -61,6 +61,7 @@ def close(actual, expected):
     jax.tree.map(check, actual, expected)
 
 
+@pytest.mark.slow_for("((14, 14), 3, 4, 7, 2, 'SAME')", "((9, 8), 2, 4, 4, 3, ((2, 0), (1, 3)))")
 @cases
 def test_value_and_gradients_are_those_of_lax(case):
     x, kernel, fn, reference_fn = make(case)
@@ -79,6 +80,7 @@ def test_gradients_of_one_example_at_a_time(case):
     close(gradients(fn), gradients(reference_fn))
 
 
+@pytest.mark.slow_for("((7, 9), 3, 5, 3, 1, 'SAME')")
 @pytest.mark.parametrize("case", [CASES[1], CASES[2]], ids=str)
 def test_a_training_loop_that_attacks(case):
     x, kernel, fn, reference_fn = make(case)
@@ -95,6 +97,7 @@ def test_a_training_loop_that_attacks(case):
     close(run(fn), run(reference_fn))
 
 
+@pytest.mark.slow_for("((7, 9), 3, 5, 3, 1, 'SAME')")
 @pytest.mark.parametrize("case", [CASES[1], CASES[3]], ids=str)
 def test_derivatives_of_higher_order(case):
     x, kernel, fn, reference_fn = make(case, batch=1)
@@ -133,6 +136,7 @@ def test_gradients_under_shard_map():
     close(gradients(fn), gradients(reference_fn))
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_bfloat16():
     x, kernel, fn, reference_fn = make(CASES[2])
     small = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
@@ -160,6 +164,7 @@ def test_an_attack_does_not_differentiate_the_kernel():
     assert products(jax.grad(energy(fn)), x, kernel) == (1, 1)
 
 
+@pytest.mark.slow_for("1")
 @pytest.mark.parametrize("chunk", [1, 900, 10**9])
 def test_kernel_gradient_does_not_depend_on_the_chunks(monkeypatch, chunk):
     x, kernel, fn, plain = make(CASES[1], batch=6)

@@ -95,6 +95,7 @@ def test_residual_block_of_zero_scale_is_the_identity():
     np.testing.assert_array_equal(stem, block)
 
 
+@pytest.mark.slow_for("cnn")
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_logits_follow_from_the_representation(name):
     model, variables = small(name)

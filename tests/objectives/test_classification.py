@@ -187,6 +187,7 @@ def test_fgsm_is_the_worst_case_of_logistic_regression():
     assert float(loss) == pytest.approx(weight @ worst / weight.sum(), rel=1e-5)
 
 
+@pytest.mark.slow_for("trades-0.0-standard")
 @pytest.mark.parametrize(
     ("name", "number", "same"),
     [("trades", 0.0, "standard"), ("mixed", 1.0, "standard"), ("mixed", 0.0, "adversarial")],
@@ -362,6 +363,7 @@ def test_label_smoothing_is_a_loss():
     assert float(loss) == pytest.approx(float(found.share @ wanted), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_divergence_and_boosted_loss_at_the_edges():
     far = jnp.array([0.0, 1e4, -1e4])
     assert float(losses.kl_divergence(far, far)) == 0.0

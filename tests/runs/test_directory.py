@@ -357,6 +357,7 @@ WORKS = """
 """
 
 
+@pytest.mark.slow
 def test_the_time_of_a_killed_process_counts_though_it_logged_nothing(tmp_path):
     run = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WORKS), str(tmp_path)],

@@ -289,6 +289,7 @@ def test_a_damaged_newest_state(whole, tmp_path, monkeypatch, frequent, capsys, 
 # --- A loss that is no number. --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_nan_keeps_the_last_good_state(tmp_path, monkeypatch, frequent, capsys):
     path, real = tmp_path / "run", training.loop.train_update
 
@@ -317,6 +318,7 @@ def _broken(tree):
     return jax.tree.map(lambda leaf: leaf * jnp.nan, tree)
 
 
+@pytest.mark.slow
 def test_a_nan_before_anything_was_saved(tmp_path, capsys):
     assert call(tmp_path / "run", "--learning_rate=1e30", "--schedule=constant") == 1
     last = capsys.readouterr().err.splitlines()[-1]

@@ -60,6 +60,7 @@ def reopened(path, warned):
     return TrainingCheckpoints(path, warn=warned.append)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_newest_state(tmp_path, monkeypatch):
     # Saving begins while the next steps already reuse the state's memory.
     monkeypatch.setattr(training.loop, "CHUNK", 1)

@@ -93,6 +93,7 @@ def test_gradients_of_linear_and_quadratic_networks(y):
     np.testing.assert_allclose(found, wanted * X, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_loss_is_the_difference_of_probabilities():
     found = saliency.gradient(advfeat.untargeted())(KEY, linear, X, 1)
     p = np.exp(linear(X) - linear(X).max())
@@ -144,6 +145,7 @@ def test_smooth_is_a_mean_of_any_method(inner):
             np.testing.assert_allclose(method(KEY, quadratic, X, 1), value, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_smoothed_gradient_of_a_quadratic_is_its_gradient_and_its_variance_is_known():
     method = saliency.smoothgrad(samples=4000, sigma=0.5, how="variance", chunk=100)
     wanted = (0.5 * rows(CURVES, 0)) ** 2
@@ -154,6 +156,7 @@ def test_the_smoothed_gradient_of_a_quadratic_is_its_gradient_and_its_variance_i
     assert error.max() < 4.5
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples():
     def bytes_for(samples):
         method = saliency.smoothgrad(samples=samples, chunk=10)

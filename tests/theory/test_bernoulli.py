@@ -146,6 +146,7 @@ def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
             assert stats.chisquare(seen, wanted).pvalue > 1e-6
 
 
+@pytest.mark.slow
 def test_behind_a_threshold_eps_does_nothing_below_one_and_everything_from_there():
     signs = jnp.ones(20)
     weights = draw_estimator(KEY, signs, 0.3, 1)

@@ -251,6 +251,7 @@ def test_corollary_22_asks_for_more(dim, share, eps):
     assert float(gaussian.upper_bound_count(dim, noise, eps, 0.01)) <= asked * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_bounds_at_their_ends():
     lower, upper = gaussian.lower_bound, gaussian.upper_bound
     assert float(lower(10, 1.0, 0, 0.0)) == 0.5  # nothing was seen

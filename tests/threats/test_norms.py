@@ -254,6 +254,7 @@ def is_distributed(values, distribution):
     return stats.kstest(values, distribution).pvalue > 1e-3
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_noise_fills_the_unit_ball_evenly(name):
     noise = draws(name)
@@ -290,6 +291,7 @@ def compiled_samples(name):
     return jax.jit(jax.vmap(NORMS[name].sample, (0, None, None)))
 
 
+@pytest.mark.slow_for("l2")
 @every_norm
 def test_an_interior_sample_is_the_noise_times_eps(name):
     key, x0 = jax.random.key(3), jnp.full(4, 0.5)

@@ -111,6 +111,7 @@ def test_free_training_is_numpys():
     assert {"loss", "accuracy"} == set(metrics)
 
 
+@pytest.mark.slow
 def test_free_training_has_one_backward_pass():
     passes = []
 
@@ -273,6 +274,7 @@ def test_the_exponential_average_by_hand():
     close(none[2].extra.params, plain[2].params)
 
 
+@pytest.mark.slow
 def test_the_uniform_average_by_hand():
     batches = [*BATCHES, BATCHES[0]]
     shares = [0.0, 0.25, 0.5, 0.75]
@@ -403,6 +405,7 @@ def test_eps_rises_linearly_from_zero():
     np.testing.assert_allclose(seen, [0.0, 0.2, 0.4, 0.6, 0.8, 0.8], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_eps_of_free_training_rises_too():
     procedure = training.free(advfeat.linf(0.2), replays=2)
     reached = []

@@ -309,6 +309,7 @@ def test_flip_is_a_mirror_half_of_the_time():
     np.testing.assert_array_equal(augmentation.flip(key, augmentation.flip(key, image)), image)
 
 
+@pytest.mark.slow_for("shift1-1")
 @pytest.mark.parametrize(("name", "pixels"), [("shift1", 1), ("shift2", 2), ("flip_shift4", 4)])
 def test_shifts_move_the_content_and_let_zeros_in(name, pixels):
     image = RNG.uniform(0.1, 1, (6, 5, 2)).astype(np.float32)
@@ -329,6 +330,7 @@ def test_no_transform():
     np.testing.assert_array_equal(draws("none", jnp.ones((2, 2, 1)), 2), np.ones((2, 2, 2, 1)))
 
 
+@pytest.mark.slow
 def test_augmentation_belongs_to_the_example_and_the_step():
     data = (jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.arange(COUNT, dtype=jnp.int32) + 50)
     make = loop._optimiser_factory("constant", 9)

@@ -95,6 +95,7 @@ def test_a_damaged_network_of_the_zoo_is_refused(tmp_path, monkeypatch):
             zoo.load(name)
 
 
+@pytest.mark.slow_for("cifar10_l2_robust", "digits_l2_robust", "mnist_linf_robust")
 @pytest.mark.parametrize("name", zoo.names())
 def test_every_card_is_whole(name):
     about = zoo.card(name)
