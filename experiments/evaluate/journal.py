@@ -75,6 +75,10 @@ class Journal:
 
     def part(self, name: str, part: Part) -> None:
         """Records images that have just been decided."""
+        if self._bar is None:
+            # The suite opens an attack's gate while it runs: more images than were announced.
+            self._since = time.perf_counter()
+            self._bar = tqdm(desc=f"{name}, further images", unit="image")
         self._waiting.append(part)
         self._bar.update(len(part.rows))
         if time.perf_counter() - self._since > SAVE_SECONDS:
@@ -97,7 +101,7 @@ class Journal:
 
     def _finish_if_complete(self) -> None:
         # At once, so that what follows (e.g. the checks) does not count as this attack's time.
-        if self._bar.n >= self._bar.total:
+        if self._bar.total is not None and self._bar.n >= self._bar.total:
             self._finish()
 
     def _flush(self) -> None:
