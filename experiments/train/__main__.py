@@ -12,4 +12,4 @@ if __name__ == "__main__":
 
     from .work import run
 
-    runner.main(run, Config, text)
+    runner.main(run, Config, text, distributed=True)

@@ -35,7 +35,6 @@ def ends(started):
     return [process.returncode for process in started], said
 
 
-@pytest.mark.slow
 def test_a_wrong_flag_ends_all_processes_and_one_says_why(tmp_path):
     # 18 examples for two devices in each of two processes.
     codes, said = ends(start(tmp_path / "run", "--batch_size=18", devices=2, launcher=explicit))
