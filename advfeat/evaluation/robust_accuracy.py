@@ -148,7 +148,8 @@ def evaluate(
         check that raises becomes a warning.
       done: parts already decided by an interrupted evaluation, by attack.
       on_part: called with an attack's name and the part it has just decided.
-      on_attack: called with an attack's name and its number of images before it starts.
+      on_attack: called with an attack's name and its number of images before it starts, and again
+        whenever its own successes make more images contested.
       on_check: called with a check's name before it starts.
 
     Returns:
@@ -200,7 +201,7 @@ def evaluate(
         part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
         if contest is not None:
             left = standing.chosen > 0
-            tried, part = _contested(problem, contest, name, attack, left, part, on_part)
+            tried, part = _contested(problem, contest, name, attack, left, part, on_part, on_attack)
         standing.note(part)
         fooled = np.zeros(len(images), bool)
         fooled[part.rows] = part.fooled
@@ -255,6 +256,7 @@ def _contested(
     standing: np.ndarray,
     part: Part,
     on_part: Callable[[str, Part], Any] | None,
+    on_attack: Callable[[str, int], Any] | None,
 ) -> tuple[np.ndarray, Part]:
     """Repeats the attack on images that its own successes make contested, until none remain."""
     while True:
@@ -269,6 +271,8 @@ def _contested(
         more = contest.among(name, standing) & ~tried
         if not more.any():
             return tried, part
+        if on_attack is not None:
+            on_attack(name, int((tried | more).sum()))
         part = _run(problem, name, attack, np.flatnonzero(tried | more), part, on_part)
 
 

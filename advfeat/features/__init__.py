@@ -1,8 +1,9 @@
 """Learned features: mislabelled sets, synthesis, representations, counterfactuals, ground truth."""
 
+from pkgutil import iter_modules
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules={"counterfactuals", "generation", "mislabeled", "planted", "representations"},
+    __name__, submodules={module.name for module in iter_modules(__path__)}
 )

@@ -1,8 +1,9 @@
 """Image operations: augmentation, parametrisations, filters, distortions, quality metrics."""
 
+from pkgutil import iter_modules
+
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules={"augmentation", "distortions", "filters", "parametrisations", "quality"},
+    __name__, submodules={module.name for module in iter_modules(__path__)}
 )

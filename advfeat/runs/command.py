@@ -1,15 +1,7 @@
 """Reads and checks an experiment's command line before any slow import.
 
-An experiment's `__main__.py` begins with::
-
-    from advfeat.runs import command
-
-    from .flags import Config
-
-    if __name__ == "__main__":
-        command.check(Config, text)
-
-so that a wrong flag and `--help` are answered in a fraction of the time needed to import JAX.
+A wrong flag and `--help` are answered in a fraction of the time needed to import JAX
+(`experiments.shared.start` checks first and imports the rest afterwards).
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ An experiment is three functions::
     def run(config):
         return runner.execute(config, prepare, work, name="mine")
 
-    if __name__ == "__main__":
-        runner.main(run, Config, __doc__)
+and a `__main__.py` that calls `experiments.shared.start.start`.
 
 Exit codes; every code but 0 comes with one line on stderr:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -59,6 +60,7 @@ class Journal:
         for name, parts in found.items():
             joined = zip(*parts, strict=True)
             self.done[name] = Part(*(np.concatenate(columns) for columns in joined))
+        self._decided = Counter({name: len(part.rows) for name, part in self.done.items()})
         self._name = ""
         self._waiting: list[Part] = []
         self._since = time.perf_counter()
@@ -66,20 +68,16 @@ class Journal:
         self._checks: Any = None
 
     def attack(self, name: str, count: int) -> None:
-        """Starts an attack on a number of images."""
+        """Starts an attack on a number of images, or resumes it on more of them."""
         self._finish()
         self._name, self._since = name, time.perf_counter()
-        known = len(self.done[name].rows) if name in self.done else 0
-        self._bar = tqdm(total=count, initial=known, desc=name, unit="image")
+        self._bar = tqdm(total=count, initial=self._decided[name], desc=name, unit="image")
         self._finish_if_complete()
 
     def part(self, name: str, part: Part) -> None:
         """Records images that have just been decided."""
-        if self._bar is None:
-            # The suite opens an attack's gate while it runs: more images than were announced.
-            self._since = time.perf_counter()
-            self._bar = tqdm(desc=f"{name}, further images", unit="image")
         self._waiting.append(part)
+        self._decided[name] += len(part.rows)
         self._bar.update(len(part.rows))
         if time.perf_counter() - self._since > SAVE_SECONDS:
             self._flush()
@@ -101,7 +99,7 @@ class Journal:
 
     def _finish_if_complete(self) -> None:
         # At once, so that what follows (e.g. the checks) does not count as this attack's time.
-        if self._bar.total is not None and self._bar.n >= self._bar.total:
+        if self._bar.n >= self._bar.total:
             self._finish()
 
     def _flush(self) -> None:

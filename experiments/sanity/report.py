@@ -24,67 +24,8 @@ def write(
     first: dict[str, dict[str, np.ndarray]],
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    blocks: list[Any] = []
-    words = {
-        "rank_correlation": "rank correlation of two maps (100 %: the same)",
-        "ssim": "SSIM of two pictures (100 %: the same)",
-    }
-    for measure in MEASURES:
-        pairs = summary["likeness"][measure]
-        chart = figures.bars(
-            {
-                method_words(method).replace(" ", "\n"): {
-                    "same labels": pairs["again"][method],
-                    "permuted labels": pairs["permuted"][method],
-                    "another image": pairs["unrelated"][method],
-                }
-                for method in config.methods
-            },
-            ylabel=words[measure],
-        )  # fmt: skip
-        blocks.append(
-            Picture(
-                path=figures.save(chart, run.figure(measure)),
-                alt=f"{words[measure]}, a pair of bars for each method",
-                caption="Maps of a network trained on true labels compared with those of another "
-                "one trained on the same labels, of one that memorised permuted labels, and of "
-                "another image. If the second bar is as high as the first, the map does not show "
-                "what was learned. (Edges are the same for all networks: 100 %.)",
-            )
-        )
-
-    blocks.append(
-        Table(
-            caption="Means with 95 % intervals over images and seeds",
-            columns=["method", "rank correlation, same labels", "permuted labels",
-                     "another image", "SSIM, same labels", "permuted labels", "another image"],
-            rows=[
-                [method_words(method),
-                 *(format_number(summary["likeness"][measure][pair][method])
-                   for measure in MEASURES for pair in PAIRS)]
-                for method in config.methods
-            ],
-        )
-    )  # fmt: skip
-    some = data.draw_rows(plan.labels, config.shown, seed=config.seed)
-    grid = figures.map_grid(
-        [plan.images[index] for index in some for _ in KINDS],
-        {
-            method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
-            for method in config.methods
-        } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
-        display="heat",
-        labels=[kind for _ in some for kind in KINDS],
-    )  # fmt: skip
-    blocks.append(
-        Picture(
-            path=figures.save(grid, run.figure("maps")),
-            alt="A row per image and network, a column per method",
-            caption="Networks that learned true labels, true labels from other initial weights, "
-            "and permuted labels.",
-        )
-    )
-    lead, *blocks = blocks
+    lead, *blocks = _likeness(config, run, summary)
+    blocks += [_table(config, summary), _maps(config, plan, run, first)]
     method = "gradient" if "gradient" in config.methods else config.methods[0]
     same, permuted = (
         summary["likeness"][MEASURES[0]][pair][method] for pair in ("again", "permuted")
@@ -131,4 +72,71 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
+    )
+
+
+def _likeness(config: Config, run: RunDirectory, summary: dict[str, Any]) -> list[Any]:
+    blocks = []
+    words = {
+        "rank_correlation": "rank correlation of two maps (100 %: the same)",
+        "ssim": "SSIM of two pictures (100 %: the same)",
+    }
+    for measure in MEASURES:
+        pairs = summary["likeness"][measure]
+        chart = figures.bars(
+            {
+                method_words(method).replace(" ", "\n"): {
+                    "same labels": pairs["again"][method],
+                    "permuted labels": pairs["permuted"][method],
+                    "another image": pairs["unrelated"][method],
+                }
+                for method in config.methods
+            },
+            ylabel=words[measure],
+        )  # fmt: skip
+        blocks.append(
+            Picture(
+                path=figures.save(chart, run.figure(measure)),
+                alt=f"{words[measure]}, a pair of bars for each method",
+                caption="Maps of a network trained on true labels compared with those of another "
+                "one trained on the same labels, of one that memorised permuted labels, and of "
+                "another image. If the second bar is as high as the first, the map does not show "
+                "what was learned. (Edges are the same for all networks: 100 %.)",
+            )
+        )
+    return blocks
+
+
+def _table(config: Config, summary: dict[str, Any]) -> Table:
+    return Table(
+        caption="Means with 95 % intervals over images and seeds",
+        columns=["method", "rank correlation, same labels", "permuted labels",
+                 "another image", "SSIM, same labels", "permuted labels", "another image"],
+        rows=[
+            [method_words(method),
+             *(format_number(summary["likeness"][measure][pair][method])
+               for measure in MEASURES for pair in PAIRS)]
+            for method in config.methods
+        ],
+    )  # fmt: skip
+
+
+def _maps(
+    config: Config, plan: Plan, run: RunDirectory, first: dict[str, dict[str, np.ndarray]]
+) -> Picture:
+    some = data.draw_rows(plan.labels, config.shown, seed=config.seed)
+    grid = figures.map_grid(
+        [plan.images[index] for index in some for _ in KINDS],
+        {
+            method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
+            for method in config.methods
+        } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
+        display="heat",
+        labels=[kind for _ in some for kind in KINDS],
+    )  # fmt: skip
+    return Picture(
+        path=figures.save(grid, run.figure("maps")),
+        alt="A row per image and network, a column per method",
+        caption="Networks that learned true labels, true labels from other initial weights, "
+        "and permuted labels.",
     )

@@ -1,15 +1,8 @@
-"""Runs `python -m experiments.synthesis`: checks the flags before any slow import."""
+"""Runs `python -m experiments.synthesis`."""
 
-from advfeat.runs import command
-
+from ..shared.start import start
 from . import __doc__ as text
 from .flags import Config
 
 if __name__ == "__main__":
-    command.check(Config, text)
-
-    from advfeat.runs import runner
-
-    from .work import run
-
-    runner.main(run, Config, text)
+    start(__package__, Config, text)

@@ -10,7 +10,7 @@ from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from advfeat.threats.norms import title
 
-from ..shared.words import of_norms, per_cent, terms, training_words
+from ..shared.words import capital, of_norms, per_cent, terms, training_words
 from .summary import findings
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _sentence(summary: dict[str, Any]) -> str:
             f"{per_cent(first['clean_accuracy'])}"
         )
     words = "; ".join(found)
-    return f"Does robustness cost accuracy? {words[0].upper()}{words[1:]}."
+    return f"Does robustness cost accuracy? {capital(words)}."
 
 
 def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:

@@ -8,7 +8,7 @@ from advfeat import figures
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
 
-from ..shared.words import per_cent, terms, training_words, unless_it_holds
+from ..shared.words import capital, per_cent, terms, training_words, unless_it_holds
 from .flags import Config
 from .plan import WAYS, Plan
 
@@ -41,7 +41,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         run.report,
         title=f"Do robust representations transfer better? {config.dataset} to {config.target}",
         sentence="Is a robust network a better start for another task than a standard one? "
-        f"{told[0].upper()}{told[1:]}.",
+        f"{capital(told)}.",
         lead=lead,
         terms=terms(
             "eps", "L2", "robust network", "representation", "interval",

@@ -76,7 +76,18 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
     attack = advfeat.pgd(advfeat.linf(1.0), steps=2, random_start=False)
     part = _run(problem, "gated", attack, np.flatnonzero(start), None, None)
     assert part.fooled.all()
-    tried, part = _contested(problem, contest, "gated", attack, np.ones(count, bool), part, None)
+    told, decided = [], [len(part.rows)]
+
+    def on_part(name, more):  # who shows progress knows of every image before it is attacked
+        decided.append(decided[-1] + len(more.rows))
+        assert decided[-1] <= told[-1]
+
+    tried, part = _contested(
+        problem, contest, "gated", attack, np.ones(count, bool), part, on_part,
+        lambda name, images: told.append(images),
+    )  # fmt: skip
+    assert len(told) == 3
+    assert told[-1] == decided[-1] == count
     assert tried.all()  # .2 opens the gate to .4, that to .8, and that to all
     assert sorted(part.rows) == list(range(count))
 

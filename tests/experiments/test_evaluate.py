@@ -164,12 +164,12 @@ def test_an_attacks_seconds_end_with_its_last_image(tmp_path, monkeypatch):
             assert again.seconds() == taken
 
 
-def test_an_attack_may_go_on_with_more_images_than_it_announced(tmp_path):
+def test_an_attack_may_resume_on_more_images(tmp_path):
     """`quick` opens the gate of an attack that fools from more than half of it."""
     with RunDirectory.open(tmp_path / "w", {}, name="evaluate") as run:
         with evaluate_journal.Journal(run, "problem") as journal:
-            journal.attack("square", 3)
             for rows in (np.arange(3), np.arange(3, 8)):
+                journal.attack("square", rows[-1] + 1)
                 journal.part("square", Part(rows, *[np.zeros(len(rows), bool)] * 6))
         with evaluate_journal.Journal(run, "problem") as again:
             np.testing.assert_array_equal(again.done["square"].rows, np.arange(8))
