@@ -77,9 +77,7 @@ def check_range(values: Any, *, name: str = "images", box: bool = True) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got values from {seen}{hint}")
 
 
-def check_ids(
-    ids: Any, *, count: int | None = None, below: int = 2**32, name: str = "ids"
-) -> None:
+def check_ids(ids: Any, *, count: int | None = None, below: int = 2**32, name: str = "ids") -> None:
     """Checks example ids: integers `[N]`, by default in `[0, 2**32)`.
 
     Only 32 bits are folded into a key, so larger ids would repeat the draws of smaller ones.

@@ -71,28 +71,45 @@ def _reference() -> Iterator[tuple[str, str]]:
     """Names and texts of the pages of the reference."""
     packages = sorted(path.parent for path in LIBRARY.glob("*/__init__.py"))
     modules = sorted(path for path in LIBRARY.glob("*.py") if path.stem != "__init__")
-    yield "index", "\n".join([
-        "# Reference",
-        "What `import advfeat` offers, each name imported on its first use.\n",
-        *_table("advfeat", _offered(_tree(LIBRARY / "__init__.pyi"))),
-        "## Parts\n",
-        "| part | what |",
-        "|---|---|",
-        *(f"| [`advfeat.{p.name}`]({p.name}.md) | {_first_line(_tree(p))} |" for p in packages),
-        *(f"| [`advfeat.{m.stem}`](modules.md) | {_first_line(_tree(m))} |" for m in modules),
-    ])  # fmt: skip
-    yield "modules", _page(
-        "Types, keys and checks",
-        "Modules that every part of the library builds on.",
-        [_identifier(path) for path in modules],
+    yield (
+        "index",
+        "\n".join(
+            [
+                "# Reference",
+                "What `import advfeat` offers, each name imported on its first use.\n",
+                *_table("advfeat", _offered(_tree(LIBRARY / "__init__.pyi"))),
+                "## Parts\n",
+                "| part | what |",
+                "|---|---|",
+                *(
+                    f"| [`advfeat.{p.name}`]({p.name}.md) | {_first_line(_tree(p))} |"
+                    for p in packages
+                ),
+                *(
+                    f"| [`advfeat.{m.stem}`](modules.md) | {_first_line(_tree(m))} |"
+                    for m in modules
+                ),
+            ]
+        ),
+    )
+    yield (
+        "modules",
+        _page(
+            "Types, keys and checks",
+            "Modules that every part of the library builds on.",
+            [_identifier(path) for path in modules],
+        ),
     )
     for package in packages:
         yield package.name, _package(package)
     experiments = sorted((ROOT / "experiments").glob("*/__main__.py"))
-    yield "experiments", _page(
-        "Experiments",
-        "Each runs as `python -m experiments.NAME` and lists its flags with `--help`.",
-        [f"experiments.{path.parent.name}" for path in experiments],
+    yield (
+        "experiments",
+        _page(
+            "Experiments",
+            "Each runs as `python -m experiments.NAME` and lists its flags with `--help`.",
+            [f"experiments.{path.parent.name}" for path in experiments],
+        ),
     )
 
 
@@ -109,12 +126,14 @@ def _package(folder: pathlib.Path) -> str:
         if path != folder / "__init__.py" and ast.get_docstring(_tree(path))
     )
     table = _table(name, [member for member in _offered(tree) if member not in _own(folder)])
-    return "\n".join([
-        f"::: {name}",
-        f"    options: {{heading_level: 1, members: {_own(folder)}}}",
-        *(["## Names\n", *table] if table else []),
-        *map(_module, modules),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"::: {name}",
+            f"    options: {{heading_level: 1, members: {_own(folder)}}}",
+            *(["## Names\n", *table] if table else []),
+            *map(_module, modules),
+        ]
+    )
 
 
 def _module(path: pathlib.Path) -> str:

@@ -107,9 +107,12 @@ def test_images(case):
 
 @pytest.mark.parametrize("case", sorted(set(BAD_IMAGES) - {"eight bit"}))
 def test_images_of_a_training(case):
-    says("images", lambda: training.fit(
-        KEY, None, {}, BAD_IMAGES[case], LABELS, training.Fit(), num_classes=3
-    ))
+    says(
+        "images",
+        lambda: training.fit(
+            KEY, None, {}, BAD_IMAGES[case], LABELS, training.Fit(), num_classes=3
+        ),
+    )
 
 
 @pytest.mark.parametrize("case", BAD_LABELS)
@@ -119,12 +122,10 @@ def test_labels(case):
     says("truth", lambda: checks.check_labels(bad, num_classes=3, count=4, name="truth"))
     says("labels", lambda: advfeat.correct(linear, IMAGES, bad))
     for method in METHODS.values():
-        says("labels", lambda method=method: advfeat.attack_dataset(
-            method, KEY, linear, IMAGES, bad
-        ))
-    says("labels", lambda: training.fit(
-        KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3
-    ))
+        says(
+            "labels", lambda method=method: advfeat.attack_dataset(method, KEY, linear, IMAGES, bad)
+        )
+    says("labels", lambda: training.fit(KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3))
     says("labels", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, bad, LABELS))
     says("targets", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, bad))
     sweep = advfeat.evaluate_epsilons
@@ -141,9 +142,10 @@ def test_eps(case):
     if bad is not None:
         says("step_size", lambda: advfeat.pgd(advfeat.l2(1.0), step_size=bad))
         says("step_size", lambda: advfeat.fgsm(advfeat.l2(1.0), step_size=bad))
-    says("epsilons", lambda: advfeat.evaluate_epsilons(
-        KEY, lambda e: None, linear, IMAGES, LABELS, [0.1, bad]
-    ))
+    says(
+        "epsilons",
+        lambda: advfeat.evaluate_epsilons(KEY, lambda e: None, linear, IMAGES, LABELS, [0.1, bad]),
+    )
 
 
 @pytest.mark.parametrize("good", [0, 0.0, 8 / 255, 3, np.inf, np.float32(0.1), jnp.array(0.1)])
@@ -183,8 +185,12 @@ def test_counts(bad):
         ("decay", lambda: advfeat.momentum(np.nan)),
         ("steps", lambda: step_rules.annealed(advfeat.steepest, 0)),
         ("epsilons", lambda: advfeat.evaluate_epsilons(KEY, None, linear, IMAGES, LABELS, [])),
-        ("ids", lambda: advfeat.attack_dataset(
-            advfeat.fgsm(advfeat.l2(1.0)), KEY, linear, IMAGES, LABELS, ids=np.arange(3))),
+        (
+            "ids",
+            lambda: advfeat.attack_dataset(
+                advfeat.fgsm(advfeat.l2(1.0)), KEY, linear, IMAGES, LABELS, ids=np.arange(3)
+            ),
+        ),
         ("num_classes", lambda: mislabeled.random_targets(KEY, LABELS, num_classes=1)),
         ("num_classes", lambda: mislabeled.deterministic_targets(LABELS, num_classes=0)),
         ("labels", lambda: mislabeled.deterministic_targets(LABELS, num_classes=2)),
@@ -252,12 +258,11 @@ def test_a_batch_is_checked_before_it_is_compiled(case):
 def test_ids(case):
     bad, attack = BAD_IDS[case], METHODS["objective"]
     says("ids", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, LABELS, ids=bad))
-    says("ids", lambda: mislabeled.construct(
-        KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad
-    ))
-    says("ids", lambda: training.fit(
-        KEY, None, {}, IMAGES, LABELS, training.Fit(), num_classes=3, ids=bad
-    ))
+    says("ids", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad))
+    says(
+        "ids",
+        lambda: training.fit(KEY, None, {}, IMAGES, LABELS, training.Fit(), num_classes=3, ids=bad),
+    )
 
 
 @pytest.mark.slow
@@ -286,11 +291,17 @@ def test_traced_values_pass_but_traced_shapes_do_not():
     says("x must", lambda: found(np.zeros((2, 3, 1), np.uint8), 0))
 
 
-@pytest.mark.parametrize(("name", "bad"), [
-    ("image", np.zeros((4, 6), np.float32)), ("label", np.eye(4, dtype=np.float32)),
-    ("label", np.zeros(4, np.float32)), ("id", np.zeros((4, 1), int)), ("weight", np.ones(4, int)),
-    ("label", np.zeros(3, int)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("image", np.zeros((4, 6), np.float32)),
+        ("label", np.eye(4, dtype=np.float32)),
+        ("label", np.zeros(4, np.float32)),
+        ("id", np.zeros((4, 1), int)),
+        ("weight", np.ones(4, int)),
+        ("label", np.zeros(3, int)),
+    ],
+)
 def test_a_training_batch(name, bad):
     batch = {"image": IMAGES, "label": LABELS, "id": np.arange(4), "weight": np.ones(4, np.float32)}
     batch = jax.tree.map(jnp.asarray, {**batch, name: bad})

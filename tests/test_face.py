@@ -8,8 +8,18 @@ import pytest
 
 import advfeat
 
-HEAVY = ("flax", "tensorflow", "tensorflow_datasets", "grain", "matplotlib", "orbax", "sklearn",
-         "PIL", "tensorboardX", "experiments")
+HEAVY = (
+    "flax",
+    "tensorflow",
+    "tensorflow_datasets",
+    "grain",
+    "matplotlib",
+    "orbax",
+    "sklearn",
+    "PIL",
+    "tensorboardX",
+    "experiments",
+)
 
 
 def test_everything_promised_is_there_and_documented():
@@ -21,9 +31,17 @@ def test_everything_promised_is_there_and_documented():
 
 
 def test_options_of_factories_are_keyword_only():
-    for make in (advfeat.pgd, advfeat.fgsm, advfeat.gaussian_noise, advfeat.uniform_noise,
-                 advfeat.salt_and_pepper_noise, advfeat.carlini_wagner, advfeat.ddn,
-                 advfeat.elastic_net, advfeat.fmn):
+    for make in (
+        advfeat.pgd,
+        advfeat.fgsm,
+        advfeat.gaussian_noise,
+        advfeat.uniform_noise,
+        advfeat.salt_and_pepper_noise,
+        advfeat.carlini_wagner,
+        advfeat.ddn,
+        advfeat.elastic_net,
+        advfeat.fmn,
+    ):
         first, *options = inspect.signature(make).parameters.values()
         assert first.name == "threat"
         assert options
@@ -49,8 +67,10 @@ def ran(code):
     """What a process of its own prints."""
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:advfeat", "-c", code],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.split()
 

@@ -33,9 +33,13 @@ def linear(x):
 def ran(code, **env):
     """What a process of its own prints."""
     done = subprocess.run(
-        [sys.executable, *code], env={**os.environ, "JAX_PLATFORMS": "cpu", **env},
-        cwd=ROOT, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        [sys.executable, *code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **env},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 
@@ -44,10 +48,13 @@ def ran(code, **env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "parts"), [
-    ("64 bits", ["attacks", "maps", "networks"]),
-    ("strict promotion", ["attacks", "maps", "lossy", "trainings"]),
-])
+@pytest.mark.parametrize(
+    ("mode", "parts"),
+    [
+        ("64 bits", ["attacks", "maps", "networks"]),
+        ("strict promotion", ["attacks", "maps", "lossy", "trainings"]),
+    ],
+)
 def test_the_catalogue_takes_every_precision(mode, parts):
     said = ran(
         ["tests/helpers/precisions.py", *parts], JAX_NUMPY_RANK_PROMOTION="raise", **MODES[mode]
@@ -108,11 +115,11 @@ def test_an_eager_image_of_float64_gives_no_warning():
 
 
 @pytest.mark.slow_for(
-    'False-rbg',
-    'False-threefry2x32',
-    'False-unsafe_rbg',
-    'True-rbg',
-    'True-threefry2x32',
+    "False-rbg",
+    "False-threefry2x32",
+    "False-unsafe_rbg",
+    "True-rbg",
+    "True-threefry2x32",
 )
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg", "threefry2x32"])
 @pytest.mark.parametrize("raw", [False, True])

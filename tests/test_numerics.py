@@ -83,19 +83,19 @@ def attacked(name, network):
 
 
 @pytest.mark.slow_for(
-    'apgd_ce',
-    'apgd_dlr',
-    'apgd_targeted',
-    'carlini_wagner',
-    'ddn',
-    'deepfool',
-    'elastic_net',
-    'fab',
-    'fab_targeted',
-    'fmn',
-    'pgd',
-    'pgd_momentum',
-    'square',
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_targeted",
+    "carlini_wagner",
+    "ddn",
+    "deepfool",
+    "elastic_net",
+    "fab",
+    "fab_targeted",
+    "fmn",
+    "pgd",
+    "pgd_momentum",
+    "square",
 )
 @pytest.mark.parametrize("name", [name for name in ATTACKS if "noise" not in name])
 def test_an_infinite_slope_stops_no_attack(name):
@@ -153,9 +153,14 @@ def images():
 def test_the_robust_accuracy_is_that_without_the_black_pixel(attack):
     network, x, y = images()
     look = functools.partial(
-        advfeat.evaluate, KEY, images=x, labels=y, threat=advfeat.l2(0.1), suite=[attack],
+        advfeat.evaluate,
+        KEY,
+        images=x,
+        labels=y,
+        threat=advfeat.l2(0.1),
+        suite=[attack],
         checks=False,
-    )  # fmt: skip
+    )
     steep, sound = look(model_fn=network(0.0)), look(model_fn=network(1e-6))
     assert 0.1 < sound.robust.mean() < 0.9
     np.testing.assert_array_equal(steep.robust, sound.robust)

@@ -46,10 +46,15 @@ def test_training_in_bfloat16_keeps_float32_and_learns_as_well():
         loss_fn, variables = made("cnn", dtype)
         told = []
         state = training.fit(
-            jax.random.key(1), loss_fn, variables, IMAGES, LABELS,
-            training.Fit(epochs=30, batch_size=32, learning_rate=0.02), num_classes=CLASSES,
+            jax.random.key(1),
+            loss_fn,
+            variables,
+            IMAGES,
+            LABELS,
+            training.Fit(epochs=30, batch_size=32, learning_rate=0.02),
+            num_classes=CLASSES,
             on_epoch=lambda _, state, means, told=told: told.append(means),
-        )  # fmt: skip
+        )
         kept = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state))}
         assert {d for d in kept if jnp.issubdtype(d, jnp.floating)} == {jnp.dtype("float32")}
         ends[dtype] = told[-1]

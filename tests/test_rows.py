@@ -195,11 +195,15 @@ NO_EXAMPLES = "no examples: names, text, bytes, pixels, units or steps"
 DRAWN = "of an order that was drawn"
 ALLOWED = {
     ("advfeat/data/constructed_npz.py", "text[:57]"): NO_EXAMPLES,
-    ("advfeat/data/sample_set.py", "np.flatnonzero(everything.label == label)[:_TRAIN]"):
-        "the set's own parts, of every class alike; its images were drawn",
+    (
+        "advfeat/data/sample_set.py",
+        "np.flatnonzero(everything.label == label)[:_TRAIN]",
+    ): "the set's own parts, of every class alike; its images were drawn",
     ("advfeat/evaluation/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
-    ("advfeat/evaluation/diagnostics/numbers.py",
-        "case.wrong('rounding', rounded, batch)[:len(rows)]"): PADDING,
+    (
+        "advfeat/evaluation/diagnostics/numbers.py",
+        "case.wrong('rounding', rounded, batch)[:len(rows)]",
+    ): PADDING,
     ("advfeat/edges.py", "data[:2]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "line[:half]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "found[:lines - 1]"): NO_EXAMPLES,
@@ -208,10 +212,14 @@ ALLOWED = {
     ("advfeat/evaluation/robust_accuracy.py", "share[:len(rows)]"): PADDING,
     ("experiments/mislabeled/report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
     ("experiments/saliency/work.py", "checked[:FEW]"): NO_EXAMPLES,
-    ("experiments/transfer_learning/work.py", "slice(None, len(plan.choice))"):
-        "two sets that were measured in one pass",
-    ("experiments/transfer_learning/work.py", "slice(len(plan.choice), None)"):
-        "two sets that were measured in one pass",
+    (
+        "experiments/transfer_learning/work.py",
+        "slice(None, len(plan.choice))",
+    ): "two sets that were measured in one pass",
+    (
+        "experiments/transfer_learning/work.py",
+        "slice(len(plan.choice), None)",
+    ): "two sets that were measured in one pass",
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
     ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
     ("advfeat/attacks/square_l2_l1.py", "numbers[0:2]"): NO_EXAMPLES,
@@ -219,20 +227,32 @@ ALLOWED = {
     ("advfeat/data/archives.py", "data[:4]"): NO_EXAMPLES,
     ("advfeat/data/classes.py", "class_names[:5]"): NO_EXAMPLES,
     ("advfeat/data/classes.py", "classes[:position]"): NO_EXAMPLES,
-    ("advfeat/data/digits.py", "np.flatnonzero(labels == label)[3::4]"):
-        "the set's own parts, of every class and writer, the same in every version",
-    ("advfeat/data/folder.py", "members[np.argsort(hashes[members], kind='stable')][:count]"):
-        BY_VALUE,
-    ("advfeat/data/label_index.py", "hashlib.sha256(repr(parts).encode()).hexdigest()[:32]"):
-        NO_EXAMPLES,
+    (
+        "advfeat/data/digits.py",
+        "np.flatnonzero(labels == label)[3::4]",
+    ): "the set's own parts, of every class and writer, the same in every version",
+    (
+        "advfeat/data/folder.py",
+        "members[np.argsort(hashes[members], kind='stable')][:count]",
+    ): BY_VALUE,
+    (
+        "advfeat/data/label_index.py",
+        "hashlib.sha256(repr(parts).encode()).hexdigest()[:32]",
+    ): NO_EXAMPLES,
     ("advfeat/data/planted_images.py", "whole.take(np.arange(_TRAIN))"): "the set's own parts",
-    ("advfeat/data/planted_images.py", "whole.take(np.arange(_TRAIN, len(labels)))"):
-        "the set's own parts",
-    ("advfeat/data/streaming.py", "rng.permutation(members)[:counts.min()]"):
-        "as many of each class, drawn anew for every epoch",
+    (
+        "advfeat/data/planted_images.py",
+        "whole.take(np.arange(_TRAIN, len(labels)))",
+    ): "the set's own parts",
+    (
+        "advfeat/data/streaming.py",
+        "rng.permutation(members)[:counts.min()]",
+    ): "as many of each class, drawn anew for every epoch",
     ("advfeat/data/types.py", "rng.permutation(members)[:count]"): "drawn within each class",
-    ("advfeat/evaluation/broken_defences.py",
-        "blocks.reshape(padded.shape)[:height, :width]"): NO_EXAMPLES,
+    (
+        "advfeat/evaluation/broken_defences.py",
+        "blocks.reshape(padded.shape)[:height, :width]",
+    ): NO_EXAMPLES,
     ("advfeat/evaluation/broken_defences.py", "random[:place]"): NO_EXAMPLES,
     ("advfeat/evaluation/diagnostics/slopes.py", "np.concatenate(leaf)[:len(rows)]"): PADDING,
     ("advfeat/evaluation/prediction.py", "np.asarray(logits)[:real]"): PADDING,
@@ -244,14 +264,20 @@ ALLOWED = {
     ("advfeat/features/representations.py", "order[:count]"): BY_VALUE,
     ("advfeat/evaluation/robust_accuracy.py", "inside[:len(rows)]"): PADDING,
     ("advfeat/training/loop.py", "images[:1]"): "one shows the shape and type of all",
-    ("advfeat/training/loop.py", "itertools.islice(rest, min(CHUNK, steps - begin))"):
-        "the rest comes in the next chunk",
+    (
+        "advfeat/training/loop.py",
+        "itertools.islice(rest, min(CHUNK, steps - begin))",
+    ): "the rest comes in the next chunk",
     ("advfeat/training/loop.py", "order[:steps * size]"): "an epoch's own shuffle",
-    ("advfeat/runs/train_states.py",
-     "(str(error).strip().splitlines() or [type(error).__name__])[0][:200]"): NO_EXAMPLES,
+    (
+        "advfeat/runs/train_states.py",
+        "(str(error).strip().splitlines() or [type(error).__name__])[0][:200]",
+    ): NO_EXAMPLES,
     ("experiments/defences/plan.py", "config.defences[::6]"): NO_EXAMPLES,
-    ("experiments/evaluate/journal.py", "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]"):
-        "whether there is any",
+    (
+        "experiments/evaluate/journal.py",
+        "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]",
+    ): "whether there is any",
     ("experiments/evaluate/report.py", "fooled[:k]"): "which turn an image has",
     ("experiments/evaluate/report.py", "np.argsort(turn, kind='stable')[:5]"): DRAWN,
     ("experiments/representations/plan.py", "np.argsort(-values.std(axis=0))[:3]"): BY_VALUE,
@@ -316,14 +342,35 @@ def test_nothing_is_chosen_by_its_place():
 
 
 def test_the_reader_of_code_sees_what_takes_the_first():
-    for taking in ("images[:n]", "plan.labels[: config.shown]", "x[0:5]", "x[::2]", "x[1::2]",
-                   "np.flatnonzero(wrong)[:6]", "itertools.islice(stream, 3)", "slice(0, 4)",
-                   "split.take(np.arange(9))", "split.take(range(9))", "part[:n, 3]",
-                   "rows[np.linspace(0, len(rows) - 1, most).astype(int)]",
-                   "range(min(shown, len(images)))", "images[: len(found)]"):
+    for taking in (
+        "images[:n]",
+        "plan.labels[: config.shown]",
+        "x[0:5]",
+        "x[::2]",
+        "x[1::2]",
+        "np.flatnonzero(wrong)[:6]",
+        "itertools.islice(stream, 3)",
+        "slice(0, 4)",
+        "split.take(np.arange(9))",
+        "split.take(range(9))",
+        "part[:n, 3]",
+        "rows[np.linspace(0, len(rows) - 1, most).astype(int)]",
+        "range(min(shown, len(images)))",
+        "images[: len(found)]",
+    ):
         assert found_in(taking), taking
-    for other in ("images[rows]", "images[:-1]", "x.shape[:2]", "x[:, :3]", "x[::-1]", "x[2:]",
-                  "np.linspace(0, 1, 5)", "split.take(rows)", "range(3)", "x[:0]"):
+    for other in (
+        "images[rows]",
+        "images[:-1]",
+        "x.shape[:2]",
+        "x[:, :3]",
+        "x[::-1]",
+        "x[2:]",
+        "np.linspace(0, 1, 5)",
+        "split.take(rows)",
+        "range(3)",
+        "x[:0]",
+    ):
         assert not found_in(other), other
 
 

@@ -20,16 +20,12 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 
 
 @jax.jit
-def _attack_batch(
-    attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
-) -> R:
+def _attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
-def attack_batch(
-    attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any
-) -> R:
+def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
 
     Args:

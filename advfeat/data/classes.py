@@ -10,9 +10,7 @@ import numpy as np
 from advfeat.data.types import DataError, Split
 
 
-def select(
-    name: str, class_names: Sequence[str], classes: Sequence[str] | None
-) -> tuple[int, ...]:
+def select(name: str, class_names: Sequence[str], classes: Sequence[str] | None) -> tuple[int, ...]:
     """Returns the labels of `classes`, in the order given.
 
     Args:
@@ -37,9 +35,7 @@ def select(
         return tuple(range(len(class_names)))
     for position, wanted in enumerate(classes):
         if wanted not in class_names:
-            raise DataError(
-                f"classes: {name} has no class {wanted!r}{_hint(wanted, class_names)}"
-            )
+            raise DataError(f"classes: {name} has no class {wanted!r}{_hint(wanted, class_names)}")
         if wanted in classes[:position]:
             raise DataError(f"classes: {wanted!r} is given twice")
     if len(classes) < 2:

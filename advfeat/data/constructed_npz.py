@@ -65,8 +65,11 @@ def _load(
         raise DataError(str(error)) from error
     image = _images(path, arrays, "image")
     labels = _integers(path, arrays, "label", len(image))
-    ids = (_integers(path, arrays, "id", len(image)) if "id" in arrays
-           else np.arange(len(image), dtype=np.int32))
+    ids = (
+        _integers(path, arrays, "id", len(image))
+        if "id" in arrays
+        else np.arange(len(image), dtype=np.int32)
+    )
     if "test_image" in arrays:
         test_image = _images(path, arrays, "test_image")
         test_labels = _integers(path, arrays, "test_label", len(test_image))
@@ -147,9 +150,7 @@ def _images(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarra
     return image
 
 
-def _integers(
-    path: Path, arrays: Mapping[str, np.ndarray], key: str, length: int
-) -> np.ndarray:
+def _integers(path: Path, arrays: Mapping[str, np.ndarray], key: str, length: int) -> np.ndarray:
     value = _array(path, arrays, key)
     if value.shape != (length,) or value.dtype.kind not in "iu":
         raise DataError(
@@ -170,7 +171,7 @@ def _counted(path: Path, labels: np.ndarray, test_labels: np.ndarray) -> tuple[s
     if len(gaps):
         raise DataError(
             f"{path}: no image has label {gaps[0]}, but one has {there[-1]}; if there are so many "
-            f"classes, name them all in {path.with_suffix('.json').name} (\"class_names\")"
+            f'classes, name them all in {path.with_suffix(".json").name} ("class_names")'
         )
     return tuple(str(label) for label in there)
 
@@ -184,7 +185,7 @@ def _original(
     name, record = provenance.get("dataset"), path.with_suffix(".json")
     if not name:
         raise DataError(
-            f"{path} has no test_image, and {record} no \"dataset\" that says which test set "
+            f'{path} has no test_image, and {record} no "dataset" that says which test set '
             "belongs to it"
         )
     wanted: dict[str, Any] = {

@@ -106,8 +106,9 @@ def _files(folder: Path, class_name: str) -> list[Path]:
 
 
 def _listed(folder: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
-    return [(path, label) for label, name in enumerate(class_names)
-            for path in _files(folder, name)]
+    return [
+        (path, label) for label, name in enumerate(class_names) for path in _files(folder, name)
+    ]
 
 
 def _read(folder: Path, class_names: Sequence[str], keep: Sequence[int]) -> Split:

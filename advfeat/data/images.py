@@ -107,9 +107,7 @@ def _central(width: int, height: int) -> tuple[float, float, float, float]:
     return left, top, left + side, top + side
 
 
-def _random(
-    width: int, height: int, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
+def _random(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Returns left, top, right and bottom of a random crop."""
     for _ in range(10):
         area = rng.uniform(0.08, 1.0) * width * height

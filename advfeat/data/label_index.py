@@ -57,8 +57,14 @@ def cache_dir() -> Path:
 
 def _fingerprint(source: tfds_images.Source, split: str) -> str:
     info = source.builder.info.splits[split]
-    parts = (source.builder.info.full_name, str(source.builder.data_dir), split, source.label_key,
-             info.num_bytes, tuple(info.shard_lengths))
+    parts = (
+        source.builder.info.full_name,
+        str(source.builder.data_dir),
+        split,
+        source.label_key,
+        info.num_bytes,
+        tuple(info.shard_lengths),
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

@@ -144,10 +144,15 @@ def stream(
 
     wanted = _find(name, split, classes, data_dir)
     slots = _Slots(
-        labels=wanted.labels, seed=seed, shuffle=training, balanced=balanced,
-        batch_size=batch_size, process_index=process_index, process_count=process_count,
+        labels=wanted.labels,
+        seed=seed,
+        shuffle=training,
+        balanced=balanced,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
         epochs=_ENDLESS if epochs is None else epochs,
-    )  # fmt: skip
+    )
     read = _Reader(wanted, size=image_size, seed=seed, training=training)
     local_batch = batch_size // process_count
     options = grain.ReadOptions(
@@ -183,9 +188,7 @@ class _Wanted:
     class_names: tuple[str, ...]
 
 
-def _find(
-    name: str, split: str, classes: Sequence[str] | None, data_dir: str | None
-) -> _Wanted:
+def _find(name: str, split: str, classes: Sequence[str] | None, data_dir: str | None) -> _Wanted:
     """Opens the set and finds the examples of the wanted classes with the label index."""
     grouping = _GROUPINGS.get(name)
     source = tfds_images.open_source(grouping.source if grouping else name, data_dir=data_dir)
@@ -217,9 +220,17 @@ class _Slots:
     """The ordered places of this process, with `len` and item access for grain."""
 
     def __init__(
-        self, *, labels: np.ndarray, seed: int, shuffle: bool, balanced: bool, batch_size: int,
-        process_index: int, process_count: int, epochs: int,
-    ):  # fmt: skip
+        self,
+        *,
+        labels: np.ndarray,
+        seed: int,
+        shuffle: bool,
+        balanced: bool,
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+        epochs: int,
+    ):
         self._labels, self._seed, self._shuffle, self._balanced = labels, seed, shuffle, balanced
         self._batch_size = batch_size
         self._local_batch = batch_size // process_count

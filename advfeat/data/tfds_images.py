@@ -239,6 +239,7 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
 
 def _keys(name: str, info: Any, tfds: Any) -> tuple[str, str]:
     """Finds the image and label features: the supervised pair, or the only one of each kind."""
+
     def of_kind(kind: type) -> list[str]:
         return [key for key, feature in info.features.items() if isinstance(feature, kind)]
 

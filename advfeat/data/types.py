@@ -177,8 +177,9 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     rng = np.random.default_rng(seed)
     for label in np.unique(split.label):
         members = np.flatnonzero(split.label == label)
-        count = int(np.clip(round(fraction * len(members)), min(1, len(members) - 1),
-                            len(members) - 1))
+        count = int(
+            np.clip(round(fraction * len(members)), min(1, len(members) - 1), len(members) - 1)
+        )
         held[rng.permutation(members)[:count]] = True
     return split.take(~held), split.take(held)
 

@@ -284,9 +284,7 @@ def masked_off_grid(model_fn: ModelFn, *, levels: int = 255) -> ModelFn:
 
 def gamma_corrected(model_fn: ModelFn, *, exponent: float = 0.6) -> ModelFn:
     """Applies `x ** exponent` and its inverse: infinite slope, hence NaN, at black pixels."""
-    return Partial(
-        lambda fn, x: fn((x**exponent) ** (1.0 / exponent)), as_model_fn(model_fn)
-    )
+    return Partial(lambda fn, x: fn((x**exponent) ** (1.0 / exponent)), as_model_fn(model_fn))
 
 
 def random_view(

@@ -57,9 +57,7 @@ class _Problem(NamedTuple):
     def logits(self, images: np.ndarray, name: str) -> np.ndarray:
         """Computes logits `[N, K]` of all images, each with its own draw."""
         key = stream(self.key, name) if self.random else None
-        return predict(
-            self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids
-        )
+        return predict(self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids)
 
     def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
         """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""

@@ -71,9 +71,7 @@ class _Maker:
             f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
             "ascends the margin towards each target instead."
         )
-        return _make(
-            "apgd_targeted", self._threat, targets=targets, steps=steps, loss="margin"
-        )
+        return _make("apgd_targeted", self._threat, targets=targets, steps=steps, loss="margin")
 
     def fab(self, restarts: int = 1) -> AttackFn:
         """Returns untargeted FAB, which linearises every class boundary at every step."""

@@ -113,6 +113,10 @@ def enhance(
       step_size: length of a step.
     """
     return pgd(
-        l2(eps), steps=steps, step_size=step_size, random_start=False, objective=Enhanced(),
+        l2(eps),
+        steps=steps,
+        step_size=step_size,
+        random_start=False,
+        objective=Enhanced(),
         prefer=by_distance,
-    )  # fmt: skip
+    )

@@ -79,10 +79,14 @@ def maximise(
       objective: by default `objectives.features.unit()`.
     """
     return _ascent(
-        objective or unit(), eps=eps, steps=steps, step_size=step_size, transform=transform,
+        objective or unit(),
+        eps=eps,
+        steps=steps,
+        step_size=step_size,
+        transform=transform,
         rule=steepest if space is None else filtered(steepest, space),
         last=transform is not None,
-    )  # fmt: skip
+    )
 
 
 def add_feature(
@@ -112,9 +116,7 @@ def paint(
     weight: float = 90.0,
 ) -> GradientAttack:
     """Paints a feature inside a mask; the aim is `(unit, image, mask)`."""
-    return _ascent(
-        painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size
-    )
+    return _ascent(painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size)
 
 
 def invert(

@@ -149,8 +149,9 @@ def matrix(
     if cells.shape != (rows, columns):
         raise ValueError(f"values: shape {cells.shape}, but {rows} row and {columns} column names")
     for what, given, wanted in (
-        ("counts", counts, cells.shape), ("intervals", intervals, (*cells.shape, 2))
-    ):  # fmt: skip
+        ("counts", counts, cells.shape),
+        ("intervals", intervals, (*cells.shape, 2)),
+    ):
         if given is not None and np.shape(given) != wanted:
             raise ValueError(f"{what}: shape {np.shape(given)}, but values have {cells.shape}")
     row_names, column_names = (

@@ -79,9 +79,15 @@ def curves(
             look["marker"] = ""
         width, size = 1.8 + step * above[index], 5 + 1.25 * step * above[index]
         (line,) = axes.plot(
-            where, found[:, 0], **look, linewidth=width, markersize=size, label=name,
-            clip_on=False, zorder=3,
-        )  # fmt: skip
+            where,
+            found[:, 0],
+            **look,
+            linewidth=width,
+            markersize=size,
+            label=name,
+            clip_on=False,
+            zorder=3,
+        )
         axes.fill_between(
             where, found[:, 1], found[:, 2], color=look["color"], alpha=0.18, linewidth=0
         )
@@ -137,18 +143,35 @@ def _name_ends(
     for index, place in enumerate(_apart(wanted, sizes)):
         _, line, end = ends[index]
         axes.annotate(
-            "", end, (1.03, place), xycoords="data", textcoords="axes fraction",
+            "",
+            end,
+            (1.03, place),
+            xycoords="data",
+            textcoords="axes fraction",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.8,
-                        "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.8,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+        )
         sample = Line2D([], [])
         sample.update_from(line)
         sample.set(linewidth=1.8, markersize=5)
         name = Legend(
-            axes, [sample], [""], loc="center left", bbox_to_anchor=(1.03, place), frameon=False,
-            fontsize=style.NORMAL, borderpad=0, borderaxespad=0, handlelength=2.6,
-        )  # fmt: skip
+            axes,
+            [sample],
+            [""],
+            loc="center left",
+            bbox_to_anchor=(1.03, place),
+            frameon=False,
+            fontsize=style.NORMAL,
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=2.6,
+        )
         style.put_names(name, [names[index]])
         axes.add_artist(name)
 

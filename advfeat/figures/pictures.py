@@ -92,12 +92,17 @@ def example_strip(
     order, sign = _norm(norm)
     pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
     factors = {
-        smooth: magnification(np.concatenate([
-            (after - before).ravel()
-            for e, (before, after) in zip(examples, pairs, strict=True) if e.smooth == smooth
-        ]))
+        smooth: magnification(
+            np.concatenate(
+                [
+                    (after - before).ravel()
+                    for e, (before, after) in zip(examples, pairs, strict=True)
+                    if e.smooth == smooth
+                ]
+            )
+        )
         for smooth in {e.smooth for e in examples}
-    }  # fmt: skip
+    }
     lines = 1 + max(max(len(e.networks), len(e.note) > 0) for e in examples)
     side, text, gap, between, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.95, 0.75  # inches
     width = 3 * side + 2 * between
@@ -121,7 +126,7 @@ def example_strip(
                 (style.short(example.note, _LETTERS), style.INK),
             ],
             _notes(example, names[1], example.new_label, 1),
-        )  # fmt: skip
+        )
         for column in range(3):
             left = column * (side + between)
             axes = figure.add_axes(

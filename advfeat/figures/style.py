@@ -33,12 +33,25 @@ LETTER = 0.082  # approximate width in inches of a small letter
 # Okabe and Ito (2008), distinguishable under the common forms of colour blindness; then three more
 # of different lightness, so that ten lines have ten colours.
 PALETTE = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
-    "#882255", "#999933", "#7A7A7A",
-)  # fmt: skip
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#882255",
+    "#999933",
+    "#7A7A7A",
+)
 MARKS = "osD^vP*X<>"
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (7, 2, 1.5, 2)), (0, (1.5, 1.5)),
-                           (0, (3, 1.5, 1, 1.5, 1, 1.5)))  # fmt: skip
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (7, 2, 1.5, 2)),
+    (0, (1.5, 1.5)),
+    (0, (3, 1.5, 1, 1.5, 1, 1.5)),
+)
 ORIGINAL, NEW = PALETTE[0], PALETTE[1]  # the human label, the label an attack aimed at
 # Controls stay in the background: greys and pale hues of decreasing lightness, hatched.
 MUTED = ("#D9D9D9", "#BFD3E6", "#E8CFA6", "#B3B3B3", "#C9B8D0", "#A9C4B4")
@@ -134,9 +147,13 @@ def legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> L
     widest = 0.6 + LETTER * max(len(name) for name in shown)
     columns = max(1, min(3, len(shown), int(figure.get_size_inches()[0] / widest)))
     made = figure.legend(
-        list(handles), ["" for _ in shown], loc="outside lower center", ncols=columns,
-        frameon=False, fontsize=NORMAL,
-    )  # fmt: skip
+        list(handles),
+        ["" for _ in shown],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=NORMAL,
+    )
     put_names(made, shown)
     return made
 
@@ -214,9 +231,18 @@ def _put_mark(figure: Figure, word: str) -> Text:
     width, height = figure.get_size_inches()
     size = 72 * min(0.9 * math.hypot(width, height) / (0.62 * len(word)), 0.6 * height, 0.6 * width)
     return figure.text(
-        0.5, 0.5, word, fontsize=size, rotation=math.degrees(math.atan2(height, width)),
-        ha="center", va="center", color="#C0392B", alpha=0.28, zorder=1000, in_layout=False,
-    )  # fmt: skip
+        0.5,
+        0.5,
+        word,
+        fontsize=size,
+        rotation=math.degrees(math.atan2(height, width)),
+        ha="center",
+        va="center",
+        color="#C0392B",
+        alpha=0.28,
+        zorder=1000,
+        in_layout=False,
+    )
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -239,9 +265,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
         # "tight" so that no label is cut off; no Software entry, which would name matplotlib's
         # version.
         figure.savefig(
-            buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12,
+            buffer,
+            format="png",
+            dpi=DPI,
+            bbox_inches="tight",
+            pad_inches=0.12,
             metadata={"Software": None},
-        )  # fmt: skip
+        )
     finally:
         if mark is not None:
             mark.remove()

@@ -33,8 +33,9 @@ def words_beside(
     figure.draw_without_rendering()
     unit = figure.dpi / 72
     places = axes.transData.transform([place for _, place, _ in words]) / unit
-    taken = [Bbox.from_bounds(x - _MARKER / 2, y - _MARKER / 2, _MARKER, _MARKER)
-             for x, y in places]  # fmt: skip
+    taken = [
+        Bbox.from_bounds(x - _MARKER / 2, y - _MARKER / 2, _MARKER, _MARKER) for x, y in places
+    ]
     for line in axes.get_lines():
         along = _along(axes.transData.transform(line.get_xydata()) / unit)
         taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in along]
@@ -44,10 +45,15 @@ def words_beside(
         best = min(boxes, key=lambda box: _hidden(box, taken, inside))  # the first if tied
         taken.append(best)
         axes.annotate(
-            word, place, xytext=(best.x0 - x, best.y0 - y), textcoords="offset points",
-            fontsize=style.SMALL, color=colour, zorder=2.5,
+            word,
+            place,
+            xytext=(best.x0 - x, best.y0 - y),
+            textcoords="offset points",
+            fontsize=style.SMALL,
+            color=colour,
+            zorder=2.5,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )  # fmt: skip
+        )
 
 
 def _along(corners: np.ndarray) -> np.ndarray:

@@ -74,9 +74,7 @@ class SpectralFilter:
         return blocks.reshape(gradient.shape)
 
 
-def natural_spectrum(
-    images: np.ndarray, *, band: int = 6, power: float = 1.0
-) -> SpectralFilter:
+def natural_spectrum(images: np.ndarray, *, band: int = 6, power: float = 1.0) -> SpectralFilter:
     """Returns the filter that weights each frequency by its strength in natural images.
 
     The weight is `min(1, rms / reference) ** power`, where the reference is the rms of brightness
@@ -97,9 +95,7 @@ def natural_spectrum(
         raise ValueError(f"band must lie in [0, {2 * size - 2}] for blocks of {size}, got {band}")
     cosines, axes = cosine_matrix(size), _axes(channels)
     blocks = images.reshape(count, height // size, size, width // size, size, channels)
-    spectrum = np.einsum(
-        "ah,nxhywj,bw,cj->nxaybc", cosines, blocks, cosines, axes, optimize=True
-    )
+    spectrum = np.einsum("ah,nxhywj,bw,cj->nxaybc", cosines, blocks, cosines, axes, optimize=True)
     rms = np.sqrt(np.mean(spectrum**2, axis=(0, 1, 3)))  # [b, b, C]
     diagonal = np.add.outer(np.arange(size), np.arange(size)) == band
     reference = np.sqrt(np.mean(rms[..., 0][diagonal] ** 2))

@@ -53,9 +53,12 @@ def ssim(image: np.ndarray, original: np.ndarray, *, data_range: float = 1.0) ->
         raise ValueError(f"images must be at least 3 pixels wide, got {np.shape(image)}")
     window = min(7, side - 1 + side % 2)
     found = metrics.structural_similarity(
-        np.asarray(image, np.float64), np.asarray(original, np.float64), win_size=window,
-        data_range=data_range, channel_axis=-1,
-    )  # fmt: skip
+        np.asarray(image, np.float64),
+        np.asarray(original, np.float64),
+        win_size=window,
+        data_range=data_range,
+        channel_axis=-1,
+    )
     return float(found)
 
 

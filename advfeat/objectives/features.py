@@ -182,9 +182,9 @@ class Diverse:
     def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
         """Returns score and success (of all images) at `x`, from one forward pass per image."""
         activations = jax.vmap(model_fn)(x)
-        scores, successes = jax.vmap(
-            lambda found: self.objective(lambda _: found, x[0], y, key)
-        )(activations)
+        scores, successes = jax.vmap(lambda found: self.objective(lambda _: found, x[0], y, key))(
+            activations
+        )
         flat = activations.reshape(len(x), -1, activations.shape[-1])
         gram = jnp.einsum("npi,npj->nij", flat, flat).reshape(len(x), -1)
         unit = jax.vmap(L2.direction)(gram, gram)

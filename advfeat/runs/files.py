@@ -156,8 +156,7 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             # Members that are not arrays (other files in the archive) come as bytes.
-            return {key: value for key in file.files
-                    if isinstance(value := file[key], np.ndarray)}
+            return {key: value for key in file.files if isinstance(value := file[key], np.ndarray)}
     except Exception as error:  # a damaged zip or npy header raises a dozen kinds
         if "pickle" in str(error):
             raise DamagedError(f"{path} holds pickled objects, which are never loaded") from error

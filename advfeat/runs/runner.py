@@ -54,9 +54,10 @@ T = TypeVar("T")
 FAILED = 1
 INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 _PLACE = {  # errors of the output location, which no change of flags would fix
-    code for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
+    code
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE")
     if (code := getattr(errno, name, None)) is not None
-}  # fmt: skip
+}
 
 
 class CannotGoOn(RuntimeError):

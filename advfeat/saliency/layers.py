@@ -69,9 +69,7 @@ def split(before: ModelFn, after: ModelFn) -> Composed:
     return Composed(as_model_fn(before), as_model_fn(after))
 
 
-def _parts(
-    objective: Objective, key: Key, network: Any, x: Array, y: Any
-) -> tuple[Array, Array]:
+def _parts(objective: Objective, key: Key, network: Any, x: Array, y: Any) -> tuple[Array, Array]:
     """Returns the activations of a layer and the gradient of the score with respect to them."""
     if not hasattr(network, "perturbed"):
         raise ValueError(

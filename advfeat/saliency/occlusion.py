@@ -44,9 +44,12 @@ class Occlusion:
         if self.size > min(height, width):
             raise ValueError(f"size must be at most {min(height, width)}, got {self.size}")
         corners = np.array(
-            [(row, column) for row in _begins(height, self.size, self.stride)
-             for column in _begins(width, self.size, self.stride)]
-        )  # fmt: skip
+            [
+                (row, column)
+                for row in _begins(height, self.size, self.stride)
+                for column in _begins(width, self.size, self.stride)
+            ]
+        )
         real = np.arange(-(-len(corners) // self.chunk) * self.chunk) < len(corners)
         corners = np.resize(corners, (len(real), 2))
 

@@ -170,9 +170,11 @@ def expected_gradients(
             f"baselines must be images [N, H, W, C], at least one, got {jnp.shape(baselines)}"
         )
     return ExpectedGradients(
-        jnp.asarray(baselines, jnp.float32), objective or class_score(), samples,
+        jnp.asarray(baselines, jnp.float32),
+        objective or class_score(),
+        samples,
         min(chunk, samples),
-    )  # fmt: skip
+    )
 
 
 def completeness(

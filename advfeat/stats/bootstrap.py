@@ -89,8 +89,10 @@ def _redrawn(
 
     # If all ways to add points are the same, one is enough.
     ways = _PADDINGS if any(array[0, ..., 0].size > 1 for array in arrays) else 1
-    padded = [[_padded(a, rng) if hit else a for a, hit in zip(arrays, hits, strict=True)]
-              for _ in range(ways if any(hits) else 1)]  # fmt: skip
+    padded = [
+        [_padded(a, rng) if hit else a for a, hit in zip(arrays, hits, strict=True)]
+        for _ in range(ways if any(hits) else 1)
+    ]
     centre = float(np.mean([compute(*each) for each in padded]))
     samples = [
         [a[..., rng.integers(0, a.shape[-1], a.shape[-1])] for a in padded[draw % len(padded)]]

@@ -194,8 +194,10 @@ def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Est
         raise ValueError(f"both must be of the same networks, got {first.shape}, {second.shape}")
     points = first.shape[1]
     paired = first.mean(axis=0) - second.mean(axis=0)
-    sides = [_parts(each.mean(axis=1), _covariance(each), points)
-             for each in ([first - second] if same_networks else [first, second])]  # fmt: skip
+    sides = [
+        _parts(each.mean(axis=1), _covariance(each), points)
+        for each in ([first - second] if same_networks else [first, second])
+    ]
 
     middle, variance = float(paired.mean()), float(paired.var())
 

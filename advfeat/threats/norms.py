@@ -242,7 +242,6 @@ def title(norm: str | Norm) -> str:
     return _TITLES.get(name, name)
 
 
-
 def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: int = 40) -> Array:
     """Scales noise so that `clip(x0 + s * noise)` lies exactly `eps` from `x0`; bisects on s.
 

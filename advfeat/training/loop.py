@@ -227,9 +227,17 @@ def fit(
         return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
 
     return descend(
-        state, step, inputs, epochs=how.epochs, steps=steps, done=done, seen=seen, look=look,
-        on_chunk=on_chunk, on_epoch=on_epoch,
-    )  # fmt: skip
+        state,
+        step,
+        inputs,
+        epochs=how.epochs,
+        steps=steps,
+        done=done,
+        seen=seen,
+        look=look,
+        on_chunk=on_chunk,
+        on_epoch=on_epoch,
+    )
 
 
 def set_up(

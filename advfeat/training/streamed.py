@@ -121,6 +121,14 @@ def fit_stream(
         return update(key, state, loss_fn, batch, hyper, procedure)
 
     return descend(
-        state, step, inputs, epochs=how.epochs, steps=steps, done=done, seen=seen, look=look,
-        on_chunk=on_chunk, on_epoch=on_epoch,
-    )  # fmt: skip
+        state,
+        step,
+        inputs,
+        epochs=how.epochs,
+        steps=steps,
+        done=done,
+        seen=seen,
+        look=look,
+        on_chunk=on_chunk,
+        on_epoch=on_epoch,
+    )

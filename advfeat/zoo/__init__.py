@@ -62,9 +62,7 @@ def card(name: str) -> dict[str, Any]:
         known = ", ".join(names()) or "none yet"
         raise ValueError(f"the zoo holds {known}; not {name!r}")
     try:
-        found: dict[str, Any] = json.loads(
-            (_shelf() / f"{name}.json").read_text(encoding="utf-8")
-        )
+        found: dict[str, Any] = json.loads((_shelf() / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DamagedError(
             f"checkpoint {PREFIX}{name}: its card cannot be read: {first_line(error)}"
@@ -106,7 +104,8 @@ def halved(network: Network) -> Network:
     variables = {
         collection: jax.tree.map(
             lambda leaf: np.asarray(
-                leaf, np.float32 if collection == _SINGLE else np.float16  # noqa: B023
+                leaf,
+                np.float32 if collection == _SINGLE else np.float16,  # noqa: B023
             ),
             tree,
         )

@@ -39,9 +39,7 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
-    found = data.subset(
-        dataset.test, 60 if config.dry_run else config.searched, seed=config.seed
-    )
+    found = data.subset(dataset.test, 60 if config.dry_run else config.searched, seed=config.seed)
     images, wrong = data.unit(found.image), {}
     for name, network in networks.items():
         units = check_layer(config.layer, network)
@@ -57,6 +55,4 @@ def prepare(config: Config) -> Plan:
             raise ValueError(
                 f"flag --searched={len(images)}: the {name} network gets all of them right"
             )
-    return Plan(
-        dataset=dataset, networks=networks, images=images, labels=found.label, wrong=wrong
-    )
+    return Plan(dataset=dataset, networks=networks, images=images, labels=found.label, wrong=wrong)

@@ -23,11 +23,16 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     rows = [
-        [f"{name}, {way} {config.features}", part["turned"][way],
-         format_number(part["distance"][way]), format_number(part["nearest"]),
-         f"{100 * part['off'][way]:.0f} %"]
-        for name, part in summary["networks"].items() for way in WAYS
-    ]  # fmt: skip
+        [
+            f"{name}, {way} {config.features}",
+            part["turned"][way],
+            format_number(part["distance"][way]),
+            format_number(part["nearest"]),
+            f"{100 * part['off'][way]:.0f} %",
+        ]
+        for name, part in summary["networks"].items()
+        for way in WAYS
+    ]
     write_report(
         run.report,
         title=f"Enhance the top {config.features} features: {config.dataset}",
@@ -43,7 +48,11 @@ def write(
         ),
         lead=_picture(config, plan, run, found),
         terms=terms(
-            "feature", "unit", "robust network", "L2", "interval",
+            "feature",
+            "unit",
+            "robust network",
+            "L2",
+            "interval",
             enhanced="the image is changed, within an L2 distance, so that the units react more",
         ),
         findings=[
@@ -59,19 +68,30 @@ def write(
             + data_words(plan.dataset)
         ),
         sections=[
-            Section("How often", [
-                Table(
-                    caption="Wrong predictions turned into the label, the distance of those that "
-                    "were turned, and that of the nearest image of the label by any change",
-                    columns=["network, features", "turned", "L2 distance", "nearest of all",
-                             "features that were off"],
-                    rows=rows,
-                )
-            ]),
+            Section(
+                "How often",
+                [
+                    Table(
+                        caption="Wrong predictions turned into the label, the distance of "
+                        "those that were turned, and that of the nearest image of the label by "
+                        "any change",
+                        columns=[
+                            "network, features",
+                            "turned",
+                            "L2 distance",
+                            "nearest of all",
+                            "features that were off",
+                        ],
+                        rows=rows,
+                    )
+                ],
+            ),
         ],
         recipe={
-            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
-               for name in PAIR},
+            **{
+                f"{name} network": network_words(getattr(config, name), plan.networks[name])
+                for name in PAIR
+            },
             "data": data_words(plan.dataset).removeprefix("Data: "),
             "layer": config.layer,
             "eps": config.eps,
@@ -82,7 +102,7 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
@@ -101,16 +121,15 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
     for rank in range(min(config.features, 2)):
         best = [
             plan.images[representations.extremes(part.values[:, unit], 2)[0]]
-            for name, part in found.items() for unit in part.units["top"][order[name], rank]
-        ]  # fmt: skip
+            for name, part in found.items()
+            for unit in part.units["top"][order[name], rank]
+        ]
         for example in range(2):
             columns[f"feature {rank + 1}, {'ab'[example]}"] = [pair[example] for pair in best]
     labels = [
         label for name, part in found.items() for label in _labels(plan, name, part, order[name])
     ]
-    grid = figures.map_grid(
-        list(before), columns, display="as_is", labels=labels, first="before"
-    )
+    grid = figures.map_grid(list(before), columns, display="as_is", labels=labels, first="before")
     turned = " and ".join(
         f"{int(part.turned['top'][order[name]].sum())} of the {len(order[name])} of the {name} "
         "network"
@@ -130,6 +149,7 @@ def _labels(plan: Plan, name: str, part: Found, order: np.ndarray) -> list[str]:
     return [
         f"{name}\n{names[plan.labels[place]]}, predicted\n{names[said]}; units\n"
         + ", ".join(str(unit) for unit in part.units["top"][row, :2])
-        for row, place, said in zip(order, plan.wrong[name][order], part.predicted[order],
-                                    strict=True)
-    ]  # fmt: skip
+        for row, place, said in zip(
+            order, plan.wrong[name][order], part.predicted[order], strict=True
+        )
+    ]

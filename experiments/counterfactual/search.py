@@ -77,10 +77,13 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         for way, weights in (("top", top.weights), ("random", random.weights))
     }
     nearest = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(), steps=3 if config.dry_run else 50,
-                    objective=advfeat.targeted()),
-        key, network.model_fn(), images, labels, batch_size=_BATCH,
-    ).best  # fmt: skip
+        advfeat.ddn(advfeat.l2(), steps=3 if config.dry_run else 50, objective=advfeat.targeted()),
+        key,
+        network.model_fn(),
+        images,
+        labels,
+        batch_size=_BATCH,
+    ).best
     right = partial(advfeat.correct, network.model_fn(), labels=labels)
     return Found(
         predicted=predicted,

@@ -24,11 +24,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     for name, part in found.items():
         run.save_arrays(
             f"changed/{name}",
-            {"places": plan.wrong[name], "predicted": part.predicted, "gains": part.gains,
-             **{f"units_{way}": part.units[way] for way in WAYS},
-             **{f"image_{way}": part.changed[way] for way in WAYS}},
+            {
+                "places": plan.wrong[name],
+                "predicted": part.predicted,
+                "gains": part.gains,
+                **{f"units_{way}": part.units[way] for way in WAYS},
+                **{f"image_{way}": part.changed[way] for way in WAYS},
+            },
             {},
-        )  # fmt: skip
+        )
     summary = _summary(config, found)
     report.write(config, plan, run, found, summary)
     return summary
@@ -39,11 +43,12 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
         stats.claim(
             f"{name.capitalize()} network: its top {config.features} features, enhanced, turn the "
             "wrong prediction into the label more often than as many drawn at random.",
-            stats.rate(part.turned["top"]), stats.rate(part.turned["random"]),
+            stats.rate(part.turned["top"]),
+            stats.rate(part.turned["random"]),
             paired=stats.difference(part.turned["top"], part.turned["random"]),
         )
         for name, part in found.items()
-    ]  # fmt: skip
+    ]
     return {
         "dataset": config.dataset,
         "layer": config.layer,
@@ -53,16 +58,14 @@ def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:
             name: {
                 "wrong": len(part.predicted),
                 "turned": {way: stats.rate(part.turned[way]) for way in WAYS},
-                "distance": {
-                    way: _mean(part.distance[way][part.turned[way]]) for way in WAYS
-                },
+                "distance": {way: _mean(part.distance[way][part.turned[way]]) for way in WAYS},
                 "off": {way: float(part.off[way].mean()) for way in WAYS},
                 "nearest": _mean(part.nearest[~np.isnan(part.nearest)]),
             }
             for name, part in found.items()
         },
         "claims": runner.judged(claims, config),
-    }  # fmt: skip
+    }
 
 
 def _mean(values: np.ndarray) -> Estimate | None:

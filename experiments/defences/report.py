@@ -79,7 +79,11 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         ),
         lead=pictures[0],
         terms=terms(
-            "eps", *of_norms(config.norm), "FGSM", "robust accuracy", "interval",
+            "eps",
+            *of_norms(config.norm),
+            "FGSM",
+            "robust accuracy",
+            "interval",
             **{
                 "suite": "several different attacks, each on the images that still stand",
                 "defence": "an addition before or behind a network that is meant to make it "

@@ -37,10 +37,11 @@ def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[
     plain = verdicts[PLAIN]
     # The gain of each defence over the undefended network, with simultaneous intervals.
     gains, by_fgsm = (
-        stats.together({name: stats.difference(hits(verdicts[name]), hits(plain))
-                        for name in plan.defences})
+        stats.together(
+            {name: stats.difference(hits(verdicts[name]), hits(plain)) for name in plan.defences}
+        )
         for hits in (lambda verdict: verdict.result.robust, lambda verdict: verdict.fgsm)
-    )  # fmt: skip
+    )
 
     def entry(name: str, verdict: Verdict) -> dict[str, Any]:
         result = verdict.result
@@ -74,9 +75,7 @@ def broken(gain: Estimate) -> bool:
     return gain.high is not None and gain.high < stats.MARGIN
 
 
-def _claims(
-    plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]
-) -> list[Claim]:
+def _claims(plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]) -> list[Claim]:
     # Per image, the share of defences that stand; the defences are fixed, not a sample.
     fgsm = np.mean([verdicts[name].fgsm for name in plan.defences], axis=0)
     suite = np.mean([verdicts[name].result.robust for name in plan.defences], axis=0)

@@ -101,21 +101,21 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
     return told
 
 
-def _attacks(
-    config: Config, run: RunDirectory, summary: dict[str, Any]
-) -> tuple[Picture, Table]:
+def _attacks(config: Config, run: RunDirectory, summary: dict[str, Any]) -> tuple[Picture, Table]:
     order = "each on every image" if config.each else "each on the images that still stood"
     rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
     for name, part in summary["attacks"].items():
-        rows.append([
-            name,
-            part["robust_accuracy"],
-            part["tried"],
-            part["fooled"],
-            f"{part['forward_passes']:,}",
-            f"{part['gradients']:,}",
-            format_seconds(part["seconds"]),
-        ])
+        rows.append(
+            [
+                name,
+                part["robust_accuracy"],
+                part["tried"],
+                part["fooled"],
+                f"{part['forward_passes']:,}",
+                f"{part['gradients']:,}",
+                format_seconds(part["seconds"]),
+            ]
+        )
     rows.append(["worst case", summary["robust_accuracy"], None, None, None, None, None])
     accuracies = {
         "clean": summary["clean_accuracy"],
@@ -203,8 +203,10 @@ def _gallery(
     if plan.images.shape[-1] not in (1, 3):
         return [f"Images of {plan.images.shape[-1]} channels cannot be shown."]
     # Alternate between the attacks, since the first one fools most images.
-    turn = [np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
-            for k in range(len(fooled))]
+    turn = [
+        np.sum(result.fooled_by[fooled[:k]] == result.fooled_by[fooled[k]])
+        for k in range(len(fooled))
+    ]
     rows = fooled[np.argsort(turn, kind="stable")[:5]]
     logits = [
         advfeat.predict(plan.network.model_fn(), images[rows])

@@ -120,7 +120,11 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             advance=bar.update,
         )
         by_step = advfeat.loss_by_step(
-            key, advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score), fn, images, labels,
+            key,
+            advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score),
+            fn,
+            images,
+            labels,
             batch_size=config.batch_size,
         )
         bar.update(len(labels))

@@ -41,12 +41,18 @@ def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Chang
     shape = (len(classes), *network.spec.input_shape)
     picture = advfeat.attack_dataset(
         generation.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
-        key, fn, np.full(shape, grey, np.float32), classes,
-    )  # fmt: skip
+        key,
+        fn,
+        np.full(shape, grey, np.float32),
+        classes,
+    )
     turned = advfeat.attack_dataset(
         advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
-        key, fn, plan.images(name), plan.target,
-    )  # fmt: skip
+        key,
+        fn,
+        plan.images(name),
+        plan.target,
+    )
     changed = np.asarray(turned.best.x)
     return Changes(
         np.asarray(picture.best.x), grey, changed, advfeat.correct(fn, changed, plan.target)

@@ -20,10 +20,13 @@ from ..shared.saliency_maps import Options
 from .flags import Config
 
 NETWORKS = {
-    "shape": "planted:shape", "texture": "planted:texture", "mark": "planted:mark",
-    "standard": "planted:shape+texture", "robust": "planted:shape+texture",
+    "shape": "planted:shape",
+    "texture": "planted:texture",
+    "mark": "planted:mark",
+    "standard": "planted:shape+texture",
+    "robust": "planted:shape+texture",
     "robust with marks": "planted",
-}  # fmt: skip
+}
 """Name of a network -> its training data set."""
 ROBUST = ("robust", "robust with marks")
 SHOWN = 4  # images in a picture
@@ -75,18 +78,24 @@ def prepare(config: Config) -> Plan:
     sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
     spec = spec_for(sets["planted"], config.model, width=config.width)
     how = Fit(
-        epochs=1 if config.dry_run else config.epochs, batch_size=64, learning_rate=0.02,
+        epochs=1 if config.dry_run else config.epochs,
+        batch_size=64,
+        learning_rate=0.02,
         eps_warmup=0.0,
-    )  # fmt: skip
+    )
     standard = Recipe(spec=spec, how=how)
     # At the others' learning rate, adversarial training collapsed to constant networks.
     robust = dataclasses.replace(
-        standard, threat=linf(config.eps), attack_steps=1 if config.dry_run else 3,
+        standard,
+        threat=linf(config.eps),
+        attack_steps=1 if config.dry_run else 3,
         how=dataclasses.replace(
-            how, epochs=1 if config.dry_run else config.robust_epochs, learning_rate=0.005,
+            how,
+            epochs=1 if config.dry_run else config.robust_epochs,
+            learning_rate=0.005,
             eps_warmup=0.4,
         ),
-    )  # fmt: skip
+    )
     check_recipe(config, standard)
     count = 8 if config.dry_run else config.measured
     test = data.subset(sets["planted"].test, count, seed=config.seed)

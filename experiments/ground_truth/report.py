@@ -47,7 +47,10 @@ def write(
         ),
         lead=_used(run, summary),
         terms=terms(
-            "feature", "saliency map", "robust network", "interval",
+            "feature",
+            "saliency map",
+            "robust network",
+            "interval",
             **{
                 "counterfactual": "the nearest image that the network takes for another class",
                 "area": "under the ROC curve: how well the map's values tell the pixels of the "
@@ -64,14 +67,17 @@ def write(
         ),
         sections=[
             Section("What each network uses", [_uses(summary)]),
-            Section("Maps", [*_compared(config, summary), *_maps(plan, run, maps),
-                             _pointing(summary)]),
+            Section(
+                "Maps", [*_compared(config, summary), *_maps(plan, run, maps), _pointing(summary)]
+            ),
             Section("Pictures and counterfactuals", changed),
         ],
         recipe={
             "data": f"drawn images, {summary['images']} of them scored",
-            **{f"network {name!r}": f"trained on {where}"
-               for name, where in plan.trained_on.items()},
+            **{
+                f"network {name!r}": f"trained on {where}"
+                for name, where in plan.trained_on.items()
+            },
             **training_words(summary["recipe"]),
             "seed": config.seed,
         },
@@ -79,7 +85,7 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _used(run: RunDirectory, summary: dict[str, Any]) -> Picture:
@@ -111,7 +117,7 @@ def _uses(summary: dict[str, Any]) -> Table:
             [name, part["accuracy"], *(part["uses"][feature] for feature in FEATURES)]
             for name, part in summary["networks"].items()
         ],
-    )  # fmt: skip
+    )
 
 
 def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
@@ -147,14 +153,16 @@ def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
         "not use the feature: a method that does not beat it shows the feature, not its use",
         columns=[
             "method",
-            *(f"{part['feature']}, network {part['network']!r}; control: {part['control']}"
-              for part in parts),
+            *(
+                f"{part['feature']}, network {part['network']!r}; control: {part['control']}"
+                for part in parts
+            ),
         ],
         rows=[
             [method_words(method), *(_beside(part["methods"][method]) for part in parts)]
             for method in config.methods
         ],
-    )  # fmt: skip
+    )
     return [table]
 
 
@@ -169,9 +177,13 @@ def _pointing(summary: dict[str, Any]) -> Table:
         for method, scores in part["pointing"].items():
             texture = part["texture"].get(method)
             rows.append(
-                [f"{name}: {method_words(method)}", format_number(scores["shape"]),
-                 format_number(scores["mark"]), None if texture is None else format_number(texture)]
-            )  # fmt: skip
+                [
+                    f"{name}: {method_words(method)}",
+                    format_number(scores["shape"]),
+                    format_number(scores["mark"]),
+                    None if texture is None else format_number(texture),
+                ]
+            )
     return Table(
         caption="How well a map tells the pixels of the shape and of the mark from the others "
         "(area under the ROC curve, 0.5 is chance), and its cosine with the texture of its class",
@@ -187,25 +199,38 @@ def _changed(
         [change.picture[k] for change in changes.values()] for k in range(len(planted.SHAPES))
     )
     pictures = figures.map_grid(
-        first, dict(zip(planted.SHAPES[1:], further, strict=True)), display="as_is",
-        labels=[name.replace("_", " ") for name in changes], first=planted.SHAPES[0],
-    )  # fmt: skip
+        first,
+        dict(zip(planted.SHAPES[1:], further, strict=True)),
+        display="as_is",
+        labels=[name.replace("_", " ") for name in changes],
+        first=planted.SHAPES[0],
+    )
     some = plan.shown
     turned = figures.map_grid(
         [plan.images("standard")[index] for index in some],
-        {name: [change.image[index] for index in some] for name, change in changes.items()
-         if name in ("standard", "robust")},
+        {
+            name: [change.image[index] for index in some]
+            for name, change in changes.items()
+            if name in ("standard", "robust")
+        },
         display="as_is",
-        labels=[f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[plan.target[i]]}"
-                for i in some],
-    )  # fmt: skip
+        labels=[
+            f"{planted.SHAPES[plan.labels[i]]} to {planted.SHAPES[plan.target[i]]}" for i in some
+        ],
+    )
     rows = [
-        [name, format_number(part["picture"]["texture"]), format_number(part["picture"]["mark"]),
-         part["counterfactual"]["success"],
-         *(format_number(part["counterfactual"].get(key))
-           for key in ("distance", "texture", "mark", "shape"))]
+        [
+            name,
+            format_number(part["picture"]["texture"]),
+            format_number(part["picture"]["mark"]),
+            part["counterfactual"]["success"],
+            *(
+                format_number(part["counterfactual"].get(key))
+                for key in ("distance", "texture", "mark", "shape")
+            ),
+        ]
         for name, part in summary["networks"].items()
-    ]  # fmt: skip
+    ]
     one = summary["networks"]["standard"]["picture"]["mark_area"]
     areas = summary["networks"]["standard"]["counterfactual"]
     return [
@@ -226,11 +251,19 @@ def _changed(
             f"(pictures: {100 * one:.1f} % of the image; counterfactuals, both classes' corners: "
             f"{100 * areas['mark_area']:.1f} %) and on the shape ({100 * areas['shape_area']:.1f} "
             "%). Counterfactuals: of those that were turned",
-            columns=["network", "picture: texture", "picture: mark", "turned", "L2 distance",
-                     "counterfactual: texture", "mark", "shape"],
+            columns=[
+                "network",
+                "picture: texture",
+                "picture: mark",
+                "turned",
+                "L2 distance",
+                "counterfactual: texture",
+                "mark",
+                "shape",
+            ],
             rows=rows,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
@@ -240,8 +273,9 @@ def findings(summary: dict[str, Any]) -> list[str]:
         f"({100 * part['accuracy'].mean:.0f} % of test images like its own, chance 25): its maps, "
         "pictures and counterfactuals say nothing. "
         "Try more --epochs or --robust_epochs, another --seed or a smaller --eps."
-        for name, part in summary["networks"].items() if not part["learned"]
-    ]  # fmt: skip
+        for name, part in summary["networks"].items()
+        if not part["learned"]
+    ]
     for name, part in summary["networks"].items():
         shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)
         told.append(f"The network {name!r} is correct by one feature alone: {shares}.")

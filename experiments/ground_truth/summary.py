@@ -49,8 +49,7 @@ def summarise(
     return {
         "dataset": config.dataset,
         "images": len(plan.labels),
-        "recipe": {"model": config.model, "width": config.width,
-                   **plan.recipes["robust"].record()},
+        "recipe": {"model": config.model, "width": config.width, **plan.recipes["robust"].record()},
         "networks": {
             name: {
                 "trained_on": plan.trained_on[name],
@@ -58,13 +57,15 @@ def summarise(
                 "learned": name in able,
                 "uses": {feature: stats.rate(hits) for feature, hits in used[name].items()},
                 "pointing": {
-                    method: {where: stats.mean(values, limits=stats.SHARE)
-                             for where, values in scores.items()}
+                    method: {
+                        where: stats.mean(values, limits=stats.SHARE)
+                        for where, values in scores.items()
+                    }
                     for method, scores in pointed[name].items()
                 },
                 "texture": {
-                    method: stats.mean(values, limits=stats.CORRELATION) for method, values in
-                    _textured(plan, name, maps[name]).items()
+                    method: stats.mean(values, limits=stats.CORRELATION)
+                    for method, values in _textured(plan, name, maps[name]).items()
                 },
                 "picture": _of_pictures(plan, changes[name]),
                 "counterfactual": _of_counterfactuals(plan, name, changes[name]),
@@ -73,7 +74,7 @@ def summarise(
         },
         "claims": claims,
         "comparisons": comparisons,
-    }  # fmt: skip
+    }
 
 
 def _judged(
@@ -89,9 +90,7 @@ def _judged(
     ]
 
 
-def _claims(
-    used: dict[str, dict[str, np.ndarray]], able: set[str]
-) -> list[Claim]:
+def _claims(used: dict[str, dict[str, np.ndarray]], able: set[str]) -> list[Claim]:
     """Claims what the networks use; restricted to `able`, since constant networks show nothing.
 
     Args:
@@ -103,11 +102,13 @@ def _claims(
         stats.claim(
             f"Where shape and texture both tell the class, the {one} network uses the "
             f"{feature} more than the {other} one does.",
-            stats.rate(used[one][feature]), stats.rate(used[other][feature]),
+            stats.rate(used[one][feature]),
+            stats.rate(used[other][feature]),
             paired=stats.difference(used[one][feature], used[other][feature]),
         )
-        for feature, one, other in sides if {one, other} <= able
-    ]  # fmt: skip
+        for feature, one, other in sides
+        if {one, other} <= able
+    ]
 
 
 def _compared(
@@ -130,9 +131,11 @@ def _compared(
     """
     comparisons = []
     for feature, one, other in (
-        ("shape", "shape", EDGES), ("shape", "robust", "robust with marks"),
-        ("mark", "mark", EDGES), ("mark", "robust with marks", "robust"),
-    ):  # fmt: skip
+        ("shape", "shape", EDGES),
+        ("shape", "robust", "robust with marks"),
+        ("mark", "mark", EDGES),
+        ("mark", "robust with marks", "robust"),
+    ):
         networks = {one, other} - {EDGES}
         meant = all(relies(used[name][feature]) is (name == one) for name in networks)
         if not (networks <= able and meant):
@@ -148,9 +151,7 @@ def _compared(
                 paired=stats.mean(scores - control),
                 margin=stats.MARGIN,  # the area is a probability, too
             )
-        comparisons.append(
-            {"feature": feature, "network": one, "control": other, "methods": found}
-        )
+        comparisons.append({"feature": feature, "network": one, "control": other, "methods": found})
     return comparisons
 
 
@@ -236,9 +237,7 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
         ),
         "texture": stats.mean(cosines(delta, textures)[done], limits=stats.CORRELATION),
         "mark": stats.mean(_share(delta, corners)[done], limits=stats.SHARE),
-        "shape": stats.mean(
-            _share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
-        ),
+        "shape": stats.mean(_share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE),
     }
 
 

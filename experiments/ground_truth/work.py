@@ -45,9 +45,14 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
     images = plan.images(name)
     found = saliency_maps.maps(
-        config.methods, network, network.variables, plan.options, images, plan.labels,
+        config.methods,
+        network,
+        network.variables,
+        plan.options,
+        images,
+        plan.labels,
         seed=config.seed,
-    )  # fmt: skip
+    )
     return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
 
 

@@ -44,7 +44,8 @@ class Config(BaseConfig):
     steps: int | None = flag(None, "PGD steps to construct a set. " + PRESET, kind="count")
     step_size: float | None = flag(None, "Step size of that PGD. " + PRESET, kind="positive")
     attack_transform: str | None = flag(
-        None, "Random transform applied at every step of the attack. " + PRESET,
+        None,
+        "Random transform applied at every step of the attack. " + PRESET,
         choices=TRANSFORMS,
     )
     gradient_filter: str | None = flag(
@@ -72,9 +73,7 @@ class Config(BaseConfig):
         None, "Take the source network from this run (DIR or DIR:NAME) instead of training it."
     )
     robust_checkpoint: str | None = flag(None, "Take the robust network from this run.")
-    model: str | None = flag(
-        None, "Architecture of all networks. " + PRESET, choices=MODELS
-    )
+    model: str | None = flag(None, "Architecture of all networks. " + PRESET, choices=MODELS)
     width: int | None = flag(None, "Width of the architecture. " + PRESET, kind="count")
     fresh_model: str | None = flag(
         None, "Architecture of fresh networks. Default: --model.", choices=MODELS
@@ -120,7 +119,10 @@ class Config(BaseConfig):
         if self.checkpoint is not None and ((self.sources or 1) > 1 or self.source_eps > 0):
             raise ValueError("flag --checkpoint: cannot be combined with --sources, --source_eps")
         check_linf_eps(
-            self.norm, eps=self.eps, robust_eps=self.robust_eps, source_eps=self.source_eps,
+            self.norm,
+            eps=self.eps,
+            robust_eps=self.robust_eps,
+            source_eps=self.source_eps,
             eps_grid=self.eps_grid,
         )
         for name, values in (("variants", self.variants), ("controls", self.controls or ())):

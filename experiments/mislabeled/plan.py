@@ -119,9 +119,7 @@ def _recipes(
             attack_steps=steps,
         ),
         Recipe(
-            spec=spec(
-                config.fresh_model, config.fresh_width, preset.fresh_width or preset.width
-            ),
+            spec=spec(config.fresh_model, config.fresh_width, preset.fresh_width or preset.width),
             how=fit("fresh_"),
         ),
     )
@@ -162,9 +160,13 @@ def prepare(config: Config) -> Plan:
     source, robust, fresh = _recipes(config, dataset, preset)
     eps = float(chosen(config, preset, "eps"))
     check_eps(
-        config.norm, dataset.input_shape, eps=eps, source_eps=config.source_eps,
-        robust_eps=chosen(config, preset, "robust_eps"), eps_grid=config.eps_grid,
-    )  # fmt: skip
+        config.norm,
+        dataset.input_shape,
+        eps=eps,
+        source_eps=config.source_eps,
+        robust_eps=chosen(config, preset, "robust_eps"),
+        eps_grid=config.eps_grid,
+    )
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm != "l2" and config.eps_grid is None:  # the preset's grid is in L2
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 1.0, 1.5))}

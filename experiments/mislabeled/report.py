@@ -39,9 +39,7 @@ def write(
             "When they learned it",
             [_learning(config, run, fresh, chance, len(plan.held_out[1]))],
         ),
-        Section(
-            "Robust features are misleading: is that so?", [_reading_table(config, summary)]
-        ),
+        Section("Robust features are misleading: is that so?", [_reading_table(config, summary)]),
         Section("Accuracy against eps", [_sweep(plan, run, summary, chance)]),
         Section("Which class can be turned into which", _matrices(config, plan, run, sets)),
     ]
@@ -296,9 +294,13 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
             made.original_label, made.label, success, plan.dataset.num_classes
         )
         figure = figures.matrix(
-            values, names, names, barlabel="predicts the target class", counts=counts,
+            values,
+            names,
+            names,
+            barlabel="predicts the target class",
+            counts=counts,
             intervals=intervals,
-        )  # fmt: skip
+        )
         who = "source network (attacked)" if network == "standard" else "robust network (transfer)"
         caption = f"{NAMES[variant]}: how often, in per cent, the {who} predicts the target "
         caption += "class; below, in smaller type, the 95 % interval and the number of images."

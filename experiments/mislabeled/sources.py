@@ -69,9 +69,7 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
     )
 
 
-def _standing(
-    config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn
-) -> np.ndarray:
+def _standing(config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn) -> np.ndarray:
     """Returns whether M evaluation images are correct under PGD at each eps, `[E, M]`."""
     path = run.arrays_path(f"measured/{name}")
     if path.exists():

@@ -74,9 +74,7 @@ def summarise(
 
 def _recipe(recipe: Recipe, given: Network | None) -> dict[str, Any]:
     """Returns the actual architecture and training: flags and presets together."""
-    spec, record = (
-        (recipe.spec, recipe.record()) if given is None else (given.spec, given.record)
-    )
+    spec, record = (recipe.spec, recipe.record()) if given is None else (given.spec, given.record)
     return {"model": spec.model, "width": spec.width, **record}
 
 
@@ -95,8 +93,7 @@ def _variant(
         "robust_network": _read_rates(sets.read[variant]),
         "robust_network_held_out": _read_rates(sets.read_held_out[variant]),
         "controls": {
-            control: stats.rate(fresh[variant, control].hits)
-            for control in config.controls or ()
+            control: stats.rate(fresh[variant, control].hits) for control in config.controls or ()
         },
     }
     if variant == "det":

@@ -23,14 +23,14 @@ class Config(JudgedConfig):
     shown: int = flag(4, "Images in the pictures.", kind="count")
     inverted: int = flag(24, "Number of images inverted for the numbers.", kind="count")
     measured: int = flag(100, "Number of images for the other numbers.", kind="count")
-    searched: int = flag(2000, "Test images searched for those that activate a unit.",
-                         kind="count")  # fmt: skip
+    searched: int = flag(2000, "Test images searched for those that activate a unit.", kind="count")
     steps: int = flag(300, "Steps of an inversion; other pictures take half as many.", kind="count")
     step_size: float = flag(
-        0.1, "L2 length of a step. Units take twice it; inversions start at twice it and "
+        0.1,
+        "L2 length of a step. Units take twice it; inversions start at twice it and "
         "interpolations at it, and decay to zero.",
         kind="positive",
-    )  # fmt: skip
+    )
     eps: float = flag(0.5, "L2 eps of the attack on each layer.", kind="eps")
 
     def validate(self) -> None:

@@ -108,18 +108,25 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     )
     # Each example is a pair, drawn jointly so that its two images differ.
     several = generation.maximise(
-        steps=steps, step_size=2 * TWO**0.5 * config.step_size, space=parametrisations.fourier(),
-        transform=looks, objective=diverse(unit_score(), weight=0.5),
-    )  # fmt: skip
+        steps=steps,
+        step_size=2 * TWO**0.5 * config.step_size,
+        space=parametrisations.fourier(),
+        transform=looks,
+        objective=diverse(unit_score(), weight=0.5),
+    )
     starts, chosen = starts_of(config, plan), np.asarray(plan.units[name])
     count = len(chosen)
     made = _from_every_start(plain, config, fn, starts, chosen)
     grey = np.repeat(starts[2:], count, axis=0)
     robust_to_looks = _ascend(smooth, config, fn, grey, jnp.asarray(chosen))
     pairs = advfeat.attack_batch(
-        several, stream(jax.random.key(config.seed), "diverse"), jnp.arange(count), fn,
-        jnp.broadcast_to(noise(config, (TWO, *shape)), (count, TWO, *shape)), jnp.asarray(chosen),
-    ).best.x  # fmt: skip
+        several,
+        stream(jax.random.key(config.seed), "diverse"),
+        jnp.arange(count),
+        fn,
+        jnp.broadcast_to(noise(config, (TWO, *shape)), (count, TWO, *shape)),
+        jnp.asarray(chosen),
+    ).best.x
     found: dict[int, dict[str, np.ndarray]] = {}
     for i, unit in enumerate(chosen):
         most, least = representations.extremes(values[:, unit], EXTREMES)
@@ -140,8 +147,9 @@ def _from_every_start(
     images = np.tile(starts, (len(aims), 1, 1, 1))
     made = _ascend(attack, config, fn, images, jnp.asarray(np.repeat(aims, len(starts), axis=0)))
     made = made.reshape(len(aims), *starts.shape)
-    return [dict(zip(("from an image", "from noise", "from grey"), row, strict=True))
-            for row in made]  # fmt: skip
+    return [
+        dict(zip(("from an image", "from noise", "from grey"), row, strict=True)) for row in made
+    ]
 
 
 def starts_of(config: Config, plan: Plan) -> np.ndarray:
@@ -229,9 +237,10 @@ def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
         level = float(np.quantile(values[:, unit], 0.99))
         add = generation.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
         paint = generation.paint(
-            eps=0.3 * float(np.sqrt(images[0].size)), steps=_half(plan),
+            eps=0.3 * float(np.sqrt(images[0].size)),
+            steps=_half(plan),
             step_size=config.step_size,
-        )  # fmt: skip
+        )
         mask = jnp.broadcast_to(jnp.asarray(mask_of(images.shape[1:])), images.shape[:3])
         found[name] = Drawn(
             units=units(config, plan, name),

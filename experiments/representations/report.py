@@ -37,7 +37,11 @@ def write(
         sentence=_sentence(summary),
         lead=lead,
         terms=terms(
-            "representation", "unit", "robust network", "attack", "interval",
+            "representation",
+            "unit",
+            "robust network",
+            "attack",
+            "interval",
             SSIM="how alike two pictures look: 1 means the same, 0 not at all",
             inversion="making an image, from noise or another image, until its representation is "
             "that of a given one",
@@ -56,8 +60,10 @@ def write(
             Section("Distances", [_ordered(summary), _sensitivity(run, summary)]),
         ],
         recipe={
-            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
-               for name in PAIR},
+            **{
+                f"{name} network": network_words(getattr(config, name), plan.networks[name])
+                for name in PAIR
+            },
             "data": data_words(plan.dataset).removeprefix("Data: "),
             "layer": summary["layer"],
             "images": summary["images"],
@@ -68,7 +74,7 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -97,13 +103,15 @@ def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
         first=first,
     )
     return _picture(
-        run, "units", grid,
+        run,
+        "units",
+        grid,
         "Units of both networks: images that activate them, and what they look for",
         "A row per unit: the test images that activate it most and least; then images that "
         "maximise its activation, from an image, from noise, from grey, and from grey in "
         "frequencies and under small rotations and shifts (smooth); two of the latter kind drawn "
         "to differ (diverse).",
-    )  # fmt: skip
+    )
 
 
 def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
@@ -116,11 +124,17 @@ def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Pictu
     }
     first, *others = columns
     grid = figures.map_grid(
-        columns[first], {column: columns[column] for column in others}, display="as_is",
-        labels=[plan.dataset.class_names[label] for label in labels], first=first,
-    )  # fmt: skip
+        columns[first],
+        {column: columns[column] for column in others},
+        display="as_is",
+        labels=[plan.dataset.class_names[label] for label in labels],
+        first=first,
+    )
     return _picture(
-        run, "directions", grid, "What the direction of a class looks like, both networks",
+        run,
+        "directions",
+        grid,
+        "What the direction of a class looks like, both networks",
         "Not one unit but a direction: from the mean of all representations to the mean of those "
         "that the network reads as a class, followed as far as it goes.",
     )
@@ -134,28 +148,35 @@ def _inversion(
         list(images),
         {
             f"{name}, {start.replace('_', ' ')}": list(drawn[name].inverted[start])
-            for name in PAIR for start in pictures.STARTS
+            for name in PAIR
+            for start in pictures.STARTS
         },
         display="as_is",
         labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
-    )  # fmt: skip
+    )
     made = {
         f"{name}, {start.replace('_', ' ')}": found
-        for name, starts in summary["inversion"].items() for start, found in starts.items()
-    }  # fmt: skip
+        for name, starts in summary["inversion"].items()
+        for start, found in starts.items()
+    }
     rows = [
         ["distance", *(format_number(found["distance"]) for found in made.values())],
         ["SSIM", *(format_number(found["ssim"]) for found in made.values())],
         ["within 0.1", *(found["arrived"] for found in made.values())],
         *(
-            [f"metamers by {judge.replace('_', ' ')}",
-             *(found["metamers"][judge] for found in made.values())]
+            [
+                f"metamers by {judge.replace('_', ' ')}",
+                *(found["metamers"][judge] for found in made.values()),
+            ]
             for judge in summary["judges"]
         ),
-    ]  # fmt: skip
+    ]
     return [
         _picture(
-            run, "inversion", grid, "Images and what was made from their representations",
+            run,
+            "inversion",
+            grid,
+            "Images and what was made from their representations",
             "Each image ascends to the representation of the image on the left, from noise or from "
             "another image. What a representation does not contain, an inversion cannot show.",
         ),
@@ -167,15 +188,13 @@ def _inversion(
             columns=["measure", *made],
             rows=rows,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _blends(
     config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]
 ) -> list[Picture]:
-    ways = {"pixels": pictures.blends(config, plan)} | {
-        name: drawn[name].blended for name in PAIR
-    }
+    ways = {"pixels": pictures.blends(config, plan)} | {name: drawn[name].blended for name in PAIR}
     rows: list[np.ndarray] = []
     labels: list[str] = []
     for index in draw_rows(len(ways["pixels"]), 2, seed=config.seed):
@@ -185,25 +204,29 @@ def _blends(
     shares = np.linspace(0, 1, pictures.BLENDS)
     grid = figures.map_grid(
         [row[0] for row in rows],
-        {f"{100 * share:.0f} %": [row[place] for row in rows]
-         for place, share in enumerate(shares) if place},
+        {
+            f"{100 * share:.0f} %": [row[place] for row in rows]
+            for place, share in enumerate(shares)
+            if place
+        },
         display="as_is",
         labels=labels,
         first="0 %",
-    )  # fmt: skip
+    )
     return [
         _picture(
-            run, "interpolation", grid, "Ways from one image to another",
+            run,
+            "interpolation",
+            grid,
+            "Ways from one image to another",
             "Blended pixel by pixel, and images whose representations lie on the line between "
             "those of the two ends, for each network, found from the blend (as the paper does); "
             "the ends are the images themselves.",
         )
-    ]  # fmt: skip
+    ]
 
 
-def _added(
-    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]
-) -> list[Picture]:
+def _added(config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> list[Picture]:
     columns = {}
     for name in PAIR:
         unit = plan.units[name][0]
@@ -217,11 +240,14 @@ def _added(
     )
     return [
         _picture(
-            run, "added", grid, "Images with a feature added, and painted into a quarter",
+            run,
+            "added",
+            grid,
+            "Images with a feature added, and painted into a quarter",
             "A unit raised to the activation that one test image in a hundred exceeds, and painted "
             "into the lower right quarter, with a penalty on changes elsewhere.",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _ordered(summary: dict[str, Any]) -> Table:
@@ -248,10 +274,13 @@ def _sensitivity(run: RunDirectory, summary: dict[str, Any]) -> Picture:
         rates=False,
     )
     return _picture(
-        run, "sensitivity", chart, "How far an attack moves each layer, both networks",
+        run,
+        "sensitivity",
+        chart,
+        "How far an attack moves each layer, both networks",
         f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, relative to "
         "that between two different test images: at 1, the attack reaches as far as another image.",
-    )  # fmt: skip
+    )
 
 
 def findings(summary: dict[str, Any]) -> list[str]:

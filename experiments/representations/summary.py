@@ -33,9 +33,12 @@ def measured(
     sensitivity = {}
     for layer in tqdm(layers, desc="layers", unit="layer"):
         sensitivity[layer] = representations.layer_sensitivity(
-            stream(root, layer), network.model_fn(layer), images, plan.threat,
+            stream(root, layer),
+            network.model_fn(layer),
+            images,
+            plan.threat,
             steps=2 if config.dry_run else 20,
-        )  # fmt: skip
+        )
     originals = plan.images[plan.inverted]
     read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}
     return {
@@ -46,14 +49,17 @@ def measured(
         "inverted": {
             start: {
                 "distance": distances(fn, originals, found),
-                "ssim": np.array([quality.ssim(a, b)
-                                  for a, b in zip(found, originals, strict=True)]),
-                "other": {judge: pictures.classes(plan.judges[judge], found) != seen
-                          for judge, seen in read.items()},
+                "ssim": np.array(
+                    [quality.ssim(a, b) for a, b in zip(found, originals, strict=True)]
+                ),
+                "other": {
+                    judge: pictures.classes(plan.judges[judge], found) != seen
+                    for judge, seen in read.items()
+                },
             }
             for start, found in inverted.items()
         },
-    }  # fmt: skip
+    }
 
 
 def summarise(
@@ -84,7 +90,7 @@ def summarise(
             paired=stats.mean(likeness["robust"] - likeness["standard"]),
         ),
         *metamer_claims(numbers),
-    ]  # fmt: skip
+    ]
     return {
         "dataset": config.dataset,
         "layer": config.layer,
@@ -119,7 +125,8 @@ def summarise(
                     "arrived": stats.rate(found["distance"] < NEAR),
                     "metamers": {
                         judge: stats.rate(other, among=found["distance"] < NEAR)
-                        if (found["distance"] < NEAR).any() else None
+                        if (found["distance"] < NEAR).any()
+                        else None
                         for judge, other in found["other"].items()
                     },
                 }
@@ -128,7 +135,7 @@ def summarise(
             for name, part in numbers.items()
         },
         "claims": runner.judged(claims, config),
-    }  # fmt: skip
+    }
 
 
 def metamer_claims(numbers: dict[str, Any]) -> list[Claim]:
@@ -141,8 +148,9 @@ def metamer_claims(numbers: dict[str, Any]) -> list[Claim]:
         stats.claim(
             f"Of images made from another to one representation, {judge.replace('_', ' ')} reads "
             "another class in the standard network's more often than in the robust network's.",
-            stats.rate(standard[both]), stats.rate(found["robust"]["other"][judge][both]),
+            stats.rate(standard[both]),
+            stats.rate(found["robust"]["other"][judge][both]),
             paired=stats.difference(standard[both], found["robust"]["other"][judge][both]),
         )
         for judge, standard in found["standard"]["other"].items()
-    ]  # fmt: skip
+    ]

@@ -25,10 +25,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         for name, network in plan.networks.items()
     }
     summary = summarise(config, plan, numbers, inverted)
-    run.save_arrays("inverted", {
-        f"{name}_{start}": values for name, found in inverted.items()
-        for start, values in found.items()
-    }, {})  # fmt: skip
+    run.save_arrays(
+        "inverted",
+        {
+            f"{name}_{start}": values
+            for name, found in inverted.items()
+            for start, values in found.items()
+        },
+        {},
+    )
     report.write(config, plan, run, drawn, summary)
     return summary
 

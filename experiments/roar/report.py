@@ -26,20 +26,24 @@ def write(
     """Draws the figures and writes `report.html`."""
     chart = figures.curves(
         [0.0, *plan.shares],
-        {method_words(name): [summary["whole"], *values]
-         for name, values in summary["accuracy"].items()},
+        {
+            method_words(name): [summary["whole"], *values]
+            for name, values in summary["accuracy"].items()
+        },
         xlabel="share of the pixels removed, those ranked first",
         ylabel="accuracy of networks trained without them",
         chance=1 / plan.dataset.num_classes,
-    )  # fmt: skip
+    )
     mean, images = mean_pixel(plan.train), plan.test.image[shown_rows(config, plan)]
     share = plan.shares[len(plan.shares) // 2]
     strips = figures.map_grid(
         list(images),
-        {method_words(name): list(data.unit(removed(images, values, share, mean)))
-         for name, values in rankings.items()},
+        {
+            method_words(name): list(data.unit(removed(images, values, share, mean)))
+            for name, values in rankings.items()
+        },
         display="as_is",
-    )  # fmt: skip
+    )
     together = stats.together(summary["mean_accuracy"])
     ranked = sorted(together.items(), key=lambda item: item[1].mean)
     lead = Picture(
@@ -61,14 +65,15 @@ def write(
         ),
         lead=lead,
         terms=terms(
-            "saliency map", "interval",
+            "saliency map",
+            "interval",
             random="pixels drawn by chance, the control: a map without information does as well",
         ),
         findings=[
             "From the best map to the worst (mean accuracy over the "
-            "shares): " + ", ".join(
-                f"{method_words(name)} {format_rate(rate)}" for name, rate in ranked
-            ) + ". The order was found after the fact; the intervals hold simultaneously."
+            "shares): "
+            + ", ".join(f"{method_words(name)} {format_rate(rate)}" for name, rate in ranked)
+            + ". The order was found after the fact; the intervals hold simultaneously."
         ],
         introduction=(
             f"{summary['seeds']} networks for every method and share, trained on "
@@ -76,15 +81,24 @@ def write(
             "test images from which pixels were removed by the same map."
         ),
         sections=[
-            Section("Accuracy without the pixels", [
-                Table(caption="Accuracy with 95 % intervals over test images and seeds",
-                      columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
-                      rows=[[method_words(name), *rates]
-                            for name, rates in summary["accuracy"].items()]),
-                Picture(path=figures.save(strips, run.figure("removed")),
+            Section(
+                "Accuracy without the pixels",
+                [
+                    Table(
+                        caption="Accuracy with 95 % intervals over test images and seeds",
+                        columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
+                        rows=[
+                            [method_words(name), *rates]
+                            for name, rates in summary["accuracy"].items()
+                        ],
+                    ),
+                    Picture(
+                        path=figures.save(strips, run.figure("removed")),
                         alt="Test images without the pixels that each method ranks first",
-                        caption=f"{100 * share:.0f} % of the pixels removed."),
-            ]),
+                        caption=f"{100 * share:.0f} % of the pixels removed.",
+                    ),
+                ],
+            ),
         ],
         recipe={
             "data": f"{config.dataset}: {summary['train_examples']} training and "
@@ -97,4 +111,4 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )

@@ -42,10 +42,12 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             ]
             shown[name] = before[1][shown_rows(config, plan)]
             for share in plan.shares:
-                hits[name, share] = np.array([
-                    _retrained(config, plan, run, before, (name, share, seed), mean, bar)
-                    for seed in seeds
-                ])  # fmt: skip
+                hits[name, share] = np.array(
+                    [
+                        _retrained(config, plan, run, before, (name, share, seed), mean, bar)
+                        for seed in seeds
+                    ]
+                )
     whole = Points.of(plan.test, 0, config.seed)
     clean = correct(network.model_fn(), whole.image, whole.label)
     summary = summarise(config, plan, clean, hits)
@@ -69,9 +71,14 @@ def _retrained(
         for split, rankings in zip((plan.train, plan.test), before, strict=True)
     ]
     return sweeps.clean_hits(
-        config, run, f"{name}_{share:g}_{seed}", plan.recipe, parts[0],
-        Points(data.unit(parts[1].image), parts[1].label), advance=bar.update,
-    )  # fmt: skip
+        config,
+        run,
+        f"{name}_{share:g}_{seed}",
+        plan.recipe,
+        parts[0],
+        Points(data.unit(parts[1].image), parts[1].label),
+        advance=bar.update,
+    )
 
 
 def summarise(
@@ -80,26 +87,28 @@ def summarise(
     """Returns accuracy by method and share, areas under the curves, and a claim per method."""
     names = (*config.methods, *CONTROLS)
     # `[S, N]`: the fraction of the shares at which an image is classified correctly.
-    means = {
-        name: np.mean([hits[name, share] for share in plan.shares], axis=0) for name in names
-    }
+    means = {name: np.mean([hits[name, share] for share in plan.shares], axis=0) for name in names}
     areas = {name: stats.rate(array) for name, array in means.items()}
     claims = [
         stats.claim(
             f"Without the pixels that {method_words(name)} ranks first, networks err more "
             "often than without pixels drawn at random (mean error over the shares).",
-            areas[name].complement(), areas[RANDOM].complement(),
+            areas[name].complement(),
+            areas[RANDOM].complement(),
             paired=stats.difference(1.0 - means[name], 1.0 - means[RANDOM]),
         )
         for name in config.methods
-    ]  # fmt: skip
+    ]
     return {
         "dataset": config.dataset,
         "seeds": sweeps.seeds(config),
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
-        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
-                   **plan.recipe.record()},
+        "recipe": {
+            "model": plan.recipe.spec.model,
+            "width": plan.recipe.spec.width,
+            **plan.recipe.record(),
+        },
         "shares": list(plan.shares),
         "whole": stats.rate(clean),
         "accuracy": {
@@ -107,7 +116,7 @@ def summarise(
         },
         "mean_accuracy": areas,
         "claims": runner.judged(claims, config),
-    }  # fmt: skip
+    }
 
 
 def run(config: Config) -> dict[str, Any]:

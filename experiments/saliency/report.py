@@ -49,16 +49,22 @@ def write(
     lead, *maps = _maps(config, plan, run, found)
     sections = [Section("Maps of further networks", maps)] if maps else []
     sections += [
-        Section(f"{_network(name)} network", [
-            *_numbers(part), *(_curves(run, name, part) if name in PAIR else []),
-        ])
+        Section(
+            f"{_network(name)} network",
+            [
+                *_numbers(part),
+                *(_curves(run, name, part) if name in PAIR else []),
+            ],
+        )
         for name, part in summary["networks"].items()
-    ]  # fmt: skip
+    ]
     sections += [
-        Section(f"Sanity checks of the {name} network", _sanity(run, name, tests,
-                                                               summary["networks"][name]))
+        Section(
+            f"Sanity checks of the {name} network",
+            _sanity(run, name, tests, summary["networks"][name]),
+        )
         for name, tests in sanity.items()
-    ]  # fmt: skip
+    ]
     if sanity:
         sections.append(Section("Maps along the cascade", _cascades(config, plan, run, sanity)))
     if len(plan.networks) > 1:
@@ -69,7 +75,9 @@ def write(
         sentence=_sentence(summary),
         lead=lead,
         terms=terms(
-            "saliency map", "robust network", "interval",
+            "saliency map",
+            "robust network",
+            "interval",
             gradient="how much the score of the class changes with each pixel",
         ),
         findings=findings(summary),
@@ -85,8 +93,12 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{f"{name.replace('_', ' ')} network": network_words(
-                getattr(config, name, name), network) for name, network in plan.networks.items()},
+            **{
+                f"{name.replace('_', ' ')} network": network_words(
+                    getattr(config, name, name), network
+                )
+                for name, network in plan.networks.items()
+            },
             "data": data_words(plan.dataset).removeprefix("Data: "),
             "images": summary["images"],
             "methods": [method_words(name) for name in config.methods],
@@ -98,7 +110,7 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -129,14 +141,20 @@ def _maps(
 
 
 def _grid(
-    config: Config, plan: Plan, run: RunDirectory, name: str,
-    found: dict[str, dict[str, np.ndarray]], shown: np.ndarray,
-) -> Picture:  # fmt: skip
+    config: Config,
+    plan: Plan,
+    run: RunDirectory,
+    name: str,
+    found: dict[str, dict[str, np.ndarray]],
+    shown: np.ndarray,
+) -> Picture:
     rows = [(index, network) for index in shown for network in found]
     grid = figures.map_grid(
         [plan.images[index] for index, _ in rows],
-        {method_words(method): [found[network][method][index] for index, network in rows]
-         for method in config.methods},
+        {
+            method_words(method): [found[network][method][index] for index, network in rows]
+            for method in config.methods
+        },
         display=config.display,
         labels=[
             textwrap.fill(
@@ -144,7 +162,7 @@ def _grid(
             )
             for index, network in rows
         ],
-    )  # fmt: skip
+    )
     models = ", ".join(f"{_network(name)} ({plan.networks[name].spec.model})" for name in found)
     return Picture(
         path=figures.save(grid, run.figure(name)),
@@ -167,9 +185,12 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
         }
         steps = len(next(iter(series.values()))) - 1
         chart = figures.curves(
-            [place / steps for place in range(steps + 1)], series, xlabel=xlabel,
-            ylabel="probability of the class", rates=False,
-        )  # fmt: skip
+            [place / steps for place in range(steps + 1)],
+            series,
+            xlabel=xlabel,
+            ylabel="probability of the class",
+            rates=False,
+        )
         blocks.append(
             Picture(
                 path=figures.save(chart, run.figure(f"{way}_{name}")),
@@ -199,9 +220,13 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
             rows=[
                 [
                     capital(method_words(method)),
-                    *("–" if (key == "like_gradient" and method == "gradient")
-                      or (key == "like_edges" and method == EDGES)
-                      else format_number(values.get(key)) for key in there),
+                    *(
+                        "–"
+                        if (key == "like_gradient" and method == "gradient")
+                        or (key == "like_edges" and method == EDGES)
+                        else format_number(values.get(key))
+                        for key in there
+                    ),
                 ]
                 for method, values in part["methods"].items()
             ],
@@ -234,8 +259,10 @@ def _sanity(
             chart = figures.curves(
                 places,
                 # Without intervals, as above: with ten lines they hide most.
-                {capital(method_words(method)): _means(values)
-                 for method, values in numbers[measure].items()},
+                {
+                    capital(method_words(method)): _means(values)
+                    for method, values in numbers[measure].items()
+                },
                 xlabel=xlabel,
                 ylabel=ylabel,
                 rates=False,
@@ -265,8 +292,10 @@ def _cascades(
         grid = figures.map_grid(
             [plan.images[plan.few[0]]] * len(rows),
             {
-                **{column: [tests[name].first[method][place] for method, name in rows]
-                   for place, column in enumerate(["trained", *modules])},
+                **{
+                    column: [tests[name].first[method][place] for method, name in rows]
+                    for place, column in enumerate(["trained", *modules])
+                },
                 EDGES: [saliency.edges(plan.images[plan.few[0]])] * len(rows),
             },
             display=config.display,
@@ -274,7 +303,7 @@ def _cascades(
                 textwrap.fill(f"{capital(method_words(method))}, {name}", 16)
                 for method, name in rows
             ],
-        )  # fmt: skip
+        )
         blocks.append(
             Picture(
                 path=figures.save(grid, run.figure("_".join(["cascade", *names]))),

@@ -28,8 +28,7 @@ def summarise(
     """Returns the summary: numbers with intervals, and claims."""
     cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
     aligned = {
-        name: stats.mean(values, limits=stats.CORRELATION)
-        for name, values in cosines.items()
+        name: stats.mean(values, limits=stats.CORRELATION) for name, values in cosines.items()
     }
     networks: dict[str, Any] = {
         name: {
@@ -103,9 +102,7 @@ def _methods(
     return {
         method: {
             "like_gradient": _mean(_correlations(total(values), plain), stats.CORRELATION),
-            "like_edges": _mean(
-                _correlations(total(values), total(outlines)), stats.CORRELATION
-            ),
+            "like_edges": _mean(_correlations(total(values), total(outlines)), stats.CORRELATION),
             "deletion": _mean(areas[method][0], stats.SHARE),
             "insertion": _mean(areas[method][1], stats.SHARE),
             "curves": {
@@ -118,9 +115,12 @@ def _methods(
 
 
 def _add_checks(
-    config: Config, plan: Plan, name: str, methods: dict[str, Any],
+    config: Config,
+    plan: Plan,
+    name: str,
+    methods: dict[str, Any],
     found: dict[str, np.ndarray],
-) -> None:  # fmt: skip
+) -> None:
     """Adds sensitivity and infidelity for a few images, because each costs many maps."""
     network, samples = plan.networks[name], 1 if config.dry_run else 3
     images, labels = plan.images[plan.few], plan.labels[plan.few]
@@ -129,9 +129,12 @@ def _add_checks(
         some, network, plan.options, images, labels, samples=samples
     )
     missed = saliency_checks.infidelities(
-        {method: maps[plan.few] for method, maps in found.items()}, network.model_fn(),
-        images, labels, samples=10 if config.dry_run else 100,
-    )  # fmt: skip
+        {method: maps[plan.few] for method, maps in found.items()},
+        network.model_fn(),
+        images,
+        labels,
+        samples=10 if config.dry_run else 100,
+    )
     for method, values in moved.items():
         methods[method]["sensitivity"] = _mean(values)
     for method, values in missed.items():
@@ -161,9 +164,7 @@ def _each(values: dict[str, np.ndarray]) -> dict[str, list[Estimate | None]]:
     }
 
 
-def _mean(
-    values: np.ndarray, limits: tuple[float, float] = stats.FREE
-) -> Estimate | None:
+def _mean(values: np.ndarray, limits: tuple[float, float] = stats.FREE) -> Estimate | None:
     """Returns the mean over images with its interval; None if no image has a value.
 
     Images without a value are omitted: a map of zeros has no relative sensitivity.

@@ -21,22 +21,32 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     found = {}
     for name, network in plan.networks.items():
         found[name] = saliency_maps.maps(
-            config.methods, network, network.variables, plan.options, plan.images, plan.labels,
+            config.methods,
+            network,
+            network.variables,
+            plan.options,
+            plan.images,
+            plan.labels,
             seed=config.seed,
-        )  # fmt: skip
+        )
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
     checked = tuple(name for name in config.methods if name not in EXTRA)
     checked = checked[:FEW] if config.dry_run else checked  # each runs once per module
     sanity = {
         name: {
             how: saliency_checks.randomised(
-                how, checked, plan.networks[name], plan.options, plan.images[plan.few],
-                plan.labels[plan.few], seed=config.seed,
+                how,
+                checked,
+                plan.networks[name],
+                plan.options,
+                plan.images[plan.few],
+                plan.labels[plan.few],
+                seed=config.seed,
             )
             for how in saliency_checks.RANDOMISED
         }
         for name in PAIR
-    }  # fmt: skip
+    }
     summary = summarise(config, plan, found, sanity)
     report.write(config, plan, run, found, sanity, summary)
     return summary

@@ -31,9 +31,11 @@ class Config(SweepConfig):
     )
     dim: int = flag(10_000, "Dimension of the Gaussian model.", kind="count")
     noise: float | None = flag(
-        None, "Its standard deviation. Default: 0.64 dim^(1/4), for which one example gives an "
-        "error of about 1 %.", kind="positive"
-    )  # fmt: skip
+        None,
+        "Its standard deviation. Default: 0.64 dim^(1/4), for which one example gives an "
+        "error of about 1 %.",
+        kind="positive",
+    )
     model_eps: float = flag(0.6, "L∞ eps of its adversary.", kind="eps")
     draws: int = flag(200, "Number of draws of the model.", kind="count")
 

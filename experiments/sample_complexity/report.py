@@ -123,11 +123,18 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[P
         Table(
             caption="Accuracy on test images, 95 % intervals over networks and images; the last "
             "column is standard, clean minus adversarial, attacked, on the same images",
-            columns=["images", "standard, clean", "standard, attacked", "adversarial, clean",
-                     "adversarial, attacked", "adversarial, noise", "clean less attacked"],
+            columns=[
+                "images",
+                "standard, clean",
+                "standard, attacked",
+                "adversarial, clean",
+                "adversarial, attacked",
+                "adversarial, noise",
+                "clean less attacked",
+            ],
             rows=rows,
         ),
-    )  # fmt: skip
+    )
 
 
 def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
@@ -164,11 +171,16 @@ def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
         ),
         Table(
             caption="Accuracy on training images, and how much of it is lost on test images",
-            columns=["images", "standard, clean", "lost on test images", "adversarial, attacked",
-                     "lost on test images"],
+            columns=[
+                "images",
+                "standard, clean",
+                "lost on test images",
+                "adversarial, attacked",
+                "lost on test images",
+            ],
             rows=rows,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
@@ -189,10 +201,17 @@ def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
     )
     above = sum(sum(part["draws_above_upper_bound"].values()) for part in parts)
     rows = [
-        [part["count"], part["standard"], part["robust"], part["least"], part["lower_bound"],
-         part["upper_bound"]["standard"], part["upper_bound"]["robust"]]
+        [
+            part["count"],
+            part["standard"],
+            part["robust"],
+            part["least"],
+            part["lower_bound"],
+            part["upper_bound"]["standard"],
+            part["upper_bound"]["robust"],
+        ]
         for part in parts
-    ]  # fmt: skip
+    ]
     return [
         f"x ~ N(y · mean, {model['noise']:.3g}² I) in {model['dim']:,} dimensions, the mean drawn "
         f"from N(0, I), L∞ eps {model['eps']:g}; the learner is the mean of y · x. Errors are "
@@ -212,11 +231,18 @@ def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
         f"23's simpler lower bound applies up to {model['lower_bound_count']:.2g} examples here.",
         Table(
             caption="Errors with 95 % intervals over draws, and bounds",
-            columns=["examples", "standard", "robust", "least of any learner", "lower bound",
-                     "upper bound, standard", "upper bound, robust"],
+            columns=[
+                "examples",
+                "standard",
+                "robust",
+                "least of any learner",
+                "lower bound",
+                "upper bound, standard",
+                "upper bound, robust",
+            ],
             rows=rows,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _bernoulli(run: RunDirectory, model: dict[str, Any]) -> Blocks:

@@ -96,9 +96,7 @@ def needed(hits: np.ndarray, sizes: tuple[int, ...], share: float) -> float:
     return float(places[index - 1] + part * (places[index] - places[index - 1]))
 
 
-def summarise(
-    config: Config, plan: Plan, curves: Curves, theory: dict[str, Any]
-) -> dict[str, Any]:
+def summarise(config: Config, plan: Plan, curves: Curves, theory: dict[str, Any]) -> dict[str, Any]:
     """Returns the nested summary; every rate has an interval over seeds and points."""
     shares = {
         "standard_clean": _share(curves, CLEAN),
@@ -114,9 +112,13 @@ def summarise(
         "seeds": len(curves.test[CLEAN]),
         "sizes": list(curves.sizes),
         "evaluation_examples": len(plan.test),
-        "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": attack_steps(config),
-                   "eps_warmup": config.eps_warmup},
+        "recipe": {
+            "model": plan.standard.spec.model,
+            "width": plan.standard.spec.width,
+            **plan.standard.record(),
+            "attack_steps": attack_steps(config),
+            "eps_warmup": config.eps_warmup,
+        },
         "by_size": [_at(curves, index) for index in range(len(curves.sizes))],
         "share_of_final_value": {
             **shares,
@@ -125,7 +127,7 @@ def summarise(
         },
         "size_for_share": _sizes(config, curves),
         **theory,
-    }  # fmt: skip
+    }
     summary["claims"] = runner.judged(_claims(summary, curves), config)
     return summary
 
@@ -175,9 +177,7 @@ def _share(curves: Curves, which: tuple[str, str]) -> Estimate:
     return stats.computed(reached, curves.test[which], limits=(0.0, np.inf)).in_unit("rate")
 
 
-def _share_difference(
-    curves: Curves, first: tuple[str, str], second: tuple[str, str]
-) -> Estimate:
+def _share_difference(curves: Curves, first: tuple[str, str], second: tuple[str, str]) -> Estimate:
     return stats.computed(
         lambda both: reached(both[:, 0]) - reached(both[:, 1]), curves.both(first, second)
     ).in_unit("points")

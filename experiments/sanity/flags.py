@@ -16,9 +16,10 @@ class Config(MapConfig, TrainingConfig):
     """Flags of `experiments.sanity`."""
 
     epochs: int | None = flag(
-        60, "Passes over all training images: enough to memorise permuted labels.",
+        60,
+        "Passes over all training images: enough to memorise permuted labels.",
         kind="count",
-    )  # fmt: skip
+    )
     width: int | None = flag(32, "Width of the networks.", kind="count")
     weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
     measured: int = flag(50, "Number of images whose maps are compared.", kind="count")

@@ -41,7 +41,8 @@ def write(
         ),
         lead=lead,
         terms=terms(
-            "saliency map", "interval",
+            "saliency map",
+            "interval",
             **{
                 "permuted labels": "training labels exchanged at random: what can be learned from "
                 "them has nothing to do with the images",
@@ -51,8 +52,12 @@ def write(
         ),
         findings=[
             f"The networks fitted {format_rate(summary['learned']['permuted'])} of the permuted "
-            "labels" + (" (memorised)" if summary["learned"]["permuted"].low > 0.95 else
-               " (too few for this test: train longer)")
+            "labels"
+            + (
+                " (memorised)"
+                if summary["learned"]["permuted"].low > 0.95
+                else " (too few for this test: train longer)"
+            )
             + "; they classify "
             f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
             f"correctly (true labels: {format_rate(summary['test_accuracy']['true'])})."
@@ -93,7 +98,7 @@ def _likeness(config: Config, run: RunDirectory, summary: dict[str, Any]) -> lis
                 for method in config.methods
             },
             ylabel=words[measure],
-        )  # fmt: skip
+        )
         blocks.append(
             Picture(
                 path=figures.save(chart, run.figure(measure)),
@@ -110,15 +115,27 @@ def _likeness(config: Config, run: RunDirectory, summary: dict[str, Any]) -> lis
 def _table(config: Config, summary: dict[str, Any]) -> Table:
     return Table(
         caption="Means with 95 % intervals over images and seeds",
-        columns=["method", "rank correlation, same labels", "permuted labels",
-                 "another image", "SSIM, same labels", "permuted labels", "another image"],
+        columns=[
+            "method",
+            "rank correlation, same labels",
+            "permuted labels",
+            "another image",
+            "SSIM, same labels",
+            "permuted labels",
+            "another image",
+        ],
         rows=[
-            [method_words(method),
-             *(format_number(summary["likeness"][measure][pair][method])
-               for measure in MEASURES for pair in PAIRS)]
+            [
+                method_words(method),
+                *(
+                    format_number(summary["likeness"][measure][pair][method])
+                    for measure in MEASURES
+                    for pair in PAIRS
+                ),
+            ]
             for method in config.methods
         ],
-    )  # fmt: skip
+    )
 
 
 def _maps(
@@ -130,10 +147,11 @@ def _maps(
         {
             method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
             for method in config.methods
-        } | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
+        }
+        | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},
         display="heat",
         labels=[kind for _ in some for kind in KINDS],
-    )  # fmt: skip
+    )
     return Picture(
         path=figures.save(grid, run.figure("maps")),
         alt="A row per image and network, a column per method",

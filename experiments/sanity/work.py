@@ -54,10 +54,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 tested[kind].append(correct(fn, data.unit(test.image), test.label))
                 found[kind].append(
                     saliency_maps.maps(
-                        config.methods, network, network.variables, plan.options, plan.images,
-                        plan.labels, seed=config.seed,
+                        config.methods,
+                        network,
+                        network.variables,
+                        plan.options,
+                        plan.images,
+                        plan.labels,
+                        seed=config.seed,
                     )
-                )  # fmt: skip
+                )
     summary = summarise(config, plan, likeness(config, found), learned, tested)
     report.write(config, plan, run, summary, {kind: maps[0] for kind, maps in found.items()})
     return summary
@@ -79,16 +84,18 @@ def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> L
     return {
         measure: {
             pair: {
-                method: np.array([
-                    [fn(a, b) for a, b in zip(one[method], other[method], strict=True)]
-                    for one, other in zip(found["true"], found[pair], strict=True)
-                ])
+                method: np.array(
+                    [
+                        [fn(a, b) for a, b in zip(one[method], other[method], strict=True)]
+                        for one, other in zip(found["true"], found[pair], strict=True)
+                    ]
+                )
                 for method in config.methods
             }
             for pair in PAIRS
         }
         for measure, fn in compare.items()
-    }  # fmt: skip
+    }
 
 
 def summarise(
@@ -111,26 +118,31 @@ def summarise(
             margin=stats.SMALL,
         )
         for method in config.methods
-    ]  # fmt: skip
+    ]
     return {
         "dataset": config.dataset,
         "seeds": sweeps.seeds(config),
         "images": len(plan.images),
         "train_examples": len(plan.train),
-        "recipe": {"model": plan.recipe.spec.model, "width": plan.recipe.spec.width,
-                   **plan.recipe.record()},
+        "recipe": {
+            "model": plan.recipe.spec.model,
+            "width": plan.recipe.spec.width,
+            **plan.recipe.record(),
+        },
         "learned": {kind: stats.rate(np.array(hits)) for kind, hits in learned.items()},
         "test_accuracy": {kind: stats.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
             measure: {
-                pair: {method: stats.mean(values, limits=stats.CORRELATION)
-                       for method, values in methods.items()}
+                pair: {
+                    method: stats.mean(values, limits=stats.CORRELATION)
+                    for method, values in methods.items()
+                }
                 for pair, methods in pairs.items()
             }
             for measure, pairs in alike.items()
         },
         "claims": runner.judged(claims, config),
-    }  # fmt: skip
+    }
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -21,9 +21,12 @@ def _segments(image: np.ndarray) -> np.ndarray:
     """Segments an image into patches of similar colour and size, `[H, W]` int."""
     grey = image.shape[-1] == 1
     return slic(
-        image[..., 0] if grey else image, n_segments=SEGMENTS, compactness=0.1 if grey else 10.0,
-        channel_axis=None if grey else -1, start_label=0,
-    )  # fmt: skip
+        image[..., 0] if grey else image,
+        n_segments=SEGMENTS,
+        compactness=0.1 if grey else 10.0,
+        channel_axis=None if grey else -1,
+        start_label=0,
+    )
 
 
 def lime_maps(
@@ -54,12 +57,17 @@ def lime_maps(
         shown = image[..., 0] if channels == 1 else image
         with contextlib.redirect_stderr(io.StringIO()):  # hides a progress bar per image
             explained = explainer.explain_instance(
-                shown.astype(np.float64), on_colour, labels=(int(label),), top_labels=None,
+                shown.astype(np.float64),
+                on_colour,
+                labels=(int(label),),
+                top_labels=None,
                 # By default a patch is covered with its own mean, which leaves uniform patches
                 # unchanged.
-                hide_color=float(image.mean()), num_samples=samples, batch_size=100,
+                hide_color=float(image.mean()),
+                num_samples=samples,
+                batch_size=100,
                 segmentation_fn=lambda _, kept=image: _segments(kept),
-            )  # fmt: skip
+            )
         weights = dict(explained.local_exp[int(label)])
         found.append(np.vectorize(lambda s, kept=weights: kept.get(s, 0.0))(explained.segments))
     return np.array(found, np.float32)

@@ -29,9 +29,11 @@ def load_fitting(reference: str, dataset: data.Dataset) -> Network:
     """
     network = load_network(reference)
     check_fits(
-        network, reference=reference, class_names=tuple(dataset.class_names),
+        network,
+        reference=reference,
+        class_names=tuple(dataset.class_names),
         input_shape=dataset.input_shape,
-    )  # fmt: skip
+    )
     return network
 
 

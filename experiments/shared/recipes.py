@@ -25,6 +25,7 @@ ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; otherwise:
 USUAL_STEPS = 7
 AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The recipe of one network.

@@ -127,13 +127,16 @@ def curves(
     return {
         name: np.asarray(
             advfeat.attack_dataset(
-                _curves, jax.random.key(0), fn, images,
+                _curves,
+                jax.random.key(0),
+                fn,
+                images,
                 (grey, blurred, ranking(name, values).astype(np.float32), labels),
                 batch_size=BATCH,
             )
         ).transpose(1, 0, 2)
         for name, values in found.items()
-    }  # fmt: skip
+    }
 
 
 def _curves(key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]) -> Array:
@@ -197,13 +200,17 @@ def infidelities(
     return {
         name: np.asarray(
             advfeat.attack_dataset(
-                _Infidelity(samples), jax.random.key(0), fn, images, (found[name], labels),
+                _Infidelity(samples),
+                jax.random.key(0),
+                fn,
+                images,
+                (found[name], labels),
                 batch_size=BATCH,
             )
         )
         for name in LOCAL
         if name in found
-    }  # fmt: skip
+    }
 
 
 @jax.tree_util.register_static
@@ -216,5 +223,3 @@ class _Infidelity:
     def __call__(self, key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array]) -> Array:
         values, label = aim
         return saliency.infidelity(values, key, fn, x, label, sigma=0.05, samples=self.samples)
-
-

@@ -25,8 +25,14 @@ from .pairs import check_layer
 
 T = TypeVar("T")
 
-ATTRIBUTIONS = ("gradient_times_input", "integrated_gradients", "expected_gradients", "occlusion",
-                "grad_cam", "lime")  # fmt: skip
+ATTRIBUTIONS = (
+    "gradient_times_input",
+    "integrated_gradients",
+    "expected_gradients",
+    "occlusion",
+    "grad_cam",
+    "lime",
+)
 """Methods whose maps are shares of the score: signs count for or against the class. The maps of the
 others show how strongly the score depends on each pixel."""
 EDGES = "edges"  # the control: an edge map, computed without a network

@@ -34,7 +34,6 @@ Hits = dict[str, np.ndarray]
 """Measurements of one network: name to `[N]` bool."""
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Points:
     """Images in [0, 1] and their labels."""
@@ -91,9 +90,7 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
     if float(threat.eps) == 0:
         return standard
     how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
-    return dataclasses.replace(
-        standard, threat=threat, how=how, attack_steps=attack_steps(config)
-    )
+    return dataclasses.replace(standard, threat=threat, how=how, attack_steps=attack_steps(config))
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:

@@ -59,9 +59,7 @@ def network_words(reference: str, network: Network) -> str:
 def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Describes a training for a recipe: flags and presets together."""
     training = {key: value for key, value in recipe.get("training", {}).items() if value}
-    rest = {
-        key: value for key, value in recipe.items() if key != "training" and value is not None
-    }
+    rest = {key: value for key, value in recipe.items() if key != "training" and value is not None}
     return {**rest, **training}
 
 

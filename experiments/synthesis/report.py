@@ -51,7 +51,11 @@ def write(
         sentence=_sentence(summary),
         lead=_attacks(config, plan, run, side_by_side),
         terms=terms(
-            "robust network", "attack", "L2", "independent network", "interval",
+            "robust network",
+            "attack",
+            "L2",
+            "independent network",
+            "interval",
             PSNR="how close a picture is to the original, in decibels: higher is closer",
         ),
         findings=findings(summary),
@@ -64,10 +68,14 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{f"{name} network": network_words(getattr(config, name), plan.networks[name])
-               for name in PAIR},
-            **{f"judge: {name.replace('_', ' ')}": network.spec.model
-               for name, network in plan.judges.items()},
+            **{
+                f"{name} network": network_words(getattr(config, name), plan.networks[name])
+                for name in PAIR
+            },
+            **{
+                f"judge: {name.replace('_', ' ')}": network.spec.model
+                for name, network in plan.judges.items()
+            },
             "data": data_words(plan.dataset).removeprefix("Data: "),
             "images": summary["images"],
             "steps": summary["steps"],
@@ -78,7 +86,7 @@ def write(
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -103,12 +111,17 @@ def _attacks(
     names = plan.dataset.class_names
     grid = figures.map_grid(
         list(plan.images[plan.shown]),
-        {f"{name}, {eps:g}": list(images)
-         for name in PAIR for eps, images in side_by_side[name].items()},
+        {
+            f"{name}, {eps:g}": list(images)
+            for name in PAIR
+            for eps, images in side_by_side[name].items()
+        },
         display="as_is",
-        labels=[f"{names[label]} to\n{names[(label + 1) % len(names)]}"
-                for label in plan.labels[plan.shown]],
-    )  # fmt: skip
+        labels=[
+            f"{names[label]} to\n{names[(label + 1) % len(names)]}"
+            for label in plan.labels[plan.shown]
+        ],
+    )
     return Picture(
         path=figures.save(grid, run.figure("attacks")),
         alt="Images attacked towards the next class, at growing eps, by both networks",
@@ -132,10 +145,12 @@ def _task(
         columns = {**columns, "original": task.originals}
     shown = {name: list(images[plan.shown]) for name, images in columns.items()}
     grid = figures.map_grid(
-        list(task.starts[plan.shown]), shown, display="as_is",
+        list(task.starts[plan.shown]),
+        shown,
+        display="as_is",
         labels=[plan.dataset.class_names[label] for label in task.labels[plan.shown]],
         first=f"start ({task.start_is})" if task.start_is else "start",
-    )  # fmt: skip
+    )
     about = summary["tasks"][task.name]
     blocks: list[Any] = [
         Picture(
@@ -184,13 +199,21 @@ def _read(summary: dict[str, Any]) -> Table:
     for judge, found in summary["read"].items():
         for task, rates in found.items():
             rows.append(
-                [f"{judge.replace('_', ' ')}: {task}", rates["start"], rates["standard"],
-                 rates["robust"]]
-            )  # fmt: skip
+                [
+                    f"{judge.replace('_', ' ')}: {task}",
+                    rates["start"],
+                    rates["standard"],
+                    rates["robust"],
+                ]
+            )
         rows.append(
-            [f"{judge.replace('_', ' ')}: real images", summary["judges_on_real"][judge],
-             None, None]
-        )  # fmt: skip
+            [
+                f"{judge.replace('_', ' ')}: real images",
+                summary["judges_on_real"][judge],
+                None,
+                None,
+            ]
+        )
     return Table(
         caption="How often an independent network recognises the target class",
         columns=["network: images", "in the start", "standard network's", "robust network's"],
@@ -203,8 +226,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
     told = []
     for judge, found in summary["read"].items():
         parts = [
-            f"{task} {100 * rates['standard'].mean:.0f} and "
-            f"{100 * rates['robust'].mean:.0f} %"
+            f"{task} {100 * rates['standard'].mean:.0f} and {100 * rates['robust'].mean:.0f} %"
             for task, rates in found.items()
         ]
         told.append(

@@ -34,9 +34,7 @@ def summarise(
     }
     own = {
         task: {
-            name: advfeat.correct(
-                plan.networks[name].model_fn(), images, plan.tasks[task].labels
-            )
+            name: advfeat.correct(plan.networks[name].model_fn(), images, plan.tasks[task].labels)
             for name, images in found.items()
         }
         for task, found in drawn.items()
@@ -48,10 +46,11 @@ def summarise(
                 stats.claim(
                     f"{task.capitalize()}: {judge.replace('_', ' ')} reads the class in the robust "
                     "network's pictures more often than in the standard network's.",
-                    stats.rate(hits["robust"]), stats.rate(hits["standard"]),
+                    stats.rate(hits["robust"]),
+                    stats.rate(hits["standard"]),
                     paired=stats.difference(hits["robust"], hits["standard"]),
                 )
-            )  # fmt: skip
+            )
     return {
         "dataset": config.dataset,
         "images": len(plan.images),
@@ -90,9 +89,7 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
     name, judge = list(plan.judges.items())[-1]
     fn = judge.model_fn("representation")
     real = predict(fn, plan.others)
-    sets = {
-        **drawn["generation"], "seeds": plan.tasks["generation"].starts, "real": plan.images
-    }  # fmt: skip
+    sets = {**drawn["generation"], "seeds": plan.tasks["generation"].starts, "real": plan.images}
     found: dict[str, Any] = {"judge": name}
     for which, images in sets.items():
         features = predict(fn, images)

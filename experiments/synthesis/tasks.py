@@ -23,8 +23,12 @@ from advfeat.models.network import Network
 
 SIDE = 32  # the side of images to which the eps below refer
 EPS = {
-    "generation": 6.0, "translation": 4.0, "inpainting": 4.0, "superresolution": 2.0, "sketch": 8.0,
-}  # fmt: skip
+    "generation": 6.0,
+    "translation": 4.0,
+    "inpainting": 4.0,
+    "superresolution": 2.0,
+    "sketch": 8.0,
+}
 SMALLER = 4  # factor by which super-resolution's input is smaller
 HOLE = 3 / 8  # of the side
 BATCH = 40  # divides the usual number of images, so that no padding is drawn
@@ -67,9 +71,12 @@ def plan_tasks(
 ) -> dict[str, Task]:
     """Builds the tasks by name."""
     makers = {
-        "generation": _generation, "translation": _translation, "inpainting": _inpainting,
-        "superresolution": _superresolution, "sketch": _sketch,
-    }  # fmt: skip
+        "generation": _generation,
+        "translation": _translation,
+        "inpainting": _inpainting,
+        "superresolution": _superresolution,
+        "sketch": _sketch,
+    }
     found = {}
     for name in names:
         eps = strength * EPS[name] * math.sqrt(images.shape[1] * images.shape[2]) / SIDE
@@ -88,13 +95,13 @@ def _generation(
     )
     train = data.subset(dataset.train, 5000, seed=seed)
     seeds = generation.fit_seeds(
-        data.unit(train.image), train.label, num_classes=dataset.num_classes,
+        data.unit(train.image),
+        train.label,
+        num_classes=dataset.num_classes,
         side=(rows, columns),
     )
     keys = jax.random.split(stream(jax.random.key(seed), "seeds"), len(labels))
-    starts = jax.vmap(lambda key, label: seeds.draw(key, label, size))(
-        keys, jnp.asarray(labels)
-    )
+    starts = jax.vmap(lambda key, label: seeds.draw(key, label, size))(keys, jnp.asarray(labels))
     return {"starts": np.asarray(starts), "labels": labels, "originals": np.asarray(starts)}
 
 
@@ -103,9 +110,7 @@ def _translation(
 ) -> dict[str, Any]:
     """Targets the next class for every image."""
     del seed
-    return {
-        "starts": images, "labels": (labels + 1) % dataset.num_classes, "originals": images
-    }  # fmt: skip
+    return {"starts": images, "labels": (labels + 1) % dataset.num_classes, "originals": images}
 
 
 def _inpainting(
@@ -124,9 +129,13 @@ def _inpainting(
     starts = np.where(masks[..., None] > 0, mean, images).astype(np.float32)
     around = np.array([_own_mean(i, m) for i, m in zip(images, masks, strict=True)])
     return {
-        "starts": starts, "labels": labels, "originals": images, "masks": masks,
-        "controls": {"mean of the rest": around}, "start_is": "mean of all",
-    }  # fmt: skip
+        "starts": starts,
+        "labels": labels,
+        "originals": images,
+        "masks": masks,
+        "controls": {"mean of the rest": around},
+        "start_is": "mean of all",
+    }
 
 
 def _own_mean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -146,9 +155,12 @@ def _superresolution(
     nearest = np.repeat(np.repeat(small, block, axis=1), block, axis=2).astype(np.float32)
     smooth = np.stack([bicubic(image, (height, width)) for image in small])
     return {
-        "starts": nearest, "labels": labels, "originals": images,
-        "controls": {"bicubic": smooth}, "start_is": "nearest",
-    }  # fmt: skip
+        "starts": nearest,
+        "labels": labels,
+        "originals": images,
+        "controls": {"bicubic": smooth},
+        "start_is": "nearest",
+    }
 
 
 def bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -205,9 +217,12 @@ def attacked(
     return {
         eps: np.asarray(
             advfeat.attack_dataset(
-                generation.generate(eps=eps, steps=steps), jax.random.key(seed),
-                network.model_fn(), images, (labels + 1) % num_classes,
+                generation.generate(eps=eps, steps=steps),
+                jax.random.key(seed),
+                network.model_fn(),
+                images,
+                (labels + 1) % num_classes,
             ).best.x
         )
         for eps in eps_grid
-    }  # fmt: skip
+    }

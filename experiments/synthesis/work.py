@@ -26,11 +26,16 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         run.save_arrays(f"drawn/{task}", found, {"aims": plan.tasks[task].labels.tolist()})
     side_by_side = {
         name: tasks.attacked(
-            network, plan.images[plan.shown], plan.labels[plan.shown], config.eps_grid,
-            num_classes=plan.dataset.num_classes, steps=plan.steps, seed=config.seed,
+            network,
+            plan.images[plan.shown],
+            plan.labels[plan.shown],
+            config.eps_grid,
+            num_classes=plan.dataset.num_classes,
+            steps=plan.steps,
+            seed=config.seed,
         )
         for name, network in plan.networks.items()
-    }  # fmt: skip
+    }
     summary = summarise(config, plan, drawn)
     report.write(config, plan, run, drawn, side_by_side, summary)
     return summary

@@ -25,9 +25,10 @@ class Config(SweepConfig):
     )
     eval_l1: float | None = flag(None, "L1 eps of the measurement.", kind="eps")
     train_l2: tuple[float, ...] | None = flag(
-        None, "L2 eps of training; 0 is added. Default: 0.25 to 1.25 times the measurement's "
-        "eps.", kind="eps_list"
-    )  # fmt: skip
+        None,
+        "L2 eps of training; 0 is added. Default: 0.25 to 1.25 times the measurement's eps.",
+        kind="eps_list",
+    )
     train_linf: tuple[float, ...] | None = flag(
         None, "L∞ eps of training, with the same default.", kind="eps_list"
     )

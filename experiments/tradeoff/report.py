@@ -54,8 +54,10 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "data": f"{config.dataset}: {summary['train_examples']} training and "
             f"{summary['evaluation_examples']} test images of {plan.dataset.num_classes} classes",
             **training_words(summary["recipe"]),
-            **{f"training eps, {title(norm)}": [point["eps"] for point in part["by_eps"]]
-               for norm, part in summary["norms"].items()},
+            **{
+                f"training eps, {title(norm)}": [point["eps"] for point in part["by_eps"]]
+                for norm, part in summary["norms"].items()
+            },
             "attacked at": measured,
             "attack": summary["attack"],
             "seeds": summary["seeds"],
@@ -64,7 +66,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -117,10 +119,15 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
         chance=chance,
     )
     rows = [
-        [format_eps(point["eps"]), point["clean_accuracy"], point["robust_accuracy"],
-         point["fooling_rate"], point["collapsed"] or None]
+        [
+            format_eps(point["eps"]),
+            point["clean_accuracy"],
+            point["robust_accuracy"],
+            point["fooling_rate"],
+            point["collapsed"] or None,
+        ]
         for point in points
-    ]  # fmt: skip
+    ]
     apart = part["smallest_less_largest"]
     return [
         Picture(
@@ -130,8 +137,13 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
         ),
         Table(
             caption="95 % intervals over networks and test images",
-            columns=["training eps", "clean", "attacked", "fooling rate", "networks that did not "
-                     "learn"],
+            columns=[
+                "training eps",
+                "clean",
+                "attacked",
+                "fooling rate",
+                "networks that did not learn",
+            ],
             rows=rows,
         ),
         Table(
@@ -144,4 +156,4 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
         ),
         "Rank correlation of fooling rate and clean accuracy over training eps: "
         f"{format_number(part['rank_correlation'])}.",
-    ]  # fmt: skip
+    ]

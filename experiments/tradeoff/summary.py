@@ -83,12 +83,16 @@ def summarise(
         "seeds": seeds,
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
-        "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": attack_steps(config),
-                   "eps_warmup": config.eps_warmup},
+        "recipe": {
+            "model": plan.standard.spec.model,
+            "width": plan.standard.spec.width,
+            **plan.standard.record(),
+            "attack_steps": attack_steps(config),
+            "eps_warmup": config.eps_warmup,
+        },
         "norms": found,
         "claims": claims,
-    }  # fmt: skip
+    }
 
 
 def _norm(plan: Plan, norm: str, grid: tuple[float, ...], hits: np.ndarray) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def _recipe(
             patience=config.patience,
             max_drop=drop,
             steps=1 if config.dry_run else 10,
-        ) if robust else None,
+        )
+        if robust
+        else None,
     )
     return recipe, tuple(notes)

@@ -21,9 +21,10 @@ class Config(SweepConfig):
     target_examples: int = flag(100, "Training images of the target.", kind="count")
     target_epochs: int = flag(30, "Passes over them in fine-tuning.", kind="count")
     eps: tuple[float, ...] | None = flag(
-        None, "L2 eps of the sources; 0 is added. Default: 0.1 to 1 times the preset's.",
+        None,
+        "L2 eps of the sources; 0 is added. Default: 0.1 to 1 times the preset's.",
         kind="eps_list",
-    )  # fmt: skip
+    )
 
     def validate(self) -> None:
         """Also checks flags against each other."""
@@ -38,5 +39,7 @@ class Config(SweepConfig):
             shown = ",".join(f"{eps:g}" for eps in given)
             raise ValueError(f"flag --eps={shown}: must be different and finite, one above 0")
         if self.target == self.dataset and (self.classes is None) != (self.target_classes is None):
-            raise ValueError("flag --target: the source's data set; give both --classes and "
-                             "--target_classes, or neither")  # fmt: skip
+            raise ValueError(
+                "flag --target: the source's data set; give both --classes and "
+                "--target_classes, or neither"
+            )

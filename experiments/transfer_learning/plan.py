@@ -75,13 +75,15 @@ def prepare(config: Config) -> Plan:
     blank = Network(standard.spec, None, {})
     spec, _ = fine_tuned(blank, target, config.dataset)
     tuned = dataclasses.replace(
-        standard, spec=spec,
+        standard,
+        spec=spec,
         how=dataclasses.replace(
-            standard.how, epochs=1 if config.dry_run else config.target_epochs,
+            standard.how,
+            epochs=1 if config.dry_run else config.target_epochs,
             batch_size=min(32, config.target_examples),
             learning_rate=standard.how.learning_rate / 2,
         ),
-    )  # fmt: skip
+    )
     shots = [
         data.subset(target.train, config.target_examples, seed=sweeps.seed_of(config, seed))
         for seed in range(sweeps.seeds(config))
@@ -123,9 +125,7 @@ def _classes(config: Config) -> tuple[Any, Any]:
     return tuple(names[:half]), tuple(names[half:])
 
 
-def resized(
-    dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int
-) -> data.Dataset:
+def resized(dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int) -> data.Dataset:
     """Resizes the images of a data set, with anti-aliasing.
 
     Args:

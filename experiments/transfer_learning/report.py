@@ -18,13 +18,14 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
     found = summary["target_accuracy"]
     names = [f"{eps:g}" for eps in plan.eps]
     series = {way: [found[way][name] for name in names] for way in WAYS}
-    series |= {
-        f"{way}, without a source": [found[way]["none"]] * len(names) for way in WAYS
-    }  # fmt: skip
+    series |= {f"{way}, without a source": [found[way]["none"]] * len(names) for way in WAYS}
     chart = figures.curves(
-        list(plan.eps), series, xlabel="L2 eps of the source's training",
-        ylabel="accuracy on the target's test images", chance=1 / plan.target.num_classes,
-    )  # fmt: skip
+        list(plan.eps),
+        series,
+        xlabel="L2 eps of the source's training",
+        ylabel="accuracy on the target's test images",
+        chance=1 / plan.target.num_classes,
+    )
     lead = Picture(
         path=figures.save(chart, run.figure("transfer")),
         alt="Accuracy on the target against the eps of the source",
@@ -44,7 +45,11 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         f"{capital(told)}.",
         lead=lead,
         terms=terms(
-            "eps", "L2", "robust network", "representation", "interval",
+            "eps",
+            "L2",
+            "robust network",
+            "representation",
+            "interval",
             source="the network trained first, on the first task; the target is the second task",
             frozen="the source's representation stays fixed and only a linear classifier is "
             "trained; fine-tuned: all weights are trained further",
@@ -66,13 +71,23 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "that no network saw."
         ),
         sections=[
-            Section("Accuracy on the target", [
-                Table(caption="With 95 % intervals over test images and seeds",
-                      columns=["source", "on its own test set", *WAYS],
-                      rows=[[name if name == "none" else f"eps {name}",
-                             summary["source_accuracy"].get(name),
-                             *(found[way][name] for way in WAYS)] for name in ("none", *names)]),
-            ]),
+            Section(
+                "Accuracy on the target",
+                [
+                    Table(
+                        caption="With 95 % intervals over test images and seeds",
+                        columns=["source", "on its own test set", *WAYS],
+                        rows=[
+                            [
+                                name if name == "none" else f"eps {name}",
+                                summary["source_accuracy"].get(name),
+                                *(found[way][name] for way in WAYS),
+                            ]
+                            for name in ("none", *names)
+                        ],
+                    ),
+                ],
+            ),
         ],
         recipe={
             "source": f"{config.dataset}, {summary['train_examples']} images",
@@ -87,4 +102,4 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         command=config.command(__package__),
         record=run.record(),
         cost=run.cost(),
-    )  # fmt: skip
+    )

@@ -85,11 +85,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 hits["frozen"].setdefault(name, []).append(found)
                 hits["fine-tuned"].setdefault(name, []).append(
                     sweeps.clean_hits(
-                        config, run, f"tuned_{name}_{seed}",
+                        config,
+                        run,
+                        f"tuned_{name}_{seed}",
                         dataclasses.replace(plan.tuned, start=start, start_name=name),
-                        plan.shots[seed], points, advance=bar.update,
+                        plan.shots[seed],
+                        points,
+                        advance=bar.update,
                     )
-                )  # fmt: skip
+                )
                 if start is not None:
                     test = plan.source.test
                     own.setdefault(name, []).append(
@@ -108,10 +112,12 @@ def _summary(
 ) -> dict[str, Any]:
     claims, best = [], {}
     choice, test = (
-        {way: {name: np.array(rows)[:, part] for name, rows in found.items()}
-         for way, found in hits.items()}
+        {
+            way: {name: np.array(rows)[:, part] for name, rows in found.items()}
+            for way, found in hits.items()
+        }
         for part in (slice(None, len(plan.choice)), slice(len(plan.choice), None))
-    )  # fmt: skip
+    )
     for way in WAYS:
         robust = [name for name in test[way] if name not in ("none", "0")]
         names = chosen_by_others({name: choice[way][name] for name in robust})
@@ -122,9 +128,11 @@ def _summary(
             stats.claim(
                 f"{way.capitalize()}: a robust source transfers better than the standard one (its "
                 "eps chosen by the other seeds' networks, on held-out training images).",
-                stats.rate(mine), stats.rate(plain), paired=stats.difference(mine, plain),
+                stats.rate(mine),
+                stats.rate(plain),
+                paired=stats.difference(mine, plain),
             )
-        )  # fmt: skip
+        )
     return {
         "source": {"dataset": config.dataset, "classes": list(plan.source.class_names)},
         "target": {"dataset": config.target, "classes": list(plan.target.class_names)},
@@ -132,9 +140,13 @@ def _summary(
         "train_examples": len(plan.train),
         "target_examples": len(plan.shots[0]),
         "evaluation_examples": len(plan.test),
-        "recipe": {"model": plan.standard.spec.model, "width": plan.standard.spec.width,
-                   **plan.standard.record(), "attack_steps": sweeps.attack_steps(config),
-                   "eps_warmup": config.eps_warmup},
+        "recipe": {
+            "model": plan.standard.spec.model,
+            "width": plan.standard.spec.width,
+            **plan.standard.record(),
+            "attack_steps": sweeps.attack_steps(config),
+            "eps_warmup": config.eps_warmup,
+        },
         "eps": list(plan.eps),
         "choice_examples": len(plan.choice),
         "source_accuracy": {name: stats.rate(np.array(rows)) for name, rows in own.items()},
@@ -144,7 +156,7 @@ def _summary(
         },
         "chosen": best,
         "claims": runner.judged(claims, config),
-    }  # fmt: skip
+    }
 
 
 def run(config: Config) -> dict[str, Any]:

@@ -202,7 +202,12 @@ def test_every_iterate_is_that_of_numpy(norm):
     for i, (net, y) in enumerate(zip(nets, labels, strict=True)):
         wanted = REFERENCE[norm](
             lambda x, net=net, y=y: (net.loss(x, y), net.gradient(x, y)),
-            norm, EPS[norm], x0[i], found[0, i].astype(np.float64), STEPS, seen,
+            norm,
+            EPS[norm],
+            x0[i],
+            found[0, i].astype(np.float64),
+            STEPS,
+            seen,
         )
         with contextlib.suppress(Close):
             for count, point in enumerate(wanted):
@@ -242,7 +247,13 @@ def test_every_decision_is_that_of_numpy_whatever_the_scores(norm, steps, option
         script = iter(zip(scores, slopes, strict=True))
         wanted = REFERENCE[norm](
             lambda x, script=script: next(script),
-            norm, EPS[norm], x0, start, steps, seen, **options,
+            norm,
+            EPS[norm],
+            x0,
+            start,
+            steps,
+            seen,
+            **options,
         )
         with contextlib.suppress(Close):
             for count, point in enumerate(wanted):
@@ -565,10 +576,14 @@ def test_counts_are_those_of_the_passes_really_made(make, queries, gradients):
 def test_carries_vary_over_devices_as_they_must(norm):
     attack = apgd_targeted(advfeat.threat_model(norm, 0.1), steps=2, targets=2, eot=2)
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
-    split = jax.jit(jax.shard_map(
-        advfeat.attack_batch, mesh=mesh,
-        in_specs=(P(), P(), P("data"), P(), P("data"), P("data")), out_specs=P("data"),
-    ))
+    split = jax.jit(
+        jax.shard_map(
+            advfeat.attack_batch,
+            mesh=mesh,
+            in_specs=(P(), P(), P("data"), P(), P("data"), P("data")),
+            out_specs=P("data"),
+        )
+    )
     x, y, ids = jnp.float32(images(9)), jnp.zeros(BATCH, int), jnp.arange(BATCH)
     split.lower(attack, KEY, ids, MODEL, x, y)  # tracing is what would fail
 

@@ -143,9 +143,7 @@ def test_what_is_misclassified_already_counts_as_fooled():
     wrong = np.array([int(lead(model, image, 0)[0] < 0) for image in x])
     still = advfeat.pgd(advfeat.l2(0.01), step_size=0.0)
     assert attacked(still, model, x, wrong).best.success.all()
-    nearest = advfeat.pgd(
-        advfeat.linf(0.2), random_start=False, prefer=ascent.by_distance, steps=2
-    )
+    nearest = advfeat.pgd(advfeat.linf(0.2), random_start=False, prefer=ascent.by_distance, steps=2)
     found = attacked(nearest, model, x, wrong).best
     np.testing.assert_array_equal(found.distance, np.zeros(BATCH))
     np.testing.assert_array_equal(found.x, x)
@@ -202,16 +200,16 @@ def test_every_attack_has_norms():
 
 
 @pytest.mark.slow_for(
-    'apgd_ce-l2',
-    'apgd_dlr-l1',
-    'apgd_targeted-linf',
-    'carlini_wagner-l2',
-    'ddn-l2',
-    'elastic_net-l1',
-    'fab-l1',
-    'fab_targeted-linf',
-    'pgd_adam-l2',
-    'square-l1',
+    "apgd_ce-l2",
+    "apgd_dlr-l1",
+    "apgd_targeted-linf",
+    "carlini_wagner-l2",
+    "ddn-l2",
+    "elastic_net-l1",
+    "fab-l1",
+    "fab_targeted-linf",
+    "pgd_adam-l2",
+    "square-l1",
 )
 @pytest.mark.parametrize(("name", "norm"), EVERYWHERE)
 def test_results_lie_in_the_threat_model(name, norm):

@@ -41,8 +41,10 @@ def reference(norm, x0, y, *, steps, overshoot):
         rows = [(nearest.NET.v[k] - nearest.NET.v[y]) * (1 - h**2) for k in others]
         slopes = [(nearest.NET.u.T @ row).reshape(x.shape) for row in rows]
         gaps = [z[y] - z[k] for k in others]
-        boxed = [nearest.to_half_space(norm, x.ravel(), w.ravel(), gap) for w, gap in
-                 zip(slopes, gaps, strict=True)]
+        boxed = [
+            nearest.to_half_space(norm, x.ravel(), w.ravel(), gap)
+            for w, gap in zip(slopes, gaps, strict=True)
+        ]
         if not np.isfinite(boxed).any():  # as if there were no box
             boxed = [gap / oracle.dual_length(norm, w) for w, gap in zip(slopes, gaps, strict=True)]
         slope, gap = slopes[np.argmin(boxed)], gaps[np.argmin(boxed)]

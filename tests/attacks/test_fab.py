@@ -51,8 +51,10 @@ def leads_and_slopes(x, y):
     z, h = nearest.NET.logits(x), np.tanh(nearest.NET.u @ np.asarray(x, np.float64).ravel())
     others = [k for k in range(nearest.CLASSES) if k != y]
     rows = [(nearest.NET.v[k] - nearest.NET.v[y]) * (1 - h**2) for k in others]
-    return {k: (z[k] - z[y], (nearest.NET.u.T @ row).reshape(x.shape)) for k, row in
-            zip(others, rows, strict=True)}
+    return {
+        k: (z[k] - z[y], (nearest.NET.u.T @ row).reshape(x.shape))
+        for k, row in zip(others, rows, strict=True)
+    }
 
 
 def reference(norm, x0, y, *, steps, target=None):
@@ -198,9 +200,11 @@ def test_restarts_begin_half_of_eps_away(norm):
     x = jnp.full(nearest.SHAPE, 0.5)
     default = {"linf": 0.3, "l2": 1.0, "l1": 5.0}[norm]
     begin = jax.jit(
-        lambda eps, index: advfeat.fab(advfeat.threat_model(norm, eps), restarts=3).begin(
-            nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index
-        ).state.x
+        lambda eps, index: (
+            advfeat.fab(advfeat.threat_model(norm, eps), restarts=3)
+            .begin(nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index)
+            .state.x
+        )
     )
     for eps in (0.0, 0.2, np.inf):
         starts = [np.asarray(begin(jnp.float32(eps), jnp.int32(i)), np.float64) for i in range(3)]

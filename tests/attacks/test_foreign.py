@@ -75,8 +75,10 @@ def test_the_gradient_of_a_robust_loss_is_danskins(norm, style):
     def robust_loss(weights):
         model = jax.tree_util.Partial(linear, weights)
         if style == "closure":
+
             def model(x):
                 return weights @ x.ravel()
+
         return advfeat.cross_entropy(model(attack(KEY, model, x, 0).best.x), 0)
 
     def exact(weights):
@@ -105,8 +107,10 @@ def test_weights_are_cut_off_from_the_attack(style):
     def robust_loss(weights):
         model = jax.tree_util.Partial(curved, weights)
         if style == "closure":
+
             def model(x):
                 return curved(weights, x)
+
         return advfeat.cross_entropy(curved(weights, attack(KEY, model, x, 0).best.x), 0)
 
     weights = (jnp.asarray(V), jnp.asarray(U))
@@ -140,7 +144,10 @@ def test_derivatives_in_eps_and_image_are_finite_and_right(norm):
 
     def worst(eps, x):
         attack = advfeat.pgd(
-            advfeat.threat_model(norm, eps), steps=2, step_size=1.0, random_start=False,
+            advfeat.threat_model(norm, eps),
+            steps=2,
+            step_size=1.0,
+            random_start=False,
             objective=advfeat.untargeted(advfeat.margin),
         )
         return attack(KEY, model, x, 0).last.score

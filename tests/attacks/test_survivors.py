@@ -37,8 +37,12 @@ def problem(count, seed=0):
         *(
             pytest.param(restarts, *rest, marks=pytest.mark.slow)
             for restarts, *rest in [
-                (1, 1, 8, 3), (1, 41, 8, 3), (1, 41, 64, 50),
-                (3, 1, 8, 3), (3, 7, 8, 1), (3, 41, 64, 50),
+                (1, 1, 8, 3),
+                (1, 41, 8, 3),
+                (1, 41, 64, 50),
+                (3, 1, 8, 3),
+                (3, 7, 8, 1),
+                (3, 41, 64, 50),
             ]
         ),
     ],
@@ -73,9 +77,13 @@ def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
     assert np.median(left.gradients[fooled]) < 20
     # The first evaluation that succeeded is the last one counted.
     for row in np.flatnonzero(fooled)[:5]:
-        short = advfeat.pgd(
-            advfeat.l2(0.4), steps=int(left.gradients[row]) - 1, step_size=0.4 * 2.5 / 40
-        ) if left.gradients[row] > 1 else None
+        short = (
+            advfeat.pgd(
+                advfeat.l2(0.4), steps=int(left.gradients[row]) - 1, step_size=0.4 * 2.5 / 40
+            )
+            if left.gradients[row] > 1
+            else None
+        )
         if short is not None:
             key = jax.random.fold_in(KEY, row)
             again = short(key, network(), jnp.asarray(x[row]), y[row])

@@ -34,13 +34,21 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 def ours(network, threat, x, y, batch_size, seed, suite="standard"):
     """Ours: robust flags, adversarial images, extra facts."""
     found = advfeat.evaluate(
-        jax.random.key(seed), network.model_fn(), x, y, threat=threat, suite=suite,
-        batch_size=batch_size, checks=False,
+        jax.random.key(seed),
+        network.model_fn(),
+        x,
+        y,
+        threat=threat,
+        suite=suite,
+        batch_size=batch_size,
+        checks=False,
     )
     parts = {
         part.name: {
-            "robust": float(part.robust.mean()), "seconds": round(part.seconds, 1),
-            "forward": part.forward_passes, "backward": part.gradients,
+            "robust": float(part.robust.mean()),
+            "seconds": round(part.seconds, 1),
+            "forward": part.forward_passes,
+            "backward": part.gradients,
             "tried": int(part.tried.sum()),
         }
         for part in found.attacks
@@ -58,14 +66,21 @@ def torchattacks_(network, threat, x, y, batch_size, seed, steps=None):
     classes = len(network.spec.class_names)
     attack = torchattacks.AutoAttack(model, version="standard", n_classes=classes, **where)
     if steps is not None:
-        attack = torchattacks.MultiAttack([
-            torchattacks.APGD(model, steps=steps, loss="ce", n_restarts=1, **where),
-            torchattacks.APGDT(model, steps=steps, n_classes=classes, n_restarts=1, **where),
-            torchattacks.FAB(
-                model, steps=steps, multi_targeted=True, n_classes=classes, n_restarts=1, **where
-            ),
-            torchattacks.Square(model, n_queries=5000, n_restarts=1, **where),
-        ])
+        attack = torchattacks.MultiAttack(
+            [
+                torchattacks.APGD(model, steps=steps, loss="ce", n_restarts=1, **where),
+                torchattacks.APGDT(model, steps=steps, n_classes=classes, n_restarts=1, **where),
+                torchattacks.FAB(
+                    model,
+                    steps=steps,
+                    multi_targeted=True,
+                    n_classes=classes,
+                    n_restarts=1,
+                    **where,
+                ),
+                torchattacks.Square(model, n_queries=5000, n_restarts=1, **where),
+            ]
+        )
     found = [
         from_torch(attack(to_torch(x[i : i + batch_size]), torch.from_numpy(y[i : i + batch_size])))
         for i in range(0, len(x), batch_size)
@@ -81,14 +96,16 @@ def authors(path):
         from autoattack import AutoAttack
 
         attack = AutoAttack(
-            Mirror(network).eval(), norm=NORMS[threat.norm.name], eps=float(threat.eps),
-            version="standard", device="cpu", seed=seed,
+            Mirror(network).eval(),
+            norm=NORMS[threat.norm.name],
+            eps=float(threat.eps),
+            version="standard",
+            device="cpu",
+            seed=seed,
         )
         log = io.StringIO()
         with contextlib.redirect_stdout(log):
-            found = attack.run_standard_evaluation(
-                to_torch(x), torch.from_numpy(y), bs=batch_size
-            )
+            found = attack.run_standard_evaluation(to_torch(x), torch.from_numpy(y), bs=batch_size)
         lines = [line for line in log.getvalue().splitlines() if "robust accuracy" in line]
         return None, from_torch(found), {"log": lines}
 
@@ -132,13 +149,22 @@ def main():
             flags = advfeat.correct(fn, np.clip(found, 0, 1), y) & clean
         robust[name] = flags
         far = jax.vmap(threat.distance)(x, found)
-        print(json.dumps({
-            "who": name, "points": len(x), "clean": float(clean.mean()),
-            "robust": float(flags.mean()), "seconds": round(seconds, 1),
-            "processor_seconds": round(processor, 1), "farthest": float(far.max()),
-            "differs_from_first": int((flags != robust[first]).sum()),
-            **rest,
-        }), flush=True)
+        print(
+            json.dumps(
+                {
+                    "who": name,
+                    "points": len(x),
+                    "clean": float(clean.mean()),
+                    "robust": float(flags.mean()),
+                    "seconds": round(seconds, 1),
+                    "processor_seconds": round(processor, 1),
+                    "farthest": float(far.max()),
+                    "differs_from_first": int((flags != robust[first]).sum()),
+                    **rest,
+                }
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -47,9 +47,16 @@ def main(width=40, steps=60, batch=16):
                 assert store.save(state, seen)
 
         training.fit(
-            jax.random.key(1), training.adversarial(model, advfeat.cross_entropy, attack),
-            variables, images, labels, how, num_classes=10, look=lambda: True, on_chunk=chunk,
-        )  # fmt: skip
+            jax.random.key(1),
+            training.adversarial(model, advfeat.cross_entropy, attack),
+            variables,
+            images,
+            labels,
+            how,
+            num_classes=10,
+            look=lambda: True,
+            on_chunk=chunk,
+        )
         store.close()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables["params"])) * 2 / 1e6
     out = {name: round(1e3 * float(np.median(times[1:])), 1) for name, times in took.items()}

@@ -75,7 +75,10 @@ class Case:
         loss_fn = training.standard(self.model, advfeat.cross_entropy)
         if attack_steps:
             attack = advfeat.pgd(
-                advfeat.linf(8 / 255), steps=attack_steps, step_size=2 / 255, random_start=True,
+                advfeat.linf(8 / 255),
+                steps=attack_steps,
+                step_size=2 / 255,
+                random_start=True,
                 score_last=False,
             )
             loss_fn = training.adversarial(self.model, advfeat.cross_entropy, attack)
@@ -91,9 +94,7 @@ class Case:
 
         def once():
             nonlocal state
-            state, metrics = training.train_update(
-                jax.random.key(2), state, *arguments, **options
-            )
+            state, metrics = training.train_update(jax.random.key(2), state, *arguments, **options)
             return metrics
 
         return seconds(once, self.repeats), found.temp_size_in_bytes
@@ -114,13 +115,22 @@ def main():
     rows = [(0, standard, plain_bytes)]
     rows += [(k, *case.step(k)) for k in given.attack_steps]
     for k, took, temporary in rows:
-        print(json.dumps({
-            "model": given.model, "width": given.width, "batch": given.batch_size, "k": k,
-            "step_ms": round(1e3 * took, 1), "forward_ms": round(1e3 * forward, 1),
-            "over_floor": round(took / ((2 * k + 3) * forward), 3),
-            "input_share": round(fetching / took, 4),
-            "memory_over_standard": round(temporary / plain_bytes, 3),
-        }), flush=True)  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "model": given.model,
+                    "width": given.width,
+                    "batch": given.batch_size,
+                    "k": k,
+                    "step_ms": round(1e3 * took, 1),
+                    "forward_ms": round(1e3 * forward, 1),
+                    "over_floor": round(took / ((2 * k + 3) * forward), 3),
+                    "input_share": round(fetching / took, 4),
+                    "memory_over_standard": round(temporary / plain_bytes, 3),
+                }
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

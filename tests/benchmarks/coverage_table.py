@@ -67,8 +67,7 @@ def rate_of_patterns(ways, counts, points, level=0.95):
     rows, covariance = moments(ways, counts, points)
     seeds, middle = rows.shape[-1], rows.mean(axis=-1)
     if seeds == 1:
-        return intervals._rate_ends(
-            middle, intervals._Parts(0.0, 0.0, 0), points, points, level)  # fmt: skip
+        return intervals._rate_ends(middle, intervals._Parts(0.0, 0.0, 0), points, points, level)
     events = np.minimum(counts @ ways.any(axis=1), counts @ ~ways.all(axis=1))
     most = np.where(events >= intervals._RELIABLE, points * seeds, points)
     parts = intervals._parts(rows, covariance, points)
@@ -90,12 +89,18 @@ def differences_ends(
     one, two = slice(None, seeds), slice(seeds, None)
     if same:
         both = rows[:, one] - rows[:, two]
-        cov = (covariance[:, one, one] + covariance[:, two, two]
-               - covariance[:, one, two] - covariance[:, two, one])  # fmt: skip
+        cov = (
+            covariance[:, one, one]
+            + covariance[:, two, two]
+            - covariance[:, one, two]
+            - covariance[:, two, one]
+        )
         sides = [intervals._parts(both, cov, points)]
     else:
-        sides = [intervals._parts(rows[:, part], covariance[:, part, part], points)
-                 for part in (one, two)]  # fmt: skip
+        sides = [
+            intervals._parts(rows[:, part], covariance[:, part, part], points)
+            for part in (one, two)
+        ]
     ends = intervals._difference_ends(middle, variance, points, sides, level)
     return ends, high - low
 
@@ -116,10 +121,14 @@ def rates(draws):
         row = []
         for seeds in SEEDS:
             how = itertools.product(SPREADS.values(), SHARING) if seeds > 1 else [(0.0, "same")]
-            row.append(least([
-                held(*rates_ends(rng, points, share, seeds, logits, sharing, draws))
-                for share, (logits, sharing) in itertools.product(RATES, list(how))
-            ]))  # fmt: skip
+            row.append(
+                least(
+                    [
+                        held(*rates_ends(rng, points, share, seeds, logits, sharing, draws))
+                        for share, (logits, sharing) in itertools.product(RATES, list(how))
+                    ]
+                )
+            )
         yield [f"{points:,}", *row]
 
 
@@ -149,16 +158,27 @@ PAIRS = ((0.002, 0), (0.02, 0), (0.02, 0.03), (0.5, 0), (0.5, 0.4), (0.77, 0.03)
 
 def differences(draws, seeds=(1, 2, 3), sizes=(5, 10, 30, 100, 445, 10_000)):
     rng = np.random.default_rng(0)
-    yield ["points", *(f"{s} seed{'s' * (s > 1)}" for s in seeds),
-           *(f"{s} seeds, the same" for s in seeds if s > 1)]  # fmt: skip
+    yield [
+        "points",
+        *(f"{s} seed{'s' * (s > 1)}" for s in seeds),
+        *(f"{s} seeds, the same" for s in seeds if s > 1),
+    ]
     for points in sizes:
         row = []
         for count, same in [(s, False) for s in seeds] + [(s, True) for s in seeds if s > 1]:
             spreads = [SPREADS[name] for name in ("0", "3.4", "6.5")] if count > 1 else [0.0]
-            row.append(least([
-                held(*differences_ends(rng, points, *pair, count, logits, sharing, draws, same))
-                for pair, logits, sharing in itertools.product(PAIRS, spreads, SHARING)
-            ]))  # fmt: skip
+            row.append(
+                least(
+                    [
+                        held(
+                            *differences_ends(
+                                rng, points, *pair, count, logits, sharing, draws, same
+                            )
+                        )
+                        for pair, logits, sharing in itertools.product(PAIRS, spreads, SHARING)
+                    ]
+                )
+            )
         yield [f"{points:,}", *row]
 
 
@@ -237,21 +257,45 @@ def numbers(draws):
         return rng.random((seeds, 1, points)) < drop
 
     cases = [
-        *((f"mean, {share}", seeds, spread,
-           lambda s, n, p=share, w=spread: ([right(s, n, p, SPREADS[w])[0]],
-                                            right(1, 1, p, SPREADS[w])[1]), np.mean)
-          for share, seeds, spread in ((0.98, 1, "0"), (0.77, 3, "0"), (0.77, 3, "6.5"))),
-        *((f"fooled of the right, {1 - kept:g}", seeds, "0",
-           lambda s, n, k=kept: ([pair(s, n, 0.97, k)], 1 - k), fooled)
-          for kept, seeds in ((0.99, 1), (0.9, 1), (0.5, 1), (0.02, 1), (0.99, 3))),
-        ("ratio 0.5 / 0.8, other points", 1, "0",
-         lambda s, n: ([right(s, n, 0.5)[0], right(s, n, 0.8)[0]], 0.625),
-         lambda a, b: a.mean() / max(b.mean(), 1e-9)),
-        ("gap 0.9 - 0.85", 1, "0",
-         lambda s, n: ([right(s, n, 0.9)[0], right(s, n, 0.85)[0]], 0.05),
-         lambda a, b: a.mean() - b.mean()),
+        *(
+            (
+                f"mean, {share}",
+                seeds,
+                spread,
+                lambda s, n, p=share, w=spread: (
+                    [right(s, n, p, SPREADS[w])[0]],
+                    right(1, 1, p, SPREADS[w])[1],
+                ),
+                np.mean,
+            )
+            for share, seeds, spread in ((0.98, 1, "0"), (0.77, 3, "0"), (0.77, 3, "6.5"))
+        ),
+        *(
+            (
+                f"fooled of the right, {1 - kept:g}",
+                seeds,
+                "0",
+                lambda s, n, k=kept: ([pair(s, n, 0.97, k)], 1 - k),
+                fooled,
+            )
+            for kept, seeds in ((0.99, 1), (0.9, 1), (0.5, 1), (0.02, 1), (0.99, 3))
+        ),
+        (
+            "ratio 0.5 / 0.8, other points",
+            1,
+            "0",
+            lambda s, n: ([right(s, n, 0.5)[0], right(s, n, 0.8)[0]], 0.625),
+            lambda a, b: a.mean() / max(b.mean(), 1e-9),
+        ),
+        (
+            "gap 0.9 - 0.85",
+            1,
+            "0",
+            lambda s, n: ([right(s, n, 0.9)[0], right(s, n, 0.85)[0]], 0.05),
+            lambda a, b: a.mean() - b.mean(),
+        ),
         ("rank correlation with eps, -1", 1, "0", lambda s, n: ([curve(s, n)], -1.0), slope),
-    ]  # fmt: skip
+    ]
     for name, seeds, spread, draw, compute in cases:
         row, wide = [], 0.0
         for points in sizes:

@@ -216,8 +216,17 @@ def test_mnist_is_mnist():
     np.testing.assert_allclose(mnist.std, [0.3081], atol=5e-5)
     assert mnist.train.image.shape == (60000, 28, 28, 1)
     assert np.bincount(mnist.test.label).tolist() == [
-        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
-    ]  # fmt: skip
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     assert mnist.train.id.tolist() == list(range(60000))
 
 

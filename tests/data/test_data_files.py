@@ -47,8 +47,9 @@ def test_a_folder_without_parts_gives_a_fifth_of_each_class_whatever_else_is_the
     """Every fifth file by name would test on one of five views alone."""
     for name, count in (("a", 100), ("b", 23), ("c", 2)):
         for number in range(count):
-            picture(tmp_path / name / f"{number // 5:02d}_view{number % 5}.png", mode="L",
-                    seed=number)
+            picture(
+                tmp_path / name / f"{number // 5:02d}_view{number % 5}.png", mode="L", seed=number
+            )
     found = data.load(str(tmp_path))
     assert np.bincount(found.test.label).tolist() == [20, 5, 1]
     assert sorted([*found.test.id, *found.train.id]) == list(range(125))

@@ -79,8 +79,16 @@ def real(batches):
 def test_the_groups_are_the_papers():
     table = restricted_imagenet.GROUPING.table(1000)
     assert restricted_imagenet.GROUPING.class_names == (
-        "dog", "cat", "frog", "turtle", "bird", "monkey", "fish", "crab", "insect",
-    )  # fmt: skip
+        "dog",
+        "cat",
+        "frog",
+        "turtle",
+        "bird",
+        "monkey",
+        "fish",
+        "crab",
+        "insect",
+    )
     assert np.bincount(table[table >= 0]).tolist() == [118, 5, 3, 5, 21, 18, 9, 4, 20]
     assert [table[label] for label in WANTED] == [*range(9)] * 2
     assert (table[OTHERS] == -1).all()
@@ -106,8 +114,11 @@ def test_wanted_examples_come_once_with_their_group_and_the_others_are_never_dec
 def test_the_last_batch_is_padded(imagenet):
     *_, last = opened(imagenet, training=False)
     assert {key: value.dtype.name for key, value in last.items()} == {
-        "image": "uint8", "label": "int32", "id": "int32", "weight": "float32",
-    }  # fmt: skip
+        "image": "uint8",
+        "label": "int32",
+        "id": "int32",
+        "weight": "float32",
+    }
     assert last["image"].shape == (4, 16, 16, 3)
     assert last["weight"].tolist() == [1, 1, 1, 0]
     assert last["id"][-1] == -1
@@ -194,9 +205,14 @@ def test_a_subset_of_the_groups(imagenet):
 
 def test_any_tfds_set_streams(imagenet):
     stream = data.stream(
-        "imagenet2012", split="validation", batch_size=6, training=False, image_size=8,
-        data_dir=imagenet, classes=("n02085620", "n02123045"),
-    )  # fmt: skip
+        "imagenet2012",
+        split="validation",
+        batch_size=6,
+        training=False,
+        image_size=8,
+        data_dir=imagenet,
+        classes=("n02085620", "n02123045"),
+    )
     (batch,) = stream
     assert sorted(batch["label"][:2].tolist()) == [0, 1]
     assert stream.num_examples == 2
@@ -223,9 +239,7 @@ def test_it_streams_what_tfds_mocks(imagenet, cache):
         return Records(self.info.features, TRAIN * 3)
 
     policy = tfds.testing.MockPolicy.USE_FILES
-    with tfds.testing.mock_data(
-        policy=policy, data_dir=imagenet, as_data_source_fn=as_data_source
-    ):
+    with tfds.testing.mock_data(policy=policy, data_dir=imagenet, as_data_source_fn=as_data_source):
         stream = opened("/nowhere", batch_size=10)
         batches = list(stream)
     assert stream.num_examples == 3 * 23
@@ -242,9 +256,13 @@ def test_in_memory_such_a_set_is_refused_in_one_line(imagenet):
 
 def test_a_damaged_image_is_named(imagenet):
     stream = data.stream(
-        "imagenet2012", split="train", batch_size=2, training=False, data_dir=imagenet,
+        "imagenet2012",
+        split="train",
+        batch_size=2,
+        training=False,
+        data_dir=imagenet,
         classes=("n01440764", "n15075141"),
-    )  # fmt: skip
+    )
     with pytest.raises(data.DataError, match=r"imagenet2012: record \d+ of train: not a readable"):
         list(stream)
 
@@ -288,10 +306,14 @@ def test_every_example_has_one_place_in_each_epoch(
     smallest = np.bincount(labels).min()
     count = 3 * smallest if balanced else len(labels)
     common = {
-        "labels": labels, "seed": seed, "shuffle": shuffle, "balanced": balanced,
+        "labels": labels,
+        "seed": seed,
+        "shuffle": shuffle,
+        "balanced": balanced,
         "batch_size": local_batch * processes,
-        "process_count": processes, "epochs": 2,
-    }  # fmt: skip
+        "process_count": processes,
+        "epochs": 2,
+    }
     parts = [streaming._Slots(process_index=index, **common) for index in range(processes)]
     assert parts[0].num_examples == count
     assert len({len(part) for part in parts}) == 1  # nobody waits for a batch that never comes

@@ -29,9 +29,11 @@ THREAT = advfeat.linf(0.2)
 HONEST = ("standard", "adversarial")
 NOTES = {"rounding"}
 CHEAP = (
-    diagnostics.outputs, diagnostics.randomness, diagnostics.finite_gradients,
+    diagnostics.outputs,
+    diagnostics.randomness,
+    diagnostics.finite_gradients,
     diagnostics.gradients,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -335,9 +337,7 @@ def test_scores_that_found_more_than_gradients():
     for order in ((gradient, scores), (scores, gradient)):
         case = case._replace(result=dataclasses.replace(result, attacks=order))
         assert flagged(diagnostics.black_box, case) == {"black_box"}
-        assert f"fooled {made.fooled.sum()} images" in sentences(
-            diagnostics.black_box, case
-        )
+        assert f"fooled {made.fooled.sum()} images" in sentences(diagnostics.black_box, case)
     # Where no attack followed gradients there is nothing to compare.
     case = case._replace(result=dataclasses.replace(result, attacks=(scores,)))
     assert flagged(diagnostics.black_box, case) == set()
@@ -412,9 +412,7 @@ def test_the_standard_suite_or_the_checks_catch_it(family, name):
 def test_fgsm_believes_most_of_them(family):
     x, y = digits(COUNT)
     robust = {
-        name: evaluate(
-            KEY, network, x, y, threat=THREAT, suite="fgsm", checks=False
-        ).robust.mean()
+        name: evaluate(KEY, network, x, y, threat=THREAT, suite="fgsm", checks=False).robust.mean()
         for name, network in family.items()
     }
     misled = [name for name in EXPECTED if robust[name] > robust["standard"] + 0.3]

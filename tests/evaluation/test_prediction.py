@@ -30,7 +30,12 @@ def sweep(norm, epsilons, **options):
     return advfeat.evaluate_epsilons(
         KEY,
         lambda eps: advfeat.pgd(advfeat.threat_model(norm, eps), steps=5, step_size=4 * eps),
-        MODEL, IMAGES, LABELS, epsilons, batch_size=25, **options,
+        MODEL,
+        IMAGES,
+        LABELS,
+        epsilons,
+        batch_size=25,
+        **options,
     )
 
 
@@ -92,8 +97,13 @@ def test_eps_zero_asks_no_attack_and_infinity_is_an_eps():
     clean = advfeat.evaluate_epsilons(KEY, never, MODEL, IMAGES, LABELS, [0, 0.0])
     assert clean.robust.shape == (2, COUNT)
     found = advfeat.evaluate_epsilons(
-        KEY, lambda eps: advfeat.pgd(advfeat.linf(eps), steps=5, step_size=1.0),
-        MODEL, IMAGES, LABELS, [np.inf], batch_size=25,
+        KEY,
+        lambda eps: advfeat.pgd(advfeat.linf(eps), steps=5, step_size=1.0),
+        MODEL,
+        IMAGES,
+        LABELS,
+        [np.inf],
+        batch_size=25,
     )
     # Some corner of the box is always on the other side of this network's boundary.
     assert not found.robust.any()

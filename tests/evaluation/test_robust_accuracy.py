@@ -139,7 +139,10 @@ def test_autoattack_on_few_classes(classes):
     x, y = problem(24, classes, wrong=2)
     found = evaluate(x, y, classes=classes, suite="autoattack", eps=0.15)
     assert [part.name for part in found.attacks] == [
-        "apgd_ce", "apgd_targeted", "fab_targeted", "square",
+        "apgd_ce",
+        "apgd_targeted",
+        "fab_targeted",
+        "square",
     ]
     assert {warned.code for warned in found.warnings} == ({"replaced"} if classes < 4 else set())
     assert found.robust.sum() <= evaluate(x, y, classes=classes, suite="pgd", eps=0.15).robust.sum()

@@ -66,8 +66,15 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
     def network(x):
         return jnp.stack([jnp.sum(x) - 0.05, jnp.zeros(())])
 
-    problem = _Problem(jax.random.key(0), jax.tree_util.Partial(network), x, y, np.arange(count),
-                       advfeat.linf(1.0), 4)
+    problem = _Problem(
+        jax.random.key(0),
+        jax.tree_util.Partial(network),
+        x,
+        y,
+        np.arange(count),
+        advfeat.linf(1.0),
+        4,
+    )
     contest = Contest({"gated": 0.2}, logits_of(np.ones(count)), y)
     contest.share = np.linspace(0.1, 0.9, count)
     contest._seen = {"a", "b"}
@@ -83,9 +90,15 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
         assert decided[-1] <= told[-1]
 
     tried, part = _contested(
-        problem, contest, "gated", attack, np.ones(count, bool), part, on_part,
+        problem,
+        contest,
+        "gated",
+        attack,
+        np.ones(count, bool),
+        part,
+        on_part,
         lambda name, images: told.append(images),
-    )  # fmt: skip
+    )
     assert len(told) == 3
     assert told[-1] == decided[-1] == count
     assert tried.all()  # .2 opens the gate to .4, that to .8, and that to all

@@ -118,9 +118,10 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
     for name, part in wanted["attacks"].items():
         same = {key: value for key, value in part.items() if key != "seconds"}
         assert same == {k: v for k, v in found["attacks"][name].items() if k != "seconds"}
-    with np.load(path / "adversarial.npz") as a, np.load(
-        tmp_path / "broken" / "adversarial.npz"
-    ) as b:
+    with (
+        np.load(path / "adversarial.npz") as a,
+        np.load(tmp_path / "broken" / "adversarial.npz") as b,
+    ):
         np.testing.assert_array_equal(a["robust"], b["robust"])
         np.testing.assert_array_equal(a["fooled_by"], b["fooled_by"])
 
@@ -196,9 +197,12 @@ def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, 
         log = tmp_path / f"{name}.log"
         with log.open("wb") as out:
             made = subprocess.Popen(
-                [*command, f"--workdir={tmp_path / name}"], stderr=out, stdout=out, cwd=ROOT,
+                [*command, f"--workdir={tmp_path / name}"],
+                stderr=out,
+                stdout=out,
+                cwd=ROOT,
                 env={**os.environ, **cache},
-            )  # fmt: skip
+            )
         return made, log
 
     for moment in MOMENTS:

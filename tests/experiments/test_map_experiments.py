@@ -317,20 +317,24 @@ def test_ground_truth(grounded):
 def test_comparisons_of_the_ground_truth_have_their_controls():
     rng = np.random.default_rng(0)
     pointed = {
-        name: {method: {where: rng.random(30) for where in ("shape", "mark")}
-               for method in ("gradient", "edges")}
+        name: {
+            method: {where: rng.random(30) for where in ("shape", "mark")}
+            for method in ("gradient", "edges")
+        }
         for name in ground_truth_plan.NETWORKS
-    }  # fmt: skip
+    }
     pointed["shape"]["gradient"]["shape"] = 0.9 + 0.1 * rng.random(30)
     config = ground_truth_flags.Config(workdir="unused", methods=("gradient",))
     every = set(ground_truth_plan.NETWORKS)
     # Right in all images by what each is meant to use, in one of four by the rest.
     relies = {"shape": "shape", "mark": "mark", "robust": "shape", "robust with marks": "mark"}
     used = {
-        name: {feature: (np.arange(1000) % 4 == 0) | (feature == relies.get(name, "texture"))
-               for feature in ("shape", "texture", "mark")}
+        name: {
+            feature: (np.arange(1000) % 4 == 0) | (feature == relies.get(name, "texture"))
+            for feature in ("shape", "texture", "mark")
+        }
         for name in every
-    }  # fmt: skip
+    }
     edges, unused, *_ = found = ground_truth_summary._compared(config, used, pointed, every)
     assert len(found) == 4
     control = stats.mean(pointed["shape"]["edges"]["shape"], limits=stats.SHARE)
@@ -350,8 +354,10 @@ def test_comparisons_of_the_ground_truth_have_their_controls():
     used["robust with marks"]["shape"] = np.arange(1000) % 2 == 0
     left = ground_truth_summary._compared(config, used, pointed, every)
     assert [(part["network"], part["feature"]) for part in left] == [
-        ("shape", "shape"), ("mark", "mark"), ("robust with marks", "mark")
-    ]  # fmt: skip
+        ("shape", "shape"),
+        ("mark", "mark"),
+        ("robust with marks", "mark"),
+    ]
 
 
 def test_a_feature_is_used_not_used_or_neither_can_be_told():

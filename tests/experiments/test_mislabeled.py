@@ -112,9 +112,17 @@ def test_report_and_figures_are_there(finished):
     path, _ = finished
     page = (path / "report.html").read_text()
     for words in (
-        "D_rand", "D_other", "D_det", "robust network", "experiments.mislabeled", "Recipe",
-        "whose labels all look wrong", "<dfn>controls</dfn>", "CIFAR-10", "<title>Dry run: ",
-    ):  # fmt: skip
+        "D_rand",
+        "D_other",
+        "D_det",
+        "robust network",
+        "experiments.mislabeled",
+        "Recipe",
+        "whose labels all look wrong",
+        "<dfn>controls</dfn>",
+        "CIFAR-10",
+        "<title>Dry run: ",
+    ):
         assert words in page
     assert page.index("Can a network learn") < page.index("<img") < page.index("would be said")
     assert page.count("data:image/png") == len(list((path / "figures").glob("*.png")))

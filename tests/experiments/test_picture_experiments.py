@@ -55,9 +55,13 @@ def test_representations(looked_into):
     assert json.loads((path / "summary.json").read_text()) == summary
     drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
     assert drawn == {
-        "units", "directions", "inversion", "interpolation", "added",
+        "units",
+        "directions",
+        "inversion",
+        "interpolation",
+        "added",
         "sensitivity",
-    }  # fmt: skip
+    }
     assert set(summary["ordered"]) == {"standard", "robust", "pixels"}
     layers = ["block1", "block2", "block3", "representation", "logits"]
     assert list(summary["sensitivity"]["robust"]) == layers
@@ -70,8 +74,14 @@ def test_representations(looked_into):
 
 def test_metamers_are_compared_where_both_networks_arrive():
     def arrived(distance, other):
-        return {"inverted": {"from_another": {"distance": np.array(distance),
-                                              "other": {"judge": np.array(other)}}}}  # fmt: skip
+        return {
+            "inverted": {
+                "from_another": {
+                    "distance": np.array(distance),
+                    "other": {"judge": np.array(other)},
+                }
+            }
+        }
 
     far, near = 2 * representations_measures.NEAR, representations_measures.NEAR / 2
     numbers = {
@@ -154,8 +164,9 @@ def test_no_judges_and_one_task(given, tmp_path):
 
 def test_images_equal_to_their_originals_are_counted_and_have_no_psnr():
     images = np.random.default_rng(0).random((12, 8, 8, 1))
-    found = synthesis_summary._against(images, np.where(np.arange(12)[:, None, None, None] < 2,
-                                                images, images + 0.1))  # fmt: skip
+    found = synthesis_summary._against(
+        images, np.where(np.arange(12)[:, None, None, None] < 2, images, images + 0.1)
+    )
     assert found["equal"] == 2
     assert (found["psnr"].n, found["psnr"].mean) == (10, pytest.approx(20))
     assert found["ssim"].n == 12
@@ -200,8 +211,9 @@ def test_small_images_are_block_means_and_bicubic_is_smoother():
 
 def test_seeds_are_of_their_class():
     task = made("generation", IMAGES, LABELS)
-    means = np.stack([data.unit(DIGITS.train.image[DIGITS.train.label == k]).mean(0)
-                      for k in range(10)])  # fmt: skip
+    means = np.stack(
+        [data.unit(DIGITS.train.image[DIGITS.train.label == k]).mean(0) for k in range(10)]
+    )
     near = ((task.starts[:, None] - means[None]) ** 2).sum((2, 3, 4)).argmin(1)
     assert (near == LABELS).mean() > 0.7
 

@@ -47,8 +47,11 @@ def given(tmp_path_factory):
 def config(path, given, **options):
     networks = {name: given[name] for name in ("standard", "robust")}
     common = {
-        "workdir": str(path), "dataset": "digits", "dry_run": True, "others": (given["other"],),
-    }  # fmt: skip
+        "workdir": str(path),
+        "dataset": "digits",
+        "dry_run": True,
+        "others": (given["other"],),
+    }
     return saliency_flags.Config(**{**common, **networks, **options})
 
 
@@ -128,8 +131,11 @@ def test_report_and_figures_are_there(finished):
     page = (path / "report.html").read_text()
     assert "cascading test" in page
     drawn = {figure.stem for figure in (path / "figures").glob("*.png")}
-    tests = {f"{how}_{measure}" for how in ("cascading", "independent")
-             for measure in ("rank_correlation", "ssim")}  # fmt: skip
+    tests = {
+        f"{how}_{measure}"
+        for how in ("cascading", "independent")
+        for measure in ("rank_correlation", "ssim")
+    }
     for name in ("standard", "robust"):
         assert {f"{kind}_{name}" for kind in ("deletion", "insertion", *tests)} <= drawn
     assert {"maps", "maps_networks", "cascade_standard_robust"} <= drawn
@@ -159,8 +165,10 @@ def test_the_same_command_on_a_finished_run_says_so(finished, given, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_written(given, tmp_path, options, words, capsys):
-    options = {name: given.get(value, value) if isinstance(value, str) else value
-               for name, value in options.items()}  # fmt: skip
+    options = {
+        name: given.get(value, value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
     with pytest.raises(ValueError, match=words):
         saliency_work.run(config(tmp_path / "run", given, **options))
     assert not (tmp_path / "run").exists()
@@ -175,8 +183,12 @@ def test_own_data_have_no_further_networks_unless_they_are_given(given, tmp_path
 def test_negative_sigma_and_no_samples_are_refused(tmp_path, capsys):
     for flag in ("--sigma=-1", "--samples=0", "--methods=gradient,limes"):
         with pytest.raises(SystemExit) as end:
-            runner.main(saliency_work.run, saliency_flags.Config, None,
-                        [f"--workdir={tmp_path / 'run'}", flag])  # fmt: skip
+            runner.main(
+                saliency_work.run,
+                saliency_flags.Config,
+                None,
+                [f"--workdir={tmp_path / 'run'}", flag],
+            )
         assert end.value.code == 2
         assert flag.split("=")[0] in capsys.readouterr().err
 

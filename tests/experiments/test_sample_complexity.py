@@ -132,9 +132,21 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 @pytest.mark.slow
 def test_more_images_help_and_help_robust_accuracy_later(tmp_path):
     found = sample_complexity_work.run(
-        config(tmp_path, dry_run=False, seeds=1, sizes=(40, 160, 1352), epochs=15, eps=0.1,
-               width=64, eval_steps=10, restarts=1, eval_examples=200, dim=1000, draws=30)
-    )  # fmt: skip
+        config(
+            tmp_path,
+            dry_run=False,
+            seeds=1,
+            sizes=(40, 160, 1352),
+            epochs=15,
+            eps=0.1,
+            width=64,
+            eval_steps=10,
+            restarts=1,
+            eval_examples=200,
+            dim=1000,
+            draws=30,
+        )
+    )
     first, *_, last = found["by_size"]
 
     def mean(part, kind, name):

@@ -103,8 +103,9 @@ def test_wrong_predictions_are_drawn_of_all_classes(sets):
     found = []
     for order in ORDERS:
         _, plan = prepared("counterfactual", sets[order])
-        found.append([np.bincount(plan.labels[rows], minlength=10).tolist()
-                      for rows in plan.wrong.values()])
+        found.append(
+            [np.bincount(plan.labels[rows], minlength=10).tolist() for rows in plan.wrong.values()]
+        )
     assert found[0] == found[1]
     assert all(sum(part) == 4 and max(part) < 4 for part in found[0])
 
@@ -134,11 +135,17 @@ def test_the_robust_estimate_of_a_sorted_set_is_that_of_a_shuffled_one(sets, tmp
     found = {}
     for order in (*ORDERS, "all"):
         path = sets["sorted" if order == "all" else order]
-        found[order] = evaluate_work.run(evaluate_flags.Config(
-            workdir=str(tmp_path / order), dataset=str(path), attack=(attack,),
-            num_examples=0 if order == "all" else 150, sweep_examples=0 if order == "all" else 60,
-            checks=False, **NETWORK,
-        ))  # fmt: skip
+        found[order] = evaluate_work.run(
+            evaluate_flags.Config(
+                workdir=str(tmp_path / order),
+                dataset=str(path),
+                attack=(attack,),
+                num_examples=0 if order == "all" else 150,
+                sweep_examples=0 if order == "all" else 60,
+                checks=False,
+                **NETWORK,
+            )
+        )
 
     def within(one, other):
         return one["low"] <= other["mean"] <= one["high"]
@@ -146,6 +153,9 @@ def test_the_robust_estimate_of_a_sorted_set_is_that_of_a_shuffled_one(sets, tmp
     whole = found["all"]
     for order in ORDERS:
         assert within(found[order]["robust_accuracy"], whole["robust_accuracy"]), order
-        for here, there in zip(found[order]["curves"]["accuracy_by_eps"],
-                               whole["curves"]["accuracy_by_eps"], strict=True):
+        for here, there in zip(
+            found[order]["curves"]["accuracy_by_eps"],
+            whole["curves"]["accuracy_by_eps"],
+            strict=True,
+        ):
             assert within(here["accuracy"], there["accuracy"]), (order, here["eps"])

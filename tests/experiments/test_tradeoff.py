@@ -128,9 +128,20 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
 def test_robustness_is_bought_and_at_some_eps_paid_for(tmp_path):
     # A small perceptron has no room for both.
     summary = tradeoff_work.run(
-        config(tmp_path, dry_run=False, norms=("linf",), train_linf=(0.05, 0.2), eval_linf=0.15,
-               width=8, epochs=15, seeds=2, eval_steps=10, restarts=1, eval_examples=300)
-    )  # fmt: skip
+        config(
+            tmp_path,
+            dry_run=False,
+            norms=("linf",),
+            train_linf=(0.05, 0.2),
+            eval_linf=0.15,
+            width=8,
+            epochs=15,
+            seeds=2,
+            eval_steps=10,
+            restarts=1,
+            eval_examples=300,
+        )
+    )
     part = summary["norms"]["linf"]
     assert [point["eps"] for point in part["by_eps"]] == [0, 0.05, 0.2]
     fooled = [point["fooling_rate"]["mean"] for point in part["by_eps"]]
@@ -168,8 +179,9 @@ def test_fooling_rates_of_none_and_all_have_a_width(seeds):
     bound = 1 - 0.025 ** (1 / 50)
     assert none_fooled.high == pytest.approx(bound, rel=1e-6)
     assert all_fooled.low == pytest.approx(1 - bound, rel=1e-6)
-    less = _fooled_less(np.stack([np.stack([right, right], 1),
-                                  np.stack([0 * right, right], 1)], 1).astype(bool))  # fmt: skip
+    less = _fooled_less(
+        np.stack([np.stack([right, right], 1), np.stack([0 * right, right], 1)], 1).astype(bool)
+    )
     assert less.mean == 1.0
     assert less.unit == "points"
     assert less.low < 1.0
@@ -221,9 +233,10 @@ def test_what_is_not_shown_is_said_to_be_not_shown(finished):
     for point, collapsed in zip(part["by_eps"], (0, 2), strict=True):
         point["collapsed"] = collapsed
     part["highest_between"] = {
-        "eps": 0.5, "less_smallest": Estimate(0.1, 0.02, 0.2, 50, unit="points"),
+        "eps": 0.5,
+        "less_smallest": Estimate(0.1, 0.02, 0.2, 50, unit="points"),
         "less_largest": Estimate(0.2, 0.1, 0.3, 50, unit="points"),
-    }  # fmt: skip
+    }
     (line,) = findings({"norms": {"l2": part}})
     assert "costs clean accuracy is not shown" in line
     assert "2 of the networks did not learn at all" in line

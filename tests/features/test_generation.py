@@ -71,8 +71,11 @@ def test_a_direction_is_a_sum_of_units():
 def test_what_is_out_of_range_has_no_score(score):
     for index in (UNITS, 999, -1):
         for compiled in (False, True):
-            look = jax.jit(lambda i: score(linear, X, i, KEY)[0]) if compiled else (
-                lambda i: score(linear, X, i, KEY)[0])  # fmt: skip
+            look = (
+                jax.jit(lambda i: score(linear, X, i, KEY)[0])
+                if compiled
+                else (lambda i: score(linear, X, i, KEY)[0])
+            )
             assert np.isnan(look(index)), (index, compiled)
     assert np.isfinite(score(linear, X, UNITS - 1, KEY)[0])
 
@@ -108,10 +111,14 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
     ways = {
         "ours": generation.invert(),
         "one length": advfeat.pgd(
-            threat, steps=300, step_size=0.1, random_start=False, objective=inversion(),
+            threat,
+            steps=300,
+            step_size=0.1,
+            random_start=False,
+            objective=inversion(),
             prefer=by_score,
         ),
-    }  # fmt: skip
+    }
     apart = {
         way: -np.asarray(advfeat.attack_dataset(attack, KEY, fn, starts, aims).best.score)
         for way, attack in ways.items()
@@ -189,9 +196,12 @@ def test_seeds_have_the_mean_and_covariance_of_their_class():
 )
 def test_bad_seeds(options, words):
     given = {
-        "images": np.zeros((4, 8, 8, 1), np.float32), "labels": np.array([0, 1, 0, 1]),
-        "num_classes": 2, "side": 4, **options,
-    }  # fmt: skip
+        "images": np.zeros((4, 8, 8, 1), np.float32),
+        "labels": np.array([0, 1, 0, 1]),
+        "num_classes": 2,
+        "side": 4,
+        **options,
+    }
     images, labels = given.pop("images"), given.pop("labels")
     with pytest.raises(ValueError, match=words):
         generation.fit_seeds(images, labels, **given)
@@ -277,9 +287,13 @@ def test_diverse_pictures_differ_more():
 @pytest.mark.slow
 def test_several_pictures_in_frequencies_and_through_views():
     attack = generation.maximise(
-        eps=1.0, steps=4, step_size=0.2, space=parametrisations.fourier(),
-        transform=augmentation.random_affine(), objective=diverse(unit(), weight=0.5),
-    )  # fmt: skip
+        eps=1.0,
+        steps=4,
+        step_size=0.2,
+        space=parametrisations.fourier(),
+        transform=augmentation.random_affine(),
+        objective=diverse(unit(), weight=0.5),
+    )
     start = jnp.full((2, 4, 4, 3), 0.5)
     network = jax.tree_util.Partial(lambda weights, x: weights @ x.ravel(), jnp.asarray(WEIGHTS))
     best = attack(KEY, network, start, jnp.array(1)).best

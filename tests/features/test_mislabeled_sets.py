@@ -30,9 +30,7 @@ def d_rand():
     targets = mislabeled.random_targets(jax.random.key(5), LABELS, num_classes=CLASSES)
     attack = mislabeled.towards(THREAT, steps=20)
     ids = np.arange(100, 100 + COUNT)
-    return mislabeled.construct(
-        KEY, attack, MODEL, IMAGES, LABELS, targets, ids=ids, batch_size=20
-    )
+    return mislabeled.construct(KEY, attack, MODEL, IMAGES, LABELS, targets, ids=ids, batch_size=20)
 
 
 def test_random_targets_are_uniform_whatever_the_label():
@@ -64,10 +62,12 @@ def test_a_constructed_set_is_what_it_says(d_rand):
     assert d_rand.image.dtype == np.float32
     assert d_rand.image.min() >= 0
     assert d_rand.image.max() <= 1
-    far = np.array([
-        oracle.length("l2", a.astype(np.float64) - b)
-        for a, b in zip(d_rand.image, IMAGES, strict=True)
-    ])
+    far = np.array(
+        [
+            oracle.length("l2", a.astype(np.float64) - b)
+            for a, b in zip(d_rand.image, IMAGES, strict=True)
+        ]
+    )
     np.testing.assert_allclose(d_rand.distance, far, rtol=1e-5)
     assert far.max() <= 0.8 * (1 + 4 * oracle.ULP) + 1e-6
     np.testing.assert_array_equal(d_rand.fooled, predictions(d_rand.image) == d_rand.label)

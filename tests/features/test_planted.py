@@ -85,10 +85,15 @@ def test_the_only_feature_that_agrees_is_the_only_one_that_is_learned(which):
     middle = (found.image - 0.4) * clear
     texture = np.einsum("nhwc,khwc->nk", middle, textures).argmax(1)
     np.testing.assert_array_equal(texture, found.classes[:, 1])
-    bright = [found.image[:, a, b].mean((1, 2, 3)) for a, b in (
-        (slice(0, 3), slice(0, 3)), (slice(0, 3), slice(-3, None)),
-        (slice(-3, None), slice(0, 3)), (slice(-3, None), slice(-3, None)),
-    )]  # fmt: skip
+    bright = [
+        found.image[:, a, b].mean((1, 2, 3))
+        for a, b in (
+            (slice(0, 3), slice(0, 3)),
+            (slice(0, 3), slice(-3, None)),
+            (slice(-3, None), slice(0, 3)),
+            (slice(-3, None), slice(-3, None)),
+        )
+    ]
     mark = np.argmax(bright, axis=0)
     np.testing.assert_array_equal(mark, found.classes[:, 2])
     rules = {"shape": found.classes[:, 0], "texture": texture, "mark": mark}

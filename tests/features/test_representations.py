@@ -175,9 +175,11 @@ def test_enhancing_them_is_the_shortest_way_along_them():
     # label leads all others, pixels staying inside the box?
     slope = HEAD[unit, label] - HEAD[unit]
     gap = logits - logits[label]
-    need = max(g / s for g, s in zip(gap, slope, strict=True) if g > 0) if all(
-        s > 0 for g, s in zip(gap, slope, strict=True) if g > 0
-    ) else np.inf
+    need = (
+        max(g / s for g, s in zip(gap, slope, strict=True) if g > 0)
+        if all(s > 0 for g, s in zip(gap, slope, strict=True) if g > 0)
+        else np.inf
+    )
     if bool(best.success):
         assert abs(float(best.distance) - need) < 0.02
     else:

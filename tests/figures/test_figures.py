@@ -88,8 +88,9 @@ def test_files_are_pictures_of_the_same_bytes_each_time(tmp_path, name):
         assert round(image.info["dpi"][0]) == style.DPI
         pixels = np.asarray(image.convert("L"))
     assert pixels.std() > 5  # not blank
-    border = np.concatenate([pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(),
-                             pixels[:, -3:].ravel()])  # fmt: skip
+    border = np.concatenate(
+        [pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()]
+    )
     assert border.min() == 255  # nothing is cut off at the edge
 
 
@@ -126,10 +127,18 @@ def test_names_below_the_bars_do_not_run_into_each_other(name):
 
 
 HOSTILE = {
-    "dollars": "$_5_6$", "prices": "5$ to 10$", "broken": "$\\frac{$", "escaped": "a\\$b^{",
-    "hidden": "_hidden", "hebrew": "שלום", "absent": "猫 😀", "lines": "a\nb\tc",
-    "bytes": "caf\udce9", "long": "great_white_shark_" * 20, "one": "x" * 300,
-}  # fmt: skip
+    "dollars": "$_5_6$",
+    "prices": "5$ to 10$",
+    "broken": "$\\frac{$",
+    "escaped": "a\\$b^{",
+    "hidden": "_hidden",
+    "hebrew": "שלום",
+    "absent": "猫 😀",
+    "lines": "a\nb\tc",
+    "bytes": "caf\udce9",
+    "long": "great_white_shark_" * 20,
+    "one": "x" * 300,
+}
 NAMED = {
     "bars": lambda n: figures.bars({n: {n: 0.5, f"{n}2": 0.4}, "b": {n: 0.5}}, title=n, ylabel=n),
     "curves": lambda n: figures.curves([0, 1], {n: [0.5, 0.4], "b": [1, 0]}, xlabel=n, ylabel=n),
@@ -164,8 +173,11 @@ def test_text_from_data_is_drawn_as_it_is(kind, name):
 def test_a_long_name_is_shortened_beside_what_it_names(kind, name):
     figure = NAMED[kind](HOSTILE[name])
     figure.draw_without_rendering()
-    named = [t for axes in figure.axes for t in (*axes.get_xticklabels(), *axes.get_yticklabels(),
-                                                 *axes.texts)]  # fmt: skip
+    named = [
+        t
+        for axes in figure.axes
+        for t in (*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts)
+    ]
     named += [text for legend in figure.findobj(Legend) for text in legend.get_texts()]
     assert all(len(line) <= 60 for text in named for line in text.get_text().split("\n"))
 
@@ -343,8 +355,14 @@ def test_matrix_has_the_values_in_its_cells():
     axes = figure.axes[0]
     np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), values)
     cells = {text.get_position(): text.get_text() for text in axes.texts}
-    assert cells == {(0, 0): "–", (1, 0): "25", (0, 1): "50", (1, 1): "100", (0, 2): "0",
-                     (1, 2): "12"}  # fmt: skip
+    assert cells == {
+        (0, 0): "–",
+        (1, 0): "25",
+        (0, 1): "50",
+        (1, 1): "100",
+        (0, 2): "0",
+        (1, 2): "12",
+    }
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES[:3]
 
 
@@ -367,9 +385,11 @@ def test_a_matrix_says_of_how_many_its_rates_are():
         column, row = (round(place) for place in text.get_position())
         cells[row, column] = [*cells.get((row, column), []), text.get_text()]
     assert cells == {
-        (0, 0): ["–"], (0, 1): ["25", "[5, 70]\nof 4"], (1, 0): ["50", "[47, 53]\nof 1,200"],
+        (0, 0): ["–"],
+        (0, 1): ["25", "[5, 70]\nof 4"],
+        (1, 0): ["50", "[47, 53]\nof 1,200"],
         (1, 1): ["100", "of 3"],
-    }  # fmt: skip
+    }
     with pytest.raises(ValueError, match=r"counts: shape \(2,\)"):
         figures.matrix(values, "ab", "ab", counts=[1, 2])
     with pytest.raises(ValueError, match="intervals"):
@@ -413,11 +433,13 @@ def test_photographs_are_drawn_smoothly_and_have_a_factor_of_their_own():
 
 def test_strip_colours_say_whose_label_it_is():
     figure = figures.example_strip([example()])
-    colours = {t.get_text().split(" ")[1]: t.get_color() for axes in figure.axes
-               for t in axes.texts if t.get_text().startswith(("standard", "robust"))}  # fmt: skip
-    assert colours == {
-        "automobile": style.ORIGINAL, "airplane": style.NEW, "truck": style.INK
-    }  # fmt: skip
+    colours = {
+        t.get_text().split(" ")[1]: t.get_color()
+        for axes in figure.axes
+        for t in axes.texts
+        if t.get_text().startswith(("standard", "robust"))
+    }
+    assert colours == {"automobile": style.ORIGINAL, "airplane": style.NEW, "truck": style.INK}
 
 
 def test_strip_takes_bytes_and_colour():

@@ -23,24 +23,31 @@ def environment(devices, **more):
 
 def explicit(index, port, count=2):
     return {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(count),
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": str(count),
         "JAX_PROCESS_ID": str(index),
-    }  # fmt: skip
+    }
 
 
 def slurm(index, port, count=2):
     """What `srun --ntasks=2` sets in each of its tasks, as far as JAX looks at it."""
     return {
-        "SLURM_JOB_ID": "4321", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count),
-        "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index), "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_JOB_ID": "4321",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+        "SLURM_STEP_NUM_NODES": "1",
         "JAX_COORDINATOR_PORT": str(port),
-    }  # fmt: skip
+    }
 
 
 def open_mpi(index, port, count=2):
     """What `mpirun -n 2` sets: the address is in the uri of its daemon."""
     return {
         "OMPI_MCA_orte_hnp_uri": f"1531576320.0;tcp://127.0.0.1:{port}",
-        "OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index),
-        "OMPI_COMM_WORLD_LOCAL_RANK": str(index), "JAX_COORDINATOR_PORT": str(port),
-    }  # fmt: skip
+        "OMPI_COMM_WORLD_SIZE": str(count),
+        "OMPI_COMM_WORLD_RANK": str(index),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(index),
+        "JAX_COORDINATOR_PORT": str(port),
+    }

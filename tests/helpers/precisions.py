@@ -102,12 +102,18 @@ def pictures():
     tasks = {
         "maximise": (generation.maximise(steps=2, step_size=0.1), 1),
         "invert": (generation.invert(steps=2, step_size=0.1), jnp.ones(CLASSES, jnp.float32)),
-        "fourier": (advfeat.pgd(
-            threat, steps=2, objective=features.class_score(),
-            rule=step_rules.within(advfeat.from_optax(optax.adam), parametrisations.fourier()),
-        ), 1),
+        "fourier": (
+            advfeat.pgd(
+                threat,
+                steps=2,
+                objective=features.class_score(),
+                rule=step_rules.within(advfeat.from_optax(optax.adam), parametrisations.fourier()),
+            ),
+            1,
+        ),
         "annealed": (
-            advfeat.pgd(threat, steps=2, rule=step_rules.annealed(step_rules.steepest, 2)), 1
+            advfeat.pgd(threat, steps=2, rule=step_rules.annealed(step_rules.steepest, 2)),
+            1,
         ),
         "chroma": (mislabeled.towards(threat, steps=2, gradient_filter=filters.chroma420), 1),
         "natural": (mislabeled.towards(threat, steps=2, gradient_filter=natural), 1),
@@ -116,7 +122,7 @@ def pictures():
             for name, transform in augmentation.TRANSFORMS.items()
         },
         "looks": (mislabeled.towards(threat, steps=2, transform=augmentation.random_affine()), 1),
-    }  # fmt: skip
+    }
     for name, (attack, aim) in tasks.items():
         trial(name, jax.tree_util.Partial(attack, KEY, network("float32"), x, aim), "float32")
 
@@ -163,9 +169,11 @@ def trainings():
         "fast": training.fast(model, ce, threat, grad_align=0.2),
     }
     procedures = {
-        "plain": training.plain(), "awp": training.awp(gamma=0.01, accumulate=2),
-        "ema": training.ema(training.plain(), decay=0.9), "swa": training.swa(training.plain()),
-    }  # fmt: skip
+        "plain": training.plain(),
+        "awp": training.awp(gamma=0.01, accumulate=2),
+        "ema": training.ema(training.plain(), decay=0.9),
+        "swa": training.swa(training.plain()),
+    }
     cases = [(objective, "plain") for objective in objectives]
     cases += [("adversarial", procedure) for procedure in procedures]
     data = jnp.zeros((8, *SHAPE), jnp.uint8), jnp.zeros(8, jnp.int32), jnp.arange(8)
@@ -178,9 +186,16 @@ def trainings():
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
             state = training.initial(zeros, optimiser, how, shape=(4, *SHAPE))
             after, metrics = training.train_update(
-                KEY, state, objectives[objective], data, jnp.arange(4), hyper, how,
-                make_optimiser=lambda hyper: optimiser, augment=augmentation.flip_shift4,
-            )  # fmt: skip
+                KEY,
+                state,
+                objectives[objective],
+                data,
+                jnp.arange(4),
+                hyper,
+                how,
+                make_optimiser=lambda hyper: optimiser,
+                augment=augmentation.flip_shift4,
+            )
             same = jax.tree.map(lambda a, b: a.dtype == b.dtype, state, after)
             assert all(jax.tree.leaves(same)), same
             return metrics

@@ -57,9 +57,11 @@ class Shares:
             weight[: len(rows)] = 1
             ids = np.concatenate([rows, np.full(self.batch_size - len(rows), -1, int)])
             batch = {
-                "image": self.images[ids], "label": self.labels[ids],
-                "id": ids.astype(np.int32), "weight": weight,
-            }  # fmt: skip
+                "image": self.images[ids],
+                "label": self.labels[ids],
+                "id": ids.astype(np.int32),
+                "weight": weight,
+            }
             yield {name: part[self.part] for name, part in batch.items()}
             steps += 1
 
@@ -89,9 +91,11 @@ def main(out, batch="16", streamed=""):
     shares = Shares(batch, index, jax.process_count()) if streamed else None
     told = []
     state = trained(
-        batch, sharding.data_mesh(), shares,
+        batch,
+        sharding.data_mesh(),
+        shares,
         on_epoch=lambda epoch, state, means: told.append([means["loss"], means["accuracy"]]),
-    )  # fmt: skip
+    )
     if processes.first():
         np.savez(out, told=np.array(told), devices=jax.device_count(), **flat(state))
 

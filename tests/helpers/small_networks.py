@@ -10,9 +10,12 @@ from advfeat.runs import checkpoints
 def saved(place, dataset, model="cnn", width=4, seed=0, **options):
     """Saves a network for a data set below a folder, whose path is what flags take."""
     spec = NetworkSpec(
-        model=model, class_names=dataset.class_names, input_shape=dataset.input_shape, width=width,
+        model=model,
+        class_names=dataset.class_names,
+        input_shape=dataset.input_shape,
+        width=width,
         options=options,
-    )  # fmt: skip
+    )
     variables = models.init(jax.random.key(seed), spec.build(), spec.input_shape)
     checkpoints.save_network(place / "networks" / "model", Network(spec, variables, {}))
     return str(place)

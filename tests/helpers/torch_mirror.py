@@ -42,8 +42,9 @@ class Mirror(torch.nn.Module):
         )
 
     def _block(self, x, params, stats, stride):
-        out = F.relu(self._norm(self._conv(x, params["conv1"], stride), params["norm1"],
-                                stats["norm1"]))
+        out = F.relu(
+            self._norm(self._conv(x, params["conv1"], stride), params["norm1"], stats["norm1"])
+        )
         out = self._norm(self._conv(out, params["conv2"], 1), params["norm2"], stats["norm2"])
         if "project" in params:
             x = self._conv(x, params["project"], stride)

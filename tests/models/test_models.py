@@ -198,9 +198,7 @@ def test_a_network_learns():
         value, grads = jax.value_and_grad(loss)(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
 
-    params, losses = jax.jit(lambda p: jax.lax.scan(step, p, None, length=30))(
-        variables["params"]
-    )
+    params, losses = jax.jit(lambda p: jax.lax.scan(step, p, None, length=30))(variables["params"])
     assert losses[-1] < 0.5 * losses[0]
     assert params["conv1"]["kernel"].shape == (3, 3, 1, 4)
 

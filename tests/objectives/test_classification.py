@@ -239,16 +239,20 @@ def test_the_attack_of_trades_begins_beside_the_example():
 @each
 def test_rows_of_weight_zero_change_nothing(name):
     garbage = {
-        "image": jnp.ones((4, *SHAPE)), "label": jnp.zeros(4, jnp.int32),
-        "id": jnp.arange(4, dtype=jnp.int32), "weight": jnp.zeros(4),
+        "image": jnp.ones((4, *SHAPE)),
+        "label": jnp.zeros(4, jnp.int32),
+        "id": jnp.arange(4, dtype=jnp.int32),
+        "weight": jnp.zeros(4),
     }
     padded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), BATCH, garbage)
     first = value_and_gradient(make(name), PARAMS, {}, BATCH)
     second = value_and_gradient(make(name), PARAMS, {}, padded)
     chex.assert_trees_all_close(first, second, rtol=1e-5, atol=1e-6)
     empty = {**BATCH, "weight": jnp.zeros(COUNT)}
-    assert all(np.isfinite(leaf).all() for leaf in
-               jax.tree.leaves(value_and_gradient(make(name), PARAMS, {}, empty)))
+    assert all(
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(value_and_gradient(make(name), PARAMS, {}, empty))
+    )
 
 
 @pytest.mark.slow_for("adversarial", "fast", "mart", "standard", "trades")
@@ -335,7 +339,8 @@ def test_a_warm_up_scales_the_attack(name):
 
 def test_what_cannot_be_scaled():
     endless = training.adversarial(
-        LINEAR, advfeat.cross_entropy,
+        LINEAR,
+        advfeat.cross_entropy,
         advfeat.pgd(advfeat.l2(), steps=1, step_size=0.1, score_last=False),
     )
     assert float(endless.scaled(0.0).attack.threat.eps) == 0.0
@@ -358,8 +363,10 @@ def test_label_smoothing_is_a_loss():
     leaves = PARAMS["classifier"]
     flat = np.concatenate([np.ravel(leaves["kernel"]), leaves["bias"]]).astype(np.float64)
     found = Formulas(flat, batch)
-    wanted = -(0.8 * np.log(found.of_label(found.p("attacked")))
-               + 0.2 * np.log(found.p("attacked")).mean(1))
+    wanted = -(
+        0.8 * np.log(found.of_label(found.p("attacked")))
+        + 0.2 * np.log(found.p("attacked")).mean(1)
+    )
     assert float(loss) == pytest.approx(float(found.share @ wanted), rel=1e-5)
 
 

@@ -14,8 +14,13 @@ from advfeat.runs import checkpoints
 from advfeat.runs.checkpoints import load_network, save_network
 
 SPEC = NetworkSpec(
-    model="resnet9", class_names=("cat", "dog"), input_shape=(4, 4, 3), mean=(0.4, 0.5, 0.6),
-    std=(0.2, 0.2, 0.3), width=2, options={"norm": "batch"},
+    model="resnet9",
+    class_names=("cat", "dog"),
+    input_shape=(4, 4, 3),
+    mean=(0.4, 0.5, 0.6),
+    std=(0.2, 0.2, 0.3),
+    width=2,
+    options={"norm": "batch"},
 )
 
 

@@ -15,9 +15,7 @@ from advfeat.threats.norms import NORMS
 from experiments.shared.flags import choices
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMMANDS = sorted(
-    path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py")
-)
+COMMANDS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py"))
 SLOW = ("jax", "flax", "numpy", "scipy", "matplotlib", "orbax", "tensorflow_datasets", "sklearn")
 
 

@@ -203,8 +203,13 @@ def test_metrics_keep_scalars_and_write_nan_as_null(tmp_path):
         assert lines == run.metrics()
         assert run.metrics("train") == lines[:1]
     assert {**lines[0], "seconds": 0} == {
-        "stage": "train", "step": 0, "seconds": 0, "loss": 0.5, "bad": None, "worse": None
-    }  # fmt: skip
+        "stage": "train",
+        "step": 0,
+        "seconds": 0,
+        "loss": 0.5,
+        "bad": None,
+        "worse": None,
+    }
     assert lines[1]["accuracy"] == 1.0
     assert 0 <= lines[0]["seconds"] <= lines[1]["seconds"]
 
@@ -361,8 +366,9 @@ WORKS = """
 def test_the_time_of_a_killed_process_counts_though_it_logged_nothing(tmp_path):
     run = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WORKS), str(tmp_path)],
-        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     said = float(run.stdout.readline())
     run.kill()
     run.communicate()

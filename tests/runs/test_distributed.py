@@ -12,10 +12,18 @@ from launchers import ROOT, environment, explicit, free_port, slurm
 from test_faults import files, summary, told
 
 TRAIN = [
-    "-m", "experiments.train", "--train_examples=100", "--batch_size=16", "--model=mlp",
-    "--width=8", "--eval_examples=10", "--eval_steps=1", "--eps_grid=0,1",
-    "--objective=adversarial", "--attack_steps=2",
-]  # fmt: skip
+    "-m",
+    "experiments.train",
+    "--train_examples=100",
+    "--batch_size=16",
+    "--model=mlp",
+    "--width=8",
+    "--eval_examples=10",
+    "--eval_steps=1",
+    "--eps_grid=0,1",
+    "--objective=adversarial",
+    "--attack_steps=2",
+]
 
 
 def start(workdir, *flags, launcher=slurm, devices=1, command=TRAIN, each=((), ())):
@@ -24,10 +32,13 @@ def start(workdir, *flags, launcher=slurm, devices=1, command=TRAIN, each=((), (
         subprocess.Popen(
             [sys.executable, *command, f"--workdir={workdir}", *flags, *each[index]],
             env=environment(devices, **launcher(index, port), ADVFEAT_SAVE_SECONDS="0.2"),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         for index in range(2)
-    ]  # fmt: skip
+    ]
 
 
 def ends(started):
@@ -98,8 +109,11 @@ def test_other_experiments_say_that_they_run_in_one_process(tmp_path):
     command = ["-m", "experiments.mislabeled"]
     found = subprocess.run(
         [sys.executable, *command, f"--workdir={tmp_path / 'x'}"],
-        env=environment(1, **slurm(0, 1)), capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+        env=environment(1, **slurm(0, 1)),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert found.returncode == 2
     assert "runs in one process" in found.stderr
     assert found.stderr.count("\n") == 1

@@ -22,9 +22,16 @@ from experiments.train import flags as train_flags, work as train_work
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = [
-    "--train_examples=200", "--batch_size=32", "--epochs=4", "--model=mlp", "--width=8",
-    "--eval_examples=10", "--eval_steps=1", "--eps_grid=0,1", "--augment=shift1",
-]  # fmt: skip
+    "--train_examples=200",
+    "--batch_size=32",
+    "--epochs=4",
+    "--model=mlp",
+    "--width=8",
+    "--eval_examples=10",
+    "--eval_steps=1",
+    "--eps_grid=0,1",
+    "--augment=shift1",
+]
 
 
 def call(path, *more):
@@ -38,10 +45,7 @@ def call(path, *more):
 
 def files(path):
     """Every file of the network, by name, with its arrays as they are on disk."""
-    return {
-        name: np.asarray(leaf).tobytes()
-        for name, leaf in _leaves(path).items()
-    }
+    return {name: np.asarray(leaf).tobytes() for name, leaf in _leaves(path).items()}
 
 
 def _leaves(path):
@@ -201,9 +205,9 @@ def full(*_, **__):
 
 
 @pytest.mark.slow_for(
-    'advfeat.results.write_json',
-    'experiments.networks.checkpoints.ocp.Checkpointer.save',
-    'experiments.train.write_report',
+    "advfeat.results.write_json",
+    "experiments.networks.checkpoints.ocp.Checkpointer.save",
+    "experiments.train.write_report",
 )
 @pytest.mark.parametrize(
     "place",
@@ -335,18 +339,29 @@ def test_a_wrong_interval_of_saves(tmp_path, monkeypatch, capsys):
 # --- SIGKILL. -------------------------------------------------------------------------------------
 
 ROBUST = [
-    "--objective=adversarial", "--model=resnet9", "--width=2", "--augment=shift1",
-    "--train_examples=200", "--batch_size=32", "--epochs=12", "--attack_steps=2",
-    "--eval_examples=20", "--eval_steps=1", "--eps_grid=0,1",
-]  # fmt: skip
+    "--objective=adversarial",
+    "--model=resnet9",
+    "--width=2",
+    "--augment=shift1",
+    "--train_examples=200",
+    "--batch_size=32",
+    "--epochs=12",
+    "--attack_steps=2",
+    "--eval_examples=20",
+    "--eval_steps=1",
+    "--eps_grid=0,1",
+]
 
 
 def chain(path, kills, cache):
     """Runs a chain of killed processes; how each ended."""
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "ADVFEAT_SAVE_SECONDS": "0.05",
-        "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "ADVFEAT_SAVE_SECONDS": "0.05",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     script = ROOT / "tests" / "helpers" / "kill_chain.py"
     command = [sys.executable, script, path, json.dumps(kills), *ROBUST]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -358,17 +373,20 @@ def chains():
     yield "operations", [{"nth": rng.randint(1, 60)} for _ in range(8)]
     yield "later", [{"nth": rng.randint(40, 140)} for _ in range(6)]
     yield "delays", [{"delay": rng.uniform(0.3, 3)} for _ in range(6)]
-    yield "moments", [
-        {"event": "os.rename", "path": "checkpoints/model"},
-        {"event": "os.rmdir", "path": "checkpoints/model", "nth": 3},
-        {"event": "os.mkdir", "path": "networks/model/variables"},
-        {"event": "os.rename", "path": "networks/model/variables"},
-        {"event": "os.rename", "path": ".network.json.tmp"},
-        {"event": "shutil.rmtree", "path": "checkpoints/model"},
-        {"event": "open", "path": "report.html"},
-        {"event": "open", "path": ".summary.json.tmp"},
-        {"event": "os.rename", "path": ".summary.json.tmp"},
-    ]
+    yield (
+        "moments",
+        [
+            {"event": "os.rename", "path": "checkpoints/model"},
+            {"event": "os.rmdir", "path": "checkpoints/model", "nth": 3},
+            {"event": "os.mkdir", "path": "networks/model/variables"},
+            {"event": "os.rename", "path": "networks/model/variables"},
+            {"event": "os.rename", "path": ".network.json.tmp"},
+            {"event": "shutil.rmtree", "path": "checkpoints/model"},
+            {"event": "open", "path": "report.html"},
+            {"event": "open", "path": ".summary.json.tmp"},
+            {"event": "os.rename", "path": ".summary.json.tmp"},
+        ],
+    )
 
 
 @pytest.mark.slow

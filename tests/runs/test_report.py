@@ -26,14 +26,23 @@ FINDINGS = ["D_rand gives 87.8 % where its control gives 11 %.", "Trust <nobody>
 MEASURED = Estimate(0.878, 0.86, 0.894, 360)
 GAIN = Estimate(0.768, 0.73, 0.802, 360, unit="points")
 VERDICTS = {
-    "holds": "yes", "the other way": "no", "no effect above 5 points": "none",
+    "holds": "yes",
+    "the other way": "no",
+    "no effect above 5 points": "none",
     "not decidable at this size": "open",
-}  # fmt: skip
+}
 CLAIMS = [
-    Claim(f"claim {verdict}", MEASURED, Estimate(0.1, 0.07, 0.14, 360), GAIN, 0.05,
-          (0.01, 1.0, 1.0), verdict)
+    Claim(
+        f"claim {verdict}",
+        MEASURED,
+        Estimate(0.1, 0.07, 0.14, 360),
+        GAIN,
+        0.05,
+        (0.01, 1.0, 1.0),
+        verdict,
+    )
     for verdict in VERDICTS
-]  # fmt: skip
+]
 RECORD = {
     "flags": {"eps": 0.5, "seeds": [0, 1], "classes": None, "epochs": None, "dry_run": False},
     "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": None},
@@ -114,19 +123,41 @@ def read(path):
 def test_everything_given_is_there_and_findings_come_first(page):
     text, attributes = read(page)
     for part in [
-        *FINDINGS, "What was done.", "Some words.", "On the original test set",
-        "87.8 % [86.0, 89.4]", "Higher is better.", "–",
-        "python -m experiments.mislabeled --workdir=runs/a", "3 min 23 s", "1.90 GB",
-        "1 × cpu, 2 CPU cores", "abc123", "python 3.11.7, jax 0.10.2", "--seeds 0, 1",
-        "--dry_run no", *VERDICTS, "+76.8 points [+73.0, +80.2]", "5 points", "(Holm)",
-        "epochs 60", "fresh networks model cnn; learning rate 0.1",
-    ]:  # fmt: skip
+        *FINDINGS,
+        "What was done.",
+        "Some words.",
+        "On the original test set",
+        "87.8 % [86.0, 89.4]",
+        "Higher is better.",
+        "–",
+        "python -m experiments.mislabeled --workdir=runs/a",
+        "3 min 23 s",
+        "1.90 GB",
+        "1 × cpu, 2 CPU cores",
+        "abc123",
+        "python 3.11.7, jax 0.10.2",
+        "--seeds 0, 1",
+        "--dry_run no",
+        *VERDICTS,
+        "+76.8 points [+73.0, +80.2]",
+        "5 points",
+        "(Holm)",
+        "epochs 60",
+        "fresh networks model cnn; learning rate 0.1",
+    ]:
         assert part in text, part
     assert "flax" not in text  # what is not installed has no version
     order = [
-        "They do.", "D_rand : images whose", "eps : how far", "The figure that shows it.",
-        "What was found", FINDINGS[0], "What was done.", "claim holds", "Some words.",
-    ]  # fmt: skip
+        "They do.",
+        "D_rand : images whose",
+        "eps : how far",
+        "The figure that shows it.",
+        "What was found",
+        FINDINGS[0],
+        "What was done.",
+        "claim holds",
+        "Some words.",
+    ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     badges = [value for _, name, value in attributes if name == "class" and "badge " in value]
@@ -196,11 +227,18 @@ def test_text_is_shown_as_it_is(tmp_path, name):
     table = Table(caption=name, columns=[name, name], rows=[(name, name)])
     picture = Picture(path=tmp_path / "bars.png", alt=name, caption=name)
     page = write(
-        tmp_path, title=name, sentence=name, terms={name: name}, findings=[name], lead=picture,
-        introduction=name, command=name, recipe={"names": (name, name)},
+        tmp_path,
+        title=name,
+        sentence=name,
+        terms={name: name},
+        findings=[name],
+        lead=picture,
+        introduction=name,
+        command=name,
+        recipe={"names": (name, name)},
         claims=[dataclasses.replace(CLAIMS[0], claim=name)],
         sections=[Section(name, [name, table, picture])],
-    )  # fmt: skip
+    )
     text, attributes = read(page)
     shown = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
     assert text.count(shown) == 20
@@ -282,9 +320,16 @@ FRAME = """<!DOCTYPE html><meta charset="utf-8"><style>body {{ margin: 0 }}</sty
 
 def browse(page, *options, folder):
     command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={folder}", "--enable-logging=stderr", *options, page.as_uri(),
-    ]  # fmt: skip
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder}",
+        "--enable-logging=stderr",
+        *options,
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert complaints == []

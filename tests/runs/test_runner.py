@@ -92,9 +92,13 @@ def test_the_report_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("no such\n  data set"), FileNotFoundError("x.npz"), PermissionError("x"),
-     ModuleNotFoundError("Pillow")],
-)  # fmt: skip
+    [
+        ValueError("no such\n  data set"),
+        FileNotFoundError("x.npz"),
+        PermissionError("x"),
+        ModuleNotFoundError("Pillow"),
+    ],
+)
 def test_unusable_input_writes_nothing(tmp_path, error):
     def prepare(config):
         raise error

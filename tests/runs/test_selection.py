@@ -166,7 +166,9 @@ def test_the_accuracy_is_that_under_pgd_on_held_out_images(tmp_path):
         jax.random.key(selection.KEY_SEED),
         lambda eps: advfeat.pgd(advfeat.linf(eps), steps=3),
         models.model_fn(SPEC.build(), drawn),
-        IMAGES[rows], LABELS[rows], [0.0, 0.05],
+        IMAGES[rows],
+        LABELS[rows],
+        [0.0, 0.05],
     )
     assert there.accuracy(drawn) == pytest.approx(sweep.robust[1].mean())
 
@@ -176,16 +178,24 @@ def test_the_accuracy_is_that_under_pgd_on_held_out_images(tmp_path):
 
 def recipe(**options):
     return Recipe(
-        spec=SPEC, how=training.Fit(epochs=4, batch_size=4, learning_rate=0.1), threat=THREAT,
-        attack_steps=1, **options,
+        spec=SPEC,
+        how=training.Fit(epochs=4, batch_size=4, learning_rate=0.1),
+        threat=THREAT,
+        attack_steps=1,
+        **options,
     )
 
 
 def trained(path, **options):
     with RunDirectory.open(path, {}, name="test", overwrite=False) as run:
         return networks.train(
-            run, "model", KEY, recipe(**options), Split(IMAGES, LABELS, np.arange(COUNT)),
-            held_out=(IMAGES, LABELS), on_epoch=lambda count: None,
+            run,
+            "model",
+            KEY,
+            recipe(**options),
+            Split(IMAGES, LABELS, np.arange(COUNT)),
+            held_out=(IMAGES, LABELS),
+            on_epoch=lambda count: None,
         )
 
 

@@ -25,9 +25,15 @@ BLANK = training.initial_state(VARIABLES, HOW)
 
 def fit(**options):
     return training.fit(
-        jax.random.key(1), training.standard(LINEAR), VARIABLES, IMAGES, LABELS, HOW,
-        num_classes=2, **options,
-    )  # fmt: skip
+        jax.random.key(1),
+        training.standard(LINEAR),
+        VARIABLES,
+        IMAGES,
+        LABELS,
+        HOW,
+        num_classes=2,
+        **options,
+    )
 
 
 def same(first, second):

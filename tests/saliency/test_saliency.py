@@ -61,12 +61,12 @@ def network_for(name):
 
 
 @pytest.mark.slow_for(
-    'expected_gradients',
-    'gradient',
-    'occlusion',
-    'smoothgrad',
-    'smoothgrad_squared',
-    'vargrad',
+    "expected_gradients",
+    "gradient",
+    "occlusion",
+    "smoothgrad",
+    "smoothgrad_squared",
+    "vargrad",
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_batches_and_jit_change_nothing(name):
@@ -139,9 +139,7 @@ def test_smooth_is_a_mean_of_any_method(inner):
     wanted = {"mean": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0, ddof=1)}
     for how, value in wanted.items():
         for chunk in (1, 3, 7):
-            method = saliency.smoothgrad(
-                METHODS[inner], samples=7, sigma=0.3, how=how, chunk=chunk
-            )
+            method = saliency.smoothgrad(METHODS[inner], samples=7, sigma=0.3, how=how, chunk=chunk)
             np.testing.assert_allclose(method(KEY, quadratic, X, 1), value, rtol=2e-4, atol=2e-6)
 
 
@@ -212,9 +210,7 @@ def test_expected_gradients_of_a_linear_network_are_known():
 def test_occlusion_is_the_loop_over_patches(size, stride):
     method = saliency.occlusion(size=size, stride=stride, value=0.3, chunk=4)
     total, count = np.zeros(SHAPE[:2]), np.zeros(SHAPE[:2])
-    begins = [
-        sorted({*range(0, side - size + 1, stride), side - size}) for side in SHAPE[:2]
-    ]
+    begins = [sorted({*range(0, side - size + 1, stride), side - size}) for side in SHAPE[:2]]
     for row in begins[0]:
         for column in begins[1]:
             covered = X.copy()
@@ -501,17 +497,19 @@ def test_smoothgrad_takes_methods_whose_maps_have_no_channels():
             maps.append(inner(other, network, noisy, 0))
         maps = np.array(maps)
         wanted = {
-            "mean": maps.mean(0), "squared": (maps**2).mean(0), "variance": maps.var(0, ddof=1),
-        }  # fmt: skip
+            "mean": maps.mean(0),
+            "squared": (maps**2).mean(0),
+            "variance": maps.var(0, ddof=1),
+        }
         np.testing.assert_allclose(found, wanted[how], rtol=1e-3, atol=1e-5)
 
 
 def test_integrated_gradients_never_look_at_the_baseline():
     """A norm has no gradient at 0, and quadrature has no node there, whatever the chunks."""
     found = [
-        saliency.integrated_gradients(
-            class_score(), steps=3, chunk=chunk
-        )(KEY, lambda x: jnp.sqrt(jnp.sum(x**2))[None], jnp.full((1, 2, 1), 0.5), 0)
+        saliency.integrated_gradients(class_score(), steps=3, chunk=chunk)(
+            KEY, lambda x: jnp.sqrt(jnp.sum(x**2))[None], jnp.full((1, 2, 1), 0.5), 0
+        )
         for chunk in (1, 2, 3)
     ]
     for values in found:

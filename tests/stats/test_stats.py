@@ -470,8 +470,12 @@ def test_the_interval_decides(centre, error, verdict):
 
 def test_p_values_are_those_of_the_normal_law():
     at = normal(1.3)
-    found = claim("So.", *[Estimate(0.0, 0, 0, 9, unit="number")] * 2, margin=2.0,
-                  paired=Estimate(1.3, *at(0.95), 9, unit="number", at=at))  # fmt: skip
+    found = claim(
+        "So.",
+        *[Estimate(0.0, 0, 0, 9, unit="number")] * 2,
+        margin=2.0,
+        paired=Estimate(1.3, *at(0.95), 9, unit="number", at=at),
+    )
     assert found.p[0] == pytest.approx(stats.norm.sf(1.3), rel=1e-4)
     assert found.p[1] == 1.0
     assert found.p[2] == pytest.approx(stats.norm.sf(0.7), rel=1e-4)
@@ -512,6 +516,15 @@ def test_without_an_interval_nothing_is_decided_and_nothing_paid():
 def test_means_need_a_margin_to_have_no_effect():
     values = np.random.default_rng(0).normal(0, 1e-4, 50)
     for margin, verdict in ((None, OPEN), (0.01, "no effect above 0.01")):
-        [found] = judge([claim("So.", mean(values), mean(values), paired=mean(values - values.mean()
-                         + 1e-9), margin=margin)])  # fmt: skip
+        [found] = judge(
+            [
+                claim(
+                    "So.",
+                    mean(values),
+                    mean(values),
+                    paired=mean(values - values.mean() + 1e-9),
+                    margin=margin,
+                )
+            ]
+        )
         assert found.verdict == verdict

@@ -77,9 +77,7 @@ def test_the_law_of_the_margin_is_scipys():
 def test_a_larger_bound_on_the_weights_changes_nothing():
     signs = bernoulli.draw_signs(KEY, 50)
     weights = draw_estimator(jax.random.key(1), signs, 0.1, 3)
-    tight, loose = (
-        float(robust_error(weights, signs, 0.1, 0.05, count=count)) for count in (3, 8)
-    )
+    tight, loose = (float(robust_error(weights, signs, 0.1, 0.05, count=count)) for count in (3, 8))
     assert tight == pytest.approx(loose, rel=1e-5)
 
 
@@ -109,9 +107,7 @@ def test_the_simulated_error_is_the_exact_one(eps):
     signs = bernoulli.draw_signs(KEY, 60)
     weights = draw_estimator(jax.random.key(1), signs, 0.15, 3)
     exact = float(robust_error(weights, signs, 0.15, eps, count=3))
-    found = simulated_error(
-        jax.random.key(2), weights, signs, 0.15, eps, draws=20_000
-    )
+    found = simulated_error(jax.random.key(2), weights, signs, 0.15, eps, draws=20_000)
     assert float(found) == pytest.approx(exact, abs=5 * 0.5 / np.sqrt(20_000))
     scaled = simulated_error(  # a power of two: the ties stay ties
         jax.random.key(2), weights / 4, signs, 0.15, eps, draws=20_000
@@ -135,9 +131,9 @@ def test_the_drawn_estimator_has_the_law_of_the_sampled_one():
     signs, count, draws = jnp.array([1.0, -1.0]), 4, 5000
     keys = jax.random.split(KEY, draws)
     drawn = jax.vmap(lambda k: draw_estimator(k, signs, 0.2, count))(keys)
-    sampled = jax.vmap(
-        lambda k: bernoulli.sum_estimator(*bernoulli.sample(k, signs, 0.2, count))
-    )(jax.random.split(jax.random.key(1), draws))
+    sampled = jax.vmap(lambda k: bernoulli.sum_estimator(*bernoulli.sample(k, signs, 0.2, count)))(
+        jax.random.split(jax.random.key(1), draws)
+    )
     wanted = stats.binom.pmf(np.arange(count + 1), count, 0.7) * draws
     for found in (drawn, sampled):
         for column, sign in zip(np.asarray(found).T, signs, strict=True):
@@ -184,8 +180,13 @@ def simulated(key, dim, bias, count, eps):
 
 
 @pytest.mark.slow
-@given(bias=st.floats(0.02, 0.5), eps=st.floats(0.0, 1.0), count=st.sampled_from([1, 4]),
-       dim=st.just(60), seed=st.integers(0, 10**6))  # fmt: skip
+@given(
+    bias=st.floats(0.02, 0.5),
+    eps=st.floats(0.0, 1.0),
+    count=st.sampled_from([1, 4]),
+    dim=st.just(60),
+    seed=st.integers(0, 10**6),
+)
 @settings(max_examples=12, deadline=None, derandomize=True)
 def test_bounds_hold(bias, eps, count, dim, seed):
     found = simulated(jax.random.key(seed), dim, bias, count, eps)
@@ -208,8 +209,12 @@ def test_corollary_28_solves_theorem_27(dim, beta):
         assert float(failure) == pytest.approx(np.exp(-(bias**2) * dim / 2), rel=1e-2, abs=1e-30)
 
 
-@given(dim=st.integers(1, 10**9), bias=st.floats(1e-4, 0.25), share=st.floats(0, 2.9),
-       gamma=st.floats(0.01, 0.49))  # fmt: skip
+@given(
+    dim=st.integers(1, 10**9),
+    bias=st.floats(1e-4, 0.25),
+    share=st.floats(0, 2.9),
+    gamma=st.floats(0.01, 0.49),
+)
 @quick
 def test_theorem_31(dim, bias, share, gamma):
     eps = share * bias

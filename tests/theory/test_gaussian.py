@@ -122,9 +122,11 @@ def test_the_optimal_classifier_is_optimal():
     weights = gaussian.optimal_weights(mean, eps)
     assert float(gaussian.robust_error(weights, mean, noise, eps)) == pytest.approx(least, rel=1e-5)
     found = optimize.minimize(
-        lambda w: oracle(w, mean, noise, eps), np.asarray(mean), method="Nelder-Mead",
+        lambda w: oracle(w, mean, noise, eps),
+        np.asarray(mean),
+        method="Nelder-Mead",
         options={"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-9, "fatol": 1e-12},
-    )  # fmt: skip
+    )
     assert found.fun == pytest.approx(least, abs=1e-5)
     assert least > float(gaussian.optimal_robust_error(mean, noise, 0.0))
     assert float(gaussian.optimal_robust_error(mean, noise, 3.0)) == 0.5  # all is cancelled
@@ -203,8 +205,12 @@ def test_the_upper_bound_fails_no_more_often_than_it_says(dim, noise, count, eps
     assert allowed == 1 or stats.binomtest(failures, 400, allowed, "greater").pvalue > 1e-6
 
 
-@given(dim=st.integers(2, 10**6), noise=st.floats(0.05, 100), eps=st.floats(0, 5),
-       count=st.integers(0, 10**6))  # fmt: skip
+@given(
+    dim=st.integers(2, 10**6),
+    noise=st.floats(0.05, 100),
+    eps=st.floats(0, 5),
+    count=st.integers(0, 10**6),
+)
 @quick
 def test_theorem_11_is_scipys(dim, noise, eps, count):
     scale = np.sqrt(count / (noise**2 + count))
@@ -221,8 +227,12 @@ def test_corollary_23_follows_from_theorem_11(dim, noise, eps):
     assert float(gaussian.lower_bound(dim, noise, count, eps)) >= 0.5 * (1 - 1 / dim) - 1e-5
 
 
-@given(dim=st.integers(2, 10**6), noise=st.floats(0.05, 20), eps=st.floats(0, 0.9),
-       beta=st.floats(1e-4, 0.9))  # fmt: skip
+@given(
+    dim=st.integers(2, 10**6),
+    noise=st.floats(0.05, 20),
+    eps=st.floats(0, 0.9),
+    beta=st.floats(1e-4, 0.9),
+)
 @quick
 def test_the_sufficient_count_solves_theorem_21(dim, noise, eps, beta):
     count = float(gaussian.upper_bound_count(dim, noise, eps, beta))

@@ -336,9 +336,7 @@ def test_half_precision_stays_half_precision_and_feasible(name, dtype):
 
 @every_norm
 @given(x0=pixels, noise=points, eps=st.floats(0, 4, width=32))
-@example(
-    x0=np.full(SHAPE, 1.0, np.float32), noise=np.full(SHAPE, 1.0, np.float32), eps=1.0
-)
+@example(x0=np.full(SHAPE, 1.0, np.float32), noise=np.full(SHAPE, 1.0, np.float32), eps=1.0)
 @quick
 def test_scaled_noise_has_exactly_the_norm_wanted(name, x0, noise, eps):
     run = compiled_scaling(name)

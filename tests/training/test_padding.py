@@ -67,9 +67,11 @@ def with_weights(loss_fn, variables, batch):
 
 def alone(loss_fn, variables):
     # Weights that are known to be 1 while tracing: nothing is masked.
-    run = jax.jit(lambda v, rows: with_weights.__wrapped__(
-        loss_fn, v, {**rows, "weight": np.ones(REAL, np.float32)}
-    ))
+    run = jax.jit(
+        lambda v, rows: with_weights.__wrapped__(
+            loss_fn, v, {**rows, "weight": np.ones(REAL, np.float32)}
+        )
+    )
     return run(variables, ROWS)
 
 
@@ -161,9 +163,13 @@ def test_weights_that_are_known_to_be_one_mask_nothing():
     assert padding.filled(batch) is batch
 
     def program(weight):
-        return str(jax.make_jaxpr(lambda rows: with_weights.__wrapped__(
-            loss_fn, variables, {**rows, "weight": weight(rows)}
-        ))(ROWS))
+        return str(
+            jax.make_jaxpr(
+                lambda rows: with_weights.__wrapped__(
+                    loss_fn, variables, {**rows, "weight": weight(rows)}
+                )
+            )(ROWS)
+        )
 
     traced = program(lambda rows: jnp.ones(REAL) * rows["image"][0, 0, 0, 0])
     assert traced.count("argmax") > program(lambda rows: ones).count("argmax")

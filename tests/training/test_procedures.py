@@ -38,9 +38,11 @@ class Normed(nn.Module):
         x = nn.Dense(4)(x.reshape(x.shape[0], -1))
         return nn.Dense(CLASSES)(nn.BatchNorm(use_running_average=not train)(x))
 
+
 def batch_of(rows, weight=None):
     return {
-        "image": jnp.asarray(IMAGES[rows]), "label": jnp.asarray(LABELS[rows]),
+        "image": jnp.asarray(IMAGES[rows]),
+        "label": jnp.asarray(LABELS[rows]),
         "id": jnp.asarray(rows, jnp.int32),
         "weight": jnp.ones(len(rows)) if weight is None else jnp.float32(weight),
     }
@@ -242,9 +244,7 @@ def test_a_batch_in_parts_is_the_whole_batch(name):
     weights[0][::2] = 0
     batches = [batch_of(rows, w) for rows, w in zip(ROWS, weights, strict=True)]
     whole, means = steps(PROCEDURES[name](), objective_for(name), batches, model=MLP)
-    parts, same = steps(
-        PROCEDURES[name](accumulate=3), objective_for(name), batches, model=MLP
-    )
+    parts, same = steps(PROCEDURES[name](accumulate=3), objective_for(name), batches, model=MLP)
     close(whole, parts, atol=1e-5)
     close(means, same, atol=1e-5)
 
@@ -316,9 +316,7 @@ def test_an_average_of_half_precision_weights_keeps_its_digits():
 @pytest.mark.slow
 def test_batch_statistics_are_averaged_too():
     procedure = training.ema(decay=0.5)
-    (first, second), _ = steps(
-        procedure, training.standard(Normed()), BATCHES[:2], model=Normed()
-    )
+    (first, second), _ = steps(procedure, training.standard(Normed()), BATCHES[:2], model=Normed())
     wanted = jax.tree.map(lambda a, b: a / 3 + 2 * b / 3, first.model_state, second.model_state)
     found = procedure.variables(second)
     close(found["batch_stats"], wanted["batch_stats"], atol=1e-6)
@@ -332,8 +330,15 @@ HOW = training.Fit(epochs=2, batch_size=4, learning_rate=0.2, eps_warmup=0.5)
 
 def fit(procedure, loss_fn, how=HOW, *, model=MLP, **options):
     return training.fit(
-        KEY, loss_fn, models.init(KEY, model, SHAPE), IMAGES, LABELS, how, num_classes=CLASSES,
-        procedure=procedure, **options,
+        KEY,
+        loss_fn,
+        models.init(KEY, model, SHAPE),
+        IMAGES,
+        LABELS,
+        how,
+        num_classes=CLASSES,
+        procedure=procedure,
+        **options,
     )
 
 
@@ -347,9 +352,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
         np.array,
         fit(procedure, loss_fn, on_chunk=lambda s, m: kept.append(jax.tree.map(np.array, s))),
     )
-    blank = training.initial_state(
-        models.init(KEY, MLP, SHAPE), HOW, procedure, shape=IMAGES.shape
-    )
+    blank = training.initial_state(models.init(KEY, MLP, SHAPE), HOW, procedure, shape=IMAGES.shape)
     assert jax.tree.structure(blank) == jax.tree.structure(unbroken)
     store = TrainingCheckpoints(tmp_path / "states")
     store.save(kept[1])
@@ -398,7 +401,8 @@ class ShowsEps:
 def test_eps_rises_linearly_from_zero():
     seen = []
     fit(
-        training.plain(), ShowsEps(jnp.float32(0.8)),
+        training.plain(),
+        ShowsEps(jnp.float32(0.8)),
         dataclasses.replace(HOW, eps_warmup=2 / 3, learning_rate=0.01),
         on_chunk=lambda state, metrics: seen.extend(metrics["eps"]),
     )
@@ -410,7 +414,9 @@ def test_the_eps_of_free_training_rises_too():
     procedure = training.free(advfeat.linf(0.2), replays=2)
     reached = []
     fit(
-        procedure, training.standard(MLP), dataclasses.replace(HOW, batch_size=12, epochs=5),
+        procedure,
+        training.standard(MLP),
+        dataclasses.replace(HOW, batch_size=12, epochs=5),
         on_chunk=lambda state, metrics: reached.append(float(jnp.abs(state.extra).max())),
     )
     np.testing.assert_allclose(reached, [0.0, 0.08, 0.16, 0.2, 0.2], atol=1e-6)
@@ -428,7 +434,9 @@ def test_a_warm_up_needs_an_attack_that_can_be_scaled():
 def test_a_training_may_end_early():
     told = []
     state = fit(
-        training.plain(), objective_for("plain"), dataclasses.replace(HOW, epochs=5),
+        training.plain(),
+        objective_for("plain"),
+        dataclasses.replace(HOW, epochs=5),
         on_epoch=lambda epoch, state, means: told.append(epoch) or epoch == 2,
     )
     assert told == [1, 2]

@@ -27,10 +27,13 @@ def together(command, launcher, *, devices=2, count=2):
         subprocess.Popen(
             [sys.executable, *map(str, command)],
             env=environment(devices, **launcher(i, port, count)),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
     said = [process.communicate(timeout=900) for process in started]
     return [process.returncode for process in started], said
 
@@ -73,9 +76,11 @@ def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
 def test_each_process_reads_its_share_of_a_stream(tmp_path):
     told = []
     state = sharded.trained(
-        16, None, sharded.Shares(16),
+        16,
+        None,
+        sharded.Shares(16),
         on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]]),
-    )  # fmt: skip
+    )
     out = tmp_path / "shares.npz"
     ends, said = together(["tests/helpers/sharded.py", out, 16, "stream"], explicit)
     assert ends == [0, 0], said

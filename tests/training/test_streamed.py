@@ -23,17 +23,24 @@ def test_a_resumed_training_reads_on_and_ends_as_the_unbroken_one(monkeypatch):
     stream, kept, told = sharded.Shares(16), [], []
     unbroken = copy(
         sharded.trained(
-            16, None, stream, on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+            16,
+            None,
+            stream,
+            on_chunk=lambda s, seen: kept.append((copy(s), seen)),
             on_epoch=lambda epoch, s, means: told.append(means),
         )
-    )  # fmt: skip
+    )
     assert [int(state.step) for state, _ in kept] == [3, 4, 7, 8, 11, 12]  # 4 an epoch
     state, seen = kept[2]
     again = []
     resumed = sharded.trained(
-        16, None, stream, state=state, seen=seen,
+        16,
+        None,
+        stream,
+        state=state,
+        seen=seen,
         on_epoch=lambda epoch, s, means: again.append(means),
-    )  # fmt: skip
+    )
     assert equal(resumed, unbroken)
     assert again == told[1:]
 

@@ -108,19 +108,33 @@ def test_schedules(name):
 def test_a_whole_fit_is_numpys(schedule):
     # One batch holds all, so that the order of the examples does not matter.
     how = training.Fit(
-        epochs=10, batch_size=999, learning_rate=0.4, schedule=schedule, momentum=0.7,
+        epochs=10,
+        batch_size=999,
+        learning_rate=0.4,
+        schedule=schedule,
+        momentum=0.7,
         weight_decay=0.01,
     )
     variables, seen = models.init(KEY, LINEAR, SHAPE), []
     by_hand = Softmax(variables["params"])
     state = training.fit(
-        KEY, training.standard(LINEAR), variables, IMAGES, LABELS, how, num_classes=CLASSES,
+        KEY,
+        training.standard(LINEAR),
+        variables,
+        IMAGES,
+        LABELS,
+        how,
+        num_classes=CLASSES,
         on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"])),
     )
     for t in range(10):
         loss, _ = by_hand.step(
-            IMAGES / 255, LABELS, np.ones(COUNT), rate=0.4 * RATES[schedule](t, 10),
-            momentum=0.7, decay=0.01,
+            IMAGES / 255,
+            LABELS,
+            np.ones(COUNT),
+            rate=0.4 * RATES[schedule](t, 10),
+            momentum=0.7,
+            decay=0.01,
         )
         assert seen[t] == (t + 1, pytest.approx(loss, rel=1e-4))
     for name, wanted in by_hand.params.items():
@@ -149,7 +163,14 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
 
     def run(**options):
         return training.fit(
-            KEY, losses()[name], variables, IMAGES, LABELS, HOW, num_classes=CLASSES, ids=ids,
+            KEY,
+            losses()[name],
+            variables,
+            IMAGES,
+            LABELS,
+            HOW,
+            num_classes=CLASSES,
+            ids=ids,
             **options,
         )
 
@@ -166,7 +187,8 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
     assert found == [(2, 2), (3, 3), (5, 2), (6, 3), (8, 2), (9, 3)]
     for state, seen in kept:
         resumed = run(
-            state=copy(state), seen=seen,
+            state=copy(state),
+            seen=seen,
             on_epoch=lambda epoch, s, means: epochs.append((epoch, means)),
         )
         assert equal(resumed, unbroken), int(state.step)
@@ -177,7 +199,13 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
     # What is equal is no accident: another key ends elsewhere.
     monkeypatch.setattr(loop, "CHUNK", 1)
     other = training.fit(
-        jax.random.key(1), losses()[name], variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
+        jax.random.key(1),
+        losses()[name],
+        variables,
+        IMAGES,
+        LABELS,
+        HOW,
+        num_classes=CLASSES,
         ids=ids,
     )
     assert not equal(other.params, unbroken.params)
@@ -210,8 +238,12 @@ def test_new_numbers_do_not_compile_again():
     def run(rate, eps, seed):
         attack = advfeat.pgd(advfeat.l2(eps), steps=2, score_last=False)
         training.fit(
-            jax.random.key(seed), training.adversarial(MLP, advfeat.cross_entropy, attack),
-            variables, IMAGES, LABELS, dataclasses.replace(HOW, learning_rate=rate, momentum=rate),
+            jax.random.key(seed),
+            training.adversarial(MLP, advfeat.cross_entropy, attack),
+            variables,
+            IMAGES,
+            LABELS,
+            dataclasses.replace(HOW, learning_rate=rate, momentum=rate),
             num_classes=CLASSES,
         )
 
@@ -241,8 +273,16 @@ def test_a_training_can_be_stopped_after_any_step():
 
         try:
             state = training.fit(
-                KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
-                look=look, on_chunk=keep, **options,
+                KEY,
+                losses()["standard"],
+                variables,
+                IMAGES,
+                LABELS,
+                HOW,
+                num_classes=CLASSES,
+                look=look,
+                on_chunk=keep,
+                **options,
             )
         except Stop:
             state = None
@@ -252,9 +292,18 @@ def test_a_training_can_be_stopped_after_any_step():
     assert [int(state.step) for state, _ in kept] == [3, 5]
     state, seen = kept[-1]
     _, resumed = run([], state=copy(state), seen=seen)
-    assert equal(resumed, training.fit(
-        KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
-    ))
+    assert equal(
+        resumed,
+        training.fit(
+            KEY,
+            losses()["standard"],
+            variables,
+            IMAGES,
+            LABELS,
+            HOW,
+            num_classes=CLASSES,
+        ),
+    )
 
 
 # --- Losses that stop being numbers. --------------------------------------------------------------
@@ -282,7 +331,13 @@ def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
     variables, reached = {"params": {"w": jnp.ones(2)}, "count": jnp.int32(0)}, []
     with pytest.raises(training.NotFinite, match=f"nan at step {step}:") as caught:
         training.fit(
-            KEY, BreaksAt(jnp.int32(step)), variables, IMAGES, LABELS, HOW, num_classes=CLASSES,
+            KEY,
+            BreaksAt(jnp.int32(step)),
+            variables,
+            IMAGES,
+            LABELS,
+            HOW,
+            num_classes=CLASSES,
             on_chunk=lambda state, metrics: reached.append(int(state.step)),
         )
     assert caught.value.step == step
@@ -340,11 +395,19 @@ def test_augmentation_belongs_to_the_example_and_the_step():
         variables = {"params": {"w": jnp.ones(2)}, "count": jnp.int32(0)}
         state = training.initial(variables, make(hyper))._replace(step=jnp.int32(step))
         _, seen = training.train_update(
-            KEY, state, BreaksAt(jnp.int32(-1), True), data, jnp.asarray(rows, jnp.int32), hyper,
-            make_optimiser=make, augment=augmentation.shift2,
+            KEY,
+            state,
+            BreaksAt(jnp.int32(-1), True),
+            data,
+            jnp.asarray(rows, jnp.int32),
+            hyper,
+            make_optimiser=make,
+            augment=augmentation.shift2,
         )
-        return {int(i): (np.asarray(x), int(y)) for i, x, y in
-                zip(seen["id"], seen["image"], seen["label"], strict=True)}
+        return {
+            int(i): (np.asarray(x), int(y))
+            for i, x, y in zip(seen["id"], seen["image"], seen["label"], strict=True)
+        }
 
     first, second = batch_at(0, [0, 1, 2, 3]), batch_at(0, [9, 3, 1, 5])
     later = batch_at(1, [0, 1, 2, 3])
@@ -381,8 +444,10 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
     model = Normed()
     variables = jax.jit(model.init)(KEY, jnp.zeros((1, *SHAPE)))
     batch = {
-        "image": jnp.float32(IMAGES / 255), "label": jnp.asarray(LABELS),
-        "id": jnp.arange(COUNT), "weight": jnp.ones(COUNT),
+        "image": jnp.float32(IMAGES / 255),
+        "label": jnp.asarray(LABELS),
+        "id": jnp.arange(COUNT),
+        "weight": jnp.ones(COUNT),
     }
 
     def run(loss_fn, batch):

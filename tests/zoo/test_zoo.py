@@ -18,7 +18,12 @@ from experiments.train import flags as train_flags, work as train_work
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("zoo") / "run"
     config = train_flags.Config(
-        workdir=str(workdir), model="resnet9", width=4, epochs=1, eval_examples=20, eval_steps=1,
+        workdir=str(workdir),
+        model="resnet9",
+        width=4,
+        epochs=1,
+        eval_examples=20,
+        eval_steps=1,
         eps_grid=(0.0,),
     )
     train_work.run(config)
@@ -88,8 +93,12 @@ def test_a_damaged_network_of_the_zoo_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="checkpoint zoo:digits_standard is damaged"):
         zoo.load(name)
     arrays.write_bytes(whole)
-    for text in (card.replace(b'"model": "cnn"', b'"model": "mlp"'), b"{", b"[]",
-                 card.replace(b'"sha256"', b'"sha255"')):  # fmt: skip
+    for text in (
+        card.replace(b'"model": "cnn"', b'"model": "mlp"'),
+        b"{",
+        b"[]",
+        card.replace(b'"sha256"', b'"sha255"'),
+    ):
         about.write_bytes(text)
         with pytest.raises(ValueError, match="checkpoint zoo:digits_standard"):
             zoo.load(name)

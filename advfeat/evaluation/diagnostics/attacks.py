@@ -34,9 +34,7 @@ QUERIES = 500  # queries of Square
 
 def _pgd(threat: ThreatModel, *, step_size: float = 0.05, steps: int = STEPS) -> AttackFn:
     """Returns PGD on the margin, which does not saturate; the step size is over eps."""
-    return pgd(
-        threat, steps=steps, step_size=step_size * threat.eps, objective=untargeted(margin)
-    )
+    return pgd(threat, steps=steps, step_size=step_size * threat.eps, objective=untargeted(margin))
 
 
 def one_step(case: Case) -> Iterator[Seen]:
@@ -129,9 +127,7 @@ def growth(case: Case) -> Iterator[Seen]:
         return
     sizes = [share * float(case.threat.eps) for share in SWEEP]
     rates = [
-        float(
-            case.fooled("growth", _pgd(threat_model(case.threat.norm, eps)), rows).mean()
-        )
+        float(case.fooled("growth", _pgd(threat_model(case.threat.norm, eps)), rows).mean())
         for eps in sizes
     ]
     highest = np.maximum.accumulate(rates)

@@ -129,9 +129,7 @@ def scaled_attack(attack: Any, share: float | Array) -> Any:
         raise ValueError(
             f"an eps warm-up needs an attack with a threat model, got {type(attack).__name__}"
         )
-    changes: dict[str, Any] = {
-        "threat": dataclasses.replace(threat, eps=_times(threat.eps, share))
-    }
+    changes: dict[str, Any] = {"threat": dataclasses.replace(threat, eps=_times(threat.eps, share))}
     if getattr(attack, "step_size", None) is not None:
         changes["step_size"] = _times(attack.step_size, share)
     return dataclasses.replace(attack, **changes)

@@ -58,9 +58,7 @@ class Aligned(Adversarial):
 
             return jax.grad(total)(images)
 
-        cosines = jax.vmap(_cosine)(
-            input_gradient(batch["image"]), input_gradient(batch["nearby"])
-        )
+        cosines = jax.vmap(_cosine)(input_gradient(batch["image"]), input_gradient(batch["nearby"]))
         misaligned = mean(1.0 - cosines, batch)
         value = value + self.grad_align * misaligned
         return value, (after, {**metrics, "loss": value, "misaligned": misaligned})
@@ -73,9 +71,7 @@ def _cosine(a: Array, b: Array) -> Array:
     return jnp.where(some, jnp.sum(over(a, long[0]) * over(b, long[1])), 1.0)
 
 
-def fast_attack(
-    threat: ThreatModel, *, step_size: float | Array | None = None
-) -> GradientAttack:
+def fast_attack(threat: ThreatModel, *, step_size: float | Array | None = None) -> GradientAttack:
     """Returns the attack of `fast`: one step of 1.25 eps from a uniform start.
 
     >>> import advfeat

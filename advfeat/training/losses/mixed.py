@@ -52,9 +52,7 @@ class Mixed(Attacked):
         )
 
 
-def mixed(
-    model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array = 0.5
-) -> Mixed:
+def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array = 0.5) -> Mixed:
     """Returns the mixed objective `min_w E alpha loss(x, y) + (1 - alpha) loss(x', y)`.
 
     Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6, where x' is one FGSM step

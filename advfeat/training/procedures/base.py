@@ -120,9 +120,7 @@ def split(batch: Any, parts: int) -> Any:
 
 def joined(batch: Any) -> Any:
     """Inverts `split`."""
-    return jax.tree.map(
-        lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), batch
-    )
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), batch)
 
 
 def prepared(

@@ -49,9 +49,11 @@ class SweepConfig(TrainingConfig):
     attack_batch_size: int = flag(250, "Images attacked at a time.", kind="count")
     attack_steps: int = flag(5, "PGD steps of adversarial training.", kind="count")
     eps_warmup: float = flag(
-        0.4, "The share of adversarial training over which eps rises from 0: without it a network "
-        "may collapse at a large eps.", kind="fraction"
-    )  # fmt: skip
+        0.4,
+        "The share of adversarial training over which eps rises from 0: without it a network "
+        "may collapse at a large eps.",
+        kind="fraction",
+    )
 
     def validate(self) -> None:
         """Also checks flags against each other."""

@@ -62,13 +62,15 @@ class Config(BaseConfig):
 
     objective: str = flag("standard", "Training objective.", choices=OBJECTIVES)
     norm: str = flag("l2", "Norm of the threat model.", choices=NORMS)
-    eps: float | None = flag(None, "Eps of the threat model. Default: preset's robust_eps.",
-    kind="eps")
+    eps: float | None = flag(
+        None, "Eps of the threat model. Default: preset's robust_eps.", kind="eps"
+    )
     attack_steps: int | None = flag(
         None, "PGD steps of the training. Default: 7; mixed: 1, which is FGSM.", kind="count"
     )
     attack_step_size: float | None = flag(
-        None, "Step size of PGD. Default: 1.4 eps / steps; FGSM, free: eps; fast: 1.25 eps.",
+        None,
+        "Step size of PGD. Default: 1.4 eps / steps; FGSM, free: eps; fast: 1.25 eps.",
         kind="positive",
     )
     alpha: float | None = flag(None, "mixed: weight of the clean loss [0.5].", kind="fraction")
@@ -76,7 +78,8 @@ class Config(BaseConfig):
         None, "trades, mart: weight of the divergence [6].", kind="nonnegative"
     )
     replays: int | None = flag(
-        None, "free: updates per minibatch [8]; passes over the data are epochs / replays.",
+        None,
+        "free: updates per minibatch [8]; passes over the data are epochs / replays.",
         kind="count",
     )
     grad_align: float | None = flag(
@@ -99,22 +102,23 @@ class Config(BaseConfig):
         None, "Share of the training over which eps rises from 0. " + PRESET, kind="fraction"
     )
     select: str | None = flag(
-        None, "Keep the last epoch's weights, or the best on held-out images under PGD [last].",
+        None,
+        "Keep the last epoch's weights, or the best on held-out images under PGD [last].",
         choices=("last", "best"),
     )
     patience: int | None = flag(
         None, "With --select=best: end after this many epochs without a new best.", kind="count"
     )
     max_drop: float | None = flag(
-        None, "End and return to the best epoch when held-out accuracy under PGD falls by "
-        "more; 1: never [0.2 for mixed, fast, free].", kind="fraction",
+        None,
+        "End and return to the best epoch when held-out accuracy under PGD falls by "
+        "more; 1: never [0.2 for mixed, fast, free].",
+        kind="fraction",
     )
     checkpoint: str | None = flag(
         None, "Start from the weights of a run, DIR or DIR:NAME; its architecture is kept."
     )
-    model: str | None = flag(
-        None, "Architecture. " + PRESET, choices=MODELS
-    )
+    model: str | None = flag(None, "Architecture. " + PRESET, choices=MODELS)
     width: int | None = flag(None, "Width of the architecture. " + PRESET, kind="count")
     bfloat16: bool = flag(False, "Compute in bfloat16 (weights and attack stay float32).")
     epochs: int | None = flag(None, "Passes over the training set. " + PRESET, kind="count")
@@ -123,9 +127,7 @@ class Config(BaseConfig):
     schedule: str = flag("onecycle", "Schedule of the learning rate.", choices=SCHEDULES)
     momentum: float = flag(0.9, "Nesterov momentum of SGD.", kind="fraction")
     weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
-    augment: str | None = flag(
-        None, "Augmentation. " + PRESET, choices=TRANSFORMS
-    )
+    augment: str | None = flag(None, "Augmentation. " + PRESET, choices=TRANSFORMS)
     train_examples: int = flag(0, "Maximum number of training images; 0: all.", kind="natural")
     held_out: float = flag(0.1, "Share of the training images held out for monitoring.")
     eps_grid: tuple[float, ...] | None = flag(
