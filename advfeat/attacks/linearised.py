@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Run
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import AttackState, IterativeAttack
+from advfeat.attacks.keeping import by_distance
 from advfeat.numerics import finite
 from advfeat.objectives.losses import margin
-from advfeat.threats.balls import ThreatModel
 from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance
 from advfeat.threats.norms import Norm
 from advfeat.types import Array, AttackResult, Best, Evaluation, ModelFn, with_key
@@ -77,7 +75,7 @@ def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
     return jnp.argmin(jnp.where(jnp.any(reached), boxed, unbounded))
 
 
-class MinimumNorm(Stepwise):
+class MinimumNorm(IterativeAttack):
     """Base class of attacks that search for the nearest adversarial example.
 
     Iterates may leave the ball of a finite eps, but the returned point lies within it.
@@ -86,30 +84,22 @@ class MinimumNorm(Stepwise):
       threat: its norm is minimised; only points within its eps (possibly infinite) count.
     """
 
-    threat: ThreatModel
     takes_label = True
-    prefer = staticmethod(ascent.by_distance)
+    keep = staticmethod(by_distance)
 
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the distance in the threat model's norm."""
-        return self.threat.distance(x0, x)
-
-    def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
-        """Updates the best iterate with `x` if it lies within eps."""
+    def better(self, state: AttackState, x: Array, seen: Evaluation) -> Best:
+        """Returns the best iterate so far, given a point just evaluated, if it lies within eps."""
         # No tolerance: at eps 0 only the example itself counts.
-        allowed = self.distance(run.state.x0, x) <= self.threat.eps
-        noted = run.note(x, seen, self.distance, self.prefer)
-        best = jax.tree.map(lambda new, old: jnp.where(allowed, new, old), noted, run.best)
-        return run._replace(best=best)
+        allowed = self.distance(state.search.x0, x) <= self.threat.eps
+        best = super().better(state, x, seen)
+        return jax.tree.map(lambda new, old: jnp.where(allowed, new, old), best, state.best)
 
-    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
+    def finish(self, model_fn: ModelFn, state: AttackState) -> AttackResult:
         """Projects the final iterate onto the threat model and scores it: one forward pass."""
-        x0, x = run.state.x0, run.state.x
+        x0, x = state.search.x0, state.search.x
         inside = self.distance(x0, x) <= self.threat.eps
         x = jnp.where(inside, x, self.threat.project(x0, x))
-        y = run.aim[0]
-        key = jax.random.fold_in(run.key, run.state.count)
-        seen = judged(with_key(model_fn, key)(x), y)
-        last = Best(x, seen.score, seen.success, self.distance(x0, x).astype(jnp.float32))
-        best = self.noted(run, x, seen).best
-        return AttackResult(best, last, run.queries + 1, run.gradients)
+        key = jax.random.fold_in(state.key, state.search.step)
+        seen = judged(with_key(model_fn, key)(x), state.aim[0])
+        best, last = self.better(state, x, seen), self.record(x0, x, seen)
+        return AttackResult(best, last, state.queries + 1, state.gradients)

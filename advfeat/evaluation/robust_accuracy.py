@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import attack_dataset, check_batch
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import (
     check_images,
@@ -352,7 +352,7 @@ def _run(
         data = (problem.images[rows], problem.labels[rows])
         root = stream(problem.key, name)
         options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
-        if isinstance(attack, Stepwise):
+        if isinstance(attack, IterativeAttack):
             attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
         else:
             result = attack_dataset(attack, root, problem.model_fn, *data, **options)

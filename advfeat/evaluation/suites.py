@@ -120,7 +120,7 @@ _GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QU
 SUITES = ("autoattack", *_VERSIONS)
 """Names of suites; `autoattack` is an alias of `standard`."""
 
-_FEW = {"steps": 4, "length": 2, "rounds": 2, "restarts": 2, "eot": 2}
+_FEW = {"steps": 4, "length": 2, "targets": 2, "restarts": 2, "eot": 2}
 """Upper limits of a shortened attack, by attribute of the attack."""
 
 
@@ -203,6 +203,8 @@ def _short(attack: Any) -> Any:
         return attack  # a user's own function
     there = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
     fewer = {name: min(there[name], most) for name, most in _FEW.items() if name in there}
+    if fewer.get("targets", 1) > 1:
+        fewer["restarts"] = 1  # two rounds in all
     return dataclasses.replace(attack, **fewer)
 
 

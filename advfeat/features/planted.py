@@ -8,7 +8,6 @@ and an agreement: how often its class is the label.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import THREEFRY, one_key
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, pytree, static
 
 SHAPES = ("disc", "square", "cross", "ring")
 """Shapes by class; also the class names."""
@@ -40,8 +39,7 @@ class Drawing(NamedTuple):
     classes: Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Planted:
     """Distribution of images with planted features; make one with `planted`.
 
@@ -59,8 +57,8 @@ class Planted:
     agreements: Array
     noise: Array
     textures: Array
-    size: int = dataclasses.field(metadata={"static": True})
-    mark_size: int = dataclasses.field(metadata={"static": True})
+    size: int = static()
+    mark_size: int = static()
 
     @property
     def num_classes(self) -> int:

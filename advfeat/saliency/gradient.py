@@ -5,7 +5,6 @@ Simonyan et al. (2014), https://arxiv.org/abs/1312.6034.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,11 +12,10 @@ import jax
 from advfeat.edges import on_one
 from advfeat.numerics import finite
 from advfeat.objectives.features import class_score
-from advfeat.types import Array, Key, ModelFn, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_key
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Gradient:
     """Gradient of an objective's score, `[H, W, C]`; make one with `gradient`.
 
@@ -26,8 +24,8 @@ class Gradient:
       times_input: whether to multiply by the image, static.
     """
 
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    times_input: bool = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    times_input: bool = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """Computes the map of ONE example."""

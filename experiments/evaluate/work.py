@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import stats
-from advfeat.attacks.ascent import by_score
+from advfeat.attacks.keeping import by_score
 from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
@@ -119,9 +119,9 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             batch_size=config.batch_size,
             advance=bar.update,
         )
-        by_step = advfeat.loss_by_step(
+        by_step = advfeat.best_score_curve(
             key,
-            advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score),
+            advfeat.pgd(plan.threat, steps=2 * steps, keep=by_score),
             fn,
             images,
             labels,
@@ -134,7 +134,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             {"eps": e, "accuracy": stats.rate(row)}
             for e, row in zip(grid, sweep.robust, strict=True)
         ],
-        "loss_by_step": [float(value) for value in by_step.mean(axis=0)],
+        "best_score_curve": [float(value) for value in by_step.mean(axis=0)],
     }
 
 

@@ -86,11 +86,11 @@ class Recipe:
     def _attack(self, threat: advfeat.ThreatModel) -> Any:
         size: Any = self.attack_step_size
         if self.objective == "mixed" and self.attack_steps == 1:
-            return advfeat.fgsm(threat, step_size=size, score_last=False)
+            return advfeat.fgsm(threat, step_size=size, keep=None)
         if size is None:
             size = 1.4 * threat.eps / self.attack_steps
         return advfeat.pgd(
-            threat, steps=self.attack_steps, step_size=size, random_start=True, score_last=False
+            threat, steps=self.attack_steps, step_size=size, random_start=True, keep=None
         )
 
     def procedure(self) -> training.Procedure:

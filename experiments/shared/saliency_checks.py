@@ -16,7 +16,7 @@ from advfeat import models, saliency
 from advfeat.figures import magnitude
 from advfeat.images import quality
 from advfeat.models.network import Network
-from advfeat.types import Array, Key, ModelFn
+from advfeat.types import Array, Key, ModelFn, pytree, static
 
 from .saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, subject
 
@@ -153,13 +153,12 @@ def _blurred(images: np.ndarray) -> np.ndarray:
     return np.clip(blurred, 0, 1).astype(np.float32)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Sensitivity:
     """`saliency.max_sensitivity` as a function of ONE example, for `attack_dataset`."""
 
     method: Any
-    samples: int = dataclasses.field(metadata={"static": True})
+    samples: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         return saliency.max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)

@@ -183,8 +183,8 @@ def test_examples_at_different_counts_share_one_step():
     both = mixed(run, late)
     for _ in range(9):
         run, late, both = (step(nearest.SMOOTH, r) for r in (run, late, both))
-    np.testing.assert_array_equal(both.state.count, [12, 12, 9, 9])
-    np.testing.assert_allclose(both.state.x, mixed(run, late).state.x, atol=1e-6)
+    np.testing.assert_array_equal(both.search.step, [12, 12, 9, 9])
+    np.testing.assert_allclose(both.search.x, mixed(run, late).search.x, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat.attacks import ATTACKS, NORMS_OF, ascent
+from advfeat.attacks import ATTACKS, NORMS_OF, keeping
 from advfeat.attacks.batch import _attack_batch
 
 SHAPE = (2, 3, 1)
@@ -143,7 +143,7 @@ def test_what_is_misclassified_already_counts_as_fooled():
     wrong = np.array([int(lead(model, image, 0)[0] < 0) for image in x])
     still = advfeat.pgd(advfeat.l2(0.01), step_size=0.0)
     assert attacked(still, model, x, wrong).best.success.all()
-    nearest = advfeat.pgd(advfeat.linf(0.2), random_start=False, prefer=ascent.by_distance, steps=2)
+    nearest = advfeat.pgd(advfeat.linf(0.2), random_start=False, keep=keeping.by_distance, steps=2)
     found = attacked(nearest, model, x, wrong).best
     np.testing.assert_array_equal(found.distance, np.zeros(BATCH))
     np.testing.assert_array_equal(found.x, x)
@@ -269,7 +269,7 @@ def test_a_network_of_nan_leaves_a_feasible_result(norm):
     ("attack", "queries", "gradients"),
     [
         (advfeat.pgd(advfeat.linf(0.1), steps=3, restarts=2), 8, 6),
-        (advfeat.pgd(advfeat.linf(0.1), steps=3, score_last=False), 3, 3),
+        (advfeat.pgd(advfeat.linf(0.1), steps=3, keep=None), 3, 3),
         (advfeat.uniform_noise(advfeat.linf(0.1), restarts=4), 4, 0),
     ],
 )

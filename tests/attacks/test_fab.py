@@ -96,10 +96,10 @@ def check_iterates(norm, attack, x, y, index, wanted):
     for count, points in enumerate(zip(*trails, strict=True)):
         run = run if count == 0 else step(nearest.SMOOTH, run)
         np.testing.assert_allclose(
-            run.state.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
+            run.search.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
         )
-        assert set(np.asarray(run.state.count)) == {count}
-    np.testing.assert_array_equal(run.state.nearest.success, np.isfinite(found))
+        assert set(np.asarray(run.search.step)) == {count}
+    np.testing.assert_array_equal(run.search.nearest.success, np.isfinite(found))
     np.testing.assert_allclose(
         np.where(run.best.success, run.best.distance, np.inf), found, atol=1e-4
     )
@@ -202,8 +202,8 @@ def test_restarts_begin_half_of_eps_away(norm):
     begin = jax.jit(
         lambda eps, index: (
             advfeat.fab(advfeat.threat_model(norm, eps), restarts=3)
-            .begin(nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index)
-            .state.x
+            .init(nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index)
+            .search.x
         )
     )
     for eps in (0.0, 0.2, np.inf):
@@ -229,7 +229,7 @@ def test_rounds_go_over_all_targets_before_the_next_restart():
     begin = jax.jit(attack.begin)
     runs = [begin(nearest.KEY, nearest.SMOOTH, x, y, jnp.int32(i)) for i in range(6)]
     assert [int(run.aim[1]) for run in runs] == [*order, *order]
-    assert [bool((run.state.x == x).all()) for run in runs] == [True] * 3 + [False] * 3
+    assert [bool((run.search.x == x).all()) for run in runs] == [True] * 3 + [False] * 3
     assert [int(run.queries) for run in runs] == [1] * 6
 
 

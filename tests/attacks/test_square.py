@@ -12,7 +12,7 @@ import pytest
 
 import advfeat
 from advfeat.attacks import square_l2_l1
-from advfeat.attacks.square import SCHEDULE, random_search, side
+from advfeat.attacks.square import SCHEDULE, side
 from advfeat.types import Evaluation
 
 KEY = jax.random.key(0)
@@ -189,15 +189,15 @@ def compiled(norm, shape):
 
     def of(eps):
         threat = dataclasses.replace(advfeat.threat_model(norm, 1.0), eps=eps)
-        return threat, random_search(threat, jnp.float32(0.8), period=PERIOD)
+        return advfeat.square(threat, steps=PERIOD, p=jnp.float32(0.8), rescale_schedule=True)
 
     def init(eps, key, x0):
-        threat, kernel = of(eps)
-        start, _ = advfeat.square(threat).start(key, None, x0, 0, 0)
-        return kernel.init(key, x0, start)
+        attack = of(eps)
+        start, _ = attack.start(key, None, x0, 0, 0)
+        return attack.first(key, x0, start)
 
     def update(eps, state, score, success):
-        return of(eps)[1].update(state, Evaluation(score, success, None))
+        return of(eps).update(state, Evaluation(score, success, None))
 
     return jax.jit(init), jax.jit(update)
 
@@ -241,7 +241,7 @@ def test_every_candidate_is_the_papers(norm, shape):
         wanted = paper_candidate(norm, eps, x0, kept, size, draw)
         np.testing.assert_allclose(state.x, wanted, atol=1e-3 if norm == "l1" else 2e-5)
         moved += np.abs(state.x - kept).max() > 1e-3
-        assert int(state.count) == count + 1
+        assert int(state.step) == count + 1
     assert moved > 25, moved
 
 
@@ -478,7 +478,7 @@ def test_the_whole_attack_is_its_steps_by_hand_the_worst_of_its_restarts():
         run = begin(KEY, model, x, 0, index)
         for _ in range(9):
             run = step(model, run)
-        rounds.append(attack.end(model, run))  # without jit
+        rounds.append(attack.finish(model, run))  # without jit
     scores = [float(result.best.score) for result in rounds]
     assert scores[0] != scores[1]
     worst = rounds[int(np.argmax(scores))]

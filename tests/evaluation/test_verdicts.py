@@ -52,7 +52,7 @@ def catalogue():
                 make, norm, options, id=f"{name}-{norm}", marks=[pytest.mark.slow] if place else []
             )
     for name in ("pgd", "fgsm"):
-        yield pytest.param(ATTACKS[name], "l2", {"score_last": False}, id=f"{name}-unscored")
+        yield pytest.param(ATTACKS[name], "l2", {"keep": None}, id=f"{name}-unscored")
     for name in ("carlini_wagner", "elastic_net"):
         norm = NORMS_OF[name][0]
         yield pytest.param(
@@ -145,7 +145,7 @@ def near_the_plane(count):
 def test_iterates_that_are_not_scored_fool_all_the_same(name):
     x, y = near_the_plane(300)
     threat = advfeat.linf(0.3)
-    make = functools.partial(ATTACKS[name], score_last=False)
+    make = functools.partial(ATTACKS[name], keep=None)
     suite = {name: make(threat)}
     found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
     assert found.robust.sum() == 0

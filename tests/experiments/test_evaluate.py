@@ -67,7 +67,7 @@ def test_summary_report_and_arrays_agree(unbroken):
     assert 0 < summary["robust_accuracy"]["mean"] < summary["clean_accuracy"]["mean"]
     by_eps = [part["accuracy"]["mean"] for part in summary["curves"]["accuracy_by_eps"]]
     assert by_eps == sorted(by_eps, reverse=True)
-    losses = summary["curves"]["loss_by_step"]
+    losses = summary["curves"]["best_score_curve"]
     assert losses == sorted(losses)
     assert summary["warnings"] == []
     assert "worst case" in (path / "report.html").read_text()

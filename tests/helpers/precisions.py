@@ -157,7 +157,7 @@ def lossy():
 
 def trainings():
     ce, threat = advfeat.cross_entropy, advfeat.linf(0.03)
-    attack = advfeat.pgd(threat, steps=2, score_last=False)
+    attack = advfeat.pgd(threat, steps=2, keep=None)
     model = models.create("cnn", num_classes=CLASSES, width=4)
     variables = jax.eval_shape(lambda key: models.init(key, model, SHAPE), KEY)
     objectives = {
