@@ -127,7 +127,7 @@ def carlini_wagner(
     initial_const: float | Array = 1e-3,
     confidence: float | Array = 0.0,
     rate: float | Array = 0.02,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
     rule: StepRule = from_optax(optax.adam),
 ) -> CarliniWagner:
     """Returns the C&W attack (L2, minimum norm): `|delta|^2 + lambda * max(-score, -kappa)`.
@@ -184,6 +184,6 @@ def carlini_wagner(
         steps=steps * binary_search_steps if search == "binary" else steps,
         length=steps,
         search=search,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
         rule=rule,
     )

@@ -116,7 +116,7 @@ def ddn(
     gamma: float | Array = 0.05,
     initial_norm: float | Array = 1.0,
     levels: int | None = None,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
 ) -> DecoupledDirectionNorm:
     """Returns DDN, the decoupled direction and norm attack (L2, minimum norm): algorithm 1.
 
@@ -163,5 +163,5 @@ def ddn(
         # A leaf: XLA divides by a constant via its reciprocal, which lands an ulp off the level.
         levels=None if levels is None else jnp.asarray(levels, jnp.float32),
         steps=steps,
-        objective=untargeted() if objective is None else objective,
+        objective=objective,
     )

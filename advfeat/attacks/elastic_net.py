@@ -145,7 +145,7 @@ def elastic_net(
     initial_const: float | Array = 1e-3,
     confidence: float | Array = 0.0,
     decision: str = "l1",
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> ElasticNet:
     """Returns EAD: minimises `c * max(-score, -kappa) + beta * |d|_1 + |d|_2^2` by FISTA.
 
@@ -202,5 +202,5 @@ def elastic_net(
         steps=steps * binary_search_steps,
         length=steps,
         decision=decision,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

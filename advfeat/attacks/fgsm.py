@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from advfeat.attacks.keeping import Keep, by_success
 from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.objectives.classification import untargeted
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Objective
 
@@ -16,7 +17,7 @@ def fgsm(
     *,
     step_size: float | Array | None = None,
     random_start: bool = False,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
     keep: Keep | None = by_success,
 ) -> GradientAttack:
     """Returns FGSM: one step of length eps along the steepest direction of the norm.

@@ -99,7 +99,7 @@ def fmn(
     last_step_size: float | Array | None = None,
     gamma: float | Array = 0.05,
     last_gamma: float | Array = 1e-3,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> FastMinimumNorm:
     """Returns FMN, a fast minimum-norm attack with adaptive norm constraints: algorithm 1.
 
@@ -148,5 +148,5 @@ def fmn(
         gamma=jnp.asarray(gamma, jnp.float32),
         last_gamma=jnp.asarray(last_gamma, jnp.float32),
         steps=steps,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

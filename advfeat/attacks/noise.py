@@ -89,30 +89,27 @@ class NoiseAttack:
         return AttackResult(best, last, count, jnp.zeros_like(count))
 
 
-def _noise(
-    kind: str, threat: ThreatModel, restarts: int, objective: Objective | None
-) -> NoiseAttack:
+def _noise(kind: str, threat: ThreatModel, restarts: int, objective: Objective) -> NoiseAttack:
     check_positive(restarts, name="restarts")
-    chosen = untargeted() if objective is None else objective
-    return NoiseAttack(threat=threat, kind=kind, restarts=restarts, objective=chosen)
+    return NoiseAttack(threat=threat, kind=kind, restarts=restarts, objective=objective)
 
 
 def gaussian_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns Gaussian noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("gaussian", threat, restarts, objective)
 
 
 def uniform_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns uniform noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("uniform", threat, restarts, objective)
 
 
 def salt_and_pepper_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns salt-and-pepper noise of norm eps on a tenth of the pixels; worst of `restarts`."""
     return _noise("salt_and_pepper", threat, restarts, objective)

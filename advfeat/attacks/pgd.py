@@ -93,7 +93,7 @@ def pgd(
     step_size: float | Array | None = None,
     restarts: int = 1,
     random_start: bool = True,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
     rule: StepRule = steepest,
     keep: Keep | None = by_success,
 ) -> GradientAttack:
@@ -146,7 +146,7 @@ def pgd(
         steps=steps,
         restarts=restarts,
         random_start=random_start,
-        objective=untargeted() if objective is None else objective,
+        objective=objective,
         rule=rule,
         keep=keep,
     )

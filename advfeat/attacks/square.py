@@ -187,7 +187,7 @@ def square(
     restarts: int = 1,
     p: float | Array = 0.8,
     rescale_schedule: bool = False,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> SquareAttack:
     """Returns Square Attack, a random search on scores alone, immune to gradient masking.
 
@@ -231,5 +231,5 @@ def square(
         steps=steps,
         restarts=restarts,
         rescale_schedule=rescale_schedule,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

@@ -60,7 +60,7 @@ def maximise(
     step_size: float | Array = 0.5,
     transform: Transform | None = None,
     space: Fourier | None = None,
-    objective: Objective | None = None,
+    objective: Objective = unit(),
 ) -> GradientAttack:
     """Visualises a unit, channel or direction by maximising its activation.
 
@@ -80,7 +80,7 @@ def maximise(
       objective: by default `objectives.features.unit()`.
     """
     return _ascent(
-        objective or unit(),
+        objective,
         eps=eps,
         steps=steps,
         step_size=step_size,

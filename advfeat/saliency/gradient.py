@@ -43,7 +43,7 @@ def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, 
     return finite(jax.grad(score)(x))
 
 
-def gradient(objective: Objective | None = None) -> Gradient:
+def gradient(objective: Objective = class_score()) -> Gradient:
     """Returns vanilla gradient saliency: the change of the score with each pixel.
 
     Args:
@@ -59,10 +59,10 @@ def gradient(objective: Objective | None = None) -> Gradient:
     >>> gradient()(jax.random.key(0), lambda x: weights @ x, jnp.ones(2), 0).tolist()
     [1.0, -2.0]
     """
-    return Gradient(objective or class_score(), times_input=False)
+    return Gradient(objective, times_input=False)
 
 
-def gradient_times_input(objective: Objective | None = None) -> Gradient:
+def gradient_times_input(objective: Objective = class_score()) -> Gradient:
     """Returns gradient times input: exact contributions for a linear network without bias.
 
     Shrikumar et al. (2016), https://arxiv.org/abs/1605.01713.
@@ -73,4 +73,4 @@ def gradient_times_input(objective: Objective | None = None) -> Gradient:
     >>> gradient_times_input()(jax.random.key(0), lambda x: weights @ x, x, 0).tolist()
     [2.0, -1.0]
     """
-    return Gradient(objective or class_score(), times_input=True)
+    return Gradient(objective, times_input=True)

@@ -115,7 +115,7 @@ class GradCam:
         return jax.image.resize(coarse, x.shape[:2], "bilinear")
 
 
-def layer_gradient(objective: Objective | None = None) -> LayerGradient:
+def layer_gradient(objective: Objective = class_score()) -> LayerGradient:
     """Returns the gradient of a score at a layer.
 
     Args:
@@ -128,10 +128,10 @@ def layer_gradient(objective: Objective | None = None) -> LayerGradient:
     >>> layer_gradient()(jax.random.key(0), double, jnp.array([1.0, 3.0]), 1).tolist()
     [0.0, 12.0]
     """
-    return LayerGradient(objective or class_score())
+    return LayerGradient(objective)
 
 
-def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> GradCam:
+def grad_cam(objective: Objective = class_score(), *, rectify: bool = True) -> GradCam:
     """Returns Grad-CAM at the layer where the network is split.
 
     Args:
@@ -141,4 +141,4 @@ def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> Gra
     Returns:
       A method for networks from `models.split_fn` or `split`; its map is `[H, W]`.
     """
-    return GradCam(objective or class_score(), rectify)
+    return GradCam(objective, rectify)

@@ -84,7 +84,7 @@ def _begins(side: int, size: int, stride: int) -> list[int]:
 
 
 def occlusion(
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     size: int = 4,
     stride: int = 2,
@@ -120,6 +120,4 @@ def occlusion(
         check_positive(number, name=name)
     if stride > size:
         raise ValueError(f"stride must be at most the size, {size}, got {stride}")
-    return Occlusion(
-        jnp.asarray(value, jnp.float32), objective or class_score(), size, stride, chunk
-    )
+    return Occlusion(jnp.asarray(value, jnp.float32), objective, size, stride, chunk)

@@ -108,7 +108,7 @@ class ExpectedGradients:
 
 
 def integrated_gradients(
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     baseline: float | Array = 0.0,
     steps: int = 32,
@@ -139,12 +139,12 @@ def integrated_gradients(
     if not np.isfinite(np.asarray(baseline)).all():
         raise ValueError("baseline must be finite")
     start = jnp.asarray(baseline, jnp.float32)
-    return IntegratedGradients(start, objective or class_score(), steps, min(chunk, steps))
+    return IntegratedGradients(start, objective, steps, min(chunk, steps))
 
 
 def expected_gradients(
     baselines: Array,
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     samples: int = 100,
     chunk: int = 4,
@@ -168,7 +168,7 @@ def expected_gradients(
         )
     return ExpectedGradients(
         jnp.asarray(baselines, jnp.float32),
-        objective or class_score(),
+        objective,
         samples,
         min(chunk, samples),
     )
