@@ -19,7 +19,12 @@ from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.attacks.keeping import by_success, none_yet
 from advfeat.attacks.oracles import averaged
 from advfeat.checks import check_norm, check_positive, is_concrete
-from advfeat.objectives.classification import AwayTowards, TargetedLoss, likely_target, untargeted
+from advfeat.objectives.classification import (
+    TargetedLoss,
+    UntargetedViaTarget,
+    likely_target,
+    untargeted,
+)
 from advfeat.objectives.losses import (
     cross_entropy,
     cross_entropy_targeted,
@@ -306,7 +311,7 @@ def apgd_targeted(
         rho=_checked_rho(rho),
         steps=steps,
         restarts=restarts,
-        objective=AwayTowards(_chosen(loss, TARGETED_LOSSES)),
+        objective=UntargetedViaTarget(_chosen(loss, TARGETED_LOSSES)),
         eot=eot,
         targets=targets,
     )

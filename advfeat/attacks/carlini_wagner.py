@@ -14,7 +14,13 @@ import optax
 
 from advfeat.attacks.iterative import zero_like
 from advfeat.attacks.step_rules import StepRule, from_optax, initial_state, moved
-from advfeat.attacks.tradeoff import PenaltyAttack, Tradeoff, alternated, searched, tradeoff
+from advfeat.attacks.tradeoff import (
+    PenaltyAttack,
+    Tradeoff,
+    binary_searched,
+    dual_ascended,
+    tradeoff,
+)
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
@@ -95,12 +101,12 @@ class CarliniWagner(PenaltyAttack):
         w = search.w + move
         x = self.threat.project(x0, 0.5 * (jnp.tanh(w) + 1.0))
         if self.search == "alternating":
-            weight = alternated(search.tradeoff, seen.success, self.rate)
+            weight = dual_ascended(search.tradeoff, seen.success, self.rate)
             return CarliniWagnerState(x, x0, step, w, memory, weight)
         if self.search == "fixed":
             return CarliniWagnerState(x, x0, step, w, memory, search.tradeoff)
         ended = self.ended(step)
-        weight = searched(search.tradeoff, seen.success, ended)
+        weight = binary_searched(search.tradeoff, seen.success, ended)
         onwards = CarliniWagnerState(x, x0, step, w, memory, weight)
         again = self._begin(x0, x0, step, weight)
         return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, onwards)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advfeat.attacks.iterative import AttackState, zero_like
-from advfeat.attacks.linearised import MinimumNorm, linearised, nearest_boundary
+from advfeat.attacks.linearised import MinimumNorm, linearise, nearest_boundary
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.numerics import over, scaled
 from advfeat.objectives.classification import likely_target
@@ -108,13 +108,13 @@ class DeepFool(MinimumNorm):
             count = min(self.candidates, logits.size - 1)
             return likely_target(logits, y, jnp.arange(count))
 
-        around = linearised(with_key(model_fn, key), search.x, y, classes)
-        index = nearest_boundary(self.threat.norm, search.x, around)
+        linear = linearise(with_key(model_fn, key), search.x, y, classes)
+        index = nearest_boundary(self.threat.norm, search.x, linear)
         return state._replace(
-            search=self.update(search, around.along(index)),
-            best=self.better(state, search.x, around.seen),
+            search=self.update(search, linear.for_class(index)),
+            best=self.better(state, search.x, linear.seen),
             queries=state.queries + 1,
-            gradients=state.gradients + around.leads.size,
+            gradients=state.gradients + linear.differences.size,
         )
 
 

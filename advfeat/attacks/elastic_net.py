@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from advfeat.attacks.iterative import AttackState, zero_like
 from advfeat.attacks.keeping import by_distance, choose
-from advfeat.attacks.tradeoff import PenaltyAttack, Tradeoff, searched, tradeoff
+from advfeat.attacks.tradeoff import PenaltyAttack, Tradeoff, binary_searched, tradeoff
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
@@ -100,7 +100,7 @@ class ElasticNet(PenaltyAttack):
         ahead = jnp.clip(x + since / (since + 3.0) * (x - search.x), 0.0, 1.0)
         ended = self.ended(step)
         x, ahead = jnp.where(ended, x0, x), jnp.where(ended, x0, ahead)
-        weight = searched(search.tradeoff, seen.success, ended)
+        weight = binary_searched(search.tradeoff, seen.success, ended)
         return ElasticNetState(x, x0, step, ahead, weight)
 
     def step(self, model_fn: ModelFn, state: AttackState) -> AttackState:

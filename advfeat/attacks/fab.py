@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from advfeat.attacks.iterative import AttackState, zero_like
 from advfeat.attacks.keeping import by_distance, choose, none_yet
-from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_boundary
+from advfeat.attacks.linearised import MinimumNorm, evaluate_margin, linearise, nearest_boundary
 from advfeat.checks import check_norm, check_positive, check_share, is_concrete
 from advfeat.numerics import over, scaled
 from advfeat.objectives.classification import likely_target
@@ -150,17 +150,17 @@ class FastAdaptiveBoundary(MinimumNorm):
             every = jnp.arange(logits.size - 1)
             return target[None] if self.targets else every + (every >= y).astype(every.dtype)
 
-        around = linearised(with_key(model_fn, keys[0]), state.search.x, y, classes)
-        state = self.noted(state, state.search.x, around.seen)
-        index = nearest_boundary(self.threat.norm, state.search.x, around)
-        search = self.update(state.search, around.along(index))
-        seen = judged(with_key(model_fn, keys[1])(search.x), y)
+        linear = linearise(with_key(model_fn, keys[0]), state.search.x, y, classes)
+        state = self.noted(state, state.search.x, linear.seen)
+        index = nearest_boundary(self.threat.norm, state.search.x, linear)
+        search = self.update(state.search, linear.for_class(index))
+        seen = evaluate_margin(with_key(model_fn, keys[1])(search.x), y)
         state = self.noted(state._replace(search=search), search.x, seen)
         back = search.x0 + self.beta * (search.x - search.x0)
         return state._replace(
             search=state.search._replace(x=jnp.where(seen.success, back, search.x)),
             queries=state.queries + 2,
-            gradients=state.gradients + around.leads.size,
+            gradients=state.gradients + linear.differences.size,
         )
 
     def finish(self, model_fn: ModelFn, state: AttackState) -> AttackResult:
@@ -186,7 +186,7 @@ class FastAdaptiveBoundary(MinimumNorm):
             middle = low + part.astype(low.dtype) * (high - low)
             x = jnp.clip(x0 + middle * (found - x0), 0.0, 1.0)
             logits = model_fn(x)
-            seen = judged(logits, y)
+            seen = evaluate_margin(logits, y)
             is_outer = seen.success
             return (
                 self.noted(state, x, seen),

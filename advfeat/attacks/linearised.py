@@ -21,25 +21,25 @@ class Linearisation(NamedTuple):
 
     Attributes:
       seen: evaluation of the point itself.
-      leads: `[C]`, `z_k - z_y` of each class.
-      slopes: `[C, H, W, C]`, gradients of `leads`.
+      differences: `[C]`, `z_k - z_y` of each class.
+      slopes: `[C, H, W, C]`, gradients of `differences`.
     """
 
     seen: Evaluation
-    leads: Array
+    differences: Array
     slopes: Array
 
-    def along(self, index: Array) -> Evaluation:
+    def for_class(self, index: Array) -> Evaluation:
         """Returns lead and slope of one class."""
-        return Evaluation(self.leads[index], self.seen.success, self.slopes[index])
+        return Evaluation(self.differences[index], self.seen.success, self.slopes[index])
 
 
-def judged(logits: Array, y: Any) -> Evaluation:
+def evaluate_margin(logits: Array, y: Any) -> Evaluation:
     """Evaluates a point: its margin, and whether it is misclassified."""
     return Evaluation(margin(logits, y).astype(jnp.float32), jnp.argmax(logits) != y, None)
 
 
-def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisation:
+def linearise(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisation:
     """Linearises the network at `x` with one forward pass and one backward pass per class.
 
     Args:
@@ -52,17 +52,17 @@ def linearised(model_fn: ModelFn, x: Array, y: Any, classes: Any) -> Linearisati
     chosen = classes(logits)
     one_hot = jax.nn.one_hot(jnp.append(chosen, y), logits.size, dtype=logits.dtype)
     slopes = finite(jax.vmap(lambda row: pullback(row - one_hot[-1])[0])(one_hot[:-1]))
-    leads = jnp.take(logits, chosen) - jnp.take(logits, y)
-    return Linearisation(judged(logits, y), leads.astype(jnp.float32), slopes)
+    differences = jnp.take(logits, chosen) - jnp.take(logits, y)
+    return Linearisation(evaluate_margin(logits, y), differences.astype(jnp.float32), slopes)
 
 
-def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
+def nearest_boundary(norm: Norm, x: Array, linear: Linearisation) -> Array:
     """Returns the index of the class whose linearised boundary is nearest inside the box.
 
     If no boundary meets the box, the nearest one ignoring the box. The papers always ignore the
     box and may therefore pick an unreachable class.
     """
-    if len(around.leads) == 1:
+    if len(linear.differences) == 1:
         return jnp.zeros((), jnp.int32)
 
     def one(slope: Array, lead: Array) -> tuple[Array, Array, Array]:
@@ -70,7 +70,7 @@ def nearest_boundary(norm: Norm, x: Array, around: Linearisation) -> Array:
         length = norm.distance(jnp.zeros_like(move.step), move.step)
         return length, move.reached, unbounded_distance(norm, slope, lead)
 
-    lengths, reached, unbounded = jax.vmap(one)(around.slopes, around.leads)
+    lengths, reached, unbounded = jax.vmap(one)(linear.slopes, linear.differences)
     boxed = jnp.where(reached, lengths, jnp.inf)
     return jnp.argmin(jnp.where(jnp.any(reached), boxed, unbounded))
 
@@ -100,6 +100,6 @@ class MinimumNorm(IterativeAttack):
         inside = self.distance(x0, x) <= self.threat.eps
         x = jnp.where(inside, x, self.threat.project(x0, x))
         key = jax.random.fold_in(state.key, state.search.step)
-        seen = judged(with_key(model_fn, key)(x), state.aim[0])
+        seen = evaluate_margin(with_key(model_fn, key)(x), state.aim[0])
         best, last = self.better(state, x, seen), self.record(x0, x, seen)
         return AttackResult(best, last, state.queries + 1, state.gradients)

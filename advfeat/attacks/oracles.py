@@ -53,12 +53,12 @@ def averaged(oracle: Oracle, draws: int) -> Oracle:
     return mean
 
 
-def confident(oracle: Oracle, confidence: Array) -> Oracle:
+def with_confidence(oracle: Oracle, confidence: Array) -> Oracle:
     """Wraps an oracle so that success requires a score >= `confidence` if that is positive."""
 
-    def judged(key: Key, x: Array) -> Evaluation:
+    def demanding(key: Key, x: Array) -> Evaluation:
         seen = oracle(key, x)
         enough = (seen.score >= confidence) | (confidence <= 0.0)
         return seen._replace(success=seen.success & enough)
 
-    return judged
+    return demanding

@@ -142,8 +142,8 @@ class SquareAttack(IterativeAttack):
         The search stops at the first success, as in the authors' code; an already misclassified
         example is returned unchanged.
         """
-        kind = square_l2_l1.KINDS.get(self.threat.norm.name)
-        propose = _recoloured if kind is None else partial(square_l2_l1.bumped, kind)
+        kind = square_l2_l1.GEOMETRIES.get(self.threat.norm.name)
+        propose = _recoloured if kind is None else partial(square_l2_l1.with_new_bump, kind)
         period = self.steps if self.rescale_schedule else SCHEDULE
         score = seen.score.astype(jnp.float32)
         # The start replaces the example even if it scores lower.
@@ -175,7 +175,7 @@ class SquareAttack(IterativeAttack):
     ) -> tuple[Array, Any]:
         """Starts from vertical stripes (L-infinity) or a grid of bumps (L2, L1)."""
         del model_fn, index
-        kind = square_l2_l1.KINDS.get(self.threat.norm.name)
+        kind = square_l2_l1.GEOMETRIES.get(self.threat.norm.name)
         draw = _stripes if kind is None else partial(square_l2_l1.grid, kind)
         return draw(self.threat, key, x).astype(x.dtype), y
 

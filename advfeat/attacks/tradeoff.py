@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.keeping import by_distance
-from advfeat.attacks.oracles import confident
+from advfeat.attacks.oracles import with_confidence
 from advfeat.types import Array, ModelFn, Oracle
 
 RAISE = 10.0  # growth factor of the weight before the first success, as the authors have it
@@ -42,7 +42,7 @@ def tradeoff(x0: Array, weight: Array) -> Tradeoff:
     )
 
 
-def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
+def binary_searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
     """Advances a binary search over inner runs; sets a new weight when a run has `ended`.
 
     Args:
@@ -59,7 +59,7 @@ def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
     return Tradeoff(*(jnp.where(ended, new, old) for new, old in zip(after, during, strict=True)))
 
 
-def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
+def dual_ascended(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
     """Takes one step of dual ascent: raises the weight after a failure, lowers it after a success.
 
     The weight is the multiplier of the constraint `success`. It moves on a logarithmic scale, since
@@ -89,11 +89,11 @@ class PenaltyAttack(IterativeAttack):
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
         """Returns a white-box oracle whose success requires the confidence."""
-        return confident(super().oracle(model_fn, aim), self.confidence)
+        return with_confidence(super().oracle(model_fn, aim), self.confidence)
 
     def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
         """Returns a forward-only oracle whose success requires the confidence."""
-        return confident(super().value_oracle(model_fn, aim), self.confidence)
+        return with_confidence(super().value_oracle(model_fn, aim), self.confidence)
 
     def ended(self, step: Array) -> Array:
         """Returns whether an inner run, and not the last one, ends with this step: `[]` bool."""

@@ -118,8 +118,8 @@ def test_the_search_halves_the_interval_in_which_lambda_must_lie():
     tried = []
     for _ in range(9):
         tried.append(float(state.weight))
-        state = tradeoff.searched(state, jnp.asarray(tried[-1] >= need), jnp.asarray(False))
-        state = tradeoff.searched(state, jnp.asarray(False), jnp.asarray(True))
+        state = tradeoff.binary_searched(state, jnp.asarray(tried[-1] >= need), jnp.asarray(False))
+        state = tradeoff.binary_searched(state, jnp.asarray(False), jnp.asarray(True))
     wanted = [0.001, 0.01, 0.1, 1, 0.55, 0.325, 0.4375, 0.38125, 0.353125]
     np.testing.assert_allclose(tried, wanted, rtol=1e-5)
 

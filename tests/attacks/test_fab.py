@@ -47,7 +47,7 @@ def shortest(norm, x, slope, value):
 
 
 def leads_and_slopes(x, y):
-    """Of the smooth network: how far each other class leads, and the gradients of that."""
+    """Of the smooth network: how far each other class differences, and the gradients of that."""
     z, h = nearest.NET.logits(x), np.tanh(nearest.NET.u @ np.asarray(x, np.float64).ravel())
     others = [k for k in range(nearest.CLASSES) if k != y]
     rows = [(nearest.NET.v[k] - nearest.NET.v[y]) * (1 - h**2) for k in others]

@@ -86,9 +86,9 @@ def lengths(norm, d):
 def paper_candidate(norm, eps, x0, kept, size, draw):
     """Algorithms 2 and 3 in float64, given where things lie."""
     x0, kept = np.asarray(x0, np.float64), np.asarray(kept, np.float64)
-    place, payer, way, sign = (np.asarray(part, np.float64) for part in draw)
+    place, donor, way, sign = (np.asarray(part, np.float64) for part in draw)
     room = np.array(x0.shape[:2]) - size + 1
-    (r, c), (r2, c2) = (np.floor(u * room).astype(int) for u in (place, payer))
+    (r, c), (r2, c2) = (np.floor(u * room).astype(int) for u in (place, donor))
     one, two = np.s_[r : r + size, c : c + size], np.s_[r2 : r2 + size, c2 : c2 + size]
     sign = np.where(sign < 0.5, 1.0, -1.0)
     if norm == "linf":
@@ -146,9 +146,9 @@ def test_the_bump_is_the_papers(norm):
 
     @jax.jit
     def bump(row, column, size, sideways):
-        return square_l2_l1.bump(square_l2_l1.KINDS[norm], shape, (row, column), size, sideways)[
-            :, :, 0
-        ]
+        return square_l2_l1.bump(
+            square_l2_l1.GEOMETRIES[norm], shape, (row, column), size, sideways
+        )[:, :, 0]
 
     for size in range(1, 10):
         for row, column in ((0, 0), (11 - size, 9 - size), ((11 - size) // 2, 0)):
@@ -165,13 +165,13 @@ def test_squares_reach_every_place_alike():
     draws = jax.vmap(lambda key: square_l2_l1.draw(key, 1))(keys)
     corner = jax.jit(jax.vmap(functools.partial(square_l2_l1.corner, shape), (None, 0)))
     for size in (1, 3, 4):
-        for field in (draws.place, draws.payer):
+        for field in (draws.place, draws.donor):
             rows, columns = corner(size, field)
             for found, places in ((rows, 6 - size + 1), (columns, 4 - size + 1)):
                 share = np.bincount(found, minlength=places) / 4000
                 assert share.size == places
                 np.testing.assert_allclose(share, 1 / places, atol=0.035)
-    assert np.corrcoef(np.concatenate([draws.place, draws.payer], 1).T)[
+    assert np.corrcoef(np.concatenate([draws.place, draws.donor], 1).T)[
         np.triu_indices(4, 1)
     ] == pytest.approx(0, abs=0.07)
 

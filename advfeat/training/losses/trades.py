@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from advfeat.attacks.pgd import GradientAttack
 from advfeat.checks import check_eps
 from advfeat.models import model_fn
-from advfeat.objectives.classification import diverging
+from advfeat.objectives.classification import kl_from_prediction
 from advfeat.objectives.losses import kl_divergence
 from advfeat.training.losses.base import Attacked, accuracy, attacked_images, forward, mean
 from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, ModelFn, pytree
@@ -122,6 +122,6 @@ def trades(
     if attack.rounds > 1:
         raise ValueError(f"attack must have one round for trades, got {attack.rounds}")
     fields = {f.name: getattr(attack, f.name) for f in dataclasses.fields(GradientAttack)}
-    fields |= {"objective": diverging(), "random_start": True}
+    fields |= {"objective": kl_from_prediction(), "random_start": True}
     near = NearStart(**fields, spread=jnp.asarray(spread, jnp.float32))
     return Trades(model, loss, near, jnp.asarray(beta, jnp.float32))
