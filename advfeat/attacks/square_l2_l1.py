@@ -123,7 +123,8 @@ def bump(kind: Geometry, shape: tuple[int, ...], at: Corner, side: Array, sidewa
     Returns:
       `[H, W, 1]` of norm 1; 0 outside the square.
 
-    >>> print(bump(GEOMETRIES["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))[:, :, 0].round(2))
+    >>> halves = bump(GEOMETRIES["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))
+    >>> print(halves[:, :, 0].round(2))
     [[ 0.14  0.68  0.14]
      [-0.13 -0.13 -0.13]
      [-0.13 -0.65 -0.13]]
@@ -148,9 +149,8 @@ def bump(kind: Geometry, shape: tuple[int, ...], at: Corner, side: Array, sidewa
     hill, hollow = jnp.where(inside & first, height, 0.0), jnp.where(inside & ~first, height, 0.0)
     # A square of one pixel has only the negative half.
     halves = jnp.where(half > 0, 2.0, 1.0)
-    hill, hollow = (
-        safe_divide(part, _root(kind, halves * _sums(kind, part))) for part in (hill, hollow)
-    )
+    norms = [_root(kind, halves * _sums(kind, part)) for part in (hill, hollow)]
+    hill, hollow = map(safe_divide, (hill, hollow), norms)
     return hill - hollow
 
 
