@@ -46,8 +46,8 @@ def stacked(models):
 
 @functools.cache
 def compiled(method):
-    """`begin`, `step` or `end` of any attack on BATCH images, each with a network of its own."""
-    if method == "begin":
+    """`init`, `step` or `finish` of any attack on BATCH images, each with a network of its own."""
+    if method == "init":
         axes = (None, 0, 0, 0, 0, None)
         return jax.jit(jax.vmap(lambda attack, *rest: attack.init(*rest), axes))
     return jax.jit(jax.vmap(lambda attack, *rest: getattr(attack, method)(*rest), (None, 0, 0)))
@@ -57,12 +57,12 @@ def trail(attack, models, x, y, *, key=KEY, index=0):
     """Every state of one round, then its result."""
     keys = jax.random.split(key, BATCH)
     x, y = jnp.float32(x), jnp.asarray(y, jnp.int32)
-    run = compiled("begin")(attack, keys, models, x, y, jnp.int32(index))
+    run = compiled("init")(attack, keys, models, x, y, jnp.int32(index))
     for _ in range(attack.steps):
         yield run
         run = compiled("step")(attack, models, run)
     yield run
-    yield compiled("end")(attack, models, run)
+    yield compiled("finish")(attack, models, run)
 
 
 def attacked(attack, model, x, y, **options):
@@ -480,7 +480,7 @@ def test_points_of_the_wider_balls_are_never_found():
         assert not run.best.success.any()
         assert run.best.distance.max() <= 0.5 + 1e-6
         if int(run.search.step[0]) == 5:  # cut short, the result is allowed nevertheless
-            cut = compiled("end")(attack, models, run)
+            cut = compiled("finish")(attack, models, run)
             for point in (cut.best, cut.last):
                 assert point.distance.max() <= 0.5 + 1e-6
                 assert not point.success.any()

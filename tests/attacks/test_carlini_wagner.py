@@ -170,7 +170,7 @@ def test_examples_at_different_counts_share_one_step():
     # An engine refills the slot of an example that is done: counts then differ within a batch.
     attack = advfeat.carlini_wagner(L2, steps=5, binary_search_steps=3)
     images, labels = nearest.smooth_images()
-    begin = jax.jit(jax.vmap(attack.begin, (None, None, 0, 0, None)))
+    begin = jax.jit(jax.vmap(attack.init, (None, None, 0, 0, None)))
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
     run = begin(nearest.KEY, nearest.SMOOTH, images, labels, 0)
     late = jax.tree.map(lambda leaf: leaf, run)

@@ -62,7 +62,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     options = {"steps": 8, "overshoot": 0.1}
     attack = advfeat.deepfool(advfeat.threat_model(norm, np.inf), **options)
     x, y = nearest.smooth_images()
-    run = jax.jit(jax.vmap(attack.begin, (None, None, 0, 0, None)))(
+    run = jax.jit(jax.vmap(attack.init, (None, None, 0, 0, None)))(
         nearest.KEY, nearest.SMOOTH, jnp.asarray(x), jnp.asarray(y), jnp.int32(0)
     )
     step = jax.jit(jax.vmap(attack.step, (None, 0)))

@@ -89,7 +89,7 @@ def reference(norm, x0, y, *, steps, target=None):
 def check_iterates(norm, attack, x, y, index, wanted):
     """Of a batch: that the runs are those of `reference`."""
     x, y, index = jnp.asarray(x), jnp.asarray(y), jnp.asarray(index)
-    begin = jax.vmap(attack.begin, (None, None, 0, 0, 0))
+    begin = jax.vmap(attack.init, (None, None, 0, 0, 0))
     run = jax.jit(begin)(nearest.KEY, nearest.SMOOTH, x, y, index)
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
     trails, found = zip(*wanted, strict=True)
@@ -226,7 +226,7 @@ def test_rounds_go_over_all_targets_before_the_next_restart():
     assert attack.rounds == 6
     x, y = (jnp.asarray(both[0]) for both in nearest.smooth_images())
     order = [k for k in np.argsort(-nearest.NET.logits(x)) if k != y]
-    begin = jax.jit(attack.begin)
+    begin = jax.jit(attack.init)
     runs = [begin(nearest.KEY, nearest.SMOOTH, x, y, jnp.int32(i)) for i in range(6)]
     assert [int(run.aim[1]) for run in runs] == [*order, *order]
     assert [bool((run.search.x == x).all()) for run in runs] == [True] * 3 + [False] * 3

@@ -472,7 +472,7 @@ def test_the_whole_attack_is_its_steps_by_hand_the_worst_of_its_restarts():
     x, (model, _) = jnp.asarray(picture(4, SHAPE)), linear(4, SHAPE)
     attack = advfeat.square(advfeat.linf(0.1), steps=9, restarts=2, rescale_schedule=True)
     whole = jax.jit(attack)(KEY, model, x, 0)
-    begin, step = jax.jit(attack.begin), jax.jit(attack.step)
+    begin, step = jax.jit(attack.init), jax.jit(attack.step)
     rounds = []
     for index in range(2):
         run = begin(KEY, model, x, 0, index)
