@@ -19,6 +19,7 @@ from advfeat.data import (
     sample_set,
     tfds_images,
 )
+from advfeat.data.resizing import resized
 from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
@@ -35,6 +36,7 @@ __all__ = [
     "held_out",
     "load",
     "names",
+    "resized",
     "sample_names",
     "samples",
     "stream",

@@ -1,150 +1,90 @@
-"""Sanity checks and quantitative measures of saliency methods, for `experiments.saliency`."""
+"""Measures of maps over a set of images: deletion, insertion, sensitivity and infidelity.
+
+Each measure of ONE map stands in `saliency.faithfulness`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import register_dataclass, register_static
 from scipy import ndimage
-from tqdm import tqdm
 
-import advfeat
-from advfeat import models, saliency
-from advfeat.figures import magnitude
-from advfeat.images import quality
-from advfeat.models.network import Network
+from advfeat.attacks.batch import attack_dataset
+from advfeat.edges import one_key
+from advfeat.saliency.faithfulness import curve, infidelity, max_sensitivity
+from advfeat.saliency.methods import METHODS, Opened, Options
+from advfeat.saliency.over_dataset import BATCH, entry, method, opened, ranking, side_by_side
 from advfeat.types import Array, Key, ModelFn
 
-from .saliency_maps import BATCH, Options, maps, method, ranking, side_by_side, subject
-
-CURVES, CURVE_STEPS = ("deletion", "insertion"), 16
-RANDOMISED = {"cascading": saliency.cascading, "independent": saliency.independent}
-LOCAL = ("gradient", "smoothgrad", "guided_backpropagation")
-"""Methods whose maps are in logits per pixel, so that they predict the effect of small changes."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Randomisation:
-    """The change of maps as weights are randomised.
-
-    Attributes:
-      modules: in the order of their randomisation.
-      rank: by method `[N, M]`, rank correlation with the trained network's map.
-      ssim: by method `[N, M]`, structural similarity of the displayed maps.
-      first: by method `[M + 1]` maps of the first image, starting with the trained network's.
-    """
-
-    modules: tuple[str, ...]
-    rank: dict[str, np.ndarray]
-    ssim: dict[str, np.ndarray]
-    first: dict[str, list[np.ndarray]]
-
-
-def randomised(
-    how: str,
-    names: tuple[str, ...],
-    network: Network,
-    options: Options,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    seed: int,
-) -> Randomisation:
-    """Performs the cascading or the independent randomisation test of Adebayo et al.
-
-    Args:
-      how: one of `RANDOMISED`.
-      names: of the methods.
-      network: the trained network.
-      options: of the methods.
-      images: `[N, H, W, C]`.
-      labels: `[N]`.
-      seed: of the random weights and the methods' draws.
-    """
-    model, shape = network.spec.build(), network.spec.input_shape
-    order = models.module_names(model, shape)
-    trained = _by_module(network.variables)
-    fresh = _by_module(models.init(jax.random.key(seed), model, shape))
-    start = maps(names, network, network.variables, options, images, labels, seed=seed)
-    steps = list(RANDOMISED[how](trained, fresh, order))
-    rank: dict[str, list[Any]] = {name: [] for name in names}
-    likeness: dict[str, list[Any]] = {name: [] for name in names}
-    first = {name: [start[name][0]] for name in names}
-    for _, modules in tqdm(steps, desc=how, unit="module"):
-        variables = _by_collection(modules)
-        now = maps(names, network, variables, options, images, labels, seed=seed)
-        for name in names:
-            pairs = list(zip(start[name], now[name], strict=True))
-            rank[name].append([saliency.rank_correlation(a, b) for a, b in pairs])
-            likeness[name].append([picture_likeness(a, b) for a, b in pairs])
-            first[name].append(now[name][0])
-    return Randomisation(
-        tuple(name for name, _ in steps),
-        {name: np.array(values).T for name, values in rank.items()},
-        {name: np.array(values).T for name, values in likeness.items()},
-        first,
-    )
-
-
-def _by_module(variables: Any) -> dict[str, dict[str, Any]]:
-    """Regroups variables by module: statistics are randomised together with a module's weights."""
-    found: dict[str, dict[str, Any]] = {}
-    for collection, modules in dict(variables).items():
-        for module, leaves in dict(modules).items():
-            found.setdefault(module, {})[collection] = leaves
-    return found
-
-
-def _by_collection(modules: Any) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for module, collections in modules.items():
-        for collection, leaves in collections.items():
-            found.setdefault(collection, {})[module] = leaves
-    return found
-
-
-def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the SSIM of two displayed maps: absolute values, each on its own scale."""
-    return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
+CURVES = ("deletion", "insertion")
+CURVE_STEPS = 16
 
 
 def curves(
-    found: dict[str, np.ndarray], fn: ModelFn, images: np.ndarray, labels: np.ndarray
+    key: Key,
+    maps: Mapping[str, np.ndarray],
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int = CURVE_STEPS,
+    batch_size: int = BATCH,
 ) -> dict[str, np.ndarray]:
-    """Computes each image's two `CURVES`, by method `[2, N, CURVE_STEPS + 1]`.
+    """Traces each image's deletion and insertion curve; pixels are ranked by `ranking`.
+
+    Deletion replaces pixels by the image's mean colour, insertion the blurred image's pixels by its
+    own, most important first (`saliency.curve`).
 
     Args:
-      found: maps by method.
-      fn: the network, for ONE example.
-      images: `[N, H, W, C]`.
-      labels: `[N]`, the classes whose probability is plotted.
+      key: a typed key, used by random networks only.
+      maps: by method `[N, H, W, C]` or `[N, H, W]`.
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`, the classes whose probability is traced.
+      steps: number of intervals of a curve.
+      batch_size: images per batch.
+
+    Returns:
+      By method `[2, N, steps + 1]` probabilities, in the order of `CURVES`.
     """
     grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     blurred = _blurred(images)
     return {
         name: np.asarray(
-            advfeat.attack_dataset(
-                _curves,
-                jax.random.key(0),
-                fn,
+            attack_dataset(
+                _Curves(steps),
+                one_key(key),
+                model_fn,
                 images,
                 (grey, blurred, ranking(name, values).astype(np.float32), labels),
-                batch_size=BATCH,
+                batch_size=batch_size,
             )
         ).transpose(1, 0, 2)
-        for name, values in found.items()
+        for name, values in maps.items()
     }
 
 
-def _curves(key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]) -> Array:
-    del key
-    flat, soft, ranks, label = aim
-    gone = saliency.curve(fn, x, flat, ranks, label, steps=CURVE_STEPS)
-    come = saliency.curve(fn, soft, x, ranks, label, steps=CURVE_STEPS)
-    return jnp.stack([gone, come])
+@register_static
+@dataclasses.dataclass(frozen=True)
+class _Curves:
+    """Both curves of ONE example; its aim is (grey, blurred, ranking, label)."""
+
+    steps: int
+
+    def __call__(
+        self, key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array, Array, Array]
+    ) -> Array:
+        del key
+        flat, soft, ranks, label = aim
+        gone = curve(fn, x, flat, ranks, label, steps=self.steps)
+        come = curve(fn, soft, x, ranks, label, steps=self.steps)
+        return jnp.stack([gone, come])
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
@@ -153,73 +93,106 @@ def _blurred(images: np.ndarray) -> np.ndarray:
     return np.clip(blurred, 0, 1).astype(np.float32)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sensitivity:
-    """`saliency.max_sensitivity` as a function of ONE example, for `attack_dataset`."""
-
-    method: Any
-    samples: int = dataclasses.field(metadata={"static": True})
-
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        return saliency.max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)
-
-
 def sensitivities(
-    names: tuple[str, ...],
-    network: Network,
-    options: Options,
+    key: Key,
+    methods: Iterable[str],
+    network: Opened | ModelFn,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    samples: int,
+    options: Options | None = None,
+    samples: int = 10,
+    batch_size: int = BATCH,
 ) -> dict[str, np.ndarray]:
-    """Measures, by method `[N]`, how far a map moves under a tiny change of the image."""
+    """Measures how far maps move under a tiny change of the image (`saliency.max_sensitivity`).
+
+    Args:
+      key: a typed key.
+      methods: names in `METHODS`; those on the host are left out.
+      network: as for `maps`.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      options: common options of the methods.
+      samples: number of draws of the change; the worst one counts.
+      batch_size: images per batch.
+
+    Returns:
+      By method `[N]`, relative to the map's length; NaN for a map of zeros.
+    """
+    key, options, here = one_key(key), options or Options(), opened(network)
 
     def measure(name: str) -> np.ndarray:
-        checked = _Sensitivity(method(name, options, images.shape[1]), samples)
-        seen = subject(name, network, network.variables, options)
-        return np.asarray(
-            advfeat.attack_dataset(
-                checked, jax.random.key(0), seen, images, labels, batch_size=BATCH
-            )
-        )
+        checked = _Sensitivity(method(name, options, images.shape[1:]), samples)
+        seen = METHODS[name].view(here, options)
+        found = attack_dataset(checked, key, seen, images, labels, batch_size=batch_size)
+        return np.asarray(found)
 
-    return side_by_side(measure, [name for name in names if name != "lime"])
+    return side_by_side(measure, [name for name in methods if not entry(name).on_host])
+
+
+@partial(register_dataclass, data_fields=["method"], meta_fields=["samples"])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sensitivity:
+    """`max_sensitivity` as a function of ONE example, for `attack_dataset`."""
+
+    method: Any
+    samples: int
+
+    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+        return max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)
 
 
 def infidelities(
-    found: dict[str, np.ndarray],
-    fn: ModelFn,
+    key: Key,
+    maps: Mapping[str, np.ndarray],
+    model_fn: ModelFn,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    samples: int,
+    sigma: float = 0.05,
+    samples: int = 100,
+    batch_size: int = BATCH,
 ) -> dict[str, np.ndarray]:
-    """Measures by local method `[N]` how badly its map predicts what noise does to the logit."""
+    """Measures how badly maps predict what noise does to the logit (`saliency.infidelity`).
+
+    Args:
+      key: a typed key.
+      maps: by method `[N, H, W, C]`; only those are measured whose values are slopes
+        (`Method.slope`).
+      model_fn: the network, for ONE example.
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`.
+      sigma: standard deviation of the noise, in [0, 1] pixels.
+      samples: number of draws.
+      batch_size: images per batch.
+
+    Returns:
+      By method `[N]`: 0 for a perfect prediction, 1 for an uninformative map.
+    """
     return {
         name: np.asarray(
-            advfeat.attack_dataset(
-                _Infidelity(samples),
-                jax.random.key(0),
-                fn,
+            attack_dataset(
+                _Infidelity(sigma, samples),
+                one_key(key),
+                model_fn,
                 images,
-                (found[name], labels),
-                batch_size=BATCH,
+                (values, labels),
+                batch_size=batch_size,
             )
         )
-        for name in LOCAL
-        if name in found
+        for name, values in maps.items()
+        if name in METHODS and METHODS[name].slope
     }
 
 
-@jax.tree_util.register_static
+@register_static
 @dataclasses.dataclass(frozen=True)
 class _Infidelity:
-    """`saliency.infidelity` as a function of ONE example; its aim is (map, label)."""
+    """`infidelity` as a function of ONE example; its aim is (map, label)."""
 
+    sigma: float
     samples: int
 
     def __call__(self, key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array]) -> Array:
         values, label = aim
-        return saliency.infidelity(values, key, fn, x, label, sigma=0.05, samples=self.samples)
+        return infidelity(values, key, fn, x, label, sigma=self.sigma, samples=self.samples)

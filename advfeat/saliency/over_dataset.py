@@ -1,145 +1,132 @@
-"""Computes the saliency maps of every method for a network."""
+"""Maps of several methods over a set of images, and the rankings of pixels that they imply."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import advfeat
-from advfeat import models, saliency
-from advfeat.edges import output_of
+from advfeat.attacks.batch import attack_dataset
+from advfeat.edges import one_key
 from advfeat.keys import stream
-from advfeat.models.network import Network
-from advfeat.objectives.features import class_score
-from advfeat.saliency import Saliency
-from advfeat.types import ModelFn
-
-from .lime_maps import lime_maps
-from .pairs import check_layer
+from advfeat.saliency.methods import METHODS, Method, Opened, Options
+from advfeat.types import Key, ModelFn
 
 T = TypeVar("T")
 
-ATTRIBUTIONS = (
-    "gradient_times_input",
-    "integrated_gradients",
-    "expected_gradients",
-    "occlusion",
-    "grad_cam",
-    "lime",
-)
-"""Methods whose maps are shares of the score: signs count for or against the class. The maps of the
-others show how strongly the score depends on each pixel."""
-EDGES = "edges"  # the control: an edge map, computed without a network
-BATCH = 5  # small, so that few images use the same compiled program as many
+EDGES = "edges"
+"""Name of the control: an edge map (`saliency.edges`), computed without a network."""
+BATCH = 5
+"""Images per batch: small, so that few images use the same compiled program as many."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of the saliency methods.
+class _Function:
+    """A bare function as `Opened`."""
 
-    Attributes:
-      samples: number of noisy copies, or of draws of a baseline.
-      sigma: standard deviation of the noise.
-      steps: of integrated gradients.
-      layer: of Grad-CAM; None is the last layer with spatial positions.
-      loss: whether to differentiate the negated loss at the label instead of the class score.
-      baselines: training images.
-    """
+    def __init__(self, fn: ModelFn):
+        self._fn = fn
 
-    samples: int
-    sigma: float
-    steps: int
-    layer: str | None
-    loss: bool
-    baselines: np.ndarray
+    def model_fn(self) -> ModelFn:
+        return self._fn
+
+    def guided_fn(self) -> ModelFn:
+        raise ValueError(
+            "network must have a rectifier that can be replaced for guided_backpropagation: give "
+            "an advfeat.models.network.Network, not a function"
+        )
+
+    def split_fn(self, layer: str | None) -> Any:
+        del layer
+        return self._fn  # a `Split` already, or the method says what it needs
 
 
-def cam_layer(network: Network, given: str | None = None) -> str:
-    """Returns the layer of Grad-CAM: the requested one, or the last with spatial positions.
+def opened(network: Opened | ModelFn) -> Opened:
+    """Returns a network in the forms that methods need; a function has only its own form."""
+    return network if hasattr(network, "model_fn") else _Function(network)  # type: ignore[return-value]
+
+
+def method(name: str, options: Options, shape: Sequence[int]) -> Any:
+    """Makes a method from the common options.
+
+    Args:
+      name: one of `METHODS`.
+      options: common options.
+      shape: `(H, W, C)` of an image.
 
     Raises:
-      ValueError: for an unknown layer, or if no layer of the network has positions.
+      ValueError: for an unknown method, or one that lacks an option.
     """
-    model, shape = network.spec.build(), network.spec.input_shape
-    if given is not None:
-        check_layer(given, network)
-    for name in reversed(models.layer_names(model, shape)) if given is None else [given]:
-        found = output_of(models.model_fn(model, network.variables, layer=name), shape)
-        if len(found.shape) == 3:
-            return name
-    if given is not None:
-        raise ValueError(f"flag --layer={given}: has no positions, which Grad-CAM needs")
-    raise ValueError(f"{network.spec.model} has no layer with positions: Grad-CAM needs one")
+    found = entry(name)
+    return found.factory(**found.options(options, tuple(shape)))
 
 
-def subject(name: str, network: Network, variables: Any, options: Options) -> ModelFn:
-    """Returns the network in the form that a method needs."""
-    model = network.spec.build()
-    if name == "grad_cam":
-        return models.split_fn(model, variables, layer=cam_layer(network, options.layer))
-    return models.model_fn(models.guided(model) if name.startswith("guided") else model, variables)
+def entry(name: str) -> Method:
+    """Returns the entry of a method.
 
-
-def method(name: str, options: Options, size: int) -> Saliency:
-    """Returns a method by name, with the experiment's settings for images of a size."""
-    # A lower loss means more of the class, so signs have the same meaning either way.
-    score = advfeat.targeted() if options.loss else class_score()
-    plain = saliency.gradient(score)
-    noisy: dict[str, Any] = {"samples": options.samples, "sigma": options.sigma}
-    patch = max(2, size // 8)
-    makers: dict[str, Callable[[], Saliency]] = {
-        "gradient": lambda: plain,
-        "gradient_times_input": lambda: saliency.gradient_times_input(score),
-        "smoothgrad": lambda: saliency.smoothgrad(plain, **noisy),
-        "smoothgrad_squared": lambda: saliency.smoothgrad(plain, how="squared", **noisy),
-        "vargrad": lambda: saliency.smoothgrad(plain, how="variance", **noisy),
-        "integrated_gradients": lambda: saliency.integrated_gradients(score, steps=options.steps),
-        "expected_gradients": lambda: saliency.expected_gradients(
-            jnp.asarray(options.baselines), score, samples=options.samples
-        ),
-        "guided_backpropagation": lambda: plain,
-        "grad_cam": lambda: saliency.grad_cam(score),
-        "occlusion": lambda: saliency.occlusion(score, size=patch, stride=max(1, patch // 2)),
-    }
-    return makers[name]()
+    Raises:
+      ValueError: for an unknown one.
+    """
+    if name not in METHODS:
+        raise ValueError(f"methods must be among {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
 
 
 def maps(
-    names: tuple[str, ...],
-    network: Network,
-    variables: Any,
-    options: Options,
+    key: Key,
+    methods: Iterable[str],
+    network: Opened | ModelFn,
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    seed: int,
+    options: Options | None = None,
+    batch_size: int = BATCH,
 ) -> dict[str, np.ndarray]:
-    """Computes every method's maps, `[N, H, W, C]` or `[N, H, W]`."""
+    """Computes every method's maps of a set of images.
+
+    Args:
+      key: a typed key; each method draws from a key of its name.
+      methods: names in `METHODS`.
+      network: an `advfeat.models.network.Network`, or a function of ONE example `[H, W, C]` in
+        [0, 1] -> logits `[K]`, which suffices for all methods but guided backpropagation and
+        Grad-CAM (unless it is a `saliency.split`).
+      images: `[N, H, W, C]` in [0, 1].
+      labels: `[N]`, the classes to explain.
+      options: common options of the methods.
+      batch_size: images per batch.
+
+    Returns:
+      By method `[N, H, W, C]` or `[N, H, W]`, in the given order.
+
+    Raises:
+      ValueError: for an unknown method, an option that a method lacks, or a network without the
+        form that a method needs.
+
+    >>> import jax
+    >>> found = maps(jax.random.key(0), ["gradient", "vargrad"], lambda x: 2 * x.ravel(),
+    ...              np.full((3, 2, 2, 1), 0.5, np.float32), np.array([0, 1, 2]))
+    >>> found["gradient"][:, :, :, 0].tolist()[1]
+    [[0.0, 2.0], [0.0, 0.0]]
+    """
+    key, names, options = one_key(key), tuple(methods), options or Options()
+    here, shape = opened(network), np.shape(images)[1:]
+    made = {name: method(name, options, shape) for name in names}
+    views = {name: METHODS[name].view(here, options) for name in names}
 
     def draw(name: str) -> np.ndarray:
-        if name == "lime":
-            fn = models.model_fn(network.spec.build(), variables)
-            return lime_maps(fn, images, labels, samples=10 * options.samples, seed=seed)
-        return np.asarray(
-            advfeat.attack_dataset(
-                method(name, options, images.shape[1]),
-                stream(jax.random.key(seed), name),
-                subject(name, network, variables, options),
-                images,
-                labels,
-                batch_size=BATCH,
-            )
+        found = attack_dataset(
+            made[name], stream(key, name), views[name], images, labels, batch_size=batch_size
         )
+        return np.asarray(found)
 
-    # LIME silences stderr, which is shared by all threads.
-    found = side_by_side(draw, [name for name in names if name != "lime"])
-    return {name: draw(name) if name == "lime" else found[name] for name in names}
+    on_host = {name for name in names if METHODS[name].on_host}
+    # What runs on the host may redirect stderr (LIME does), which is shared by all threads.
+    found = side_by_side(draw, [name for name in names if name not in on_host])
+    return {
+        name: made[name](key, views[name], images, labels) if name in on_host else found[name]
+        for name in names
+    }
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]:
@@ -159,10 +146,15 @@ def ranking(name: str, values: np.ndarray) -> np.ndarray:
     """Ranks pixels, `[N, H, W]`: larger values speak for the class, as far as the method tells.
 
     Args:
-      name: the method: signs of attributions count, those of gradients do not.
+      name: the method: signs of attributions count, those of other maps do not.
       values: the method's maps, `[N, H, W, C]` or `[N, H, W]`.
+
+    >>> maps = np.array([[[[-3.0], [1.0]]]])
+    >>> ranking("integrated_gradients", maps).tolist(), ranking("gradient", maps).tolist()
+    ([[[-3.0, 1.0]]], [[[3.0, 1.0]]])
     """
-    if name not in ATTRIBUTIONS:
+    known = METHODS.get(name)
+    if known is None or not known.attribution:
         return total(values)
     array = np.asarray(values, np.float64)
     return array.sum(axis=-1) if array.ndim == 4 else array

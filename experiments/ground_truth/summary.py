@@ -14,10 +14,9 @@ from advfeat.features import planted
 from advfeat.features.planted import FEATURES
 from advfeat.models.network import Network
 from advfeat.runs import runner
+from advfeat.saliency import EDGES, METHODS, cosines, total
 from advfeat.stats import Claim, Estimate
 from advfeat.types import ModelFn
-
-from ..shared.saliency_maps import EDGES, total
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -65,7 +64,7 @@ def summarise(
                 },
                 "texture": {
                     method: stats.mean(values, limits=stats.CORRELATION)
-                    for method, values in _textured(plan, name, maps[name]).items()
+                    for method, values in _textured(plan, maps[name]).items()
                 },
                 "picture": _of_pictures(plan, changes[name]),
                 "counterfactual": _of_counterfactuals(plan, name, changes[name]),
@@ -192,18 +191,11 @@ def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
     return (textures - textures.mean(axis=0))[labels]
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the cosines of flattened examples, `[N]`; 0 if one of them is zero."""
-    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
-
-
-def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _textured(plan: Plan, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the cosine of signed maps with their class's texture, by method `[N]`."""
     wanted = contrast(plan, plan.labels)
-    signed = ("gradient", "smoothgrad", "guided_backpropagation")
-    return {method: cosines(maps[method], wanted) for method in signed if method in maps}
+    signed = [name for name in maps if name in METHODS and METHODS[name].slope]
+    return {name: cosines(maps[name], wanted) for name in signed}
 
 
 def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:

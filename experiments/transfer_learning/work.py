@@ -7,14 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 import advfeat
 from advfeat import data, stats
 from advfeat.evaluation.prediction import predict
+from advfeat.features.representations import linear_probe
 from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
@@ -31,9 +29,8 @@ from .plan import WAYS, Plan, prepare
 def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray:
     """Returns the hits `[N]` of a linear classifier on the frozen representation."""
     fn = network.model_fn("representation")
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
-    classifier.fit(predict(fn, data.unit(shots.image)), shots.label)
-    return np.asarray(classifier.predict(predict(fn, test.image)) == test.label)
+    probe = linear_probe(predict(fn, data.unit(shots.image)), shots.label)
+    return np.asarray(probe(predict(fn, test.image)) == test.label)
 
 
 def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
