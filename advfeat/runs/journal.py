@@ -76,7 +76,7 @@ class Journal:
     ...                 checks=False, **journal.hooks())
     ...         with Journal(run, checksum([x, y])) as journal:
     ...             decided = journal.done["fgsm"]
-    >>> result.robust_accuracy.mean, decided.rows.tolist(), decided.fooled.all()
+    >>> result.robust_accuracy.mean, decided.rows.tolist(), bool(decided.fooled.all())
     (0.0, [0, 1, 2, 3], True)
     """
 
