@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -30,6 +30,21 @@ def load_plugins(modules: Iterable[str]) -> None:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ValueError(f"flag --plugins={name}: there is no such module") from None
+
+
+def plugins_in(arguments: Sequence[str]) -> list[str]:
+    """Returns the modules that the flag --plugins of a command line names.
+
+    >>> plugins_in(["--seed=1", "--plugins=a,b.c"]), plugins_in(["--plugins", "a"])
+    (['a', 'b.c'], ['a'])
+    """
+    following = [*arguments[1:], ""]
+    return [
+        module
+        for word, after in zip(arguments, following, strict=False)
+        if word.partition("=")[0] == "--plugins"
+        for module in (word.partition("=")[2] or after).split(",")
+    ]
 
 
 class Registered(Collection[str]):

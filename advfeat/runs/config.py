@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from absl import flags as absl_flags
 
-from advfeat.runs.choices import load_plugins
+from advfeat.runs.choices import load_plugins, plugins_in
 
 C = TypeVar("C", bound="Config")
 
@@ -226,7 +226,10 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
       UsageError: for an unknown flag, a value of the wrong type or out of range, or a missing flag.
       HelpRequested: if `--help` is among the arguments.
     """
-    _load_plugins(arguments)
+    try:  # first, since other flags may name what they register
+        load_plugins(plugins_in(arguments))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     options = _options(config_class)
     values = absl_flags.FlagValues()
     for option in options:
@@ -250,16 +253,6 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
     except ValueError as error:
         raise UsageError(str(error)) from error
     return config
-
-
-def _load_plugins(arguments: Sequence[str]) -> None:
-    """Imports the modules of `--plugins`, before other flags name what they register."""
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word.startswith("--plugins"):
-            try:
-                load_plugins((word.partition("=")[2] or after).split(","))
-            except ValueError as error:
-                raise UsageError(str(error)) from error
 
 
 def _home(value: Any) -> Any:
