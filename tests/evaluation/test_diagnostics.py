@@ -327,6 +327,22 @@ def test_what_an_attack_left_by_mistake_is_found(check):
     assert f"at most about {100 * result.robust.mean():.1f} %" in sentences(check, failed)
 
 
+@pytest.mark.parametrize(
+    ("suite", "asked"),
+    [
+        ({"square": advfeat.fgsm(THREAT)}, True),
+        ({"mine": advfeat.square(THREAT, steps=600)}, False),
+        ({"square": advfeat.square(THREAT, steps=50)}, True),
+    ],
+)
+def test_whether_scores_were_searched_does_not_hang_on_a_name(suite, asked):
+    fn, x, y = problem()
+    case, result = look(fn, x, y, eps=0.02, suite=suite)
+    assert result.robust.any()
+    words = [seen.sentence for seen in diagnostics.black_box(case)]
+    assert any(line.startswith("Square with 500 queries") for line in words) == asked
+
+
 @pytest.mark.slow
 def test_scores_that_found_more_than_gradients():
     _, case, result = some_standing()
