@@ -204,7 +204,7 @@ def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
         "texture": stats.mean(cosines(delta, contrast(plan, classes)), limits=stats.CORRELATION),
-        "mark": stats.mean(_share(delta, corners), limits=stats.SHARE),
+        "mark": stats.mean(planted.share_inside(delta, corners), limits=stats.SHARE),
         "mark_area": float(corners.mean()),
     }
 
@@ -228,16 +228,11 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
             np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done], limits=(0.0, np.inf)
         ),
         "texture": stats.mean(cosines(delta, textures)[done], limits=stats.CORRELATION),
-        "mark": stats.mean(_share(delta, corners)[done], limits=stats.SHARE),
-        "shape": stats.mean(_share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE),
+        "mark": stats.mean(planted.share_inside(delta, corners)[done], limits=stats.SHARE),
+        "shape": stats.mean(
+            planted.share_inside(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
+        ),
     }
-
-
-def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Returns the share of the squared change inside a region, `[N]`."""
-    square = (delta.astype(np.float64) ** 2).sum(axis=-1)
-    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
-    return np.asarray((square * region).sum(axis=(1, 2)) / total)
 
 
 def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:

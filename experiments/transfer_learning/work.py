@@ -33,26 +33,6 @@ def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray
     return np.asarray(probe(predict(fn, test.image)) == test.label)
 
 
-def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
-    """Selects for each seed the name that is best on the mean of all other seeds, first if tied.
-
-    The comparison uses other points and the seed's own networks, which had no part in the
-    selection, so the selected name performs there as well as elsewhere, on average.
-
-    Args:
-      hits: by name `[S, N]`, S at least 2, on points used for selection only.
-
-    >>> hits = {"a": np.array([[1, 1], [0, 0]]), "b": np.array([[0, 0], [1, 1]])}
-    >>> chosen_by_others(hits)
-    ['b', 'a']
-    """
-    seeds = len(next(iter(hits.values())))
-    return [
-        max(hits, key=lambda name: np.delete(hits[name], seed, axis=0).mean())
-        for seed in range(seeds)
-    ]
-
-
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, transfers and reports."""
     root, seeds = jax.random.key(config.seed), range(sweeps.seeds(config))
@@ -117,7 +97,7 @@ def _summary(
     )
     for way in WAYS:
         robust = [name for name in test[way] if name not in ("none", "0")]
-        names = chosen_by_others({name: choice[way][name] for name in robust})
+        names = stats.chosen_by_others({name: choice[way][name] for name in robust})
         mine = np.stack([test[way][name][seed] for seed, name in enumerate(names)])
         plain = test[way]["0"]
         best[way] = {"eps": [float(name) for name in names], "target_accuracy": stats.rate(mine)}

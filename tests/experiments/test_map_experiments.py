@@ -176,7 +176,7 @@ def test_the_best_of_equal_sources_is_not_better_than_the_standard_one():
 
         choice, test = hits(0), hits(1)
         robust = {name: choice[name] for name in names[1:]}
-        chosen = transfer_learning_work.chosen_by_others(robust)
+        chosen = stats.chosen_by_others(robust)
         mine = np.stack([test[name][seed] for seed, name in enumerate(chosen)])
         kept.append(mine.mean() - test["0"].mean())
         top = max(robust, key=lambda name: choice[name].mean())
@@ -332,12 +332,3 @@ def test_what_methods_claim_is_judged_with_all_other_claims():
 def test_learned_is_decidably_above_chance():
     assert not ground_truth_summary.learned(stats.rate([1] * 27 + [0] * 73))
     assert ground_truth_summary.learned(stats.rate([1] * 40 + [0] * 60))
-
-
-def test_shares_by_hand():
-    delta = np.zeros((1, 4, 4, 3))
-    delta[0, 0, 0] = 1.0
-    delta[0, 3, 3] = 2.0
-    region = np.zeros((1, 4, 4), bool)
-    region[0, 3, 3] = True
-    np.testing.assert_allclose(ground_truth_summary._share(delta, region), [4 / 5])
