@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import THREEFRY, one_key
@@ -201,3 +202,21 @@ def pointing(ranking: Array, region: Array) -> tuple[Array, Array]:
     pairs = jnp.sum(member) * jnp.sum(1 - member)
     wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])
     return share, wins / jnp.maximum(pairs, 1.0)
+
+
+def share_inside(change: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Computes the share of the squared change of images that lies inside a region.
+
+    Args:
+      change: `[N, H, W, C]`, the difference of two images.
+      region: `[N, H, W]` bool.
+
+    Returns:
+      `[N]` float64 in [0, 1]; 0 without a change.
+
+    >>> share_inside(np.array([[[[1.0], [2.0]]]]), np.array([[[False, True]]])).tolist()
+    [0.8]
+    """
+    square = (change.astype(np.float64) ** 2).sum(axis=-1)
+    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
+    return np.asarray((square * region).sum(axis=(1, 2)) / total)

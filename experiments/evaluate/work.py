@@ -16,11 +16,11 @@ from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.journal import Journal
 from advfeat.threats.balls import threat_model
 
 from . import report
 from .flags import Config
-from .journal import Journal
 from .plan import Plan, prepare
 
 
@@ -40,10 +40,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             batch_size=config.batch_size,
             ids=plan.ids,
             checks=config.checks and not config.dry_run,
-            done=journal.done,
-            on_part=journal.part,
-            on_attack=journal.attack,
-            on_check=journal.check,
+            **journal.hooks(),
         )
         seconds = journal.seconds()
     attacks = [
