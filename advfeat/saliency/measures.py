@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass, register_static
+from jax.tree_util import register_static
 from scipy import ndimage
 
 from advfeat.attacks.batch import attack_dataset
@@ -20,7 +19,7 @@ from advfeat.edges import one_key
 from advfeat.saliency.faithfulness import curve, infidelity, max_sensitivity
 from advfeat.saliency.methods import METHODS, Opened, Options
 from advfeat.saliency.over_dataset import BATCH, entry, method, opened, ranking, side_by_side
-from advfeat.types import Array, Key, ModelFn
+from advfeat.types import Array, Key, ModelFn, pytree, static
 
 CURVES = ("deletion", "insertion")
 CURVE_STEPS = 16
@@ -130,13 +129,12 @@ def sensitivities(
     return side_by_side(measure, [name for name in methods if not entry(name).on_host])
 
 
-@partial(register_dataclass, data_fields=["method"], meta_fields=["samples"])
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Sensitivity:
     """`max_sensitivity` as a function of ONE example, for `attack_dataset`."""
 
     method: Any
-    samples: int
+    samples: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         return max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)
