@@ -44,7 +44,8 @@ def check_cam(config: MapConfig, network: Network) -> None:
     except ValueError as error:
         if config.layer is None:
             raise
-        raise ValueError(f"flag --layer={config.layer}: {error}") from error
+        why = "has no positions, which Grad-CAM needs"
+        raise ValueError(f"flag --layer={config.layer}: {why}") from error
 
 
 def check_recipe(config: MapConfig, recipe: Recipe) -> None:
