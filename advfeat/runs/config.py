@@ -23,7 +23,7 @@ import shlex
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags as absl_flags
@@ -158,6 +158,9 @@ def flag(
 class Config:
     """Flags common to all experiments."""
 
+    SMALLEST: typing.ClassVar[Mapping[str, Any]] = {}
+    """What `smallest` reduces: flag to its value in a dry run. Subclasses state their own flags."""
+
     workdir: str = flag(REQUIRED, "Directory the run writes into; also resumes a killed run.")
     dataset: str = flag(
         "digits", "digits, mnist, cifar10, any TFDS name, a folder, or a constructed .npz."
@@ -182,6 +185,33 @@ class Config:
             raise UsageError(
                 f"flag --classes={','.join(self.classes)}: must be at least 2 different classes"
             )
+
+    def smallest(self: C) -> C:
+        """Returns the config that a dry run of this one performs.
+
+        It changes the flags in the `SMALLEST` of the class and its bases: a number becomes the
+        smaller of the two (0 examples mean all of them, the largest number), a tuple keeps as many
+        of its items as the smallest one has, evenly spread and always the last, and None, which
+        leaves a flag to a preset, becomes the smallest. A smallest value of None leaves the flag to
+        its preset. What is measured, and by which attack, stays.
+
+        Example:
+          >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+          ... class MyConfig(Config):
+          ...     SMALLEST = {"epochs": 1, "examples": 50, "shares": (0.5,)}
+          ...     epochs: int | None = flag(None, "Passes over the data.", kind="count")
+          ...     examples: int = flag(0, "Images; 0: all.", kind="natural")
+          ...     shares: tuple[float, ...] = flag((0.1, 0.9), "Shares.")
+          >>> small = MyConfig(workdir="runs/a").smallest()
+          >>> small.epochs, small.examples, small.shares
+          (1, 50, (0.9,))
+        """
+        least: dict[str, Any] = {}
+        for part in reversed(type(self).__mro__):
+            least |= vars(part).get("SMALLEST", {})
+        options = {option.name: option for option in _options(type(self))}
+        changed = {n: options[n].smaller(getattr(self, n), value) for n, value in least.items()}
+        return dataclasses.replace(self, **changed)
 
     def identity(self) -> dict[str, Any]:
         """Returns the values that determine the result: all except `workdir` and `overwrite`."""
@@ -299,6 +329,19 @@ class _Option:
         """Raises UsageError unless the value is allowed."""
         if not self._allows(value):
             raise UsageError(f"flag --{self.name}={self.text(value)}: must be {self.words}")
+        if self.many and self.choices and value is not None and len(set(value)) < len(value):
+            raise UsageError(f"flag --{self.name}={self.text(value)}: names one twice")
+
+    def smaller(self, given: Any, least: Any) -> Any:
+        """Reduces a value to a smallest one, as `Config.smallest` does."""
+        if given is None or least is None:
+            return least
+        if self.many:
+            last, count = len(given) - 1, min(len(least), len(given))
+            places = [last - last * k // max(count - 1, 1) for k in range(count)]
+            return tuple(given[place] for place in reversed(places))
+        everything = self.kind is KINDS["natural"] and given == 0
+        return least if everything else min(given, least)
 
     def text(self, value: Any) -> str:
         """Formats a value as it would be typed."""

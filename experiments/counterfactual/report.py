@@ -34,7 +34,8 @@ def write(
         for way in WAYS
     ]
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Enhance the top {config.features} features: {config.dataset}",
         sentence=(
             f"Is a wrong prediction corrected by enhancing the {config.features} features "
@@ -46,7 +47,7 @@ def write(
             ).capitalize()
             + "."
         ),
-        lead=_picture(config, plan, run, found),
+        lead=_picture(config, plan, found),
         terms=terms(
             "feature",
             "unit",
@@ -98,14 +99,10 @@ def write(
             "steps": config.steps,
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
-def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
+def _picture(config: Config, plan: Plan, found: dict[str, Found]) -> Picture:
     """Draws the rows of both networks; turned images are shown in proportion to their number."""
     order = {
         name: data.draw_rows(part.turned["top"], config.shown, seed=config.seed)
@@ -136,7 +133,8 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
         for name, part in found.items()
     )
     return Picture(
-        path=figures.save(grid, run.figure("enhanced")),
+        "enhanced",
+        grid,
         alt="Wrongly predicted images of both networks before and after enhancing two features",
         caption="On the left the network, the label, the prediction, and the units "
         f"enhanced. Those that were turned come first: {turned} are predicted as the label after. "

@@ -15,6 +15,8 @@ from ..shared.limits import check_linf_eps
 class Config(BaseConfig):
     """Flags of `experiments.evaluate`."""
 
+    SMALLEST = {"num_examples": 20, "checks": False}
+
     checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
     attack: tuple[str, ...] = flag(
         ("autoattack",),
@@ -51,8 +53,6 @@ class Config(BaseConfig):
         suites = [name for name in self.attack if name in SUITES]
         if suites and len(self.attack) > 1:
             raise ValueError(f"{given}: the suite {suites[0]} stands alone")
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"{given}: names one twice")
         for name in self.attack:
             if self.norm not in NORMS_OF.get(name, (self.norm,)):
                 raise ValueError(

@@ -122,18 +122,17 @@ def _add_checks(
     found: dict[str, np.ndarray],
 ) -> None:
     """Adds sensitivity and infidelity for a few images, because each costs many maps."""
-    network, samples = plan.networks[name], 1 if config.dry_run else 3
+    network = plan.networks[name]
     images, labels = plan.images[plan.few], plan.labels[plan.few]
-    some = config.methods[-3:] if config.dry_run else config.methods
     moved = saliency_checks.sensitivities(
-        some, network, plan.options, images, labels, samples=samples
+        plan.checked, network, plan.options, images, labels, samples=3
     )
     missed = saliency_checks.infidelities(
         {method: maps[plan.few] for method, maps in found.items()},
         network.model_fn(),
         images,
         labels,
-        samples=10 if config.dry_run else 100,
+        samples=100,
     )
     for method, values in moved.items():
         methods[method]["sensitivity"] = _mean(values)

@@ -8,11 +8,10 @@ from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
 from ..shared import saliency_checks, saliency_maps
-from ..shared.flags.maps import EXTRA
 from ..shared.pairs import PAIR
 from . import report
 from .flags import Config
-from .plan import FEW, Plan, prepare
+from .plan import Plan, prepare
 from .summary import summarise
 
 
@@ -30,13 +29,11 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             seed=config.seed,
         )
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    checked = tuple(name for name in config.methods if name not in EXTRA)
-    checked = checked[:FEW] if config.dry_run else checked  # each runs once per module
     sanity = {
         name: {
             how: saliency_checks.randomised(
                 how,
-                checked,
+                plan.checked,
                 plan.networks[name],
                 plan.options,
                 plan.images[plan.few],
@@ -52,6 +49,4 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="saliency")
+run = runner.Experiment("saliency", prepare, work)

@@ -55,30 +55,30 @@ def prepare(config: Config) -> Plan:
     check_eps(config.norm, dataset.input_shape, eps=eps)
     threat = threat_model(config.norm, eps)
     sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
-    dim = 100 if config.dry_run else config.dim
+    short = config.dry_run  # no flag holds how many examples the models are given
     return Plan(
         dataset=dataset,
         train=train,
-        test=Points.of(dataset.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        test=Points.of(dataset.test, config.eval_examples, config.seed),
         sizes=_sizes(config, len(train), dataset.num_classes),
         threat=threat,
         eps=float(eps),
         standard=sweeps.recipe(config, dataset, preset),
         gaussian=theory.gaussian_model(
-            dim=dim,
-            noise=config.noise or 0.64 * dim**0.25,
+            dim=config.dim,
+            noise=config.noise or 0.64 * config.dim**0.25,
             eps=config.model_eps,
             draws=config.draws,
-            short=config.dry_run,
+            short=short,
         ),
-        bernoulli=theory.bernoulli_model(short=config.dry_run),
+        bernoulli=theory.bernoulli_model(short=short),
     )
 
 
 def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
     """Returns the requested sizes, or up to five halvings with two images of each class left."""
     if config.sizes is None:
-        halved = [total // 2**k for k in range(2 if config.dry_run else 6)]
+        halved = [total // 2**k for k in range(6)]
         sizes = tuple(sorted(size for size in halved if size >= 2 * classes))
         if len(sizes) < 2:
             raise ValueError(f"{total} training images are too few to halve: give --sizes")
@@ -89,7 +89,7 @@ def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
         )
     if config.sizes[-1] > total:
         raise ValueError(
-            f"flag --sizes={config.sizes[-1]}: there are {total} training images"
-            + (" in a dry run" if config.dry_run else " (see --train_examples)")
+            f"flag --sizes={config.sizes[-1]}: there are {total} training images (see "
+            "--train_examples)"
         )
     return config.sizes

@@ -43,7 +43,7 @@ def gaussian_model(*, dim: int, noise: float, eps: float, draws: int, short: boo
     enough = float(gaussian.upper_bound_count(dim, noise, eps, GOAL))
     top = int(np.ceil(np.log2(np.clip(enough, 16, 2**13))))
     counts = (1, 8) if short else tuple(2**k for k in range(top + 1))
-    return Model(dim=dim, scale=noise, eps=eps, counts=counts, draws=20 if short else draws)
+    return Model(dim=dim, scale=noise, eps=eps, counts=counts, draws=draws)
 
 
 def bernoulli_model(*, short: bool) -> Model:

@@ -16,9 +16,9 @@ def options_of(config: MapConfig, train: data.Split) -> Options:
     """Returns the methods' options; some training images serve as baselines."""
     some = data.subset(train, 50, seed=config.seed)
     return Options(
-        samples=2 if config.dry_run else config.samples,
+        samples=config.samples,
         sigma=config.sigma,
-        steps=2 if config.dry_run else config.steps,
+        steps=config.steps,
         layer=config.layer,
         loss=config.loss,
         baselines=data.unit(some.image),

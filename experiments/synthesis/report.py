@@ -40,16 +40,17 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     sections = [
-        Section(task.capitalize(), _task(config, plan, run, plan.tasks[task], found, summary))
+        Section(task.capitalize(), _task(config, plan, plan.tasks[task], found, summary))
         for task, found in drawn.items()
     ]
     if summary["read"]:
         sections.append(Section("What independent networks read", [_read(summary)]))
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"What one classifier can draw: {config.dataset}",
         sentence=_sentence(summary),
-        lead=_attacks(config, plan, run, side_by_side),
+        lead=_attacks(config, plan, side_by_side),
         terms=terms(
             "robust network",
             "attack",
@@ -82,10 +83,6 @@ def write(
             "eps": {task: about["eps"] for task, about in summary["tasks"].items()},
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -106,7 +103,7 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 def _attacks(
-    config: Config, plan: Plan, run: RunDirectory, side_by_side: dict[str, dict[float, np.ndarray]]
+    config: Config, plan: Plan, side_by_side: dict[str, dict[float, np.ndarray]]
 ) -> Picture:
     names = plan.dataset.class_names
     grid = figures.map_grid(
@@ -123,7 +120,8 @@ def _attacks(
         ],
     )
     return Picture(
-        path=figures.save(grid, run.figure("attacks")),
+        "attacks",
+        grid,
         alt="Images attacked towards the next class, at growing eps, by both networks",
         caption="Targeted attacks of growing L2 eps. What fools a standard network is invisible; "
         "what fools a robust one shows the class.",
@@ -133,7 +131,6 @@ def _attacks(
 def _task(
     config: Config,
     plan: Plan,
-    run: RunDirectory,
     task: Task,
     found: dict[str, np.ndarray],
     summary: dict[str, Any],
@@ -154,7 +151,8 @@ def _task(
     about = summary["tasks"][task.name]
     blocks: list[Any] = [
         Picture(
-            path=figures.save(grid, run.figure(task.name)),
+            task.name,
+            grid,
             alt=f"{task.name}: images made by both networks from the same starts",
             caption=f"{_CAPTIONS[task.name]} L2 eps {about['eps']:g}.",
         )

@@ -39,8 +39,6 @@ class Config(SweepConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.norms)) != len(self.norms):
-            raise ValueError(f"flag --norms={','.join(self.norms)}: names one twice")
         if "l1" in self.norms and self.eval_l1 is None:
             raise ValueError("flag --norms: give --eval_l1 with l1")
         check_linf_eps("linf", eval_linf=self.eval_linf, train_linf=self.train_linf)

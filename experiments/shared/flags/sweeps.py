@@ -15,6 +15,8 @@ PRESET = "Default: the data set's preset."
 class TrainingConfig(BaseConfig):
     """Flags of an experiment that trains small networks."""
 
+    SMALLEST = {"seeds": 2, "train_examples": 120, "eval_examples": 50, "epochs": 1}
+
     seeds: int = flag(3, "Networks per setting.", kind="count")
     train_examples: int | None = flag(
         None, "Maximum number of training images; 0: all. " + PRESET, kind="natural"
@@ -38,6 +40,8 @@ class TrainingConfig(BaseConfig):
 class SweepConfig(TrainingConfig):
     """Flags of an experiment that trains adversarially and measures robust accuracy."""
 
+    SMALLEST = {"eval_steps": 2, "restarts": 1, "attack_steps": 1}
+
     attack: tuple[str, ...] = flag(
         ("pgd",),
         "How robust accuracy is measured: a suite, or attacks one after the other; pgd has "
@@ -58,8 +62,6 @@ class SweepConfig(TrainingConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
         suites = [name for name in self.attack if name in SUITES]
         if suites and len(self.attack) > 1:
             raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
