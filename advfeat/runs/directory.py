@@ -13,8 +13,6 @@ A run directory holds::
 from __future__ import annotations
 
 import datetime
-import hashlib
-import io
 import os
 import pathlib
 import shutil
@@ -25,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from advfeat.runs import provenance as _provenance
-from advfeat.runs.files import CHECKSUM, plain, read_arrays, read_json, write_bytes, write_json
+from advfeat.runs.files import plain, read_arrays, read_json, write_arrays, write_json
 from advfeat.runs.locks import RunLock
 from advfeat.runs.metrics import MetricsLog
 
@@ -230,28 +228,10 @@ class RunDirectory:
         Raises:
           ValueError: for an array of another dtype.
         """
-        host = {key: np.asarray(value) for key, value in arrays.items()}
-        for key, value in host.items():
-            if value.dtype.kind not in "biufcSU":
-                raise ValueError(
-                    f"arrays[{key!r}] has dtype {value.dtype}: a .npz without pickle holds only "
-                    "numbers, booleans and strings (cast bfloat16 to float32)"
-                )
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **host)  # type: ignore[arg-type]
-        content = buffer.getvalue()
         path = self.arrays_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The record first, so that an array file never exists without its provenance.
-        record = {
-            **provenance,
-            "arrays": {k: {"shape": v.shape, "dtype": str(v.dtype)} for k, v in host.items()},
-            CHECKSUM: hashlib.sha256(content).hexdigest(),
-            "revision": _provenance.revision(),
-            "versions": _provenance.versions(),
-        }
-        write_json(path.with_suffix(".json"), record)
-        write_bytes(path, content)
+        about = {"revision": _provenance.revision(), "versions": _provenance.versions()}
+        write_arrays(path, arrays, {**provenance, **about})
         return path
 
     def cached(

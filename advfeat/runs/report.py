@@ -27,7 +27,7 @@ from advfeat.stats.formats import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from advfeat.figures.style import Figure
 
 __all__ = [
     "Block",

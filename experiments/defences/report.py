@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from advfeat import figures
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import Block, Picture, Section, Table, write_report
 from advfeat.threats.norms import title
 

@@ -10,8 +10,8 @@ import advfeat
 from advfeat import figures
 from advfeat.evaluation.result import SuiteResult
 from advfeat.rows import draw_rows
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import (
     Block,
     Picture,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from advfeat.runs.config import flag, format_eps
+from advfeat.runs.config import flag
+from advfeat.runs.kinds import format_eps
 
 from ..shared.flags.choices import NORMS
 from ..shared.flags.sweeps import SweepConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import Block, Picture, Section, Table, format_number, write_report
 from advfeat.threats.norms import title
 

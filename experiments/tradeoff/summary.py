@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from advfeat import stats
 from advfeat.runs import runner
-from advfeat.runs.config import format_eps
+from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
 from advfeat.threats.norms import title

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from advfeat.runs import config as config_lib, runner
-from advfeat.runs.config import HelpRequested, UsageError, flag, format_eps, parse, parse_eps
+from advfeat.runs.config import HelpRequested, UsageError, flag, parse
+from advfeat.runs.kinds import format_eps, parse_eps
 from experiments.shared import limits
 
 
