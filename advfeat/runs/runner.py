@@ -18,8 +18,8 @@ An experiment is its flags and two functions::
     run = Experiment("mine", prepare, work)
 
 and a `__main__.py` that calls `experiments.shared.start.start`. A dry run performs
-`config.smallest()`, so that `prepare` and `work` see an ordinary config; the runner and the report
-mark what it draws and writes, and `judged` gives no verdicts.
+`config.smallest()`, so that `prepare` and `work` see an ordinary config; the runner compiles it
+quickly, the runner and the report mark what it draws and writes, and `judged` gives no verdicts.
 
 Exit codes; every code but 0 comes with one line on stderr:
 
@@ -38,13 +38,16 @@ command resumes from what exists.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
+
+import jax
 
 from advfeat import figures, stats
 from advfeat.runs import command, processes, signals
@@ -123,6 +126,14 @@ class Experiment(Generic[C, Inputs]):
         if not processes.alone():
             state = processes.tell_all(state)
         performed = config.smallest() if config.dry_run else config
+        with _compiling(quickly=config.dry_run):
+            return self._perform(config, performed, state, place)
+
+    def _perform(
+        self, config: C, performed: C, state: str, place: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Prepares `performed` and does its work in the run directory of `config`."""
+        first = processes.first()
         inputs = _together(lambda: self.prepare(performed) if state != "finished" else None)
         run = _together(
             lambda: RunDirectory.open(config.workdir, config.identity(), **place) if first else None
@@ -162,6 +173,18 @@ class Experiment(Generic[C, Inputs]):
                 summary = run.finish({**about, "claims": [], **done, **run.cost()})
         print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
         return summary
+
+
+@contextlib.contextmanager
+def _compiling(*, quickly: bool) -> Iterator[None]:
+    """Compiles with few optimisations: a dry run spends most of its time compiling."""
+    name = "jax_disable_most_optimizations"
+    before = getattr(jax.config, name)
+    jax.config.update(name, quickly or before)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:

@@ -11,8 +11,8 @@ from advfeat.features import representations
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, per_cent, terms
+from ..shared.pairs import data_words, networks_words
+from ..shared.words import per_cent, terms
 from .flags import Config
 from .plan import Plan
 from .search import WAYS, Found
@@ -89,11 +89,7 @@ def write(
             ),
         ],
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "layer": config.layer,
             "eps": config.eps,
             "steps": config.steps,

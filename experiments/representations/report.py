@@ -12,8 +12,8 @@ from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, terms
+from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.words import terms
 from . import pictures
 
 if TYPE_CHECKING:
@@ -61,11 +61,7 @@ def write(
             Section("Distances", [_ordered(summary), _sensitivity(summary)]),
         ],
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "layer": summary["layer"],
             "images": summary["images"],
             "eps": summary["eps"],

@@ -13,10 +13,10 @@ from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 from advfeat.stats import Estimate
 
-from ..shared.pairs import PAIR, data_words
+from ..shared.pairs import PAIR, data_words, networks_words
 from ..shared.saliency_checks import Randomisation
 from ..shared.saliency_maps import EDGES
-from ..shared.words import capital, method_words, network_words, terms, unless_it_holds
+from ..shared.words import capital, method_words, terms, unless_it_holds
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -94,13 +94,7 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{
-                f"{name.replace('_', ' ')} network": network_words(
-                    getattr(config, name, name), network
-                )
-                for name, network in plan.networks.items()
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "images": summary["images"],
             "methods": [method_words(name) for name in config.methods],
             "samples": summary["samples"],

@@ -10,8 +10,8 @@ from advfeat import figures
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, per_cent, terms
+from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.words import per_cent, terms
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -69,15 +69,11 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
+            **networks_words(config, plan.networks, plan.dataset),
             **{
                 f"judge: {name.replace('_', ' ')}": network.spec.model
                 for name, network in plan.judges.items()
             },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
             "images": summary["images"],
             "steps": summary["steps"],
             "eps": {task: about["eps"] for task, about in summary["tasks"].items()},

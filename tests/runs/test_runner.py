@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,6 +106,16 @@ def test_a_dry_run_performs_the_smallest_config_under_the_flags_that_were_given(
         toy(ToyConfig(workdir=path, steps=5), work=work)
     toy(ToyConfig(workdir=str(tmp_path / "whole"), steps=5), work=work)
     assert seen.pop()[:3] == (5, 5, False)
+
+
+def test_only_a_dry_run_is_compiled_with_few_optimisations(tmp_path):
+    def quickly(config, *_):
+        return {"quickly": jax.config.jax_disable_most_optimizations}
+
+    for dry_run in (True, False):
+        config = ToyConfig(workdir=str(tmp_path / str(dry_run)), dry_run=dry_run)
+        assert toy(config, prepare=quickly, work=quickly)["quickly"] is dry_run
+        assert not jax.config.jax_disable_most_optimizations
 
 
 def test_the_report_of_an_experiment_has_its_command_and_its_claims(tmp_path):
