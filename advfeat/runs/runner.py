@@ -179,7 +179,7 @@ class Experiment(Generic[C, Inputs]):
 def _compiling(*, quickly: bool) -> Iterator[None]:
     """Compiles with few optimisations: a dry run spends most of its time compiling."""
     name = "jax_disable_most_optimizations"
-    before = getattr(jax.config, name)
+    before = jax.config.read(name)
     jax.config.update(name, quickly or before)
     try:
         yield
