@@ -16,7 +16,12 @@ LAYERS = {
     4: ("data", "figures", "runs", "zoo"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-LIGHT = ("advfeat.runs", "advfeat.runs.config", "advfeat.runs.choices")  # no slow import
+LIGHT = (  # no slow import
+    "advfeat.runs",
+    "advfeat.runs.config",
+    "advfeat.runs.choices",
+    "advfeat.runs.kinds",
+)
 FACE = 2  # the flat face may be imported wherever its layers may
 OUTSIDE = 5  # experiments
 

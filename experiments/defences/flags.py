@@ -15,6 +15,8 @@ from ..shared.limits import check_linf_eps
 class Config(BaseConfig):
     """Flags of `experiments.defences`."""
 
+    SMALLEST = {"defences": DEFENCES.written()[:3], "num_examples": 20, "epochs": 1}
+
     defences: tuple[str, ...] = flag(DEFENCES.written(), "Which ones.", choices=DEFENCES)
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
     eps: float = flag(0.2, "Eps of the threat model, pixels in [0, 1].", kind="eps")

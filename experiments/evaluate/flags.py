@@ -15,6 +15,8 @@ from ..shared.limits import check_linf_eps
 class Config(BaseConfig):
     """Flags of `experiments.evaluate`."""
 
+    SMALLEST = {"num_examples": 20, "checks": False}
+
     checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
     attack: tuple[str, ...] = flag(
         ("autoattack",),

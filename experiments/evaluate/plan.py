@@ -10,13 +10,14 @@ import numpy as np
 import advfeat
 from advfeat import data
 from advfeat.checks import check_logits
-from advfeat.evaluation.suites import Suite, resolve, shortened
+from advfeat.evaluation.suites import Suite
 from advfeat.models.network import Network
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
 from advfeat.runs.journal import check_same_problem
 from advfeat.threats.balls import ThreatModel, threat_model
 
+from ..shared.attacks import suite_for
 from ..shared.limits import check_eps
 from .flags import Config
 
@@ -63,10 +64,9 @@ def prepare(config: Config) -> Plan:
     named: Any = config.attack
     if config.pgd_options():
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
-    suite = resolve(named, threat, num_classes=dataset.num_classes)  # raises on unsupported attacks
-    test = data.subset(
-        dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
-    )
+    # raises on unsupported attacks
+    suite = suite_for(config, named, threat, num_classes=dataset.num_classes)
+    test = data.subset(dataset.test, config.num_examples, seed=config.seed)
     images = data.unit(test.image)
     logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
@@ -85,6 +85,6 @@ def prepare(config: Config) -> Plan:
         ids=test.id,
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=shortened(suite) if config.dry_run else suite,
+        suite=suite,
         fingerprint=known,
     )

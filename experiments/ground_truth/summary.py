@@ -48,7 +48,7 @@ def summarise(
     return {
         "dataset": config.dataset,
         "images": len(plan.labels),
-        "recipe": {"model": config.model, "width": config.width, **plan.recipes["robust"].record()},
+        "recipe": plan.recipes["robust"].summary(),
         "networks": {
             name: {
                 "trained_on": plan.trained_on[name],

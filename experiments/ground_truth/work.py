@@ -30,7 +30,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for name, recipe in plan.recipes.items():
             train = plan.sets[NETWORKS[name]].train
-            if config.dry_run:
+            if config.dry_run:  # no flag holds the number of training images
                 train = data.subset(train, 200, seed=config.seed)
             found[name] = networks.train(
                 run, name.replace(" ", "_"), stream(root, name), recipe, train, on_epoch=bar.update
@@ -49,6 +49,4 @@ def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, 
     return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="ground_truth")
+run = runner.Experiment("ground_truth", prepare, work)

@@ -49,14 +49,13 @@ def prepare(config: Config) -> Plan:
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
     check_recipe(config, recipe)
-    count = 50 if config.dry_run else config.eval_examples
     return Plan(
         dataset=dataset,
         train=train,
-        test=data.subset(dataset.test, count, seed=config.seed),
+        test=data.subset(dataset.test, config.eval_examples, seed=config.seed),
         recipe=recipe,
         options=options_of(config, train),
-        shares=config.shares[-1:] if config.dry_run else config.shares,
+        shares=config.shares,
     )
 
 

@@ -47,14 +47,16 @@ def write(
     together = stats.together(summary["mean_accuracy"])
     ranked = sorted(together.items(), key=lambda item: item[1].mean)
     lead = Picture(
-        path=figures.save(chart, run.figure("roar")),
+        "roar",
+        chart,
         alt="Accuracy against the share of pixels removed, a line per method",
         caption="The lower a line, the better the map identified what matters.",
     )
     best = next(name for name, _ in ranked if name not in CONTROLS)
     worse = sum(claim.holds for claim in summary["claims"])
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Remove and retrain: {config.dataset}",
         sentence=(
             "Do saliency maps know which pixels a network needs? Networks were retrained without "
@@ -93,7 +95,8 @@ def write(
                         ],
                     ),
                     Picture(
-                        path=figures.save(strips, run.figure("removed")),
+                        "removed",
+                        strips,
                         alt="Test images without the pixels that each method ranks first",
                         caption=f"{100 * share:.0f} % of the pixels removed.",
                     ),
@@ -107,8 +110,4 @@ def write(
             "shares": plan.shares,
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )

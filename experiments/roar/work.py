@@ -28,7 +28,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, ranks, removes, retrains and reports."""
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
-    seeds = range(sweeps.seeds(config))
+    seeds = range(config.seeds)
     epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
     shown: dict[str, np.ndarray] = {}
     hits: dict[tuple[str, float], np.ndarray] = {}
@@ -102,14 +102,10 @@ def summarise(
     ]
     return {
         "dataset": config.dataset,
-        "seeds": sweeps.seeds(config),
+        "seeds": config.seeds,
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
-        "recipe": {
-            "model": plan.recipe.spec.model,
-            "width": plan.recipe.spec.width,
-            **plan.recipe.record(),
-        },
+        "recipe": plan.recipe.summary(),
         "shares": list(plan.shares),
         "whole": stats.rate(clean),
         "accuracy": {
@@ -120,6 +116,4 @@ def summarise(
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="roar")
+run = runner.Experiment("roar", prepare, work)

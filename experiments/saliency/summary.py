@@ -117,11 +117,10 @@ def _add_checks(
     found: dict[str, np.ndarray],
 ) -> None:
     """Adds sensitivity and infidelity for a few images, because each costs many maps."""
-    network, samples = plan.networks[name], 1 if config.dry_run else 3
+    network = plan.networks[name]
     images, labels = plan.images[plan.few], plan.labels[plan.few]
-    some = config.methods[-3:] if config.dry_run else config.methods
     moved = saliency.sensitivities(
-        jax.random.key(SEED), some, network, images, labels, options=plan.options, samples=samples
+        jax.random.key(SEED), plan.checked, network, images, labels, options=plan.options, samples=3
     )
     missed = saliency.infidelities(
         jax.random.key(SEED),
@@ -129,7 +128,7 @@ def _add_checks(
         network.model_fn(),
         images,
         labels,
-        samples=10 if config.dry_run else 100,
+        samples=100,
     )
     for method, values in moved.items():
         methods[method]["sensitivity"] = _mean(values)

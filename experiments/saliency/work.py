@@ -17,7 +17,7 @@ from advfeat.runs.directory import RunDirectory
 from ..shared.pairs import PAIR
 from . import report
 from .flags import Config
-from .plan import FEW, Plan, prepare
+from .plan import Plan, prepare
 from .summary import summarise
 
 
@@ -30,12 +30,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             key, config.methods, network, plan.images, plan.labels, options=plan.options
         )
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    checked = tuple(name for name in config.methods if not saliency.METHODS[name].on_host)
-    checked = checked[:FEW] if config.dry_run else checked  # each runs once per module
     sanity = {
         name: {
-            how: _randomised(how, checked, config, plan, plan.networks[name])
-            for how in saliency.RANDOMISED
+            how: _randomised(how, config, plan, plan.networks[name]) for how in saliency.RANDOMISED
         }
         for name in PAIR
     }
@@ -44,9 +41,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def _randomised(
-    how: str, methods: tuple[str, ...], config: Config, plan: Plan, network: Network
-) -> saliency.Randomisation:
+def _randomised(how: str, config: Config, plan: Plan, network: Network) -> saliency.Randomisation:
     """Performs a randomisation test with a few images."""
     key, model, shape = jax.random.key(config.seed), network.spec.build(), network.spec.input_shape
     order = models.module_names(model, shape)
@@ -54,7 +49,7 @@ def _randomised(
     def maps_of(variables: Any) -> dict[str, np.ndarray]:
         return saliency.maps(
             key,
-            methods,
+            plan.checked,
             dataclasses.replace(network, variables=variables),
             plan.images[plan.few],
             plan.labels[plan.few],
@@ -72,6 +67,4 @@ def _randomised(
         )
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="saliency")
+run = runner.Experiment("saliency", prepare, work)

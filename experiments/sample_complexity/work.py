@@ -26,7 +26,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
     found = {}
     robust = sweeps.robust(config, plan.standard, plan.threat)
     recipes = {"standard": plan.standard, "adversarial": robust}
-    drawn = {seed: _nested(config, plan, seed) for seed in range(sweeps.seeds(config))}
+    drawn = {seed: _nested(config, plan, seed) for seed in range(config.seeds)}
     for size in plan.sizes:
         for seed, parts in drawn.items():
             part = parts[size]
@@ -79,6 +79,4 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="sample_complexity")
+run = runner.Experiment("sample_complexity", prepare, work)

@@ -34,7 +34,7 @@ def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, computes maps, compares and reports."""
-    seeds = range(sweeps.seeds(config))
+    seeds = range(config.seeds)
     root = jax.random.key(config.seed)
     found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
     learned: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
@@ -120,14 +120,10 @@ def summarise(
     ]
     return {
         "dataset": config.dataset,
-        "seeds": sweeps.seeds(config),
+        "seeds": config.seeds,
         "images": len(plan.images),
         "train_examples": len(plan.train),
-        "recipe": {
-            "model": plan.recipe.spec.model,
-            "width": plan.recipe.spec.width,
-            **plan.recipe.record(),
-        },
+        "recipe": plan.recipe.summary(),
         "learned": {kind: stats.rate(np.array(hits)) for kind, hits in learned.items()},
         "test_accuracy": {kind: stats.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
@@ -144,6 +140,4 @@ def summarise(
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="sanity")
+run = runner.Experiment("sanity", prepare, work)

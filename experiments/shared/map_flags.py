@@ -21,9 +21,9 @@ def options_of(config: MapConfig, train: data.Split) -> Options:
     return Options(
         # A lower loss means more of the class, so signs have the same meaning either way.
         objective=advfeat.targeted() if config.loss else class_score(),
-        samples=2 if config.dry_run else config.samples,
+        samples=config.samples,
         sigma=config.sigma,
-        steps=2 if config.dry_run else config.steps,
+        steps=config.steps,
         layer=config.layer,
         baselines=data.unit(some.image),
     )

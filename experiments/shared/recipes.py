@@ -108,6 +108,10 @@ class Recipe:
         params = {**given["params"], "classifier": drawn["params"]["classifier"]}
         return {**given, "params": params}
 
+    def summary(self) -> dict[str, Any]:
+        """Returns the entries of a run's summary: the architecture and the record."""
+        return {"model": self.spec.model, "width": self.spec.width, **self.record()}
+
     def record(self) -> dict[str, Any]:
         """Returns the recipe's entries in a network's record."""
         made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}

@@ -48,8 +48,7 @@ def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
-    most = 200 if config.dry_run else config.train_examples
-    split = data.subset(dataset.train, most, seed=config.seed)
+    split = data.subset(dataset.train, config.train_examples, seed=config.seed)
     kept, held = data.held_out(split, fraction=config.held_out, seed=config.seed)
     if len(held) < 1 or len(kept) < dataset.num_classes:
         raise ValueError(
@@ -63,7 +62,6 @@ def prepare(config: Config) -> Plan:
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm == "linf" and config.eps_grid is None:
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share < 1)}
-    grid = {0.0, eps} if config.dry_run else grid
     return Plan(
         dataset=dataset,
         train=kept,
@@ -104,9 +102,7 @@ def _recipe(
         return getattr(preset, prefix + name) if given is None else given
 
     numbers = {**fact(objective, "numbers"), **config.own_numbers()} if robust else {}
-    if config.dry_run and "replays" in numbers:
-        numbers["replays"] = min(numbers["replays"], 2)
-    epochs = 1 if config.dry_run else option("epochs")
+    epochs = option("epochs")
     if "replays" in numbers:
         replays, whole = int(numbers["replays"]), epochs
         epochs = max(1, round(whole / replays))
@@ -142,7 +138,7 @@ def _recipe(
         how=how,
         threat=advfeat.threat_model(config.norm, eps) if robust else None,
         objective=objective if robust else "adversarial",
-        attack_steps=1 if config.dry_run else steps,
+        attack_steps=steps,
         attack_step_size=config.attack_step_size,
         numbers=numbers,
         label_smoothing=config.label_smoothing or 0.0,
@@ -156,7 +152,7 @@ def _recipe(
             select=config.select or "last",
             patience=config.patience,
             max_drop=drop,
-            steps=1 if config.dry_run else 10,
+            steps=10,
         )
         if robust
         else None,

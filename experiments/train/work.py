@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 import advfeat
 from advfeat import data, stats
@@ -14,6 +13,7 @@ from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
 from ..shared import networks
+from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
 from .plan import Plan, prepare
@@ -30,23 +30,19 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     fn, test = network.model_fn(), plan.dataset.test
     images, labels = data.unit(test.image), test.label
     clean = stats.rate(advfeat.correct(fn, images, labels))
-    some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
-    steps = 1 if config.dry_run else config.eval_steps
-    with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
-        sweep = advfeat.evaluate_epsilons(
-            stream(root, "evaluation"),
-            lambda eps: advfeat.pgd(advfeat.threat_model(config.norm, eps), steps=steps),
-            fn,
-            data.unit(some.image),
-            some.label,
-            plan.eps_grid,
-            batch_size=config.attack_batch_size,
-            advance=bar.update,
-        )
-    by_eps = [
-        {"eps": float(eps), "accuracy": stats.rate(row)}
-        for eps, row in zip(sweep.epsilons, sweep.robust, strict=True)
-    ]
+    some = data.subset(test, config.eval_examples, seed=config.seed)
+    sweep = pgd_sweep(
+        stream(root, "evaluation"),
+        fn,
+        data.unit(some.image),
+        some.label,
+        plan.eps_grid,
+        norm=config.norm,
+        steps=config.eval_steps,
+        batch_size=config.attack_batch_size,
+        desc="PGD",
+    )
+    accuracies = by_eps(sweep.epsilons, sweep.robust)
     summary = {
         "dataset": config.dataset,
         "classes": list(plan.dataset.class_names),
@@ -54,11 +50,11 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "norm": config.norm,
         "eps": plan.eps,
         "clean_accuracy": clean,
-        "robust_accuracy": by_eps[plan.eps_grid.index(plan.eps)]["accuracy"],
-        "accuracy_by_eps": by_eps,
+        "robust_accuracy": accuracies[plan.eps_grid.index(plan.eps)]["accuracy"],
+        "accuracy_by_eps": accuracies,
         "training": {"epochs": plan.recipe.how.epochs, **_made(plan, network.record)},
         "notes": list(plan.notes),
-        "evaluation": {"attack": "PGD", "steps": steps, "examples": len(some)},
+        "evaluation": {"attack": "PGD", "steps": config.eval_steps, "examples": len(some)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),
         "claims": [],
     }
@@ -85,6 +81,4 @@ def follow(config: Config, plan: Plan) -> None:
     networks.follow(stream(jax.random.key(config.seed), "model"), plan.recipe, plan.train)
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="train", follow=follow)
+run = runner.Experiment("train", prepare, work, follow)

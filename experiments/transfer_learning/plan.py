@@ -75,8 +75,6 @@ def prepare(config: Config) -> Plan:
         )
     check_eps("l2", source.input_shape, eps=config.eps)
     standard = sweeps.recipe(config, source, preset)
-    grid = config.eps or tuple(float(f"{share * preset.robust_eps:.4g}") for share in SHARES)
-    grid = tuple(sorted({0.0, *grid}))
     blank = Network(standard.spec, None, {})
     spec, _ = fine_tuned(blank, target, config.dataset)
     tuned = dataclasses.replace(
@@ -84,14 +82,14 @@ def prepare(config: Config) -> Plan:
         spec=spec,
         how=dataclasses.replace(
             standard.how,
-            epochs=1 if config.dry_run else config.target_epochs,
+            epochs=config.target_epochs,
             batch_size=min(32, config.target_examples),
             learning_rate=standard.how.learning_rate / 2,
         ),
     )
     shots = [
         data.subset(target.train, config.target_examples, seed=sweeps.seed_of(config, seed))
-        for seed in range(sweeps.seeds(config))
+        for seed in range(config.seeds)
     ]
     return Plan(
         source=source,
@@ -99,10 +97,10 @@ def prepare(config: Config) -> Plan:
         train=sweeps.training_images(config, source, preset),
         shots=shots,
         choice=_held_out(config, target, shots),
-        test=Points.of(target.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        test=Points.of(target.test, config.eval_examples, config.seed),
         standard=standard,
         tuned=tuned,
-        eps=(grid[0], grid[-1]) if config.dry_run else grid,
+        eps=sweeps.train_eps(config, config.eps, SHARES, preset.robust_eps),
     )
 
 
@@ -115,7 +113,7 @@ def _held_out(config: Config, target: data.Dataset, shots: list[data.Split]) -> 
             f"{len(target.train)} training images to choose the eps by; it takes "
             f"{target.num_classes}"
         )
-    most = 50 if config.dry_run else config.eval_examples
+    most = config.eval_examples
     return Points.of(target.train.take(rest), most, config.seed)
 
 

@@ -35,7 +35,7 @@ def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, transfers and reports."""
-    root, seeds = jax.random.key(config.seed), range(sweeps.seeds(config))
+    root, seeds = jax.random.key(config.seed), range(config.seeds)
     hits: dict[str, dict[str, list[np.ndarray]]] = {way: {} for way in WAYS}
     own: dict[str, list[np.ndarray]] = {}
     # One pass over both sets, the selection's first.
@@ -113,15 +113,13 @@ def _summary(
     return {
         "source": {"dataset": config.dataset, "classes": list(plan.source.class_names)},
         "target": {"dataset": config.target, "classes": list(plan.target.class_names)},
-        "seeds": sweeps.seeds(config),
+        "seeds": config.seeds,
         "train_examples": len(plan.train),
         "target_examples": len(plan.shots[0]),
         "evaluation_examples": len(plan.test),
         "recipe": {
-            "model": plan.standard.spec.model,
-            "width": plan.standard.spec.width,
-            **plan.standard.record(),
-            "attack_steps": sweeps.attack_steps(config),
+            **plan.standard.summary(),
+            "attack_steps": config.attack_steps,
             "eps_warmup": config.eps_warmup,
         },
         "eps": list(plan.eps),
@@ -136,6 +134,4 @@ def _summary(
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="transfer_learning")
+run = runner.Experiment("transfer_learning", prepare, work)

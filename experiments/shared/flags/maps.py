@@ -16,6 +16,8 @@ USUAL = tuple(name for name in METHODS.written() if not METHODS.fact(name, "on_h
 class MapConfig(BaseConfig):
     """The saliency methods and their options."""
 
+    SMALLEST = {"samples": 2, "steps": 2}
+
     methods: tuple[str, ...] = flag(USUAL, "Which methods.", choices=METHODS)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
     samples: int = flag(25, "Number of noisy copies (SmoothGrad and variants).", kind="count")
@@ -26,8 +28,6 @@ class MapConfig(BaseConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"flag --methods={','.join(self.methods)}: names one twice")
         if self.samples < 2 and "vargrad" in self.methods:
             raise ValueError(f"flag --samples={self.samples}: vargrad needs at least 2")
         if "lime" in self.methods:

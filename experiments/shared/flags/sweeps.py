@@ -15,6 +15,8 @@ PRESET = "Default: the data set's preset."
 class TrainingConfig(BaseConfig):
     """Flags of an experiment that trains small networks."""
 
+    SMALLEST = {"seeds": 2, "train_examples": 120, "eval_examples": 50, "epochs": 1}
+
     seeds: int = flag(3, "Networks per setting.", kind="count")
     train_examples: int | None = flag(
         None, "Maximum number of training images; 0: all. " + PRESET, kind="natural"
@@ -37,6 +39,8 @@ class TrainingConfig(BaseConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepConfig(TrainingConfig):
     """Flags of an experiment that trains adversarially and measures robust accuracy."""
+
+    SMALLEST = {"eval_steps": 2, "restarts": 1, "attack_steps": 1}
 
     attack: tuple[str, ...] = flag(
         ("pgd",),

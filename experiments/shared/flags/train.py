@@ -77,6 +77,16 @@ def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
 class Config(BaseConfig):
     """Flags of `experiments.train`."""
 
+    SMALLEST = {
+        "epochs": 1,
+        "train_examples": 200,
+        "attack_steps": 1,
+        "replays": 2,
+        "eps_grid": (0.0,),
+        "eval_steps": 1,
+        "eval_examples": 50,
+    }
+
     objective: str = flag("standard", "Training objective.", choices=OBJECTIVES)
     norm: str = flag("l2", "Norm of the threat model.", choices=NORMS)
     eps: float | None = flag(
@@ -160,6 +170,13 @@ class Config(BaseConfig):
     distributed: bool = flag(
         False, "Let JAX search for the other processes (a TPU slice, Kubernetes): docs/launch.md."
     )
+
+    def smallest(self) -> Config:
+        """Also leaves alone what has no meaning for the objective."""
+        ignored = (name for name, means in MEANINGS.items() if not means(self.objective))
+        return dataclasses.replace(
+            super().smallest(), **{name: getattr(self, name) for name in ignored}
+        )
 
     def identity(self) -> dict[str, Any]:
         """Excludes `distributed`: where a training runs does not affect its result."""
