@@ -239,9 +239,7 @@ def work(config, dataset, run):
 def test_an_experiment(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(data.SOURCES, "stripes", data.Source(stripes))
 
-    def run(config):
-        return runner.execute(config, prepare, work, name="bright")
-
+    run = runner.Experiment("bright", prepare, work)
     words = [f"--workdir={tmp_path / 'run'}", "--dataset=stripes", "--share=0.4"]
     runner.main(run, Config, "How bright are images?", words)
     again = run(Config(workdir=str(tmp_path / "run"), dataset="stripes", share=0.4))
