@@ -1,8 +1,9 @@
 """Data sources: load or stream images, labels and ids.
 
-`load` takes a name or a path and returns a `Dataset` in memory; `stream` reads larger sets in
-batches; `advfeat.data.prepare` converts the published archives to TFDS data. To add a source, write
-a module with `matches(name)` and `load(name, *, classes, data_dir)` and list it in `_SOURCES`.
+`load` takes a name or a path and returns a `Dataset` in memory. A larger set stays on disk:
+`open_dataset` opens it, `stream` reads it in batches. `advfeat.data.prepare` converts the published
+archives to TFDS data. To add a source, write a module with `matches(name)` and `load(name, *,
+classes, data_dir)` and list it in `_SOURCES`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from advfeat.data import (
     sample_set,
     tfds_images,
 )
+from advfeat.data.on_disk import DiskDataset, DiskSplit, open_dataset, open_split
 from advfeat.data.samples import Samples, sample_names, samples
-from advfeat.data.streaming import Batch, Stream, stream
+from advfeat.data.streaming import Batch, Stream, stream, stream_split
 from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
 from advfeat.rows import draw_rows
 
@@ -28,6 +30,8 @@ __all__ = [
     "Batch",
     "DataError",
     "Dataset",
+    "DiskDataset",
+    "DiskSplit",
     "Samples",
     "Split",
     "Stream",
@@ -35,9 +39,12 @@ __all__ = [
     "held_out",
     "load",
     "names",
+    "open_dataset",
+    "open_split",
     "sample_names",
     "samples",
     "stream",
+    "stream_split",
     "subset",
     "unit",
 ]

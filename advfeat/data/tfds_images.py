@@ -105,6 +105,12 @@ class Source:
         """1 for grey images, 3 for colour."""
         return 1 if self.builder.info.features[self.image_key].shape[-1] == 1 else 3
 
+    @property
+    def image_size(self) -> int | None:
+        """Height and width of every image; None if they differ, or are not squares."""
+        height, width, _ = self.builder.info.features[self.image_key].shape
+        return height if height == width else None
+
     def records(self, split: str) -> Any:
         """Returns the split's serialised records: a sequence with `__getitems__`."""
         import tensorflow_datasets as tfds
@@ -229,7 +235,7 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
                 raise DataError(
                     f"{source.name}: images differ in size ({list(decoded[0].shape)} and, record "
                     f"{position} of {split}, {list(decoded[-1].shape)}); use advfeat.data.stream, "
-                    "which resizes"
+                    "which resizes (experiments.train --stream)"
                 )
     positions, new_labels = classes_lib.relabel(labels, keep)
     if not decoded:
