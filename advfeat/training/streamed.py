@@ -24,17 +24,19 @@ from advfeat.types import Array, Key, LossFn, Metrics
 
 
 class Batches(Protocol):
-    """A stream of batches for `fit_stream`, such as one from `advfeat.data.stream`.
+    """A stream of batches for `fit_stream`, such as one from `advfeat.data.stream`."""
 
-    Attributes:
-      steps_per_epoch: batches per epoch.
-      input_shape: `(H, W, C)` of an image.
-      batch_size: examples per batch, over all processes.
-    """
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch."""
 
-    steps_per_epoch: int
-    input_shape: tuple[int, int, int]
-    batch_size: int
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of an image."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per batch, over all processes."""
 
     def after(self, steps: int) -> Iterator[Any]:
         """Iterates over the batches after the first `steps`, epoch upon epoch."""

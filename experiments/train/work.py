@@ -13,7 +13,7 @@ from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared import networks
+from ..shared import images, networks
 from ..shared.recipes import DEFAULTS
 from . import report
 from .flags import Config
@@ -25,21 +25,22 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     root = jax.random.key(config.seed)
     for note in plan.notes:
         print(note)
+    held_out = images.pixels(plan.held_out)
     network = networks.train(
-        run, "model", stream(root, "model"), plan.recipe, plan.train, held_out=plan.held_out
+        run, "model", stream(root, "model"), plan.recipe, plan.train, held_out=held_out
     )
     fn, test = network.model_fn(), plan.dataset.test
-    images, labels = data.unit(test.image), test.label
-    clean = stats.rate(advfeat.correct(fn, images, labels))
+    clean = stats.rate(images.correct(fn, test))
     some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
+    points, labels = images.pixels(some)
     steps = 1 if config.dry_run else config.eval_steps
     with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
         sweep = advfeat.evaluate_epsilons(
             stream(root, "evaluation"),
             lambda eps: advfeat.pgd(advfeat.threat_model(config.norm, eps), steps=steps),
             fn,
-            data.unit(some.image),
-            some.label,
+            points,
+            labels,
             plan.eps_grid,
             batch_size=config.attack_batch_size,
             advance=bar.update,
@@ -69,7 +70,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _made(record: dict[str, Any]) -> dict[str, Any]:
     """Returns how the network was trained, and which of its epochs was kept."""
-    fields = ("objective", *DEFAULTS, "label_smoothing", "awp", "ema", "swa", "selection")
+    more = ("label_smoothing", "awp", "ema", "swa", "reading", "selection")
+    fields = ("objective", *DEFAULTS, *more)
     return {name: record[name] for name in fields if name in record}
 
 
