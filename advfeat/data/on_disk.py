@@ -96,7 +96,8 @@ class DiskSplit:
     def batches(self, batch_size: int) -> Iterator[Split]:
         """Yields the split in order, `batch_size` examples at a time, read into memory."""
         for start in range(0, len(self), batch_size):
-            yield self.take(np.arange(start, min(start + batch_size, len(self)))).read()
+            rows = np.arange(start, min(start + batch_size, len(self)))
+            yield self.take(rows).read()
 
     def _decode(self, position: int, record: bytes) -> np.ndarray:
         return self.decode(position, record, None)

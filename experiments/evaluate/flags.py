@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from advfeat.runs.config import Config as BaseConfig, flag
+from advfeat.runs.config import flag
 
 from ..shared.flags.choices import ATTACKS, NORMS, NORMS_OF, SUITES
+from ..shared.flags.streams import StreamConfig
 from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(StreamConfig):
     """Flags of `experiments.evaluate`."""
 
     checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")

@@ -16,9 +16,11 @@ from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
 from advfeat.threats.balls import ThreatModel, threat_model
 
+from ..shared.images import in_memory, load
 from ..shared.limits import check_eps
 from .flags import Config
 from .journal import check_same_problem
+from .pieces import Problem, cut, places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,20 +32,27 @@ class Plan:
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
       ids: `[N]`, the images' indices in the test set.
+      rest: further images of a stream that does not fit in memory at once, in pieces.
       class_names: of the data set.
       threat: the threat model.
       suite: the attacks by name; shortened in a dry run.
-      fingerprint: of the network's weights and of the images.
+      fingerprint: of the network's weights and of the images; of `rest`, of labels and ids.
     """
 
     network: Network
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    rest: tuple[data.DiskSplit, ...]
     class_names: tuple[str, ...]
     threat: ThreatModel
     suite: Suite
     fingerprint: str
+
+    def problem(self, config: Config) -> Problem:
+        """Returns what is attacked, and how."""
+        fn = self.network.model_fn()
+        return Problem(config, fn, self.threat, self.suite, self.fingerprint)
 
 
 def prepare(config: Config) -> Plan:
@@ -51,7 +60,7 @@ def prepare(config: Config) -> Plan:
     assert config.checkpoint is not None
     assert config.eps is not None
     network = load_network(config.checkpoint)
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load(config, network.spec.input_shape[0])
     check_fits(
         network,
         class_names=tuple(dataset.class_names),
@@ -64,20 +73,24 @@ def prepare(config: Config) -> Plan:
     if config.pgd_options():
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
     suite = resolve(named, threat, num_classes=dataset.num_classes)  # raises on unsupported attacks
-    test = data.subset(
+    drawn: Any = data.subset(
         dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
     )
+    first, *rest = cut(drawn, seed=config.seed) if config.stream else (drawn,)
+    test = in_memory(first)
     images = data.unit(test.image)
     logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
-    known = checksum([network.variables, images, test.label, test.id])
-    if not config.overwrite:
-        check_same_problem(config.workdir, known)
+    others = [(piece.label, piece.id) for piece in rest]
+    known = checksum([network.variables, images, test.label, test.id, *others])
+    for place in () if config.overwrite else places(config.workdir):
+        check_same_problem(place, known)
     return Plan(
         network=network,
         images=images,
         labels=test.label,
         ids=test.id,
+        rest=tuple(rest),
         class_names=tuple(dataset.class_names),
         threat=threat,
         suite=shortened(suite) if config.dry_run else suite,

@@ -1,7 +1,7 @@
-"""Sets in the format of TFDS's imagenet2012, of generated pictures: tiny for tests, larger to measure.
+"""Sets in the format of TFDS's imagenet2012, of generated pictures: tiny for tests, or larger.
 
-`written` has TFDS itself write the files. `groups` are the labels of which Restricted ImageNet has
-two of each group; `picture` shows which group an image is of, so that a network can learn it.
+`written` has TFDS itself write the files. `WANTED` are labels of Restricted ImageNet's groups; a
+`picture` shows its label by a tint, so that a network can learn it.
 """
 
 import io
