@@ -21,14 +21,14 @@ def encoded(pixels, *, quality=90):
     return buffer.getvalue()
 
 
-def picture(label, number, *, sides=(36, 64), quality=90):
+def picture(label, number, *, sides=(36, 64), noise=8, quality=90):
     """A JPEG of smooth noise under a tint that is the label's; height and width lie in `sides`."""
     rng = np.random.default_rng([label, number])
     height, width = (int(side) for side in rng.integers(sides[0], sides[1] + 1, 2))
     tint = np.random.default_rng(label).uniform(60, 195, 3)
     coarse = rng.normal(0, 35, (8, 8, 3)) + tint
     smooth = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((width, height))
-    pixels = np.asarray(smooth, np.float32) + rng.normal(0, 8, (height, width, 1))
+    pixels = np.asarray(smooth, np.float32) + rng.normal(0, noise, (height, width, 1))
     return encoded(pixels.clip(0, 255).astype(np.uint8), quality=quality)
 
 
