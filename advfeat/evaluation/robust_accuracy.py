@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import attack_dataset, check_batch
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import (
     check_images,
@@ -30,7 +30,7 @@ from advfeat.checks import (
 from advfeat.edges import one_key, output_of
 from advfeat.evaluation.diagnostics import examine
 from advfeat.evaluation.prediction import LOOKS, predict, shares, within
-from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult, Warned
+from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult
 from advfeat.evaluation.suites import Suite, resolve
 from advfeat.evaluation.triage import Contest
 from advfeat.keys import stream
@@ -201,8 +201,8 @@ def evaluate(
             left = standing.chosen > 0
             tried, part = _contested(problem, contest, name, attack, left, part, on_part, on_attack)
         standing.note(part)
-        fooled = np.zeros(len(images), bool)
-        fooled[part.rows] = part.fooled
+        fooled, queries = np.zeros(len(images), bool), np.zeros(len(images), int)
+        fooled[part.rows], queries[part.rows] = part.fooled, part.queries
         fooled_by[(fooled_by == -1) & (standing.share < 0.5)] = index
         outcomes.append(
             AttackOutcome(
@@ -213,6 +213,7 @@ def evaluate(
                 forward_passes=int(part.queries.sum()),
                 gradients=int(part.gradients.sum()),
                 seconds=time.perf_counter() - begun,
+                queries=queries,
                 claims=int(part.claimed.sum()),
                 outside=int(part.outside.sum()),
                 unconfirmed=int(part.unconfirmed.sum()),
@@ -228,7 +229,7 @@ def evaluate(
         distance=_distances(threat, images, standing.adversarial),
         fooled_by=fooled_by,
         attacks=tuple(outcomes),
-        warnings=tuple(Warned(*note) for note in chosen.notes),
+        warnings=tuple(chosen.notes),
         checked=checks,
     )
     found = examine(
@@ -352,7 +353,7 @@ def _run(
         data = (problem.images[rows], problem.labels[rows])
         root = stream(problem.key, name)
         options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
-        if isinstance(attack, Stepwise):
+        if isinstance(attack, IterativeAttack):
             attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
         else:
             result = attack_dataset(attack, root, problem.model_fn, *data, **options)

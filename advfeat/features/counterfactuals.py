@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks.ascent import by_distance
+from advfeat.attacks.keeping import by_distance
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_positive
 from advfeat.numerics import finite
@@ -118,5 +118,5 @@ def enhance(
         step_size=step_size,
         random_start=False,
         objective=Enhanced(),
-        prefer=by_distance,
+        keep=by_distance,
     )

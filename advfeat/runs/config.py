@@ -17,16 +17,18 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shlex
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags as absl_flags
+
+from advfeat.runs.choices import load_plugins, plugins_in
+from advfeat.runs.kinds import KINDS, Kind, format_eps
 
 C = TypeVar("C", bound="Config")
 
@@ -41,100 +43,12 @@ class HelpRequested(Exception):
     """Raised when the command line asks for the help text; carries that text."""
 
 
-class Kind(typing.NamedTuple):
-    """The parser and the allowed values of a kind of flag.
-
-    Attributes:
-      parse: text to value; raises ValueError if the text is invalid.
-      allowed: whether a value is allowed.
-      words: description of the allowed values, to follow "must be".
-    """
-
-    parse: Callable[[str], Any]
-    allowed: Callable[[Any], bool]
-    words: str
-
-
-def parse_eps(text: str) -> float:
-    """Parses a radius: a number, a fraction of two numbers, or `inf`.
-
-    Args:
-      text: for instance `0.5`, `8/255`, `inf`.
-
-    Returns:
-      The radius, at least 0.
-
-    Raises:
-      ValueError: for anything else, including negative numbers and NaN.
-
-    Example:
-      >>> parse_eps("8/255") == 8 / 255
-      True
-    """
-    numerator, slash, denominator = text.partition("/")
-    value = float(numerator)
-    if slash:
-        below = float(denominator)
-        if not (math.isfinite(value) and math.isfinite(below) and below > 0):
-            raise ValueError(f"{text!r} is not a fraction")
-        value /= below
-    if not value >= 0:
-        raise ValueError(f"{text!r} is negative or no number")
-    return value
-
-
-def format_eps(eps: float) -> str:
-    """Formats a radius in its most readable form; `parse_eps` restores it exactly.
-
-    Example:
-      >>> format_eps(8 / 255), format_eps(0.5), format_eps(1.0)
-      ('8/255', '0.5', '1')
-    """
-    levels = eps * 255
-    exact = math.isfinite(levels) and 0 < round(levels) < 255 and round(levels) / 255 == eps
-    if exact and len(repr(eps)) > 6:  # 0.2 is 51/255, but nobody writes it that way
-        return f"{round(levels)}/255"
-    return str(int(eps)) if math.isfinite(eps) and eps == int(eps) < 1e6 else str(float(eps))
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return _is_int(value) or isinstance(value, float)
-
-
-def _finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
-
-
-def _bool(text: str) -> bool:
-    return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-
-
-KINDS = {
-    "str": Kind(str, lambda v: isinstance(v, str) and v != "", "a text that is not empty"),
-    "bool": Kind(_bool, lambda v: isinstance(v, bool), "true or false"),
-    "int": Kind(int, _is_int, "a whole number"),
-    "natural": Kind(int, lambda v: _is_int(v) and v >= 0, "a whole number >= 0"),
-    "count": Kind(int, lambda v: _is_int(v) and v >= 1, "a whole number >= 1"),
-    "float": Kind(float, _finite, "a finite number"),
-    "positive": Kind(float, lambda v: _finite(v) and v > 0, "a finite number > 0"),
-    "nonnegative": Kind(float, lambda v: _finite(v) and v >= 0, "a finite number >= 0"),
-    "fraction": Kind(float, lambda v: _finite(v) and 0 <= v <= 1, "a number from 0 to 1"),
-    "eps": Kind(
-        parse_eps, lambda v: _is_number(v) and v >= 0, "a number >= 0, as in 0.5, 8/255 or inf"
-    ),
-}
-
-
 def flag(
     default: Any,
     help: str,
     *,
     kind: str | None = None,
-    choices: Sequence[Any] | None = None,
+    choices: Collection[Any] | None = None,
 ) -> Any:
     """Returns a dataclass field that is a command-line flag.
 
@@ -158,6 +72,9 @@ def flag(
 class Config:
     """Flags common to all experiments."""
 
+    SMALLEST: typing.ClassVar[Mapping[str, Any]] = {}
+    """What `smallest` reduces: flag to its value in a dry run. Subclasses state their own flags."""
+
     workdir: str = flag(REQUIRED, "Directory the run writes into; also resumes a killed run.")
     dataset: str = flag(
         "digits", "digits, mnist, cifar10, any TFDS name, a folder, or a constructed .npz."
@@ -167,6 +84,9 @@ class Config:
     seed: int = flag(0, "Seed of everything random in the run.", kind="natural")
     dry_run: bool = flag(False, "Smallest run that exercises the whole experiment.")
     overwrite: bool = flag(False, "Delete the existing run in workdir and start afresh.")
+    plugins: tuple[str, ...] | None = flag(
+        None, "Your own modules to import first; flags can name what they register."
+    )
 
     def validate(self) -> None:
         """Checks every value, also of a config built without a command line.
@@ -176,12 +96,40 @@ class Config:
         Raises:
           ValueError: naming the flag, its value and the allowed values.
         """
+        load_plugins(self.plugins or ())
         for option in _options(type(self)):
             option.check(getattr(self, option.name))
         if self.classes is not None and not 2 <= len(set(self.classes)) == len(self.classes):
             raise UsageError(
                 f"flag --classes={','.join(self.classes)}: must be at least 2 different classes"
             )
+
+    def smallest(self: C) -> C:
+        """Returns the config that a dry run of this one performs.
+
+        It changes the flags in the `SMALLEST` of the class and its bases: a number becomes the
+        smaller of the two (0 examples mean all of them, the largest number), a tuple keeps as many
+        of its items as the smallest one has, evenly spread and always the last, and None, which
+        leaves a flag to a preset, becomes the smallest. A smallest value of None leaves the flag to
+        its preset. What is measured, and by which attack, stays.
+
+        Example:
+          >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+          ... class MyConfig(Config):
+          ...     SMALLEST = {"epochs": 1, "examples": 50, "shares": (0.5,)}
+          ...     epochs: int | None = flag(None, "Passes over the data.", kind="count")
+          ...     examples: int = flag(0, "Images; 0: all.", kind="natural")
+          ...     shares: tuple[float, ...] = flag((0.1, 0.9), "Shares.")
+          >>> small = MyConfig(workdir="runs/a").smallest()
+          >>> small.epochs, small.examples, small.shares
+          (1, 50, (0.9,))
+        """
+        least: dict[str, Any] = {}
+        for part in reversed(type(self).__mro__):
+            least |= vars(part).get("SMALLEST", {})
+        options = {option.name: option for option in _options(type(self))}
+        changed = {n: options[n].smaller(getattr(self, n), value) for n, value in least.items()}
+        return dataclasses.replace(self, **changed)
 
     def identity(self) -> dict[str, Any]:
         """Returns the values that determine the result: all except `workdir` and `overwrite`."""
@@ -220,6 +168,10 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
       UsageError: for an unknown flag, a value of the wrong type or out of range, or a missing flag.
       HelpRequested: if `--help` is among the arguments.
     """
+    try:  # first, since other flags may name what they register
+        load_plugins(plugins_in(arguments))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     options = _options(config_class)
     values = absl_flags.FlagValues()
     for option in options:
@@ -271,7 +223,7 @@ class _Option:
     default: Any
     help: str
     kind: Kind
-    choices: Sequence[Any] | None
+    choices: Collection[Any] | None
     many: bool
     optional: bool
 
@@ -299,6 +251,19 @@ class _Option:
         """Raises UsageError unless the value is allowed."""
         if not self._allows(value):
             raise UsageError(f"flag --{self.name}={self.text(value)}: must be {self.words}")
+        if self.many and self.choices and value is not None and len(set(value)) < len(value):
+            raise UsageError(f"flag --{self.name}={self.text(value)}: names one twice")
+
+    def smaller(self, given: Any, least: Any) -> Any:
+        """Reduces a value to a smallest one, as `Config.smallest` does."""
+        if given is None or least is None:
+            return least
+        if self.many:
+            last, count = len(given) - 1, min(len(least), len(given))
+            places = [last - last * k // max(count - 1, 1) for k in range(count)]
+            return tuple(given[place] for place in reversed(places))
+        everything = self.kind is KINDS["natural"] and given == 0
+        return least if everything else min(given, least)
 
     def text(self, value: Any) -> str:
         """Formats a value as it would be typed."""

@@ -13,19 +13,17 @@ A run directory holds::
 from __future__ import annotations
 
 import datetime
-import hashlib
-import io
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from advfeat.runs import provenance as _provenance
-from advfeat.runs.files import CHECKSUM, plain, read_json, write_bytes, write_json
+from advfeat.runs.files import plain, read_arrays, read_json, write_arrays, write_json
 from advfeat.runs.locks import RunLock
 from advfeat.runs.metrics import MetricsLog
 
@@ -42,11 +40,13 @@ class RunDirectory:
     Attributes:
       path: the directory.
       state: "fresh", "resumed" (an unfinished run of the same flags) or "finished".
+      command: the command line that repeats the run, if the runner opened it.
     """
 
     def __init__(self, path: pathlib.Path, state: State, lock: RunLock | None):
         self.path = path
         self.state: State = state
+        self.command = ""
         self._lock = lock
         self._log = MetricsLog(path)
         self._begun = time.monotonic()
@@ -228,29 +228,41 @@ class RunDirectory:
         Raises:
           ValueError: for an array of another dtype.
         """
-        host = {key: np.asarray(value) for key, value in arrays.items()}
-        for key, value in host.items():
-            if value.dtype.kind not in "biufcSU":
-                raise ValueError(
-                    f"arrays[{key!r}] has dtype {value.dtype}: a .npz without pickle holds only "
-                    "numbers, booleans and strings (cast bfloat16 to float32)"
-                )
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **host)  # type: ignore[arg-type]
-        content = buffer.getvalue()
         path = self.arrays_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The record first, so that an array file never exists without its provenance.
-        record = {
-            **provenance,
-            "arrays": {k: {"shape": v.shape, "dtype": str(v.dtype)} for k, v in host.items()},
-            CHECKSUM: hashlib.sha256(content).hexdigest(),
-            "revision": _provenance.revision(),
-            "versions": _provenance.versions(),
-        }
-        write_json(path.with_suffix(".json"), record)
-        write_bytes(path, content)
+        about = {"revision": _provenance.revision(), "versions": _provenance.versions()}
+        write_arrays(path, arrays, {**provenance, **about})
         return path
+
+    def cached(
+        self,
+        name: str,
+        compute: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]],
+        *,
+        found: Callable[[], Any] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Reads `NAME.npz` if an earlier process of the run wrote it; else computes and writes it.
+
+        Args:
+          name: file name without ending, relative to the run directory.
+          compute: returns the arrays and their provenance, as for `save_arrays`.
+          found: called if nothing had to be computed (to advance a bar).
+
+        Returns:
+          Name to array.
+
+        Raises:
+          DamagedError: if the file exists and is damaged.
+          ValueError: as for `save_arrays`.
+        """
+        path = self.arrays_path(name)
+        if path.exists():
+            if found is not None:
+                found()
+            return read_arrays(path)
+        arrays, provenance = compute()
+        self.save_arrays(name, arrays, provenance)
+        return {key: np.asarray(value) for key, value in arrays.items()}
 
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Writes summary.json, which marks the run as finished, and closes the directory.

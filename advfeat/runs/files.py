@@ -84,6 +84,35 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         raise
 
 
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Writes a compressed `.npz` and, beside it, a JSON with its record; each atomically.
+
+    Args:
+      path: the `.npz`; its folder must exist.
+      arrays: name to array; numbers, booleans or strings, because the file must open with
+        `allow_pickle=False`.
+      record: JSON-serialisable; shapes, dtypes and the file's SHA-256 are added.
+
+    Raises:
+      ValueError: for an array of another dtype.
+    """
+    host = {key: np.asarray(value) for key, value in arrays.items()}
+    for key, value in host.items():
+        if value.dtype.kind not in "biufcSU":
+            raise ValueError(
+                f"arrays[{key!r}] has dtype {value.dtype}: a .npz without pickle holds only "
+                "numbers, booleans and strings (cast bfloat16 to float32)"
+            )
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **host)  # type: ignore[arg-type]
+    content = buffer.getvalue()
+    held = {key: {"shape": value.shape, "dtype": str(value.dtype)} for key, value in host.items()}
+    # The record first, so that an array file never exists without its provenance.
+    about = {**record, "arrays": held, CHECKSUM: hashlib.sha256(content).hexdigest()}
+    write_json(path.with_suffix(JSON_ENDING), about)
+    write_bytes(path, content)
+
+
 def checksum(tree: Any, about: Any = None) -> str:
     """Computes the SHA-256 of a tree of arrays: names, shapes, types and values.
 

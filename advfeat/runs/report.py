@@ -8,10 +8,12 @@ import importlib.resources
 import pathlib
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jinja2
 
+from advfeat import figures
+from advfeat.runs.directory import RunDirectory
 from advfeat.runs.files import write_bytes
 from advfeat.stats import Claim, margin_words
 from advfeat.stats.formats import (
@@ -24,7 +26,11 @@ from advfeat.stats.formats import (
     parts,
 )
 
+if TYPE_CHECKING:
+    from advfeat.figures.style import Figure
+
 __all__ = [
+    "Block",
     "Picture",
     "Section",
     "Table",
@@ -48,17 +54,20 @@ _BADGES = {
 _PHONE = 42  # characters per line on a phone; a wider table becomes cards there
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure of the report.
+    """A figure of the report, which saves and embeds it.
 
     Attributes:
-      path: a PNG file, embedded in the report.
+      name: of its file in the run, `figures/NAME.png`.
+      figure: from one of the functions of `advfeat.figures`.
       alt: text alternative for readers who cannot see it.
       caption: text below it.
     """
 
-    path: pathlib.Path
+    name: str
+    figure: Figure
+    _: dataclasses.KW_ONLY
     alt: str
     caption: str = ""
 
@@ -79,16 +88,20 @@ class Table:
     rows: Sequence[Sequence[Any]]
 
 
+Block: TypeAlias = str | Table | Picture
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A headed section of the report: paragraphs (as text), tables and pictures, in order."""
 
     title: str
-    blocks: Sequence[str | Table | Picture]
+    blocks: Sequence[Block]
 
 
 def write_report(
-    path: pathlib.Path,
+    run: RunDirectory,
+    summary: Mapping[str, Any],
     *,
     title: str,
     findings: Sequence[str],
@@ -96,19 +109,17 @@ def write_report(
     sentence: str = "",
     lead: Picture | None = None,
     terms: Mapping[str, str] | None = None,
-    claims: Sequence[Claim] = (),
     introduction: str = "",
     recipe: Mapping[str, Any] | None = None,
-    command: str = "",
-    record: Mapping[str, Any] | None = None,
-    cost: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes the report atomically.
+    """Saves the pictures of a run and writes its report, `run.report`, atomically.
 
-    The report of a dry run (`record["flags"]["dry_run"]`) says so at the top and has no verdicts.
+    The run adds its command, record and cost, the summary its claims. The report of a dry run says
+    so at the top and has no verdicts.
 
     Args:
-      path: the HTML file, `run.report`.
+      run: the open run directory.
+      summary: of the run; "claims" are as judged together, without verdicts in a dry run.
       title: heading of the page.
       findings: results of this run, in plain sentences with their numbers.
       sections: the evidence.
@@ -116,24 +127,19 @@ def write_report(
       lead: the figure that shows the answer, directly below.
       terms: term to explanation, for every term of the sentence, the figure or the findings that a
         reader may not know, in order of first use.
-      claims: the claims as judged together; without verdicts in a dry run.
       introduction: description of the method, below the findings.
       recipe: settings of the run with presets filled in: data, network, epochs, eps, steps, seeds.
         Maps names to a cell's value or to a mapping of them. An entry named like a flag gives that
         flag's effective value if it was not set.
-      command: the command line that repeats the run.
-      record: from `run.record()`: flags, versions, devices, revision.
-      cost: from `run.cost()`: `wall_seconds` and `peak_memory_bytes`.
 
     Returns:
-      `path`.
+      `run.report`.
 
     Raises:
-      ValueError: for a picture without alt text or not in PNG format, a row whose length differs
-        from the columns', or an unknown verdict.
-      FileNotFoundError: if a picture does not exist.
+      ValueError: for a picture without alt text, a row whose length differs from the columns', or
+        an unknown verdict.
     """
-    record, recipe = record or {}, recipe or {}
+    record, recipe = run.record(), recipe or {}
     flags = record.get("flags", {})
     dry_run = bool(flags.get("dry_run"))
     environment = jinja2.Environment(
@@ -146,29 +152,29 @@ def write_report(
         dry_run=dry_run,
         sentence=sentence,
         terms=dict(terms or {}),
-        lead=None if lead is None else _picture(lead),
+        lead=None if lead is None else _picture(run, lead),
         findings=list(findings),
         introduction=introduction,
         sections=[
-            {"title": section.title, "blocks": [_block(block) for block in section.blocks]}
+            {"title": section.title, "blocks": [_block(run, block) for block in section.blocks]}
             for section in sections
         ],
-        claims=_claims(claims, dry_run=dry_run),
+        claims=_claims(summary.get("claims", ()), dry_run=dry_run),
         recipe=[(name.replace("_", " "), format_any(value)) for name, value in recipe.items()],
-        command=command,
-        facts=_facts(record, cost or {}),
+        command=run.command,
+        facts=_facts(record, run.cost()),
         flags=_flags(flags, recipe),
     )
     # A class name may contain undecodable bytes, as a folder name may.
-    write_bytes(path, page.encode("utf-8", "backslashreplace"))
-    return path
+    write_bytes(run.report, page.encode("utf-8", "backslashreplace"))
+    return run.report
 
 
-def _block(block: str | Table | Picture) -> dict[str, Any]:
+def _block(run: RunDirectory, block: Block) -> dict[str, Any]:
     if isinstance(block, str):
         return {"kind": "text", "text": block}
     if isinstance(block, Picture):
-        return _picture(block)
+        return _picture(run, block)
     for row in block.rows:
         if len(row) != len(block.columns):
             raise ValueError(
@@ -191,12 +197,10 @@ def _least_letters(rows: Sequence[Sequence[str]]) -> int:
     return sum(width + 2 for width in widest)
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def _picture(run: RunDirectory, picture: Picture) -> dict[str, Any]:
     if not picture.alt.strip():
-        raise ValueError(f"picture {picture.path.name}: must have an alt text")
-    content = picture.path.read_bytes()
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR":
-        raise ValueError(f"picture {picture.path}: is not a PNG file")
+        raise ValueError(f"picture {picture.name}: must have an alt text")
+    content = figures.save(picture.figure, run.figure(picture.name)).read_bytes()
     size = struct.unpack(">II", content[16:24])
     width, height = (round(side * _CSS_DPI / _FIGURE_DPI) for side in size)
     return {

@@ -1,18 +1,25 @@
-"""The `main` and `run` shared by all experiments.
+"""The form of an experiment, and the `main` shared by all of them.
 
-An experiment is three functions::
+An experiment is its flags and two functions::
 
-    def prepare(config):                 # reads the user's input; writes nothing
+    class Config(BaseConfig):            # flags.py; imports nothing slow
+        SMALLEST = {"epochs": 1}         # what a dry run reduces
+        epochs: int = flag(60, "Passes over the training images.", kind="count")
+
+    def prepare(config):                 # plan.py; reads the user's input, writes nothing
         return data.load(config.dataset, ...)
 
-    def work(config, inputs, run):       # run: the open RunDirectory
-        ...
+    def work(config, inputs, run):       # work.py; run: the open RunDirectory
+        hits = run.cached("measured/all", lambda: (arrays, provenance))  # survives a kill
+        summary = {"accuracy": stats.rate(hits["robust"]), "claims": judged(claims, config)}
+        write_report(run, summary, title=..., findings=..., sections=...)
         return summary                   # nested dict; every rate with its interval
 
-    def run(config):
-        return runner.execute(config, prepare, work, name="mine")
+    run = Experiment("mine", prepare, work)
 
-and a `__main__.py` that calls `experiments.shared.start.start`.
+and a `__main__.py` that calls `experiments.shared.start.start`. A dry run performs
+`config.smallest()`, so that `prepare` and `work` see an ordinary config; the runner compiles it
+quickly, the runner and the report mark what it draws and writes, and `judged` gives no verdicts.
 
 Exit codes; every code but 0 comes with one line on stderr:
 
@@ -31,12 +38,16 @@ command resumes from what exists.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
 
 from advfeat import figures, stats
 from advfeat.data import DataError
@@ -65,75 +76,120 @@ class CannotGoOn(RuntimeError):
     """Raised when the work has to stop; one line gives the reason, and a rerun resumes."""
 
 
-def execute(
-    config: C,
-    prepare: Callable[[C], Inputs],
-    work: Callable[[C, Inputs, RunDirectory], Mapping[str, Any]],
-    *,
-    name: str,
-    follow: Callable[[C, Inputs], None] | None = None,
-) -> dict[str, Any]:
-    """Performs an experiment's work once, in its run directory.
+@dataclasses.dataclass(frozen=True)
+class Experiment(Generic[C, Inputs]):
+    """An experiment, callable with its config; it performs the work once, in its run directory.
 
-    Args:
-      config: validated here.
+    A dry run prepares and performs `config.smallest()`, under the flags that were given: the same
+    flags are the same run, and a finished dry run is no finished run.
+
+    Attributes:
+      name: stored in run.json.
       prepare: config to inputs: loads data, builds models, reads checkpoints. Called before
         anything is written, and only if there is work to do.
       work: config, inputs and the open run directory to the summary. If the directory's `state` is
         "resumed", it continues from what exists.
-      name: the experiment's name, stored in run.json.
       follow: the work of the other processes, if several share it; only the first writes the run
         directory.
-
-    Returns:
-      The summary with added `experiment`, `dry_run`, `claims`, `wall_seconds` and
-      `peak_memory_bytes`; if `workdir` holds a finished run with the same flags, that run's
-      summary. The claims of a dry run have no verdicts, and its figures are marked. Other processes
-      return an empty dict.
-
-    Raises:
-      UsageError: if the config, the run directory or the input of `prepare` is unusable. Nothing
-        has been written.
-      CannotGoOn: if the disk is full or not writable, a file of the run or an image of a stream is
-        damaged, or a loss is not finite.
     """
-    place: dict[str, Any] = {"name": name, "overwrite": config.overwrite}
-    first = processes.first()
 
-    def inspect() -> str:
-        config.validate()
-        return RunDirectory.inspect(config.workdir, config.identity(), **place) if first else ""
+    name: str
+    prepare: Callable[[C], Inputs]
+    work: Callable[[C, Inputs, RunDirectory], Mapping[str, Any]]
+    follow: Callable[[C, Inputs], None] | None = None
 
-    state = _together(inspect)
-    if not processes.alone():
-        state = processes.tell_all(state)
-    inputs = _together(lambda: prepare(config) if state != "finished" else None)
-    run = _together(
-        lambda: RunDirectory.open(config.workdir, config.identity(), **place) if first else None
-    )
+    def __call__(self, config: C) -> dict[str, Any]:
+        """Runs the experiment.
+
+        Args:
+          config: validated here.
+
+        Returns:
+          The summary with added `experiment`, `dry_run`, `claims`, `wall_seconds` and
+          `peak_memory_bytes`; if `workdir` holds a finished run with the same flags, that run's
+          summary. The claims of a dry run have no verdicts, and its figures are marked. Other
+          processes return an empty dict.
+
+        Raises:
+          UsageError: if the config, the run directory or the input of `prepare` is unusable.
+            Nothing has been written.
+          CannotGoOn: if the disk is full or not writable, a file of the run or an image of a
+            stream is damaged, or a loss is not finite.
+        """
+        place: dict[str, Any] = {"name": self.name, "overwrite": config.overwrite}
+        first = processes.first()
+
+        def inspect() -> str:
+            config.validate()
+            return RunDirectory.inspect(config.workdir, config.identity(), **place) if first else ""
+
+        state = _together(inspect)
+        if not processes.alone():
+            state = processes.tell_all(state)
+        performed = config.smallest() if config.dry_run else config
+        with _compiling(quickly=config.dry_run):
+            return self._perform(config, performed, state, place)
+
+    def _perform(
+        self, config: C, performed: C, state: str, place: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Prepares `performed` and does its work in the run directory of `config`."""
+        first = processes.first()
+        inputs = _together(lambda: self.prepare(performed) if state != "finished" else None)
+        run = _together(
+            lambda: RunDirectory.open(config.workdir, config.identity(), **place) if first else None
+        )
+        try:
+            if run is not None:
+                run.command = config.command(self.work.__module__.rpartition(".")[0])
+                return self._do(performed, inputs, run)
+            if self.follow is not None and inputs is not None:
+                self.follow(performed, inputs)
+            return {}
+        except NotFinite as error:
+            raise CannotGoOn(command.one_line(error)) from error
+        except DataError as error:  # of a stream, which decodes its images during the work
+            raise CannotGoOn(
+                f"{command.one_line(error)}; once that is mended, rerun the command to resume"
+            ) from error
+        except DamagedError as error:
+            raise CannotGoOn(
+                f"{command.one_line(error)}; delete it and rerun the command to recreate it"
+            ) from error
+        except OSError as error:
+            if error.errno not in _PLACE:
+                raise
+            raise CannotGoOn(
+                f"{config.workdir}: {command.one_line(error)}; once that is fixed, rerun the "
+                "command to resume"
+            ) from error
+
+    def _do(self, config: C, inputs: Inputs | None, run: RunDirectory) -> dict[str, Any]:
+        with run:
+            if run.state == "finished":
+                print(f"{run.path} already holds this run, finished (--overwrite starts afresh)")
+                summary = run.summary()
+            else:
+                if run.state == "resumed":
+                    print(f"{run.path}: resuming the run found there")
+                with figures.marked("dry run" if config.dry_run else ""):
+                    done = self.work(config, inputs, run)  # type: ignore[arg-type]
+                about = {"experiment": self.name, "dry_run": config.dry_run}
+                summary = run.finish({**about, "claims": [], **done, **run.cost()})
+        print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
+        return summary
+
+
+@contextlib.contextmanager
+def _compiling(*, quickly: bool) -> Iterator[None]:
+    """Compiles with few optimisations: a dry run spends most of its time compiling."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, quickly or before)
     try:
-        if run is not None:
-            return _do(config, inputs, run, work, name)
-        if follow is not None and inputs is not None:
-            follow(config, inputs)
-        return {}
-    except NotFinite as error:
-        raise CannotGoOn(command.one_line(error)) from error
-    except DataError as error:  # of a stream, which decodes its images during the work
-        raise CannotGoOn(
-            f"{command.one_line(error)}; once that is mended, rerun the command to resume"
-        ) from error
-    except DamagedError as error:
-        raise CannotGoOn(
-            f"{command.one_line(error)}; delete it and rerun the command to recreate it"
-        ) from error
-    except OSError as error:
-        if error.errno not in _PLACE:
-            raise
-        raise CannotGoOn(
-            f"{config.workdir}: {command.one_line(error)}; once that is fixed, rerun the command "
-            "to resume"
-        ) from error
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
@@ -156,28 +212,6 @@ def _together(step: Callable[[], T]) -> T:
     return done
 
 
-def _do(
-    config: C,
-    inputs: Inputs | None,
-    run: RunDirectory,
-    work: Callable[[C, Inputs, RunDirectory], Mapping[str, Any]],
-    name: str,
-) -> dict[str, Any]:
-    with run:
-        if run.state == "finished":
-            print(f"{run.path} already holds this run, finished (--overwrite starts afresh)")
-            summary = run.summary()
-        else:
-            if run.state == "resumed":
-                print(f"{run.path}: resuming the run found there")
-            with figures.marked("dry run" if config.dry_run else ""):
-                done = work(config, inputs, run)  # type: ignore[arg-type]
-            about = {"experiment": name, "dry_run": config.dry_run}
-            summary = run.finish({**about, "claims": [], **done, **run.cost()})
-    print(f"report: {run.report}" if run.report.exists() else f"results: {run.path}")
-    return summary
-
-
 def main(
     run: Callable[[C], Any],
     config_class: type[C],
@@ -189,7 +223,7 @@ def main(
     """Runs an experiment's command line.
 
     Args:
-      run: the experiment, which calls `execute`.
+      run: the experiment.
       config_class: its config.
       doc: its module docstring, shown by `--help`.
       arguments: the command line without the program; by default that of this process.

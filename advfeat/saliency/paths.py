@@ -6,7 +6,6 @@ https://arxiv.org/abs/1906.10670 (GradientSHAP is its unsmoothed variant).
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -17,11 +16,10 @@ from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
 from advfeat.saliency.gradient import score_gradient
-from advfeat.types import Array, Key, ModelFn, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_key
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class IntegratedGradients:
     """Mean gradient along the line from a baseline, times the displacement.
 
@@ -35,9 +33,9 @@ class IntegratedGradients:
     """
 
     baseline: Array
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    steps: int = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    steps: int = static()
+    chunk: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """Attributes the score of ONE example; the sum is close to the change of the score."""
@@ -64,8 +62,7 @@ class IntegratedGradients:
         return (mean * (x - start)).astype(x.dtype)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class ExpectedGradients:
     """Integrated gradients over random baselines, with one random point on each line.
 
@@ -79,9 +76,9 @@ class ExpectedGradients:
     """
 
     baselines: Array
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    samples: int = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    samples: int = static()
+    chunk: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """Attributes the score of ONE example."""
@@ -111,7 +108,7 @@ class ExpectedGradients:
 
 
 def integrated_gradients(
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     baseline: float | Array = 0.0,
     steps: int = 32,
@@ -142,12 +139,12 @@ def integrated_gradients(
     if not np.isfinite(np.asarray(baseline)).all():
         raise ValueError("baseline must be finite")
     start = jnp.asarray(baseline, jnp.float32)
-    return IntegratedGradients(start, objective or class_score(), steps, min(chunk, steps))
+    return IntegratedGradients(start, objective, steps, min(chunk, steps))
 
 
 def expected_gradients(
     baselines: Array,
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     samples: int = 100,
     chunk: int = 4,
@@ -171,7 +168,7 @@ def expected_gradients(
         )
     return ExpectedGradients(
         jnp.asarray(baselines, jnp.float32),
-        objective or class_score(),
+        objective,
         samples,
         min(chunk, samples),
     )

@@ -7,7 +7,6 @@ https://arxiv.org/abs/1810.03307.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -17,13 +16,12 @@ from advfeat.checks import check_between, check_positive
 from advfeat.edges import on_one
 from advfeat.saliency.gradient import gradient
 from advfeat.saliency.types import Saliency
-from advfeat.types import Array, Key, ModelFn
+from advfeat.types import Array, Key, ModelFn, pytree, static
 
 HOW = ("mean", "squared", "variance")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Smooth:
     """Average of a method over noisy copies of the image; make one with `smoothgrad`.
 
@@ -37,9 +35,9 @@ class Smooth:
 
     method: Saliency
     sigma: Array
-    samples: int = dataclasses.field(metadata={"static": True})
-    how: str = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    samples: int = static()
+    how: str = static()
+    chunk: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
         """Computes the map of ONE example."""

@@ -14,6 +14,8 @@ from ..shared.flags.pairs import PairConfig
 class Config(PairConfig):
     """Flags of `experiments.counterfactual`."""
 
+    SMALLEST = {"searched": 60, "measured": 6, "steps": 3}
+
     layer: str = flag("representation", "The layer whose units are the features.")
     features: int = flag(2, "Number of features enhanced.", kind="count")
     searched: int = flag(2000, "Test images searched for wrong predictions.", kind="count")

@@ -39,7 +39,7 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
-    found = data.subset(dataset.test, 60 if config.dry_run else config.searched, seed=config.seed)
+    found = data.subset(dataset.test, config.searched, seed=config.seed)
     images, wrong = data.unit(found.image), {}
     for name, network in networks.items():
         units = check_layer(config.layer, network)
@@ -49,8 +49,8 @@ def prepare(config: Config) -> Plan:
             )
         right = advfeat.correct(network.model_fn(), images, found.label)
         places = np.flatnonzero(~right)
-        most = 6 if config.dry_run else config.measured
-        wrong[name] = places[data.draw_rows(found.label[places], most, seed=config.seed)]
+        drawn = data.draw_rows(found.label[places], config.measured, seed=config.seed)
+        wrong[name] = places[drawn]
         if len(places) == 0:
             raise ValueError(
                 f"flag --searched={len(images)}: the {name} network gets all of them right"

@@ -11,8 +11,8 @@ from advfeat.features import representations
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, per_cent, terms
+from ..shared.pairs import data_words, networks_words
+from ..shared.words import per_cent, terms
 from .flags import Config
 from .plan import Plan
 from .search import WAYS, Found
@@ -34,7 +34,8 @@ def write(
         for way in WAYS
     ]
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Enhance the top {config.features} features: {config.dataset}",
         sentence=(
             f"Is a wrong prediction corrected by enhancing the {config.features} features "
@@ -46,7 +47,7 @@ def write(
             ).capitalize()
             + "."
         ),
-        lead=_picture(config, plan, run, found),
+        lead=_picture(config, plan, found),
         terms=terms(
             "feature",
             "unit",
@@ -88,24 +89,16 @@ def write(
             ),
         ],
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "layer": config.layer,
             "eps": config.eps,
             "steps": config.steps,
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
-def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Found]) -> Picture:
+def _picture(config: Config, plan: Plan, found: dict[str, Found]) -> Picture:
     """Draws the rows of both networks; turned images are shown in proportion to their number."""
     order = {
         name: data.draw_rows(part.turned["top"], config.shown, seed=config.seed)
@@ -136,7 +129,8 @@ def _picture(config: Config, plan: Plan, run: RunDirectory, found: dict[str, Fou
         for name, part in found.items()
     )
     return Picture(
-        path=figures.save(grid, run.figure("enhanced")),
+        "enhanced",
+        grid,
         alt="Wrongly predicted images of both networks before and after enhancing two features",
         caption="On the left the network, the label, the prediction, and the units "
         f"enhanced. Those that were turned come first: {turned} are predicted as the label after. "

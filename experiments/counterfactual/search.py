@@ -15,7 +15,7 @@ from advfeat import models
 from advfeat.evaluation.prediction import predict
 from advfeat.features import counterfactuals, representations
 from advfeat.keys import stream
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, pytree, static
 
 from .flags import Config
 from .plan import Plan
@@ -66,9 +66,7 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         _Supporting(scale, config.features), key, split, images, (labels, predicted)
     )
     random = _drawn(key, scale, len(places), config.features)
-    attack = counterfactuals.enhance(
-        eps=config.eps, steps=3 if config.dry_run else config.steps, step_size=config.step_size
-    )
+    attack = counterfactuals.enhance(eps=config.eps, steps=config.steps, step_size=config.step_size)
     units = {"top": np.asarray(top.units), "random": np.asarray(random.units)}
     best = {
         way: advfeat.attack_dataset(
@@ -76,8 +74,9 @@ def search(config: Config, plan: Plan, name: str) -> Found:
         ).best
         for way, weights in (("top", top.weights), ("random", random.weights))
     }
+    steps = 3 if config.dry_run else 50  # no flag holds them
     nearest = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(), steps=3 if config.dry_run else 50, objective=advfeat.targeted()),
+        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         key,
         network.model_fn(),
         images,
@@ -101,13 +100,12 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Supporting:
     """`counterfactuals.supporting` for ONE example; its aim is (label, prediction)."""
 
     scale: Array
-    count: int = dataclasses.field(metadata={"static": True})
+    count: int = static()
 
     def __call__(self, key: Key, split: Any, x: Array, y: Any) -> counterfactuals.Features:
         del key

@@ -72,6 +72,4 @@ def _mean(values: np.ndarray) -> Estimate | None:
     return stats.mean(values, limits=(0.0, np.inf)) if len(values) else None
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="counterfactual")
+run = runner.Experiment("counterfactual", prepare, work)

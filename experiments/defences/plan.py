@@ -9,9 +9,10 @@ import numpy as np
 import advfeat
 from advfeat import data
 from advfeat.evaluation import broken_defences
-from advfeat.evaluation.suites import Suite, resolve, shortened
+from advfeat.evaluation.suites import Suite
 from advfeat.training import Fit
 
+from ..shared.attacks import suite_for
 from ..shared.limits import check_eps
 from ..shared.networks import spec_for
 from ..shared.presets import preset_for
@@ -50,19 +51,19 @@ class Plan:
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
-    some = 20 if config.dry_run else config.num_examples
-    test = data.subset(dataset.test, some, seed=config.seed)
+    test = data.subset(dataset.test, config.num_examples, seed=config.seed)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
     threat = advfeat.threat_model(config.norm, config.eps)
-    suite = resolve(config.attack, threat, num_classes=dataset.num_classes)
+    suite = suite_for(config, config.attack, threat, num_classes=dataset.num_classes)
     preset = preset_for(dataset)
-    epochs = 1 if config.dry_run else config.epochs
     standard = Recipe(
         spec=spec_for(dataset, config.model, width=config.width),
-        how=Fit(epochs=epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate),
+        how=Fit(
+            epochs=config.epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate
+        ),
     )
     robust = dataclasses.replace(
-        standard, how=dataclasses.replace(standard.how, epochs=2 * epochs), threat=threat
+        standard, how=dataclasses.replace(standard.how, epochs=2 * config.epochs), threat=threat
     )
     return Plan(
         dataset=dataset,
@@ -71,6 +72,6 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         threat=threat,
-        defences=config.defences[::6] if config.dry_run else config.defences,
-        attack=shortened(suite) if config.dry_run else suite,
+        defences=config.defences,
+        attack=suite,
     )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from advfeat import figures
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.report import Picture, Section, Table, write_report
+from advfeat.runs.kinds import format_eps
+from advfeat.runs.report import Block, Picture, Section, Table, write_report
 from advfeat.threats.norms import title
 
 from ..shared.words import of_norms, terms
@@ -36,7 +36,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         figure = figures.bars(groups, ylabel="accuracy under attack")
         pictures.append(
             Picture(
-                path=figures.save(figure, run.figure(f"defences_{number}")),
+                f"defences_{number}",
+                figure,
                 alt="Bars of accuracy under FGSM and under the suite for each network",
                 caption="Blue: accuracy under FGSM. Grey: accuracy under the suite.",
             )
@@ -61,12 +62,13 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         for name, entry in found.items()
         for warned in entry["warnings"]
     ]
-    blocks: list[str | Table | Picture] = ["No check gave a warning."]
+    blocks: list[Block] = ["No check gave a warning."]
     if reasons:
         columns = ["network", "code", "what was seen"]
         blocks = [Table(caption="Every warning", columns=columns, rows=reasons)]
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Broken defences: {config.dataset}",
         sentence=(
             "Does a defence that one weak attack cannot break keep its promise? Under FGSM alone "
@@ -109,8 +111,4 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "attacks": list(summary["attacks"]),
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )

@@ -26,10 +26,10 @@ from advfeat.evaluation.suites import Suite
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.files import read_arrays
+from advfeat.runs.journal import Journal
 from advfeat.threats.balls import ThreatModel
 
 from .flags import Config
-from .journal import Journal
 
 PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
 
@@ -105,10 +105,7 @@ class Problem:
                 batch_size=self.config.batch_size,
                 ids=ids,
                 checks=checks,
-                done=journal.done,
-                on_part=journal.part,
-                on_attack=journal.attack,
-                on_check=journal.check,
+                **journal.hooks(),
             )
             seconds = journal.seconds()
         attacks = [

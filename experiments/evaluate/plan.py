@@ -10,16 +10,17 @@ import numpy as np
 import advfeat
 from advfeat import data
 from advfeat.checks import check_logits
-from advfeat.evaluation.suites import Suite, resolve, shortened
+from advfeat.evaluation.suites import Suite
 from advfeat.models.network import Network
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
+from advfeat.runs.journal import check_same_problem
 from advfeat.threats.balls import ThreatModel, threat_model
 
+from ..shared.attacks import suite_for
 from ..shared.images import in_memory, load
 from ..shared.limits import check_eps
 from .flags import Config
-from .journal import check_same_problem
 from .pieces import Problem, cut, places
 
 
@@ -72,10 +73,9 @@ def prepare(config: Config) -> Plan:
     named: Any = config.attack
     if config.pgd_options():
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
-    suite = resolve(named, threat, num_classes=dataset.num_classes)  # raises on unsupported attacks
-    drawn: Any = data.subset(
-        dataset.test, 20 if config.dry_run else config.num_examples, seed=config.seed
-    )
+    # raises on unsupported attacks
+    suite = suite_for(config, named, threat, num_classes=dataset.num_classes)
+    drawn: Any = data.subset(dataset.test, config.num_examples, seed=config.seed)
     first, *rest = cut(drawn, seed=config.seed) if config.stream else (drawn,)
     test = in_memory(first)
     images = data.unit(test.image)
@@ -84,7 +84,12 @@ def prepare(config: Config) -> Plan:
     others = [(piece.label, piece.id) for piece in rest]
     known = checksum([network.variables, images, test.label, test.id, *others])
     for place in () if config.overwrite else places(config.workdir):
-        check_same_problem(place, known)
+        try:
+            check_same_problem(place, known)
+        except ValueError as error:
+            raise ValueError(
+                f"workdir {error} (--overwrite does); now is what --checkpoint and --dataset hold"
+            ) from error
     return Plan(
         network=network,
         images=images,
@@ -93,6 +98,6 @@ def prepare(config: Config) -> Plan:
         rest=tuple(rest),
         class_names=tuple(dataset.class_names),
         threat=threat,
-        suite=shortened(suite) if config.dry_run else suite,
+        suite=suite,
         fingerprint=known,
     )

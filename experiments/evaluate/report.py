@@ -10,9 +10,17 @@ import advfeat
 from advfeat import figures
 from advfeat.evaluation.result import SuiteResult
 from advfeat.rows import draw_rows
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.report import Picture, Section, Table, format_rate, format_seconds, write_report
+from advfeat.runs.kinds import format_eps
+from advfeat.runs.report import (
+    Block,
+    Picture,
+    Section,
+    Table,
+    format_rate,
+    format_seconds,
+    write_report,
+)
 from advfeat.threats.norms import title
 
 from ..shared.words import network_words, of_norms, per_cent, terms
@@ -26,17 +34,18 @@ def write(
     config: Config, plan: Plan, run: RunDirectory, result: SuiteResult, summary: dict[str, Any]
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    lead, table = _attacks(config, run, summary)
+    lead, table = _attacks(config, summary)
     sections = [
         Section("Accuracy, attack by attack", [table]),
         Section("When not to believe it", _warnings(config, summary)),
-        Section("How the attacks went", _curves(config, plan, run, summary)),
+        Section("How the attacks went", _curves(config, plan, summary)),
     ]
-    gallery = _gallery(config, plan, run, result)
+    gallery = _gallery(config, plan, result)
     if gallery:
         sections.append(Section("What fooled it", gallery))
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"How robust is {config.checkpoint}?",
         sentence=_sentence(config, summary),
         lead=lead,
@@ -53,9 +62,6 @@ def write(
             "draws of a random network": result.looks if result.looks > 1 else None,
             "seed": config.seed,
         },
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -94,7 +100,7 @@ def _findings(config: Config, plan: Plan, summary: dict[str, Any]) -> list[str]:
                 else "Do not trust this number until they are explained."
             )
         )
-    elif config.checks and not config.dry_run:
+    elif config.checks:
         told.append("No check found a reason to distrust the number.")
     else:
         told.append("The number was not checked for signs that it cannot be trusted.")
@@ -106,7 +112,7 @@ def _findings(config: Config, plan: Plan, summary: dict[str, Any]) -> list[str]:
     return told
 
 
-def _attacks(config: Config, run: RunDirectory, summary: dict[str, Any]) -> tuple[Picture, Table]:
+def _attacks(config: Config, summary: dict[str, Any]) -> tuple[Picture, Table]:
     order = "each on every image" if config.each else "each on the images that still stood"
     rows: list[list[Any]] = [["clean", summary["clean_accuracy"], None, None, None, None, None]]
     for name, part in summary["attacks"].items():
@@ -133,7 +139,8 @@ def _attacks(config: Config, run: RunDirectory, summary: dict[str, Any]) -> tupl
         ylabel="accuracy",
     )
     picture = Picture(
-        path=figures.save(chart, run.figure("attacks")),
+        "attacks",
+        chart,
         alt="Accuracy after each attack",
         caption=f"Accuracy after each attack, {order}; bars end in 95 % intervals over images.",
     )
@@ -146,10 +153,10 @@ def _attacks(config: Config, run: RunDirectory, summary: dict[str, Any]) -> tupl
     return picture, table
 
 
-def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Picture]:
+def _warnings(config: Config, summary: dict[str, Any]) -> list[Block]:
     looked = (
         "All checks were made."
-        if config.checks and not config.dry_run
+        if config.checks
         else "Only eps, the form of the outputs, refused claims and the finiteness of gradients "
         "were checked."
     )
@@ -161,9 +168,7 @@ def _warnings(config: Config, summary: dict[str, Any]) -> list[str | Table | Pic
     ]
 
 
-def _curves(
-    config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
-) -> list[str | Table | Picture]:
+def _curves(config: Config, plan: Plan, summary: dict[str, Any]) -> list[Block]:
     found = summary["curves"]
     if not found:
         return ["No curves: --nocurves, or no finite eps above 0."]
@@ -184,13 +189,15 @@ def _curves(
     count = found["examples"]
     return [
         Picture(
-            path=figures.save(sweep, run.figure("epsilons")),
+            "epsilons",
+            sweep,
             alt="Accuracy against eps",
             caption=f"PGD on {count} images: right on the clean image and at this eps and every "
             "smaller one, with 95 % intervals. A sound measurement falls to 0 as eps grows.",
         ),
         Picture(
-            path=figures.save(losses, run.figure("losses")),
+            "losses",
+            losses,
             alt="Loss against steps",
             caption=f"PGD on {count} images: the mean over images of the highest loss so far. A "
             "curve that still rises at its end calls for more steps.",
@@ -198,9 +205,7 @@ def _curves(
     ]
 
 
-def _gallery(
-    config: Config, plan: Plan, run: RunDirectory, result: SuiteResult
-) -> list[str | Table | Picture]:
+def _gallery(config: Config, plan: Plan, result: SuiteResult) -> list[Block]:
     fooled = np.flatnonzero(result.fooled_by >= 0)
     if not len(fooled):
         return []
@@ -239,7 +244,8 @@ def _gallery(
     )
     return [
         Picture(
-            path=figures.save(strip, run.figure("gallery")),
+            "gallery",
+            strip,
             alt="Images, the added perturbations, and the network's predictions",
             caption=f"{len(rows)} of the {len(fooled)} fooled images, with the successful attack "
             "and the network's confidence.",

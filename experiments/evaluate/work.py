@@ -6,18 +6,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 import advfeat
-from advfeat import stats
-from advfeat.attacks.ascent import by_score
+from advfeat.attacks.keeping import by_score
 from advfeat.evaluation.result import SuiteResult
 from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
-from advfeat.threats.balls import threat_model
 
+from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
 from .pieces import joined
@@ -28,8 +26,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Attacks, checks the result and reports."""
     problem = plan.problem(config)
     others = problem.verdicts(run, plan.rest)
-    checks = config.checks and not config.dry_run
-    first = problem.attacked(run, plan.images, plan.labels, plan.ids, checks=checks)
+    first = problem.attacked(run, plan.images, plan.labels, plan.ids, checks=config.checks)
     result = joined(first, others)
     print(result)
     about = {
@@ -90,40 +87,19 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
     images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
-    norm, steps = plan.threat.norm, 2 if config.dry_run else 20
+    norm, steps = plan.threat.norm, 2 if config.dry_run else 20  # --steps is the suite's
     if not config.curves or not np.isfinite(eps) or eps == 0:
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
-    with tqdm(total=len(grid) * len(labels), desc="curves", unit="image") as bar:
-        sweep = advfeat.evaluate_epsilons(
-            key,
-            lambda e: advfeat.pgd(threat_model(norm, e), steps=steps),
-            fn,
-            images,
-            labels,
-            grid,
-            batch_size=config.batch_size,
-            advance=bar.update,
-        )
-        by_step = advfeat.loss_by_step(
-            key,
-            advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score),
-            fn,
-            images,
-            labels,
-            batch_size=config.batch_size,
-        )
-        bar.update(len(labels))
+    where = {"images": images, "labels": labels, "batch_size": config.batch_size}
+    sweep = pgd_sweep(key, fn, grid=grid, norm=norm, steps=steps, desc="curves", **where)
+    attack = advfeat.pgd(plan.threat, steps=2 * steps, keep=by_score)
+    by_step = advfeat.best_score_curve(key, attack, fn, **where)
     return {
         "examples": len(labels),
-        "accuracy_by_eps": [
-            {"eps": e, "accuracy": stats.rate(row)}
-            for e, row in zip(grid, sweep.robust, strict=True)
-        ],
+        "accuracy_by_eps": by_eps(grid, sweep.robust),
         "loss_by_step": [float(value) for value in by_step.mean(axis=0)],
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="evaluate")
+run = runner.Experiment("evaluate", prepare, work)

@@ -35,7 +35,7 @@ class Changes:
 
 def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Changes:
     """Computes counterfactuals and pictures of one network."""
-    steps = 3 if config.dry_run else 40
+    steps = 3 if config.dry_run else 40  # no flag holds them
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)

@@ -16,6 +16,8 @@ from ..shared.limits import check_linf_eps
 class Config(MapConfig):
     """Flags of `experiments.ground_truth`."""
 
+    SMALLEST = {"epochs": 1, "robust_epochs": 1, "measured": 8}
+
     dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
     model: str = flag("cnn", "Architecture.", choices=MODELS)
     width: int = flag(16, "Its width.", kind="count")

@@ -10,13 +10,13 @@ from advfeat import data
 from advfeat.data import planted_images
 from advfeat.features import planted
 from advfeat.features.planted import Drawing, Planted
+from advfeat.saliency import Options
 from advfeat.threats.balls import linf
 from advfeat.training import Fit
 
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.networks import spec_for
 from ..shared.recipes import Recipe
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 NETWORKS = {
@@ -78,7 +78,7 @@ def prepare(config: Config) -> Plan:
     sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
     spec = spec_for(sets["planted"], config.model, width=config.width)
     how = Fit(
-        epochs=1 if config.dry_run else config.epochs,
+        epochs=config.epochs,
         batch_size=64,
         learning_rate=0.02,
         eps_warmup=0.0,
@@ -88,17 +88,16 @@ def prepare(config: Config) -> Plan:
     robust = dataclasses.replace(
         standard,
         threat=linf(config.eps),
-        attack_steps=1 if config.dry_run else 3,
+        attack_steps=3,
         how=dataclasses.replace(
             how,
-            epochs=1 if config.dry_run else config.robust_epochs,
+            epochs=config.robust_epochs,
             learning_rate=0.005,
             eps_warmup=0.4,
         ),
     )
     check_recipe(config, standard)
-    count = 8 if config.dry_run else config.measured
-    test = data.subset(sets["planted"].test, count, seed=config.seed)
+    test = data.subset(sets["planted"].test, config.measured, seed=config.seed)
     drawings = {name: planted_images.drawn(planted_images.world(name), test.id) for name in sets}
     return Plan(
         sets=sets,

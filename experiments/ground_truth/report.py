@@ -31,11 +31,12 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     told = summary["networks"]
-    changed = _changed(plan, run, changes, summary)
+    changed = _changed(plan, changes, summary)
     pointing = told["shape"]["pointing"]
     method, most = stats.chosen({name: found["shape"] for name, found in pointing.items()})
     write_report(
-        run.report,
+        run,
+        summary,
         title="Drawn images: what networks use, and what shows it",
         sentence=(
             "Do maps, pictures and counterfactuals show what a network provably uses? Where shape "
@@ -45,7 +46,7 @@ def write(
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
             f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
         ),
-        lead=_used(run, summary),
+        lead=_used(summary),
         terms=terms(
             "feature",
             "saliency map",
@@ -67,9 +68,7 @@ def write(
         ),
         sections=[
             Section("What each network uses", [_uses(summary)]),
-            Section(
-                "Maps", [*_compared(config, summary), *_maps(plan, run, maps), _pointing(summary)]
-            ),
+            Section("Maps", [*_compared(config, summary), *_maps(plan, maps), _pointing(summary)]),
             Section("Pictures and counterfactuals", changed),
         ],
         recipe={
@@ -81,14 +80,10 @@ def write(
             **training_words(summary["recipe"]),
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
-def _used(run: RunDirectory, summary: dict[str, Any]) -> Picture:
+def _used(summary: dict[str, Any]) -> Picture:
     parts = summary["networks"]
     rates = [[part["uses"][feature] for feature in FEATURES] for part in parts.values()]
     figure = figures.matrix(
@@ -102,7 +97,8 @@ def _used(run: RunDirectory, summary: dict[str, Any]) -> Picture:
         intervals=[[(rate.low, rate.high) for rate in row] for row in rates],
     )
     return Picture(
-        path=figures.save(figure, run.figure("uses")),
+        "uses",
+        figure,
         alt="Accuracy of every network where one feature alone tells the class",
         caption="Accuracy on images in which one feature alone tells the class (chance: 25 %). A "
         "network uses the feature by which it is right.",
@@ -120,7 +116,7 @@ def _uses(summary: dict[str, Any]) -> Table:
     )
 
 
-def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
+def _maps(plan: Plan, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
     blocks = []
     for name, found in maps.items():
         some = plan.shown
@@ -132,7 +128,8 @@ def _maps(plan: Plan, run: RunDirectory, maps: dict[str, dict[str, np.ndarray]])
         )
         blocks.append(
             Picture(
-                path=figures.save(grid, run.figure(f"maps_{name.replace(' ', '_')}")),
+                f"maps_{name.replace(' ', '_')}",
+                grid,
                 alt=f"Maps of the network {name}, a row per image, a column per method",
                 caption=f"Network: {name} (of {plan.trained_on[name]}). Bright pixels matter most "
                 "according to the method. Left: the label; features that did not determine it in "
@@ -192,9 +189,7 @@ def _pointing(summary: dict[str, Any]) -> Table:
     )
 
 
-def _changed(
-    plan: Plan, run: RunDirectory, changes: dict[str, Changes], summary: dict[str, Any]
-) -> list[Any]:
+def _changed(plan: Plan, changes: dict[str, Changes], summary: dict[str, Any]) -> list[Any]:
     first, *further = (
         [change.picture[k] for change in changes.values()] for k in range(len(planted.SHAPES))
     )
@@ -235,13 +230,15 @@ def _changed(
     areas = summary["networks"]["standard"]["counterfactual"]
     return [
         Picture(
-            path=figures.save(pictures, run.figure("pictures")),
+            "pictures",
+            pictures,
             alt="Pictures of every class by every network",
             caption="Pictures of the classes, from grey, within an L2 ball of 4, a row per "
             "network. What a network does not react to in grey, they cannot show.",
         ),
         Picture(
-            path=figures.save(turned, run.figure("counterfactuals")),
+            "counterfactuals",
+            turned,
             alt="Images and the nearest ones of the next class, standard and robust network",
             caption="The nearest image (L2) that the network takes for the next class.",
         ),

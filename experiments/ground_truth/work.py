@@ -13,9 +13,9 @@ from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.saliency import EDGES
 
-from ..shared import networks, saliency_maps
-from ..shared.saliency_maps import EDGES
+from ..shared import networks
 from . import report, summary as ground_truth_summary
 from .changes import changes_of
 from .flags import Config
@@ -30,7 +30,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for name, recipe in plan.recipes.items():
             train = plan.sets[NETWORKS[name]].train
-            if config.dry_run:
+            if config.dry_run:  # no flag holds the number of training images
                 train = data.subset(train, 200, seed=config.seed)
             found[name] = networks.train(
                 run, name.replace(" ", "_"), stream(root, name), recipe, train, on_epoch=bar.update
@@ -44,18 +44,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
     images = plan.images(name)
-    found = saliency_maps.maps(
-        config.methods,
-        network,
-        network.variables,
-        plan.options,
-        images,
-        plan.labels,
-        seed=config.seed,
-    )
+    key = jax.random.key(config.seed)
+    found = saliency.maps(key, config.methods, network, images, plan.labels, options=plan.options)
     return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="ground_truth")
+run = runner.Experiment("ground_truth", prepare, work)

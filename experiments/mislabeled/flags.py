@@ -20,6 +20,19 @@ FILTERS = ("none", "chroma420", "natural")
 class Config(BaseConfig):
     """Flags of `experiments.mislabeled`."""
 
+    SMALLEST = {
+        "seeds": 1,
+        "train_examples": 200,
+        "steps": 2,
+        "eps_grid": (0.0,),
+        "eval_steps": 1,
+        "eval_examples": 50,
+        "epochs": 1,
+        "robust_steps": 1,
+        "robust_epochs": 1,
+        "fresh_epochs": 1,
+    }
+
     variants: tuple[str, ...] = flag(
         VARIANTS, "Which sets: D_rand, D_other (D_rand without t = y), D_det.", choices=VARIANTS
     )
@@ -125,6 +138,3 @@ class Config(BaseConfig):
             source_eps=self.source_eps,
             eps_grid=self.eps_grid,
         )
-        for name, values in (("variants", self.variants), ("controls", self.controls or ())):
-            if len(set(values)) != len(values):
-                raise ValueError(f"flag --{name}={','.join(values)}: names one twice")

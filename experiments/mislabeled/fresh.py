@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from advfeat import data
 from advfeat.features.mislabeled import ConstructedSet
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.files import read_arrays
 
 from ..shared import networks
 from .plan import Config, Plan
@@ -43,15 +43,14 @@ def fresh(
     config: Config, plan: Plan, run: RunDirectory, sets: Sets
 ) -> dict[tuple[str, str], FreshResult]:
     """Trains fresh networks on every set and its controls: (variant, control or "") -> result."""
-    seeds = 1 if config.dry_run else config.seeds
-    total = len(sets.training) * seeds * plan.fresh.how.epochs
+    total = len(sets.training) * config.seeds * plan.fresh.how.epochs
     results = {}
     with tqdm(total=total, desc="fresh networks", unit="epoch") as bar:
         for (variant, control), make in sets.training.items():
             made = make()
             rows = [
                 _one(config, plan, run, f"{variant}_{control or 'itself'}_{seed}", made, bar)
-                for seed in range(seeds)
+                for seed in range(config.seeds)
             ]
             results[variant, control] = FreshResult(
                 hits=np.stack([row["hits"] for row in rows]),
@@ -66,32 +65,33 @@ def _one(
     config: Config, plan: Plan, run: RunDirectory, name: str, made: ConstructedSet, bar: Any
 ) -> dict[str, np.ndarray]:
     """Trains one fresh network; stores its predictions, and the network unless it is a control."""
-    path = run.arrays_path(f"predictions/{name}")
-    if path.exists():
-        bar.update(plan.fresh.how.epochs)
-        return read_arrays(path)
-    network = networks.train(
-        run,
-        name,
-        stream(jax.random.key(config.seed), f"fresh/{name}"),
-        plan.fresh,
-        data.Split(made.image, made.label, made.id),
-        held_out=plan.held_out,
-        keep="_itself_" in name,
-        on_epoch=bar.update,
-    )
-    images, labels = plan.evaluation
-    predicted = np.argmax(advfeat.predict(network.model_fn(), images), axis=1)
-    lines = run.metrics(f"train/{name}")
-    arrays = {
-        "prediction": predicted.astype(np.int32),
-        "hits": predicted == labels,
-        "hits_next": predicted == (labels + 1) % plan.dataset.num_classes,
-        "curve": _curve(lines, plan.fresh.how.epochs),
-        "fitted": np.float32(lines[-1]["accuracy"]),
-    }
-    run.save_arrays(f"predictions/{name}", arrays, {"network": name, "on": config.evaluate_on})
-    return arrays
+    epochs = plan.fresh.how.epochs
+
+    def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+        network = networks.train(
+            run,
+            name,
+            stream(jax.random.key(config.seed), f"fresh/{name}"),
+            plan.fresh,
+            data.Split(made.image, made.label, made.id),
+            held_out=plan.held_out,
+            keep="_itself_" in name,
+            on_epoch=bar.update,
+        )
+        images, labels = plan.evaluation
+        predicted = np.argmax(advfeat.predict(network.model_fn(), images), axis=1)
+        lines = run.metrics(f"train/{name}")
+        arrays = {
+            "prediction": predicted.astype(np.int32),
+            "hits": predicted == labels,
+            "hits_next": predicted == (labels + 1) % plan.dataset.num_classes,
+            "curve": _curve(lines, epochs),
+            "fitted": np.float32(lines[-1]["accuracy"]),
+        }
+        return arrays, {"network": name, "on": config.evaluate_on}
+
+    done = partial(bar.update, epochs)
+    return run.cached(f"predictions/{name}", measure, found=done)
 
 
 def _curve(lines: list[dict[str, Any]], epochs: int) -> np.ndarray:

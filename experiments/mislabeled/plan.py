@@ -81,11 +81,10 @@ def _recipes(
     config: Config, dataset: data.Dataset, preset: Preset
 ) -> tuple[Recipe, Recipe, Recipe]:
     """Returns the recipes of source, robust and fresh networks."""
-    short = 1 if config.dry_run else None
 
     def fit(prefix: str) -> Fit:
         return Fit(
-            epochs=short or chosen(config, preset, f"{prefix}epochs"),
+            epochs=chosen(config, preset, f"{prefix}epochs"),
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, f"{prefix}learning_rate"),
             schedule=config.fresh_schedule if prefix == "fresh_" else "onecycle",
@@ -104,7 +103,7 @@ def _recipes(
 
     robust_threat = threat_model(config.norm, chosen(config, preset, "robust_eps"))
     source_threat = threat_model(config.norm, config.source_eps) if config.source_eps > 0 else None
-    steps = 1 if config.dry_run else chosen(config, preset, "robust_steps")
+    steps = chosen(config, preset, "robust_steps")
     return (
         Recipe(
             spec=spec(None, config.width, preset.width),
@@ -147,7 +146,7 @@ def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
-    most = 200 if config.dry_run else chosen(config, preset, "train_examples")
+    most = chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
     fraction = chosen(config, preset, "held_out")
     kept, held = data.held_out(train, fraction=fraction, seed=config.seed)
@@ -170,9 +169,8 @@ def prepare(config: Config) -> Plan:
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm != "l2" and config.eps_grid is None:  # the preset's grid is in L2
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 1.0, 1.5))}
-    grid = {0.0, eps} if config.dry_run else grid
     threat = threat_model(config.norm, eps)
-    steps = 2 if config.dry_run else chosen(config, preset, "steps")
+    steps = chosen(config, preset, "steps")
     step_size = config.step_size or eps * preset.relative_step
     look = chosen(config, preset, "attack_transform")
     attack = towards(

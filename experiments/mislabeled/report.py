@@ -31,17 +31,17 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     chance = 1.0 / plan.dataset.num_classes
-    lead, table = _accuracy_blocks(config, run, summary, chance)
+    lead, table = _accuracy_blocks(config, summary, chance)
     sections = [
-        Section("What the networks were shown", _strips(config, plan, run, networks, sets)),
+        Section("What the networks were shown", _strips(config, plan, networks, sets)),
         Section("What they learned from it", [table]),
         Section(
             "When they learned it",
-            [_learning(config, run, fresh, chance, len(plan.held_out[1]))],
+            [_learning(config, fresh, chance, len(plan.held_out[1]))],
         ),
         Section("Robust features are misleading: is that so?", [_reading_table(config, summary)]),
-        Section("Accuracy against eps", [_sweep(plan, run, summary, chance)]),
-        Section("Which class can be turned into which", _matrices(config, plan, run, sets)),
+        Section("Accuracy against eps", [_sweep(plan, summary, chance)]),
+        Section("Which class can be turned into which", _matrices(config, plan, sets)),
     ]
     introduction = (
         f"Each of {len(plan.train)} training images of {config.dataset} was perturbed by at most "
@@ -51,7 +51,8 @@ def write(
         + ("the original test set." if config.evaluate_on == "test" else "held-out images.")
     )
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"The mislabelled-data experiment: {config.dataset}",
         sentence=_sentence(config, summary, chance),
         lead=lead,
@@ -59,11 +60,7 @@ def write(
         findings=findings(config, summary, chance),
         introduction=introduction,
         sections=sections,
-        claims=summary["claims"],
         recipe=_recipe(config, plan, summary),
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -126,13 +123,7 @@ def _recipe(config: Config, plan: Plan, summary: dict[str, Any]) -> dict[str, An
     }
 
 
-def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
-    return Picture(path=figures.save(figure, run.figure(name)), alt=alt, caption=caption)
-
-
-def _strips(
-    config: Config, plan: Plan, run: RunDirectory, networks: Sources, sets: Sets
-) -> list[Any]:
+def _strips(config: Config, plan: Plan, networks: Sources, sets: Sets) -> list[Any]:
     """Draws a strip of examples of D_det, or of another set if absent, below photographs.
 
     Small grey images need visible perturbations; photographs do not.
@@ -174,13 +165,14 @@ def _strips(
         "The network trained on this set saw the right-hand images under the new labels."
     )
     if not photographs:
+        # No flag holds them: these images are the package's, whatever the data set.
         small = {"steps": 2, "most": 10} if config.dry_run else {}
         turned = turn(seed=config.seed, **small)
         examples = [*turned.examples, *examples[: 6 - len(turned.examples)]]
         caption = f"Above: {turned.words()} Below: {caption[0].lower()}{caption[1:]}"
     figure = figures.example_strip(examples, norm=plan.threat.norm.name)
     alt = "Originals, magnified perturbations, perturbed images and the networks' predictions"
-    return [_picture(run, "examples", figure, alt, caption)]
+    return [Picture("examples", figure, alt=alt, caption=caption)]
 
 
 def _telling(made: ConstructedSet, seed: int) -> np.ndarray:
@@ -190,9 +182,7 @@ def _telling(made: ConstructedSet, seed: int) -> np.ndarray:
     return among[draw_rows(made.original_label[among], 5, seed=seed)]
 
 
-def _accuracy_blocks(
-    config: Config, run: RunDirectory, summary: dict[str, Any], chance: float
-) -> list[Any]:
+def _accuracy_blocks(config: Config, summary: dict[str, Any], chance: float) -> list[Any]:
     groups, rows = {}, []
     for variant in config.variants:
         part = summary[f"d_{variant}"]
@@ -205,7 +195,9 @@ def _accuracy_blocks(
         label = "accuracy on held-out original images"
     figure = figures.bars(groups, chance=chance, ylabel=label)
     caption = "Strong: fresh networks trained on the set. Muted: the same labels, its controls."
-    picture = _picture(run, "accuracy", figure, "Bars of accuracy beside their controls", caption)
+    picture = Picture(
+        "accuracy", figure, alt="Bars of accuracy beside their controls", caption=caption
+    )
     table = Table(
         caption="Accuracy of fresh networks, 95 % intervals over seeds and test points",
         columns=["set", "trained on", "accuracy"],
@@ -214,9 +206,7 @@ def _accuracy_blocks(
     return [picture, table]
 
 
-def _learning(
-    config: Config, run: RunDirectory, fresh: Fresh, chance: float, held_out: int
-) -> Picture:
+def _learning(config: Config, fresh: Fresh, chance: float, held_out: int) -> Picture:
     series = {}
     for variant in config.variants:
         for control in ("", "unperturbed"):
@@ -235,7 +225,7 @@ def _learning(
         f"{held_out} held-out original images after every epoch; bands are 95 % intervals over "
         "seeds and images, the widest that these counts allow."
     )
-    return _picture(run, "learning", figure, "Held-out accuracy by epoch", caption)
+    return Picture("learning", figure, alt="Held-out accuracy by epoch", caption=caption)
 
 
 def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
@@ -263,7 +253,7 @@ def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
     )
 
 
-def _sweep(plan: Plan, run: RunDirectory, summary: dict[str, Any], chance: float) -> Picture:
+def _sweep(plan: Plan, summary: dict[str, Any], chance: float) -> Picture:
     shown = [index for index, eps in enumerate(plan.eps_grid) if np.isfinite(eps)]
     series = {
         f"{name} network": [summary[name]["accuracy_by_eps"][i]["accuracy"] for i in shown]
@@ -277,10 +267,12 @@ def _sweep(plan: Plan, run: RunDirectory, summary: dict[str, Any], chance: float
         chance=chance,
     )
     caption = "Right on the clean image and under PGD at this eps and every smaller one."
-    return _picture(run, "epsilons", figure, "Accuracy against eps for both networks", caption)
+    return Picture(
+        "epsilons", figure, alt="Accuracy against eps for both networks", caption=caption
+    )
 
 
-def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list[Any]:
+def _matrices(config: Config, plan: Plan, sets: Sets) -> list[Any]:
     """Draws source class by target class: D_rand has all pairs, D_det only the next class."""
     variant = next((v for v in ("rand", "other", "det") if v in config.variants), "det")
     made, names = sets.training[variant, ""](), list(plan.dataset.class_names)
@@ -305,7 +297,7 @@ def _matrices(config: Config, plan: Plan, run: RunDirectory, sets: Sets) -> list
         caption = f"{NAMES[variant]}: how often, in per cent, the {who} predicts the target "
         caption += "class; below, in smaller type, the 95 % interval and the number of images."
         alt = f"Matrix of source and target classes for the {network} network"
-        blocks.append(_picture(run, f"turned_into_{network}", figure, alt, caption))
+        blocks.append(Picture(f"turned_into_{network}", figure, alt=alt, caption=caption))
     return blocks
 
 

@@ -16,7 +16,6 @@ from advfeat.features import mislabeled
 from advfeat.features.mislabeled import ConstructedSet
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.files import read_arrays
 from advfeat.types import ModelFn
 
 from .plan import Config, Plan
@@ -96,32 +95,22 @@ def _held_out(
     config: Config, plan: Plan, run: RunDirectory, rule: str, networks: Sources
 ) -> Reading:
     """Predicts held-out images with the robust network, perturbed by D_det's or D_rand's rule."""
-    images, labels = plan.held_out
-    path = run.arrays_path(f"measured/held_out_{rule}")
-    if path.exists():
-        return Reading(**read_arrays(path))
-    classes = plan.dataset.num_classes
-    if rule == "det":
-        targets = mislabeled.deterministic_targets(labels, num_classes=classes)
-    else:
-        key = stream(jax.random.key(config.seed), "targets/held_out")
-        targets = mislabeled.random_targets(key, labels, num_classes=classes)
-    made = mislabeled.construct(
-        stream(jax.random.key(config.seed), f"held_out/{rule}"),
-        plan.attack,
-        networks.attacked,
-        images,
-        labels,
-        targets,
-        batch_size=config.attack_batch_size,
-    )
-    reading = _reading(networks.robust, made, images)
-    run.save_arrays(
-        f"measured/held_out_{rule}",
-        dataclasses.asdict(reading),
-        {"what": "the robust network on held-out images perturbed like the set's"},
-    )
-    return reading
+
+    def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+        images, labels = plan.held_out
+        made = mislabeled.construct(
+            stream(jax.random.key(config.seed), f"held_out/{rule}"),
+            plan.attack,
+            networks.attacked,
+            images,
+            labels,
+            _targets(config, plan, rule, labels, "targets/held_out"),
+            batch_size=config.attack_batch_size,
+        )
+        about = {"what": "the robust network on held-out images perturbed like the set's"}
+        return dataclasses.asdict(_reading(networks.robust, made, images)), about
+
+    return Reading(**run.cached(f"measured/held_out_{rule}", measure))
 
 
 def _says(fn: ModelFn, images: np.ndarray) -> np.ndarray:
@@ -134,64 +123,61 @@ def _rows(plan: Plan, made: ConstructedSet) -> np.ndarray:
     return np.array([place[int(example)] for example in made.id])
 
 
-def _targets(config: Config, plan: Plan, rule: str) -> np.ndarray:
+def _targets(config: Config, plan: Plan, rule: str, labels: np.ndarray, draws: str) -> np.ndarray:
+    """Returns D_det's or D_rand's targets; `draws` names the random ones."""
     classes = plan.dataset.num_classes
     if rule == "det":
-        return mislabeled.deterministic_targets(plan.train.label, num_classes=classes)
-    key = stream(jax.random.key(config.seed), "targets")
-    return mislabeled.random_targets(key, plan.train.label, num_classes=classes)
+        return mislabeled.deterministic_targets(labels, num_classes=classes)
+    key = stream(jax.random.key(config.seed), draws)
+    return mislabeled.random_targets(key, labels, num_classes=classes)
 
 
 def _perturbed(
     config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
 ) -> ConstructedSet:
     """Returns a constructed set, saved in the run; D_other is D_rand's part with t != y."""
-    if variant != "other":
-        return _attacked(config, plan, run, variant, source, fn)
-    whole = _attacked(config, plan, run, "rand", source, fn)
-    made = whole.take(whole.label != whole.original_label)
-    if not run.arrays_path(_file(variant, source)).exists():
-        _save(config, plan, run, variant, source, made)
-    return made
+
+    def compute() -> tuple[dict[str, Any], dict[str, Any]]:
+        if variant == "other":
+            whole = _perturbed(config, plan, run, "rand", source, fn)
+            made = whole.take(whole.label != whole.original_label)
+        else:
+            made = _attacked(config, plan, variant, source, fn)
+        return made._asdict(), _provenance(config, plan, variant, source, made)
+
+    saved = run.cached(_file(variant, source), compute)
+    return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
 
 
 def _file(variant: str, source: str) -> str:
     return f"d_{variant}" if source == "standard" else f"{source}_source/d_{variant}"
 
 
-def _attacked(
-    config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, fn: ModelFn
-) -> ConstructedSet:
-    path = run.arrays_path(_file(variant, source))
-    if path.exists():
-        saved = read_arrays(path)
-        return ConstructedSet(*(saved[field] for field in ConstructedSet._fields))
+def _attacked(config: Config, plan: Plan, variant: str, source: str, fn: ModelFn) -> ConstructedSet:
     what = f"D_{variant} from the {source} network"
     with tqdm(total=len(plan.train), desc=what, unit="image") as bar:
-        made = mislabeled.construct(
+        return mislabeled.construct(
             stream(jax.random.key(config.seed), f"construct/{variant}/{source}"),
             plan.attack,
             fn,
             plan.train.image,
             plan.train.label,
-            _targets(config, plan, variant),
+            _targets(config, plan, variant, plan.train.label, "targets"),
             ids=plan.train.id,
             batch_size=config.attack_batch_size,
             advance=bar.update,
         )
-    _save(config, plan, run, variant, source, made)
-    return made
 
 
-def _save(
-    config: Config, plan: Plan, run: RunDirectory, variant: str, source: str, made: ConstructedSet
-) -> None:
+def _provenance(
+    config: Config, plan: Plan, variant: str, source: str, made: ConstructedSet
+) -> dict[str, Any]:
     rule = "t = (y + 1) mod C" if variant == "det" else "t uniform over all classes"
     given = plan.given_robust if source == "robust" else plan.given_source
     reference = config.robust_checkpoint if source == "robust" else config.checkpoint
     recipe = plan.robust if source == "robust" else plan.source
     spec = recipe.spec if given is None else given.spec
-    provenance: dict[str, Any] = {
+    return {
         "dataset": config.dataset,
         "classes": list(config.classes) if config.classes else None,
         "data_dir": config.data_dir,
@@ -209,7 +195,6 @@ def _save(
         "attack": plan.attack_words,
         "source_fooled": float(made.fooled.mean()),
     }
-    run.save_arrays(_file(variant, source), made._asdict(), provenance)
 
 
 def _control(

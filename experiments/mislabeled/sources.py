@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 import advfeat
 from advfeat import data
 from advfeat.attacks.ensemble import ensemble
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.files import read_arrays
 from advfeat.types import ModelFn
 
 from ..shared import networks
+from ..shared.eps_sweep import pgd_sweep
 from ..shared.recipes import Recipe
 from .plan import Config, Plan
 
@@ -71,28 +71,23 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
 
 def _standing(config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn) -> np.ndarray:
     """Returns whether M evaluation images are correct under PGD at each eps, `[E, M]`."""
-    path = run.arrays_path(f"measured/{name}")
-    if path.exists():
-        return read_arrays(path)["robust"]
-    images, labels = _some(config, plan)
-    total = len(images) * sum(eps > 0 for eps in plan.eps_grid)
-    norm, steps = plan.threat.norm, 1 if config.dry_run else config.eval_steps
-    with tqdm(total=total, desc=f"PGD on the {name} network", unit="image") as bar:
-        sweep = advfeat.evaluate_epsilons(
+
+    def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+        norm, steps = plan.threat.norm, config.eval_steps
+        sweep = pgd_sweep(
             stream(jax.random.key(config.seed), f"pgd/{name}"),
-            lambda eps: advfeat.pgd(advfeat.threat_model(norm, eps), steps=steps),
             fn,
-            images,
-            labels,
+            *_some(config, plan),
             plan.eps_grid,
+            norm=norm,
+            steps=steps,
             batch_size=config.attack_batch_size,
-            advance=bar.update,
+            desc=f"PGD on the {name} network",
         )
-    provenance = {"network": name, "attack": f"PGD, {steps} steps", "norm": norm.name}
-    run.save_arrays(
-        f"measured/{name}", {"epsilons": sweep.epsilons, "robust": sweep.robust}, provenance
-    )
-    return sweep.robust
+        about = {"network": name, "attack": f"PGD, {steps} steps", "norm": norm.name}
+        return {"epsilons": sweep.epsilons, "robust": sweep.robust}, about
+
+    return run.cached(f"measured/{name}", measure)["robust"]
 
 
 def _some(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from advfeat.runs.report import format_rate
 from advfeat.stats import Claim, Estimate
 from advfeat.threats.norms import title
 
+from ..shared.eps_sweep import by_eps as accuracy_by_eps
 from ..shared.recipes import Recipe
 from .fresh import FreshResult
 from .plan import Config, Plan
@@ -56,10 +57,7 @@ def summarise(
         summary[name] = {
             "clean_accuracy": stats.rate(networks.clean[name]),
             "robust_accuracy": stats.rate(standing[at]),
-            "accuracy_by_eps": [
-                {"eps": eps, "accuracy": stats.rate(row)}
-                for eps, row in zip(plan.eps_grid, standing, strict=True)
-            ],
+            "accuracy_by_eps": accuracy_by_eps(plan.eps_grid, standing),
         }
     for variant in config.variants:
         summary[f"d_{variant}"] = _variant(config, sets, fresh, variant, len(plan.held_out[1]))
@@ -74,8 +72,9 @@ def summarise(
 
 def _recipe(recipe: Recipe, given: Network | None) -> dict[str, Any]:
     """Returns the actual architecture and training: flags and presets together."""
-    spec, record = (recipe.spec, recipe.record()) if given is None else (given.spec, given.record)
-    return {"model": spec.model, "width": spec.width, **record}
+    if given is None:
+        return recipe.summary()
+    return {"model": given.spec.model, "width": given.spec.width, **given.record}
 
 
 def _variant(

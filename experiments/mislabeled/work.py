@@ -26,6 +26,4 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="mislabeled")
+run = runner.Experiment("mislabeled", prepare, work)

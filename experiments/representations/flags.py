@@ -16,6 +16,8 @@ EXTREMES = 3  # number of most and of least activating images of a unit
 class Config(JudgedConfig):
     """Flags of `experiments.representations`."""
 
+    SMALLEST = {"shown": 3, "inverted": 4, "measured": 4, "searched": 50, "steps": 4}
+
     layer: str = flag("representation", "The layer to examine.")
     units: tuple[int, ...] | None = flag(
         None, "Units to picture. Default: three of each network that vary much.", kind="natural"

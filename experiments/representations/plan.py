@@ -59,11 +59,9 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
-    count = 6 if config.dry_run else max(config.measured, config.inverted, 2 * config.shown)
+    count = max(config.measured, config.inverted, 2 * config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
-    searched = data.subset(
-        dataset.test, 50 if config.dry_run else config.searched, seed=(config.seed, 1)
-    )
+    searched = data.subset(dataset.test, config.searched, seed=(config.seed, 1))
     surveyed = data.unit(data.subset(searched, 500, seed=config.seed).image)
 
     def rows(most: int) -> np.ndarray:
@@ -77,11 +75,11 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         shown=rows(config.shown),
-        measured=rows(4 if config.dry_run else config.measured),
-        inverted=rows(4 if config.dry_run else config.inverted),
+        measured=rows(config.measured),
+        inverted=rows(config.inverted),
         searched=data.unit(searched.image),
         surveyed=surveyed,
-        steps=4 if config.dry_run else config.steps,
+        steps=config.steps,
         threat=l2(config.eps),
     )
 

@@ -12,8 +12,8 @@ from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, terms
+from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.words import terms
 from . import pictures
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ def write(
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    lead, inverted = _inversion(config, plan, run, drawn, summary)
+    lead, inverted = _inversion(config, plan, drawn, summary)
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"What a representation holds: {config.dataset}",
         sentence=_sentence(summary),
         lead=lead,
@@ -53,27 +54,19 @@ def write(
             + data_words(plan.dataset)
         ),
         sections=[
-            Section("What units look for", [_units(run, drawn), _directions(plan, run, drawn)]),
+            Section("What units look for", [_units(drawn), _directions(plan, drawn)]),
             Section("Images from representations", [inverted]),
-            Section("From one image to another", _blends(config, plan, run, drawn)),
-            Section("A feature added", _added(config, plan, run, drawn)),
-            Section("Distances", [_ordered(summary), _sensitivity(run, summary)]),
+            Section("From one image to another", _blends(config, plan, drawn)),
+            Section("A feature added", _added(config, plan, drawn)),
+            Section("Distances", [_ordered(summary), _sensitivity(summary)]),
         ],
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "layer": summary["layer"],
             "images": summary["images"],
             "eps": summary["eps"],
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -87,11 +80,7 @@ def _sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
-    return Picture(path=figures.save(figure, run.figure(name)), alt=alt, caption=caption)
-
-
-def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
+def _units(drawn: dict[str, Drawn]) -> Picture:
     """Draws the rows of one network above those of the other."""
     rows = [row for part in drawn.values() for row in part.units.values()]
     first, *columns = rows[0]
@@ -102,19 +91,18 @@ def _units(run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
         labels=[f"{name},\nunit {unit}" for name, part in drawn.items() for unit in part.units],
         first=first,
     )
-    return _picture(
-        run,
+    return Picture(
         "units",
         grid,
-        "Units of both networks: images that activate them, and what they look for",
-        "A row per unit: the test images that activate it most and least; then images that "
+        alt="Units of both networks: images that activate them, and what they look for",
+        caption="A row per unit: the test images that activate it most and least; then images that "
         "maximise its activation, from an image, from noise, from grey, and from grey in "
         "frequencies and under small rotations and shifts (smooth); two of the latter kind drawn "
         "to differ (diverse).",
     )
 
 
-def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Picture:
+def _directions(plan: Plan, drawn: dict[str, Drawn]) -> Picture:
     both = [part.directions for part in drawn.values()]
     labels = [label for label in both[0] if all(label in part for part in both)]
     columns = {
@@ -130,18 +118,17 @@ def _directions(plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> Pictu
         labels=[plan.dataset.class_names[label] for label in labels],
         first=first,
     )
-    return _picture(
-        run,
+    return Picture(
         "directions",
         grid,
-        "What the direction of a class looks like, both networks",
-        "Not one unit but a direction: from the mean of all representations to the mean of those "
-        "that the network reads as a class, followed as far as it goes.",
+        alt="What the direction of a class looks like, both networks",
+        caption="Not one unit but a direction: from the mean of all representations to the mean "
+        "of those that the network reads as a class, followed as far as it goes.",
     )
 
 
 def _inversion(
-    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn], summary: dict[str, Any]
+    config: Config, plan: Plan, drawn: dict[str, Drawn], summary: dict[str, Any]
 ) -> list[Any]:
     images = plan.images[plan.shown]
     grid = figures.map_grid(
@@ -172,13 +159,13 @@ def _inversion(
         ),
     ]
     return [
-        _picture(
-            run,
+        Picture(
             "inversion",
             grid,
-            "Images and what was made from their representations",
-            "Each image ascends to the representation of the image on the left, from noise or from "
-            "another image. What a representation does not contain, an inversion cannot show.",
+            alt="Images and what was made from their representations",
+            caption="Each image ascends to the representation of the image on the left, from "
+            "noise or from another image. What a representation does not contain, an inversion "
+            "cannot show.",
         ),
         Table(
             caption="Relative distance in representation to the original, similarity in pixels, "
@@ -191,9 +178,7 @@ def _inversion(
     ]
 
 
-def _blends(
-    config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]
-) -> list[Picture]:
+def _blends(config: Config, plan: Plan, drawn: dict[str, Drawn]) -> list[Picture]:
     ways = {"pixels": pictures.blends(config, plan)} | {name: drawn[name].blended for name in PAIR}
     rows: list[np.ndarray] = []
     labels: list[str] = []
@@ -214,19 +199,18 @@ def _blends(
         first="0 %",
     )
     return [
-        _picture(
-            run,
+        Picture(
             "interpolation",
             grid,
-            "Ways from one image to another",
-            "Blended pixel by pixel, and images whose representations lie on the line between "
-            "those of the two ends, for each network, found from the blend (as the paper does); "
-            "the ends are the images themselves.",
+            alt="Ways from one image to another",
+            caption="Blended pixel by pixel, and images whose representations lie on the line "
+            "between those of the two ends, for each network, found from the blend (as the paper "
+            "does); the ends are the images themselves.",
         )
     ]
 
 
-def _added(config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn]) -> list[Picture]:
+def _added(config: Config, plan: Plan, drawn: dict[str, Drawn]) -> list[Picture]:
     columns = {}
     for name in PAIR:
         unit = plan.units[name][0]
@@ -239,13 +223,12 @@ def _added(config: Config, plan: Plan, run: RunDirectory, drawn: dict[str, Drawn
         labels=[plan.dataset.class_names[label] for label in plan.labels[plan.shown]],
     )
     return [
-        _picture(
-            run,
+        Picture(
             "added",
             grid,
-            "Images with a feature added, and painted into a quarter",
-            "A unit raised to the activation that one test image in a hundred exceeds, and painted "
-            "into the lower right quarter, with a penalty on changes elsewhere.",
+            alt="Images with a feature added, and painted into a quarter",
+            caption="A unit raised to the activation that one test image in a hundred exceeds, "
+            "and painted into the lower right quarter, with a penalty on changes elsewhere.",
         )
     ]
 
@@ -263,7 +246,7 @@ def _ordered(summary: dict[str, Any]) -> Table:
     )
 
 
-def _sensitivity(run: RunDirectory, summary: dict[str, Any]) -> Picture:
+def _sensitivity(summary: dict[str, Any]) -> Picture:
     parts = summary["sensitivity"]
     layers = list(dict.fromkeys(layer for part in parts.values() for layer in part))
     chart = figures.curves(
@@ -273,13 +256,13 @@ def _sensitivity(run: RunDirectory, summary: dict[str, Any]) -> Picture:
         ylabel="R(f): distance by attack over distance of images",
         rates=False,
     )
-    return _picture(
-        run,
+    return Picture(
         "sensitivity",
         chart,
-        "How far an attack moves each layer, both networks",
-        f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, relative to "
-        "that between two different test images: at 1, the attack reaches as far as another image.",
+        alt="How far an attack moves each layer, both networks",
+        caption=f"The largest distance that an attack of L2 {summary['eps']:g} moves a layer, "
+        "relative to that between two different test images: at 1, the attack reaches as far as "
+        "another image.",
     )
 
 

@@ -37,7 +37,7 @@ def measured(
             network.model_fn(layer),
             images,
             plan.threat,
-            steps=2 if config.dry_run else 20,
+            steps=2 if config.dry_run else 20,  # no flag holds them
         )
     originals = plan.images[plan.inverted]
     read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}

@@ -16,6 +16,8 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 class Config(MapConfig, TrainingConfig):
     """Flags of `experiments.roar`."""
 
+    SMALLEST = {"shares": (0.9,)}
+
     shares: tuple[float, ...] = flag(SHARES, "Shares of the pixels removed.", kind="fraction")
 
     def validate(self) -> None:

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from advfeat import data
+from advfeat.saliency import EDGES, Options
 
 from ..shared import sweeps
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
-from ..shared.saliency_maps import EDGES, Options
 from .flags import Config
 
 RANDOM = "random"
@@ -49,14 +49,13 @@ def prepare(config: Config) -> Plan:
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
     check_recipe(config, recipe)
-    count = 50 if config.dry_run else config.eval_examples
     return Plan(
         dataset=dataset,
         train=train,
-        test=data.subset(dataset.test, count, seed=config.seed),
+        test=data.subset(dataset.test, config.eval_examples, seed=config.seed),
         recipe=recipe,
         options=options_of(config, train),
-        shares=config.shares[-1:] if config.dry_run else config.shares,
+        shares=config.shares,
     )
 
 

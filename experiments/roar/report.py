@@ -9,11 +9,11 @@ import numpy as np
 from advfeat import data, figures, stats
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
+from advfeat.saliency import mean_pixel, removed
 
 from ..shared.words import method_words, per_cent, terms, training_words
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, shown_rows
-from .removal import mean_pixel, removed
 
 
 def write(
@@ -34,7 +34,7 @@ def write(
         ylabel="accuracy of networks trained without them",
         chance=1 / plan.dataset.num_classes,
     )
-    mean, images = mean_pixel(plan.train), plan.test.image[shown_rows(config, plan)]
+    mean, images = mean_pixel(plan.train.image), plan.test.image[shown_rows(config, plan)]
     share = plan.shares[len(plan.shares) // 2]
     strips = figures.map_grid(
         list(images),
@@ -47,14 +47,16 @@ def write(
     together = stats.together(summary["mean_accuracy"])
     ranked = sorted(together.items(), key=lambda item: item[1].mean)
     lead = Picture(
-        path=figures.save(chart, run.figure("roar")),
+        "roar",
+        chart,
         alt="Accuracy against the share of pixels removed, a line per method",
         caption="The lower a line, the better the map identified what matters.",
     )
     best = next(name for name, _ in ranked if name not in CONTROLS)
     worse = sum(claim.holds for claim in summary["claims"])
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Remove and retrain: {config.dataset}",
         sentence=(
             "Do saliency maps know which pixels a network needs? Networks were retrained without "
@@ -93,7 +95,8 @@ def write(
                         ],
                     ),
                     Picture(
-                        path=figures.save(strips, run.figure("removed")),
+                        "removed",
+                        strips,
                         alt="Test images without the pixels that each method ranks first",
                         caption=f"{100 * share:.0f} % of the pixels removed.",
                     ),
@@ -107,8 +110,4 @@ def write(
             "shares": plan.shares,
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )

@@ -13,6 +13,7 @@ from advfeat import correct, data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.saliency import mean_pixel, removed
 
 from ..shared import networks, sweeps
 from ..shared.sweeps import Points
@@ -20,14 +21,14 @@ from ..shared.words import method_words
 from . import report
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, prepare, shown_rows
-from .removal import mean_pixel, ranking_of, removed
+from .ranking import ranking_of
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, ranks, removes, retrains and reports."""
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
-    seeds = range(sweeps.seeds(config))
+    seeds = range(config.seeds)
     epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
     shown: dict[str, np.ndarray] = {}
     hits: dict[tuple[str, float], np.ndarray] = {}
@@ -35,7 +36,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         network = networks.train(
             run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
         )
-        mean = mean_pixel(plan.train)
+        mean = mean_pixel(plan.train.image)
         for name in names:  # one at a time: maps of a whole training set are large
             before = [
                 ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
@@ -101,14 +102,10 @@ def summarise(
     ]
     return {
         "dataset": config.dataset,
-        "seeds": sweeps.seeds(config),
+        "seeds": config.seeds,
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
-        "recipe": {
-            "model": plan.recipe.spec.model,
-            "width": plan.recipe.spec.width,
-            **plan.recipe.record(),
-        },
+        "recipe": plan.recipe.summary(),
         "shares": list(plan.shares),
         "whole": stats.rate(clean),
         "accuracy": {
@@ -119,6 +116,4 @@ def summarise(
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="roar")
+run = runner.Experiment("roar", prepare, work)

@@ -15,6 +15,8 @@ from ..shared.flags.pairs import PairConfig
 class Config(PairConfig, MapConfig):
     """Flags of `experiments.saliency`."""
 
+    SMALLEST = {"measured": 8, "sanity_images": 2}
+
     others: tuple[str, ...] | None = flag(
         None,
         "Further networks to compare, or the word none. Default: for CIFAR-10 two of "

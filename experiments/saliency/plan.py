@@ -8,15 +8,14 @@ import numpy as np
 
 from advfeat import data
 from advfeat.models.network import Network
+from advfeat.saliency import METHODS, Options
 
-from ..shared import saliency_maps
-from ..shared.map_flags import options_of
+from ..shared.map_flags import check_cam, options_of
 from ..shared.pairs import further, is_cifar10, load_fitting, load_pair
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
-FEW = 2  # number of images and methods in a dry run's sanity checks
+_CHECKED = 2  # number of methods checked in a dry run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,7 @@ class Plan:
       images: `[N, H, W, C]` in [0, 1], drawn from the test set.
       labels: `[N]`.
       options: of the methods.
+      checked: the methods that are checked: each runs once per module of a network.
       few: rows of the images used by the checks.
       shown: rows of the images in figures.
     """
@@ -38,6 +38,7 @@ class Plan:
     images: np.ndarray
     labels: np.ndarray
     options: Options
+    checked: tuple[str, ...]
     few: np.ndarray
     shown: np.ndarray
 
@@ -51,10 +52,10 @@ def prepare(config: Config) -> Plan:
         others = OTHERS if is_cifar10(config) else ("none",)
     for name, reference in further(others, "others").items():
         networks[name] = load_fitting(reference, dataset)
-    if "grad_cam" in config.methods:
-        for network in networks.values():
-            saliency_maps.cam_layer(network, config.layer)
-    count = 8 if config.dry_run else max(config.measured, config.shown, config.sanity_images)
+    for network in networks.values():
+        check_cam(config, network)
+    count = max(config.measured, config.shown, config.sanity_images)
+    checked = tuple(name for name in config.methods if not METHODS[name].on_host)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(
         dataset=dataset,
@@ -62,8 +63,8 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         options=options_of(config, dataset.train),
-        few=data.draw_rows(
-            test.label, FEW if config.dry_run else config.sanity_images, seed=config.seed
-        ),
+        # No flag holds them: the maps of a dry run are by all methods.
+        checked=checked[:_CHECKED] if config.dry_run else checked,
+        few=data.draw_rows(test.label, config.sanity_images, seed=config.seed),
         shown=data.draw_rows(test.label, config.shown, seed=config.seed),
     )

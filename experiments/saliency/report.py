@@ -11,12 +11,11 @@ from advfeat import figures, saliency, stats
 from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.saliency import EDGES, Randomisation
 from advfeat.stats import Estimate
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.saliency_checks import Randomisation
-from ..shared.saliency_maps import EDGES
-from ..shared.words import capital, method_words, network_words, terms, unless_it_holds
+from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.words import capital, method_words, terms, unless_it_holds
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -46,14 +45,14 @@ def write(
     summary: dict[str, Any],
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    lead, *maps = _maps(config, plan, run, found)
+    lead, *maps = _maps(config, plan, found)
     sections = [Section("Maps of further networks", maps)] if maps else []
     sections += [
         Section(
             f"{_network(name)} network",
             [
                 *_numbers(part),
-                *(_curves(run, name, part) if name in PAIR else []),
+                *(_curves(name, part) if name in PAIR else []),
             ],
         )
         for name, part in summary["networks"].items()
@@ -61,16 +60,17 @@ def write(
     sections += [
         Section(
             f"Sanity checks of the {name} network",
-            _sanity(run, name, tests, summary["networks"][name]),
+            _sanity(name, tests, summary["networks"][name]),
         )
         for name, tests in sanity.items()
     ]
     if sanity:
-        sections.append(Section("Maps along the cascade", _cascades(config, plan, run, sanity)))
+        sections.append(Section("Maps along the cascade", _cascades(config, plan, sanity)))
     if len(plan.networks) > 1:
         sections.append(Section("Between networks", [_between(summary)]))
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Which pixels a network uses: {config.dataset}",
         sentence=_sentence(summary),
         lead=lead,
@@ -93,23 +93,13 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{
-                f"{name.replace('_', ' ')} network": network_words(
-                    getattr(config, name, name), network
-                )
-                for name, network in plan.networks.items()
-            },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
+            **networks_words(config, plan.networks, plan.dataset),
             "images": summary["images"],
             "methods": [method_words(name) for name in config.methods],
             "samples": summary["samples"],
             "sigma": summary["sigma"],
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -128,22 +118,19 @@ def _network(name: str) -> str:
     return capital(name.replace("_", " "))
 
 
-def _maps(
-    config: Config, plan: Plan, run: RunDirectory, found: dict[str, dict[str, np.ndarray]]
-) -> list[Picture]:
+def _maps(config: Config, plan: Plan, found: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
     """Draws each image's maps by both networks below one another; few images for all networks."""
     pair = {name: found[name] for name in PAIR}
-    blocks = [_grid(config, plan, run, "maps", pair, plan.shown)]
+    blocks = [_grid(config, plan, "maps", pair, plan.shown)]
     if len(found) > len(PAIR):
         few = draw_rows(plan.labels, _FEW, seed=config.seed)
-        blocks.append(_grid(config, plan, run, "maps_networks", found, few))
+        blocks.append(_grid(config, plan, "maps_networks", found, few))
     return blocks
 
 
 def _grid(
     config: Config,
     plan: Plan,
-    run: RunDirectory,
     name: str,
     found: dict[str, dict[str, np.ndarray]],
     shown: np.ndarray,
@@ -165,13 +152,14 @@ def _grid(
     )
     models = ", ".join(f"{_network(name)} ({plan.networks[name].spec.model})" for name in found)
     return Picture(
-        path=figures.save(grid, run.figure(name)),
+        name,
+        grid,
         alt="A row per image and network, a column per method",
         caption=f"The same images by {models}. {_DISPLAY[config.display]}",
     )
 
 
-def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]:
+def _curves(name: str, part: dict[str, Any]) -> list[Picture]:
     words = {
         "deletion": "share of the pixels replaced by grey",
         "insertion": "share of the pixels restored in the blurred image",
@@ -193,7 +181,8 @@ def _curves(run: RunDirectory, name: str, part: dict[str, Any]) -> list[Picture]
         )
         blocks.append(
             Picture(
-                path=figures.save(chart, run.figure(f"{way}_{name}")),
+                f"{way}_{name}",
+                chart,
                 alt=f"Probability of the class against the {xlabel}",
                 caption=f"{capital(way)}, {name} network, means over images (intervals of the "
                 "areas are in the table): the pixels that a method ranks first go first. Edges "
@@ -234,9 +223,7 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _sanity(
-    run: RunDirectory, name: str, tests: dict[str, Randomisation], part: dict[str, Any]
-) -> list[Any]:
+def _sanity(name: str, tests: dict[str, Randomisation], part: dict[str, Any]) -> list[Any]:
     words = {
         "cascading": (
             "modules with new weights, from the classifier down",
@@ -269,7 +256,8 @@ def _sanity(
             )
             blocks.append(
                 Picture(
-                    path=figures.save(chart, run.figure(f"{how}_{measure}_{name}")),
+                    f"{how}_{measure}_{name}",
+                    chart,
                     alt=f"{ylabel} against {xlabel}",
                     caption=f"{caption} Modules in order: {', '.join(numbers['modules'])}. Means "
                     "over images; their intervals are in summary.json.",
@@ -279,7 +267,7 @@ def _sanity(
 
 
 def _cascades(
-    config: Config, plan: Plan, run: RunDirectory, sanity: dict[str, dict[str, Randomisation]]
+    config: Config, plan: Plan, sanity: dict[str, dict[str, Randomisation]]
 ) -> list[Picture]:
     """Draws one figure per set of networks with the same modules, with rows by method."""
     tests = {name: found["cascading"] for name, found in sanity.items()}
@@ -306,7 +294,8 @@ def _cascades(
         )
         blocks.append(
             Picture(
-                path=figures.save(grid, run.figure("_".join(["cascade", *names]))),
+                "_".join(["cascade", *names]),
+                grid,
                 alt="A row per method and network, a column per randomised module",
                 caption="One image's maps along the cascade: each column randomises one module "
                 "more. Last, the control, which uses no network: a map that comes to look "

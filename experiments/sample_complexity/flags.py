@@ -16,6 +16,8 @@ from ..shared.limits import check_linf_eps
 class Config(SweepConfig):
     """Flags of `experiments.sample_complexity`."""
 
+    SMALLEST = {"sizes": None, "dim": 100, "draws": 20}
+
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
     eps: float | None = flag(
         None, "Eps of training and measurement. Default: the preset's.", kind="eps"

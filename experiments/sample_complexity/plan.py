@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from advfeat import data
+from advfeat import data, stats
+from advfeat.theory import simulation
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
@@ -12,7 +13,6 @@ from ..shared.limits import check_eps
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
-from . import theory
 from .flags import Config
 
 KINDS = ("standard", "adversarial")
@@ -41,8 +41,8 @@ class Plan:
     threat: ThreatModel
     eps: float
     standard: Recipe
-    gaussian: theory.Model
-    bernoulli: theory.Model
+    gaussian: simulation.Model
+    bernoulli: simulation.Model
 
 
 def prepare(config: Config) -> Plan:
@@ -55,30 +55,34 @@ def prepare(config: Config) -> Plan:
     check_eps(config.norm, dataset.input_shape, eps=eps)
     threat = threat_model(config.norm, eps)
     sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
-    dim = 100 if config.dry_run else config.dim
     return Plan(
         dataset=dataset,
         train=train,
-        test=Points.of(dataset.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        test=Points.of(dataset.test, config.eval_examples, config.seed),
         sizes=_sizes(config, len(train), dataset.num_classes),
         threat=threat,
         eps=float(eps),
         standard=sweeps.recipe(config, dataset, preset),
-        gaussian=theory.gaussian_model(
-            dim=dim,
-            noise=config.noise or 0.64 * dim**0.25,
-            eps=config.model_eps,
-            draws=config.draws,
-            short=config.dry_run,
-        ),
-        bernoulli=theory.bernoulli_model(short=config.dry_run),
+        gaussian=_gaussian(config),
+        # No flag holds how many examples the models are given.
+        bernoulli=simulation.bernoulli_model(dim=40, counts=(1, 2), draws=stats.FEW)
+        if config.dry_run
+        else simulation.bernoulli_model(),
     )
+
+
+def _gaussian(config: Config) -> simulation.Model:
+    noise = config.noise or 0.64 * config.dim**0.25
+    model = simulation.gaussian_model(
+        dim=config.dim, noise=noise, eps=config.model_eps, draws=config.draws
+    )
+    return dataclasses.replace(model, counts=(1, 8)) if config.dry_run else model
 
 
 def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
     """Returns the requested sizes, or up to five halvings with two images of each class left."""
     if config.sizes is None:
-        halved = [total // 2**k for k in range(2 if config.dry_run else 6)]
+        halved = [total // 2**k for k in range(6)]
         sizes = tuple(sorted(size for size in halved if size >= 2 * classes))
         if len(sizes) < 2:
             raise ValueError(f"{total} training images are too few to halve: give --sizes")
@@ -89,7 +93,7 @@ def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:
         )
     if config.sizes[-1] > total:
         raise ValueError(
-            f"flag --sizes={config.sizes[-1]}: there are {total} training images"
-            + (" in a dry run" if config.dry_run else " (see --train_examples)")
+            f"flag --sizes={config.sizes[-1]}: there are {total} training images (see "
+            "--train_examples)"
         )
     return config.sizes

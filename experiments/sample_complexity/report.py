@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.report import Picture, Section, Table, write_report
+from advfeat.runs.report import Block, Picture, Section, Table, write_report
 
 from ..shared.words import of_norms, terms, training_words
 from .summary import eps_words, findings
@@ -15,21 +15,20 @@ if TYPE_CHECKING:
     from .flags import Config
     from .plan import Plan
 
-Blocks = list[str | Table | Picture]
-
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     """Draws the figures and writes `report.html`."""
-    lead, table = _accuracy(plan, run, summary)
+    lead, table = _accuracy(plan, summary)
     sections = [
         Section("Accuracy on test images", [table]),
-        Section("From training to test images", _gaps(plan, run, summary)),
-        Section("The Gaussian model", _gaussian(run, summary["gaussian"])),
-        Section("The Bernoulli model", _bernoulli(run, summary["bernoulli"])),
+        Section("From training to test images", _gaps(plan, summary)),
+        Section("The Gaussian model", _gaussian(summary["gaussian"])),
+        Section("The Bernoulli model", _bernoulli(summary["bernoulli"])),
     ]
     how = summary["recipe"]["training"]
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Does robust generalisation need more data? {config.dataset}",
         sentence=_sentence(summary),
         lead=lead,
@@ -52,10 +51,6 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "attack": summary["attack"],
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -75,15 +70,11 @@ def _sentence(summary: dict[str, Any]) -> str:
     )
 
 
-def _picture(run: RunDirectory, name: str, figure: Any, alt: str, caption: str) -> Picture:
-    return Picture(path=figures.save(figure, run.figure(name)), alt=alt, caption=caption)
-
-
 def _of(summary: dict[str, Any], kind: str, where: str, name: str) -> list[Any]:
     return [part[kind][where][name] for part in summary["by_size"]]
 
 
-def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[Picture, Table]:
+def _accuracy(plan: Plan, summary: dict[str, Any]) -> tuple[Picture, Table]:
     chart = figures.curves(
         summary["sizes"],
         {
@@ -111,14 +102,14 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[P
         for part in summary["by_size"]
     ]
     return (
-        _picture(
-            run,
+        Picture(
             "accuracy",
             chart,
-            "Accuracy against the number of training images, five curves",
-            "Standard and adversarial training; clean images, images under attack and under noise "
-            "of the same norm. Bands: 95 % intervals over networks and test images. A curve that "
-            "still rises at its end has not reached its final value, which overstates its share.",
+            alt="Accuracy against the number of training images, five curves",
+            caption="Standard and adversarial training; clean images, images under attack and "
+            "under noise of the same norm. Bands: 95 % intervals over networks and test images. "
+            "A curve that still rises at its end has not reached its final value, which "
+            "overstates its share.",
         ),
         Table(
             caption="Accuracy on test images, 95 % intervals over networks and images; the last "
@@ -137,7 +128,7 @@ def _accuracy(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> tuple[P
     )
 
 
-def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
+def _gaps(plan: Plan, summary: dict[str, Any]) -> list[Block]:
     chart = figures.curves(
         summary["sizes"],
         {
@@ -161,13 +152,12 @@ def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
         for part in summary["by_size"]
     ]
     return [
-        _picture(
-            run,
+        Picture(
             "gap",
             chart,
-            "Accuracy on training and test images against the number of training images",
-            "Each network on its own training images and on test images: the gap between the two "
-            "lines of a kind is its generalisation gap.",
+            alt="Accuracy on training and test images against the number of training images",
+            caption="Each network on its own training images and on test images: the gap between "
+            "the two lines of a kind is its generalisation gap.",
         ),
         Table(
             caption="Accuracy on training images, and how much of it is lost on test images",
@@ -183,7 +173,7 @@ def _gaps(plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> Blocks:
     ]
 
 
-def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
+def _gaussian(model: dict[str, Any]) -> list[Block]:
     parts = model["by_count"]
     chart = figures.curves(
         [part["count"] for part in parts],
@@ -217,14 +207,13 @@ def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
         f"from N(0, I), L∞ eps {model['eps']:g}; the learner is the mean of y · x. Errors are "
         f"exact given what was learned, and averaged over {model['draws']} draws of mean and "
         "examples.",
-        _picture(
-            run,
+        Picture(
             "gaussian",
             chart,
-            "Standard and robust error of the Gaussian model against the number of examples",
-            "The learner's errors, the least expected robust error of all learners, and the "
-            "paper's bounds: the lower one holds for all learners (Theorem 11), the upper ones for "
-            "this learner (Theorems 18 and 21).",
+            alt="Standard and robust error of the Gaussian model against the number of examples",
+            caption="The learner's errors, the least expected robust error of all learners, and "
+            "the paper's bounds: the lower one holds for all learners (Theorem 11), the upper "
+            "ones for this learner (Theorems 18 and 21).",
         ),
         f"The upper bounds may fail with a probability of {model['failure_probability']:.2g}; of "
         f"{2 * model['draws'] * len(parts):,} simulated errors {above} exceeded theirs. Corollary "
@@ -245,7 +234,7 @@ def _gaussian(run: RunDirectory, model: dict[str, Any]) -> Blocks:
     ]
 
 
-def _bernoulli(run: RunDirectory, model: dict[str, Any]) -> Blocks:
+def _bernoulli(model: dict[str, Any]) -> list[Block]:
     parts = model["by_count"]
     chart = figures.curves(
         [part["count"] for part in parts],
@@ -263,12 +252,11 @@ def _bernoulli(run: RunDirectory, model: dict[str, Any]) -> Blocks:
         f"{50 + 100 * model['bias']:.1f} %; L∞ eps {model['eps']:g}. Here the need for data "
         "depends on the kind of classifier: a threshold undoes the adversary, a linear classifier "
         "must average it away.",
-        _picture(
-            run,
+        Picture(
             "bernoulli",
             chart,
-            "Errors of the Bernoulli model against the number of examples",
-            f"Exact errors of the sum of y · x, mean over {model['draws']} draws. The standard "
-            "error and the error behind a threshold are the same.",
+            alt="Errors of the Bernoulli model against the number of examples",
+            caption=f"Exact errors of the sum of y · x, mean over {model['draws']} draws. The "
+            "standard error and the error behind a threshold are the same.",
         ),
     ]

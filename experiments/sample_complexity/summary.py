@@ -15,7 +15,7 @@ from advfeat.runs.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
 from advfeat.threats.norms import title
 
-from ..shared.sweeps import Hits, attack_steps, attack_words
+from ..shared.sweeps import Hits, attack_words
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -113,10 +113,8 @@ def summarise(config: Config, plan: Plan, curves: Curves, theory: dict[str, Any]
         "sizes": list(curves.sizes),
         "evaluation_examples": len(plan.test),
         "recipe": {
-            "model": plan.standard.spec.model,
-            "width": plan.standard.spec.width,
-            **plan.standard.record(),
-            "attack_steps": attack_steps(config),
+            **plan.standard.summary(),
+            "attack_steps": config.attack_steps,
             "eps_warmup": config.eps_warmup,
         },
         "by_size": [_at(curves, index) for index in range(len(curves.sizes))],

@@ -15,6 +15,8 @@ from ..shared.limits import check_least
 class Config(MapConfig, TrainingConfig):
     """Flags of `experiments.sanity`."""
 
+    SMALLEST = {"measured": 4, "shown": 3}
+
     epochs: int | None = flag(
         60,
         "Passes over all training images: enough to memorise permuted labels.",

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from advfeat import data
+from advfeat.saliency import Options
 
 from ..shared import sweeps
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 KINDS = ("true", "again", "permuted")
@@ -50,7 +50,7 @@ def prepare(config: Config) -> Plan:
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
     check_recipe(config, recipe)
-    count = 4 if config.dry_run else max(config.measured, config.shown)
+    count = max(config.measured, config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(
         dataset=dataset,

@@ -9,8 +9,8 @@ import numpy as np
 from advfeat import data, figures, saliency
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
+from advfeat.saliency import EDGES
 
-from ..shared.saliency_maps import EDGES
 from ..shared.words import method_words, terms, training_words
 from .flags import Config
 from .plan import KINDS, MEASURES, PAIRS, Plan
@@ -24,14 +24,15 @@ def write(
     first: dict[str, dict[str, np.ndarray]],
 ) -> None:
     """Draws the figures and writes `report.html`."""
-    lead, *blocks = _likeness(config, run, summary)
-    blocks += [_table(config, summary), _maps(config, plan, run, first)]
+    lead, *blocks = _likeness(config, summary)
+    blocks += [_table(config, summary), _maps(config, plan, first)]
     method = "gradient" if "gradient" in config.methods else config.methods[0]
     same, permuted = (
         summary["likeness"][MEASURES[0]][pair][method] for pair in ("again", "permuted")
     )
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Do maps show what was learned? {config.dataset}",
         sentence=(
             "Does a saliency map show what a network has learned, or only the image? Two networks "
@@ -73,14 +74,10 @@ def write(
             **training_words(plan.recipe.record()),
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
-def _likeness(config: Config, run: RunDirectory, summary: dict[str, Any]) -> list[Any]:
+def _likeness(config: Config, summary: dict[str, Any]) -> list[Any]:
     blocks = []
     words = {
         "rank_correlation": "rank correlation of two maps (100 %: the same)",
@@ -101,7 +98,8 @@ def _likeness(config: Config, run: RunDirectory, summary: dict[str, Any]) -> lis
         )
         blocks.append(
             Picture(
-                path=figures.save(chart, run.figure(measure)),
+                measure,
+                chart,
                 alt=f"{words[measure]}, a pair of bars for each method",
                 caption="Maps of a network trained on true labels compared with those of another "
                 "one trained on the same labels, of one that memorised permuted labels, and of "
@@ -138,9 +136,7 @@ def _table(config: Config, summary: dict[str, Any]) -> Table:
     )
 
 
-def _maps(
-    config: Config, plan: Plan, run: RunDirectory, first: dict[str, dict[str, np.ndarray]]
-) -> Picture:
+def _maps(config: Config, plan: Plan, first: dict[str, dict[str, np.ndarray]]) -> Picture:
     some = data.draw_rows(plan.labels, config.shown, seed=config.seed)
     grid = figures.map_grid(
         [plan.images[index] for index in some for _ in KINDS],
@@ -153,7 +149,8 @@ def _maps(
         labels=[kind for _ in some for kind in KINDS],
     )
     return Picture(
-        path=figures.save(grid, run.figure("maps")),
+        "maps",
+        grid,
         alt="A row per image and network, a column per method",
         caption="Networks that learned true labels, true labels from other initial weights, "
         "and permuted labels.",

@@ -14,7 +14,7 @@ from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared import networks, saliency_checks, saliency_maps, sweeps
+from ..shared import networks, sweeps
 from ..shared.words import capital, method_words
 from . import report
 from .flags import Config
@@ -34,7 +34,7 @@ def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, computes maps, compares and reports."""
-    seeds = range(sweeps.seeds(config))
+    seeds = range(config.seeds)
     root = jax.random.key(config.seed)
     found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
     learned: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
@@ -53,14 +53,13 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 test = plan.dataset.test
                 tested[kind].append(correct(fn, data.unit(test.image), test.label))
                 found[kind].append(
-                    saliency_maps.maps(
+                    saliency.maps(
+                        root,
                         config.methods,
                         network,
-                        network.variables,
-                        plan.options,
                         plan.images,
                         plan.labels,
-                        seed=config.seed,
+                        options=plan.options,
                     )
                 )
     summary = summarise(config, plan, likeness(config, found), learned, tested)
@@ -72,7 +71,7 @@ def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> L
     """Measures the similarity of the two kinds' maps and of the controls, per image."""
     compare = {
         "rank_correlation": saliency.rank_correlation,
-        "ssim": saliency_checks.picture_likeness,
+        "ssim": saliency.picture_likeness,
     }
     found = {
         **found,
@@ -121,14 +120,10 @@ def summarise(
     ]
     return {
         "dataset": config.dataset,
-        "seeds": sweeps.seeds(config),
+        "seeds": config.seeds,
         "images": len(plan.images),
         "train_examples": len(plan.train),
-        "recipe": {
-            "model": plan.recipe.spec.model,
-            "width": plan.recipe.spec.width,
-            **plan.recipe.record(),
-        },
+        "recipe": plan.recipe.summary(),
         "learned": {kind: stats.rate(np.array(hits)) for kind, hits in learned.items()},
         "test_accuracy": {kind: stats.rate(np.array(hits)) for kind, hits in tested.items()},
         "likeness": {
@@ -145,6 +140,4 @@ def summarise(
     }
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="sanity")
+run = runner.Experiment("sanity", prepare, work)

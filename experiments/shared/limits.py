@@ -6,7 +6,8 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from advfeat.runs.config import Config, UsageError, format_eps
+from advfeat.runs.config import Config, UsageError
+from advfeat.runs.kinds import format_eps
 
 
 def check_linf_eps(norm: str, **eps: float | Sequence[float] | None) -> None:

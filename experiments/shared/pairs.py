@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from advfeat import data, models
 from advfeat.data.sample_set import PREFIX as SAMPLES
@@ -12,6 +13,7 @@ from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.config import Config as BaseConfig
 
 from .flags.pairs import JudgedConfig, PairConfig
+from .words import network_words
 
 PAIR = ("standard", "robust")
 CIFAR10 = ("samples:cifar10", "cifar10")  # data sets of the zoo's CIFAR-10 networks
@@ -107,6 +109,23 @@ def further(references: tuple[str, ...], flag_name: str) -> dict[str, str]:
             raise ValueError(f"flag --{flag_name}={reference}: there is a network {name} already")
         found[name] = reference
     return found
+
+
+def networks_words(
+    config: BaseConfig, networks: Mapping[str, Network], dataset: data.Dataset
+) -> dict[str, str]:
+    """Describes networks and data for a report's recipe.
+
+    Args:
+      config: its flags named like the networks hold their references; others are named by them.
+      networks: by name.
+      dataset: as loaded.
+    """
+    words = {
+        f"{name.replace('_', ' ')} network": network_words(getattr(config, name, name), network)
+        for name, network in networks.items()
+    }
+    return {**words, "data": data_words(dataset).removeprefix("Data: ")}
 
 
 def data_words(dataset: data.Dataset, *uses: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from advfeat.data import DiskDataset
 
-from .flags.streams import RESIZED_CROP
+from .flags.choices import RESIZED_CROP
 from .images import AnyDataset
 
 

@@ -7,7 +7,7 @@ killed run resumes with the networks that were not measured yet.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,15 +16,14 @@ import numpy as np
 
 import advfeat
 from advfeat import data
-from advfeat.evaluation.suites import resolve, shortened
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.files import read_arrays
 from advfeat.threats.balls import ThreatModel
 from advfeat.training import Fit
 from advfeat.types import AttackFn
 
 from . import networks
+from .attacks import suite_for
 from .flags.sweeps import SweepConfig, TrainingConfig
 from .networks import spec_for
 from .presets import Preset, chosen
@@ -53,7 +52,7 @@ class Points:
 
 def training_images(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> data.Split:
     """Returns the training images."""
-    most = 120 if config.dry_run else chosen(config, preset, "train_examples")
+    most = chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
     if len(train) < 2 * dataset.num_classes:
         raise ValueError(
@@ -71,7 +70,7 @@ def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Rec
     return Recipe(
         spec=spec_for(dataset, model, width=width, bfloat16=config.bfloat16),
         how=Fit(
-            epochs=1 if config.dry_run else epochs,
+            epochs=epochs,
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, "learning_rate"),
             weight_decay=config.weight_decay,
@@ -80,9 +79,21 @@ def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Rec
     )
 
 
-def attack_steps(config: SweepConfig) -> int:
-    """Returns the PGD steps of adversarial training."""
-    return 1 if config.dry_run else config.attack_steps
+def train_eps(
+    config: SweepConfig, given: tuple[float, ...] | None, shares: Sequence[float], usual: float
+) -> tuple[float, ...]:
+    """Returns the eps of training, ascending from 0.
+
+    Args:
+      config: the flags.
+      given: the flag's values; None takes shares of the usual eps.
+      shares: of the usual eps.
+      usual: the usual eps.
+    """
+    grid = given or [float(f"{share * usual:.4g}") for share in shares]
+    grid = sorted({0.0, *grid})
+    # In a dry run the ends; as a smallest value of a flag, they would not follow the preset.
+    return (grid[0], grid[-1]) if config.dry_run else tuple(grid)
 
 
 def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
@@ -90,15 +101,14 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
     if float(threat.eps) == 0:
         return standard
     how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
-    return dataclasses.replace(standard, threat=threat, how=how, attack_steps=attack_steps(config))
+    steps = config.attack_steps
+    return dataclasses.replace(standard, threat=threat, how=how, attack_steps=steps)
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
     """Returns the measurement's attacks by name; raises if one is not defined for the norm."""
-    suite = resolve(config.attack, threat, num_classes=num_classes)
-    found = (shortened(suite) if config.dry_run else suite).attacks
-    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
-    pgd = advfeat.pgd(threat, steps=steps, restarts=restarts)
+    found = suite_for(config, config.attack, threat, num_classes=num_classes).attacks
+    pgd = advfeat.pgd(threat, steps=config.eval_steps, restarts=config.restarts)
     return {name: pgd if name == "pgd" else attack for name, attack in found.items()}
 
 
@@ -107,14 +117,8 @@ def attack_words(config: SweepConfig) -> str:
     names = ", ".join(config.attack)
     if "pgd" not in config.attack:
         return names
-    steps, restarts = (2, 1) if config.dry_run else (config.eval_steps, config.restarts)
-    starts = "1 start" if restarts == 1 else f"the worst of {restarts} starts"
-    return names.replace("pgd", f"PGD with {steps} steps and {starts}")
-
-
-def seeds(config: TrainingConfig) -> int:
-    """Returns the number of networks per setting."""
-    return min(2, config.seeds) if config.dry_run else config.seeds
+    starts = "1 start" if config.restarts == 1 else f"the worst of {config.restarts} starts"
+    return names.replace("pgd", f"PGD with {config.eval_steps} steps and {starts}")
 
 
 def seed_of(config: TrainingConfig, seed: int) -> int:
@@ -161,10 +165,17 @@ def measure(
       clean image and under every attack) and, if noise is requested, "P_T_noise" (correct under the
       worst of as many draws as PGD has restarts): `[N]` bool each.
     """
-    path = run.arrays_path(f"measured/{job.name}")
-    if path.exists():
-        advance(job.recipe.how.epochs)
-        return read_arrays(path)
+    return run.cached(
+        f"measured/{job.name}",
+        lambda: _measured(config, run, job, advance),
+        found=partial(advance, job.recipe.how.epochs),
+    )
+
+
+def _measured(
+    config: SweepConfig, run: RunDirectory, job: Job, advance: Callable[[int], Any]
+) -> tuple[Hits, dict[str, Any]]:
+    """Trains and measures; returns the hits and their provenance."""
     root = stream(jax.random.key(config.seed), job.name)
     network = networks.train(
         run,
@@ -206,10 +217,7 @@ def measure(
         for name, threat in job.threats.items()
     }
     made = {"network": job.name, "train_examples": len(job.train), **job.recipe.record()}
-    run.save_arrays(
-        f"measured/{job.name}", hits, {**made, "threats": threats, "attack": attack_words(config)}
-    )
-    return hits
+    return hits, {**made, "threats": threats, "attack": attack_words(config)}
 
 
 def _noise(threat: advfeat.ThreatModel, repeats: int, eps: advfeat.types.Array) -> Any:
@@ -230,12 +238,12 @@ def clean_hits(
 
     The run holds the result; if it already does, nothing is trained.
     """
-    path = run.arrays_path(f"measured/{name}")
-    if path.exists():
-        advance(recipe.how.epochs)
-        return read_arrays(path)["clean"]
-    key = stream(stream(jax.random.key(config.seed), name), "training")
-    network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
-    hits = advfeat.correct(network.model_fn(), points.image, points.label)
-    run.save_arrays(f"measured/{name}", {"clean": hits}, {"network": name, **recipe.record()})
-    return hits
+
+    def measure() -> tuple[Hits, dict[str, Any]]:
+        key = stream(stream(jax.random.key(config.seed), name), "training")
+        network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
+        hits = advfeat.correct(network.model_fn(), points.image, points.label)
+        return {"clean": hits}, {"network": name, **recipe.record()}
+
+    done = partial(advance, recipe.how.epochs)
+    return run.cached(f"measured/{name}", measure, found=done)["clean"]

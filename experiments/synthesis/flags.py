@@ -17,6 +17,8 @@ TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
 class Config(JudgedConfig):
     """Flags of `experiments.synthesis`."""
 
+    SMALLEST = {"measured": 20, "steps": 3}
+
     tasks: tuple[str, ...] = flag(TASKS, "Which tasks.", choices=TASKS)
     measured: int = flag(120, "Number of images per task.", kind="count")
     shown: int = flag(10, "Images in the pictures.", kind="count")
@@ -30,8 +32,6 @@ class Config(JudgedConfig):
         """Also checks flags against each other."""
         super().validate()
         check_least(self, measured=3)
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"flag --tasks={','.join(self.tasks)}: names one twice")
         if not all(0 < eps < math.inf for eps in self.eps_grid):
             shown = ",".join(f"{eps:g}" for eps in self.eps_grid)
             raise ValueError(f"flag --eps_grid={shown}: must be above 0 and finite")

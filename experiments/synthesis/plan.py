@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 
 from advfeat import data
+from advfeat.features.tasks import Task
 from advfeat.models.network import Network
 
 from ..shared.limits import check_eps
 from ..shared.pairs import load_judges, load_pair
 from . import tasks
 from .flags import Config
-from .tasks import Task
 
 RESTORED = ("inpainting", "superresolution")
 """Tasks with an original for comparison."""
@@ -51,7 +51,7 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps_grid=config.eps_grid)
     judges, networks = load_judges(config, dataset), load_pair(config, dataset)
-    count = 2 * dataset.num_classes if config.dry_run else max(config.measured, config.shown)
+    count = max(config.measured, config.shown)
     count = min(count, len(dataset.test) // 2)
     both = data.subset(dataset.test, 2 * count, seed=config.seed)
     first = data.draw_rows(both.label, count, seed=config.seed)
@@ -68,5 +68,5 @@ def prepare(config: Config) -> Plan:
         tasks=tasks.plan_tasks(
             config.tasks, dataset, images, labels, strength=config.strength, seed=config.seed
         ),
-        steps=3 if config.dry_run else config.steps,
+        steps=config.steps,
     )

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures
+from advfeat.features.tasks import Task
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import PAIR, data_words
-from ..shared.words import network_words, per_cent, terms
-from .tasks import Task
+from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.words import per_cent, terms
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -40,16 +40,17 @@ def write(
 ) -> None:
     """Draws the figures and writes `report.html`."""
     sections = [
-        Section(task.capitalize(), _task(config, plan, run, plan.tasks[task], found, summary))
+        Section(task.capitalize(), _task(config, plan, plan.tasks[task], found, summary))
         for task, found in drawn.items()
     ]
     if summary["read"]:
         sections.append(Section("What independent networks read", [_read(summary)]))
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"What one classifier can draw: {config.dataset}",
         sentence=_sentence(summary),
-        lead=_attacks(config, plan, run, side_by_side),
+        lead=_attacks(config, plan, side_by_side),
         terms=terms(
             "robust network",
             "attack",
@@ -68,24 +69,16 @@ def write(
         ),
         sections=sections,
         recipe={
-            **{
-                f"{name} network": network_words(getattr(config, name), plan.networks[name])
-                for name in PAIR
-            },
+            **networks_words(config, plan.networks, plan.dataset),
             **{
                 f"judge: {name.replace('_', ' ')}": network.spec.model
                 for name, network in plan.judges.items()
             },
-            "data": data_words(plan.dataset).removeprefix("Data: "),
             "images": summary["images"],
             "steps": summary["steps"],
             "eps": {task: about["eps"] for task, about in summary["tasks"].items()},
             "seed": config.seed,
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -106,7 +99,7 @@ def _sentence(summary: dict[str, Any]) -> str:
 
 
 def _attacks(
-    config: Config, plan: Plan, run: RunDirectory, side_by_side: dict[str, dict[float, np.ndarray]]
+    config: Config, plan: Plan, side_by_side: dict[str, dict[float, np.ndarray]]
 ) -> Picture:
     names = plan.dataset.class_names
     grid = figures.map_grid(
@@ -123,7 +116,8 @@ def _attacks(
         ],
     )
     return Picture(
-        path=figures.save(grid, run.figure("attacks")),
+        "attacks",
+        grid,
         alt="Images attacked towards the next class, at growing eps, by both networks",
         caption="Targeted attacks of growing L2 eps. What fools a standard network is invisible; "
         "what fools a robust one shows the class.",
@@ -133,7 +127,6 @@ def _attacks(
 def _task(
     config: Config,
     plan: Plan,
-    run: RunDirectory,
     task: Task,
     found: dict[str, np.ndarray],
     summary: dict[str, Any],
@@ -154,7 +147,8 @@ def _task(
     about = summary["tasks"][task.name]
     blocks: list[Any] = [
         Picture(
-            path=figures.save(grid, run.figure(task.name)),
+            task.name,
+            grid,
             alt=f"{task.name}: images made by both networks from the same starts",
             caption=f"{_CAPTIONS[task.name]} L2 eps {about['eps']:g}.",
         )

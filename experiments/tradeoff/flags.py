@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from advfeat.runs.config import flag, format_eps
+from advfeat.runs.config import flag
+from advfeat.runs.kinds import format_eps
 
 from ..shared.flags.choices import NORMS
 from ..shared.flags.sweeps import SweepConfig
@@ -39,8 +40,6 @@ class Config(SweepConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.norms)) != len(self.norms):
-            raise ValueError(f"flag --norms={','.join(self.norms)}: names one twice")
         if "l1" in self.norms and self.eval_l1 is None:
             raise ValueError("flag --norms: give --eval_l1 with l1")
         check_linf_eps("linf", eval_linf=self.eval_linf, train_linf=self.train_linf)

@@ -57,9 +57,12 @@ def prepare(config: Config) -> Plan:
     return Plan(
         dataset=dataset,
         train=train,
-        test=Points.of(dataset.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        test=Points.of(dataset.test, config.eval_examples, config.seed),
         standard=sweeps.recipe(config, dataset, preset),
-        eps={norm: _train_eps(config, norm, measured_at[norm]) for norm in config.norms},
+        eps={
+            norm: sweeps.train_eps(config, getattr(config, f"train_{norm}"), SHARES, eps)
+            for norm, eps in measured_at.items()
+        },
         measured_at=measured_at,
         threats=threats,
     )
@@ -69,11 +72,3 @@ def _eval_eps(config: Config, preset: Preset, norm: str) -> float:
     usual = {"l2": preset.robust_eps, "linf": preset.linf_eps}
     given = getattr(config, f"eval_{norm}")
     return usual[norm] if given is None else float(given)
-
-
-def _train_eps(config: Config, norm: str, measured_at: float) -> tuple[float, ...]:
-    given = getattr(config, f"train_{norm}") or tuple(
-        float(f"{share * measured_at:.4g}") for share in SHARES
-    )
-    grid = tuple(sorted({0.0, *given}))
-    return (grid[0], grid[-1]) if config.dry_run else grid

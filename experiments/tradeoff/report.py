@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advfeat import figures
-from advfeat.runs.config import format_eps
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.runs.kinds import format_eps
+from advfeat.runs.report import Block, Picture, Section, Table, format_number, write_report
 from advfeat.threats.norms import title
 
 from ..shared.words import capital, of_norms, per_cent, terms, training_words
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from .flags import Config
     from .plan import Plan
 
-Blocks = list[str | Table | Picture]
-
 
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     """Draws the figures and writes `report.html`."""
     chance = 1 / plan.dataset.num_classes
     sections: list[Section] = []
     for norm, part in summary["norms"].items():
-        blocks = _sweep(run, norm, part, chance)
+        blocks = _sweep(norm, part, chance)
         sections.append(Section(f"{title(norm)}: accuracy against training eps", blocks))
     how = summary["recipe"]["training"]
     measured = " and ".join(
@@ -33,10 +31,11 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         for norm, part in summary["norms"].items()
     )
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Does robustness cost accuracy? {config.dataset}",
         sentence=_sentence(summary),
-        lead=_frontier(run, summary),
+        lead=_frontier(summary),
         terms=terms("eps", *of_norms(*summary["norms"]), "attack", "fooling rate", "interval"),
         findings=findings(summary),
         introduction=(
@@ -62,10 +61,6 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "attack": summary["attack"],
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 
@@ -85,7 +80,7 @@ def _sentence(summary: dict[str, Any]) -> str:
     return f"Does robustness cost accuracy? {capital(words)}."
 
 
-def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:
+def _frontier(summary: dict[str, Any]) -> Picture:
     series = {
         f"{title(norm)}, attacked at {format_eps(part['eval_eps'])}": {
             format_eps(point["eps"]): (point["robust_accuracy"], point["clean_accuracy"])
@@ -95,7 +90,8 @@ def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:
     }
     chart = figures.frontier(series, ylabel="accuracy on clean images")
     return Picture(
-        path=figures.save(chart, run.figure("frontier")),
+        "frontier",
+        chart,
         alt="Clean accuracy against accuracy under attack, a point per training eps",
         caption="One point per training eps, written beside it; bars are 95 % intervals "
         "over networks and test images. Where a line falls to the right, robustness costs "
@@ -103,7 +99,7 @@ def _frontier(run: RunDirectory, summary: dict[str, Any]) -> Picture:
     )
 
 
-def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) -> Blocks:
+def _sweep(norm: str, part: dict[str, Any], chance: float) -> list[Block]:
     points = part["by_eps"]
     chart = figures.curves(
         [point["eps"] for point in points],
@@ -131,7 +127,8 @@ def _sweep(run: RunDirectory, norm: str, part: dict[str, Any], chance: float) ->
     apart = part["smallest_less_largest"]
     return [
         Picture(
-            path=figures.save(chart, run.figure(f"sweep_{norm}")),
+            f"sweep_{norm}",
+            chart,
             alt=f"Clean accuracy, accuracy under attack and fooling rate against {norm} eps",
             caption="Bands are 95 % intervals over networks and test images.",
         ),

@@ -10,12 +10,12 @@ from scipy.stats import spearmanr
 
 from advfeat import stats
 from advfeat.runs import runner
-from advfeat.runs.config import format_eps
+from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import format_number, format_rate
 from advfeat.stats import Claim, Estimate
 from advfeat.threats.norms import title
 
-from ..shared.sweeps import Hits, attack_steps, attack_words
+from ..shared.sweeps import Hits, attack_words
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -84,10 +84,8 @@ def summarise(
         "train_examples": len(plan.train),
         "evaluation_examples": len(plan.test),
         "recipe": {
-            "model": plan.standard.spec.model,
-            "width": plan.standard.spec.width,
-            **plan.standard.record(),
-            "attack_steps": attack_steps(config),
+            **plan.standard.summary(),
+            "attack_steps": config.attack_steps,
             "eps_warmup": config.eps_warmup,
         },
         "norms": found,

@@ -20,7 +20,7 @@ from .plan import Plan, prepare
 def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
     """Returns every network's job by (norm, eps, seed); the network of eps 0 serves all norms."""
     found = {}
-    for seed in range(sweeps.seeds(config)):
+    for seed in range(config.seeds):
         for norm, grid in plan.eps.items():
             for eps in grid:
                 # A network is measured in its training norm, the standard one in all norms.
@@ -49,6 +49,4 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="tradeoff")
+run = runner.Experiment("tradeoff", prepare, work)

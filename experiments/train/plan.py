@@ -10,14 +10,15 @@ from advfeat import data, models
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.selection import MAX_DROP, Selection
 from advfeat.training import Fit
+from advfeat.training.losses.entries import USUAL_STEPS
 
-from ..shared.flags.streams import RESIZED_CROP
+from ..shared.flags.choices import RESIZED_CROP
 from ..shared.images import AnyDataset, Images, load, streamed
 from ..shared.limits import check_eps
 from ..shared.networks import check_shared, spec_for
 from ..shared.presets import Preset, chosen, preset_for
-from ..shared.recipes import ATTACK_STEPS, DEFAULTS, ONE_STEP, USUAL_STEPS, Recipe, fine_tuned
-from .flags import MEANT_FOR, Config
+from ..shared.recipes import Recipe, fine_tuned
+from .flags import Config, fact
 
 WATCHED = 500  # held-out images of a stream: as many as select an epoch (`runs.selection`)
 
@@ -49,8 +50,7 @@ def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
     dataset = load(config, config.image_size)
     preset = preset_for(dataset)
-    most = 200 if config.dry_run else config.train_examples
-    split: Any = data.subset(dataset.train, most, seed=config.seed)
+    split: Any = data.subset(dataset.train, config.train_examples, seed=config.seed)
     kept, held = data.held_out(split, fraction=_share(config, len(split)), seed=config.seed)
     if len(held) < 1 or len(kept) < dataset.num_classes:
         raise ValueError(
@@ -68,7 +68,6 @@ def prepare(config: Config) -> Plan:
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm == "linf" and config.eps_grid is None:
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share < 1)}
-    grid = {0.0, eps} if config.dry_run else grid
     return Plan(
         dataset=dataset,
         train=train,
@@ -130,14 +129,8 @@ def _recipe(
         given = getattr(config, name)
         return getattr(preset, prefix + name) if given is None else given
 
-    numbers = {
-        name: usual if getattr(config, name) is None else getattr(config, name)
-        for name, usual in DEFAULTS.items()
-        if robust and objective in MEANT_FOR[name]
-    }
-    if config.dry_run and "replays" in numbers:
-        numbers["replays"] = min(numbers["replays"], 2)
-    epochs = 1 if config.dry_run else option("epochs")
+    numbers = {**fact(objective, "numbers"), **config.own_numbers()} if robust else {}
+    epochs = option("epochs")
     if "replays" in numbers:
         replays, whole = int(numbers["replays"]), epochs
         epochs = max(1, round(whole / replays))
@@ -172,14 +165,14 @@ def _recipe(
         if preset.stem and hasattr(models.create(model, num_classes=2), "stem"):
             options["stem"] = preset.stem
         spec = spec_for(dataset, model, **options)
-    steps = config.attack_steps or ATTACK_STEPS.get(objective, USUAL_STEPS)
-    drop = MAX_DROP if config.max_drop is None and objective in ONE_STEP else config.max_drop
+    steps = config.attack_steps or fact(objective, "attack_steps") or USUAL_STEPS
+    drop = MAX_DROP if config.max_drop is None and fact(objective, "one_step") else config.max_drop
     recipe = Recipe(
         spec=spec,
         how=how,
         threat=advfeat.threat_model(config.norm, eps) if robust else None,
         objective=objective if robust else "adversarial",
-        attack_steps=1 if config.dry_run else steps,
+        attack_steps=steps,
         attack_step_size=config.attack_step_size,
         numbers=numbers,
         label_smoothing=config.label_smoothing or 0.0,
@@ -194,7 +187,7 @@ def _recipe(
             select=config.select or "last",
             patience=config.patience,
             max_drop=drop,
-            steps=1 if config.dry_run else 10,
+            steps=10,
         )
         if robust
         else None,

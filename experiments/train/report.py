@@ -8,7 +8,7 @@ import numpy as np
 
 from advfeat import figures
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
+from advfeat.runs.report import Block, Picture, Section, Table, format_rate, write_report
 from advfeat.stats import Estimate
 from advfeat.threats.norms import title
 
@@ -45,13 +45,15 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         chance=chance,
     )
     lead = Picture(
-        path=figures.save(sweep, run.figure("epsilons")),
+        "epsilons",
+        sweep,
         alt="Accuracy against eps",
         caption="Right on the clean image and under PGD at this eps and every smaller one.",
     )
-    blocks: list[str | Table | Picture] = [
+    blocks: list[Block] = [
         Picture(
-            path=figures.save(learning, run.figure("learning")),
+            "learning",
+            learning,
             alt="Accuracy by epoch on training and held-out images",
             caption="After every epoch. Adversarial training is shown on its attacked images.",
         ),
@@ -71,7 +73,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         "PGD is a single attack; a reliable number needs a suite of attacks.",
     ]
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"A {config.objective} network: {config.dataset}",
         sentence=(
             f"How robust is a network trained by {config.objective} training? It classifies about "
@@ -94,9 +97,6 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "measured by": f"PGD of {summary['evaluation']['steps']} steps",
             "seed": config.seed,
         },
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
-import advfeat
 from advfeat import data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
 from ..shared import images, networks
-from ..shared.recipes import DEFAULTS
+from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
 from .plan import Plan, prepare
@@ -31,24 +29,18 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     )
     fn, test = network.model_fn(), plan.dataset.test
     clean = stats.rate(images.correct(fn, test))
-    some = data.subset(test, 50 if config.dry_run else config.eval_examples, seed=config.seed)
-    points, labels = images.pixels(some)
-    steps = 1 if config.dry_run else config.eval_steps
-    with tqdm(total=len(some) * sum(e > 0 for e in plan.eps_grid), desc="PGD", unit="image") as bar:
-        sweep = advfeat.evaluate_epsilons(
-            stream(root, "evaluation"),
-            lambda eps: advfeat.pgd(advfeat.threat_model(config.norm, eps), steps=steps),
-            fn,
-            points,
-            labels,
-            plan.eps_grid,
-            batch_size=config.attack_batch_size,
-            advance=bar.update,
-        )
-    by_eps = [
-        {"eps": float(eps), "accuracy": stats.rate(row)}
-        for eps, row in zip(sweep.epsilons, sweep.robust, strict=True)
-    ]
+    some = data.subset(test, config.eval_examples, seed=config.seed)
+    sweep = pgd_sweep(
+        stream(root, "evaluation"),
+        fn,
+        *images.pixels(some),
+        plan.eps_grid,
+        norm=config.norm,
+        steps=config.eval_steps,
+        batch_size=config.attack_batch_size,
+        desc="PGD",
+    )
+    accuracies = by_eps(sweep.epsilons, sweep.robust)
     summary = {
         "dataset": config.dataset,
         "classes": list(plan.dataset.class_names),
@@ -56,11 +48,11 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "norm": config.norm,
         "eps": plan.eps,
         "clean_accuracy": clean,
-        "robust_accuracy": by_eps[plan.eps_grid.index(plan.eps)]["accuracy"],
-        "accuracy_by_eps": by_eps,
-        "training": {"epochs": plan.recipe.how.epochs, **_made(network.record)},
+        "robust_accuracy": accuracies[plan.eps_grid.index(plan.eps)]["accuracy"],
+        "accuracy_by_eps": accuracies,
+        "training": {"epochs": plan.recipe.how.epochs, **_made(plan, network.record)},
         "notes": list(plan.notes),
-        "evaluation": {"attack": "PGD", "steps": steps, "examples": len(some)},
+        "evaluation": {"attack": "PGD", "steps": config.eval_steps, "examples": len(some)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),
         "claims": [],
     }
@@ -68,10 +60,10 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def _made(record: dict[str, Any]) -> dict[str, Any]:
+def _made(plan: Plan, record: dict[str, Any]) -> dict[str, Any]:
     """Returns how the network was trained, and which of its epochs was kept."""
     more = ("label_smoothing", "awp", "ema", "swa", "reading", "selection")
-    fields = ("objective", *DEFAULTS, *more)
+    fields = ("objective", *plan.recipe.numbers, *more)
     return {name: record[name] for name in fields if name in record}
 
 
@@ -80,6 +72,4 @@ def follow(config: Config, plan: Plan) -> None:
     networks.follow(stream(jax.random.key(config.seed), "model"), plan.recipe, plan.train)
 
 
-def run(config: Config) -> dict[str, Any]:
-    """Runs the experiment described by `config` and returns its summary."""
-    return runner.execute(config, prepare, work, name="train", follow=follow)
+run = runner.Experiment("train", prepare, work, follow)

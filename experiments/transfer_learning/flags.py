@@ -14,6 +14,8 @@ from ..shared.flags.sweeps import SweepConfig
 class Config(SweepConfig):
     """Flags of `experiments.transfer_learning`."""
 
+    SMALLEST = {"target_epochs": 1}
+
     target: str = flag("digits", "Data set to transfer to.")
     target_classes: tuple[str, ...] | None = flag(
         None, "Keep only these classes of the target. Default: all, or the second half."

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from skimage.transform import resize
 
 from advfeat import data
 from advfeat.models.network import Network
@@ -56,9 +55,15 @@ def prepare(config: Config) -> Plan:
     source_classes, target_classes = _classes(config)
     source = data.load(config.dataset, classes=source_classes, data_dir=config.data_dir)
     most = max(4 * config.seeds * config.target_examples, config.eval_examples, 1000)
-    target = resized(
-        data.load(config.target, classes=target_classes, data_dir=config.data_dir),
-        source.input_shape,
+    target = data.load(config.target, classes=target_classes, data_dir=config.data_dir)
+    if target.input_shape[2] != source.input_shape[2]:
+        raise ValueError(
+            f"flag --target={target.name}: has {target.input_shape[2]} channels, the source "
+            f"{source.input_shape[2]}"
+        )
+    target = data.resized(
+        target,
+        source.input_shape[:2],
         most=most if config.eval_examples else 0,
         seed=config.seed,
     )
@@ -70,8 +75,6 @@ def prepare(config: Config) -> Plan:
         )
     check_eps("l2", source.input_shape, eps=config.eps)
     standard = sweeps.recipe(config, source, preset)
-    grid = config.eps or tuple(float(f"{share * preset.robust_eps:.4g}") for share in SHARES)
-    grid = tuple(sorted({0.0, *grid}))
     blank = Network(standard.spec, None, {})
     spec, _ = fine_tuned(blank, target, config.dataset)
     tuned = dataclasses.replace(
@@ -79,14 +82,14 @@ def prepare(config: Config) -> Plan:
         spec=spec,
         how=dataclasses.replace(
             standard.how,
-            epochs=1 if config.dry_run else config.target_epochs,
+            epochs=config.target_epochs,
             batch_size=min(32, config.target_examples),
             learning_rate=standard.how.learning_rate / 2,
         ),
     )
     shots = [
         data.subset(target.train, config.target_examples, seed=sweeps.seed_of(config, seed))
-        for seed in range(sweeps.seeds(config))
+        for seed in range(config.seeds)
     ]
     return Plan(
         source=source,
@@ -94,10 +97,10 @@ def prepare(config: Config) -> Plan:
         train=sweeps.training_images(config, source, preset),
         shots=shots,
         choice=_held_out(config, target, shots),
-        test=Points.of(target.test, 50 if config.dry_run else config.eval_examples, config.seed),
+        test=Points.of(target.test, config.eval_examples, config.seed),
         standard=standard,
         tuned=tuned,
-        eps=(grid[0], grid[-1]) if config.dry_run else grid,
+        eps=sweeps.train_eps(config, config.eps, SHARES, preset.robust_eps),
     )
 
 
@@ -110,7 +113,7 @@ def _held_out(config: Config, target: data.Dataset, shots: list[data.Split]) -> 
             f"{len(target.train)} training images to choose the eps by; it takes "
             f"{target.num_classes}"
         )
-    most = 50 if config.dry_run else config.eval_examples
+    most = config.eval_examples
     return Points.of(target.train.take(rest), most, config.seed)
 
 
@@ -123,31 +126,3 @@ def _classes(config: Config) -> tuple[Any, Any]:
     if half < 2:
         raise UsageError(f"flag --dataset={config.dataset}: has too few classes for two halves")
     return tuple(names[:half]), tuple(names[half:])
-
-
-def resized(dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int) -> data.Dataset:
-    """Resizes the images of a data set, with anti-aliasing.
-
-    Args:
-      dataset: the data set to resize.
-      shape: `(H, W, C)`.
-      most: maximum number of images per split, 0 for all: resizing is slow.
-      seed: determines the kept images.
-
-    Raises:
-      ValueError: for images with another number of channels.
-    """
-    if tuple(dataset.input_shape) == tuple(shape):
-        return dataset
-    if dataset.input_shape[2] != shape[2]:
-        raise ValueError(
-            f"flag --target={dataset.name}: has {dataset.input_shape[2]} channels, the source "
-            f"{shape[2]}"
-        )
-
-    def scaled(split: data.Split) -> data.Split:
-        part = data.subset(split, most, seed=seed)
-        found = resize(data.unit(part.image), (len(part), *shape), order=1, anti_aliasing=True)
-        return dataclasses.replace(part, image=np.round(255 * found).astype(np.uint8))
-
-    return dataclasses.replace(dataset, train=scaled(dataset.train), test=scaled(dataset.test))

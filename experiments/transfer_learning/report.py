@@ -27,7 +27,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         chance=1 / plan.target.num_classes,
     )
     lead = Picture(
-        path=figures.save(chart, run.figure("transfer")),
+        "transfer",
+        chart,
         alt="Accuracy on the target against the eps of the source",
         caption="Frozen: a linear classifier on the representation. Fine-tuned: all weights. Bands "
         "are 95 % intervals over test images and seeds.",
@@ -39,7 +40,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         for (way, best), claim in zip(summary["chosen"].items(), summary["claims"], strict=True)
     )
     write_report(
-        run.report,
+        run,
+        summary,
         title=f"Do robust representations transfer better? {config.dataset} to {config.target}",
         sentence="Is a robust network a better start for another task than a standard one? "
         f"{capital(told)}.",
@@ -98,8 +100,4 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "eps": plan.eps,
             "seeds": summary["seeds"],
         },
-        claims=summary["claims"],
-        command=config.command(__package__),
-        record=run.record(),
-        cost=run.cost(),
     )

@@ -26,7 +26,7 @@ from torch_mirror import Mirror, from_torch, to_torch
 import advfeat
 from advfeat import data
 from advfeat.runs.checkpoints import load_network
-from advfeat.runs.config import parse_eps
+from advfeat.runs.kinds import parse_eps
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 

@@ -8,12 +8,11 @@ import pytest
 from imagenet_like import WANTED, picture, pictures, small_cifar, tiny, written
 
 from advfeat.data import label_index
-from advfeat.runs import runner
+from advfeat.runs import journal as evaluate_journal, runner
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.config import UsageError
 from experiments.evaluate import (
     flags as evaluate_flags,
-    journal as evaluate_journal,
     pieces,
     plan as evaluate_plan,
     work as evaluate_work,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from advfeat.runs import config as config_lib, runner
-from advfeat.runs.config import HelpRequested, UsageError, flag, format_eps, parse, parse_eps
+from advfeat.runs.config import HelpRequested, UsageError, flag, parse
+from advfeat.runs.kinds import format_eps, parse_eps
 from experiments.shared import limits
 
 
@@ -33,6 +34,52 @@ class Everything(config_lib.Config):
     def validate(self) -> None:
         super().validate()
         limits.check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reduced(Everything):
+    """What a dry run reduces of it."""
+
+    SMALLEST = {"steps": 2, "seeds": (0,), "step_size": 0.5, "augment": False}  # noqa: RUF012
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further(Reduced):
+    """A subclass adds its own."""
+
+    SMALLEST = {"examples": 50, "eps_grid": (0.0, 1.0), "steps": 3, "sizes": None}  # noqa: RUF012
+
+    examples: int = flag(1000, "Images; 0: all.", kind="natural")
+    sizes: tuple[int, ...] | None = flag(None, "Sizes.", kind="count")
+
+
+@pytest.mark.parametrize(
+    ("given", "smallest"),
+    [
+        ({}, {"steps": 3, "seeds": (1,), "step_size": 0.5, "augment": False, "examples": 50}),
+        ({"steps": 1, "examples": 20, "step_size": 0.1}, {"steps": 1, "examples": 20}),
+        ({"step_size": 0.1}, {"step_size": 0.1}),
+        ({"examples": 0}, {"examples": 50}),
+        ({"eps_grid": (0.0, 0.1, 0.2, 0.4)}, {"eps_grid": (0.0, 0.4)}),
+        ({"eps_grid": (0.3,)}, {"eps_grid": (0.3,)}),
+        ({"seeds": (5, 6, 7)}, {"seeds": (7,)}),
+        ({"sizes": (10, 20)}, {"sizes": None}),
+        ({"eps": 0.5, "norm": "l1"}, {"eps": 0.5, "norm": "l1", "momentum": 0.9}),
+    ],
+)
+def test_the_smallest_config(given, smallest):
+    config = Further(workdir="w", dry_run=True, **given)
+    found = config.smallest()
+    assert {name: getattr(found, name) for name in smallest} == smallest
+    found.validate()
+    assert found.smallest() == found
+    assert Everything(workdir="w").smallest() == Everything(workdir="w")
+
+
+def test_a_list_of_choices_names_each_once():
+    with pytest.raises(UsageError, match="--variants=det,det: names one twice"):
+        read("--variants=det,det")
+    assert read("--seeds=0,0").seeds == (0, 0)
 
 
 def read(*arguments: str) -> Everything:

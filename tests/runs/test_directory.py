@@ -304,6 +304,27 @@ def test_arrays_that_would_need_pickle_are_refused(tmp_path, value):
         assert not run.arrays_path("a").exists()
 
 
+def test_cached_arrays_are_computed_once_in_a_run(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append("computed")
+        return {"hits": [True, False]}, {"network": "a"}
+
+    with opened(tmp_path) as run:
+        first = run.cached("measured/a", compute, found=lambda: calls.append("found"))
+    with opened(tmp_path) as run:  # as after a kill
+        again = run.cached("measured/a", compute, found=lambda: calls.append("found"))
+    assert calls == ["computed", "found"]
+    for arrays in (first, again):
+        assert list(arrays) == ["hits"]
+        np.testing.assert_array_equal(arrays["hits"], np.array([True, False]))
+    assert json.loads((tmp_path / "measured" / "a.json").read_text())["network"] == "a"
+    (tmp_path / "measured" / "a.npz").write_bytes(b"broken")
+    with opened(tmp_path) as run, pytest.raises(files.DamagedError, match=r"a\.npz"):
+        run.cached("measured/a", compute)
+
+
 def test_plain_json():
     @dataclasses.dataclass
     class Record:

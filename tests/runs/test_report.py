@@ -53,18 +53,38 @@ RECORD = {
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
-def write(folder, **changes):
+@dataclasses.dataclass
+class Run:
+    """What a report needs of a run directory."""
+
+    folder: pathlib.Path
+    flags: dict = dataclasses.field(default_factory=dict)
+    command: str = "python -m experiments.mislabeled --workdir=runs/a"
+
+    @property
+    def report(self):
+        return self.folder / "report.html"
+
+    def figure(self, name):
+        return self.folder / f"{name}.png"
+
+    def record(self):
+        return {**RECORD, "flags": {**RECORD["flags"], **self.flags}}
+
+    def cost(self):
+        return {"wall_seconds": 203.4, "peak_memory_bytes": 1_900_000_000}
+
+
+def write(folder, claims=CLAIMS, run=None, **changes):
     figure = figures.bars({"D_rand": {"the set": RATE, "control": 0.11}})
-    picture = figures.save(figure, folder / "bars.png")
     values = {
         "title": "Mislabelled data",
         "sentence": "Do networks learn from images that look mislabelled? They do.",
-        "lead": Picture(path=picture, alt="the lead", caption="The figure that shows it."),
+        "lead": Picture("bars", figure, alt="the lead", caption="The figure that shows it."),
         "terms": {"D_rand": "images whose new label was drawn.", "eps": "how far a pixel may go."},
         "recipe": {"epochs": 60, "fresh networks": {"model": "cnn", "learning_rate": 0.1}},
         "findings": FINDINGS,
         "introduction": "What was done.",
-        "claims": CLAIMS,
         "sections": [
             Section(
                 "Accuracy",
@@ -75,15 +95,12 @@ def write(folder, **changes):
                         columns=["set", *(f"column {i}" for i in range(12))],
                         rows=[["D_rand", *[RATE] * 12], ["D_det", *[None] * 11, 3]],
                     ),
-                    Picture(path=picture, alt='Bars of "accuracy"', caption="Higher is better."),
+                    Picture("bars", figure, alt='Bars of "accuracy"', caption="Higher is better."),
                 ],
             )
         ],
-        "command": "python -m experiments.mislabeled --workdir=runs/a",
-        "record": RECORD,
-        "cost": {"wall_seconds": 203.4, "peak_memory_bytes": 1_900_000_000},
     }
-    return write_report(folder / "report.html", **{**values, **changes})
+    return write_report(run or Run(folder), {"claims": claims}, **{**values, **changes})
 
 
 @pytest.fixture
@@ -174,8 +191,7 @@ def test_a_flag_that_was_not_given_says_what_it_came_to_or_nothing(page):
 
 
 def test_a_dry_run_says_so_and_decides_nothing(tmp_path):
-    record = {**RECORD, "flags": {**RECORD["flags"], "dry_run": True}}
-    page = write(tmp_path, record=record)
+    page = write(tmp_path, run=Run(tmp_path, {"dry_run": True}))
     text, attributes = read(page)
     assert "<title>Dry run: Mislabelled data</title>" in page.read_text(encoding="utf-8")
     body = text.removeprefix("Dry run: Mislabelled data ")
@@ -225,16 +241,16 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_text_is_shown_as_it_is(tmp_path, name):
     table = Table(caption=name, columns=[name, name], rows=[(name, name)])
-    picture = Picture(path=tmp_path / "bars.png", alt=name, caption=name)
+    picture = Picture("bars", figures.bars({"a": {"b": 0.5}}), alt=name, caption=name)
     page = write(
         tmp_path,
+        run=Run(tmp_path, command=name),
         title=name,
         sentence=name,
         terms={name: name},
         findings=[name],
         lead=picture,
         introduction=name,
-        command=name,
         recipe={"names": (name, name)},
         claims=[dataclasses.replace(CLAIMS[0], claim=name)],
         sections=[Section(name, [name, table, picture])],
@@ -274,27 +290,23 @@ def test_cells(value, text):
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"GIF89a, not a PNG file")
+    figure = figures.bars({"a": {"b": 0.5}})
 
     def write(block=None, claims=(), lead=None):
         sections = [Section("s", [block])] if block else []
-        path = tmp_path / "r.html"
-        write_report(path, title="t", findings=[], sections=sections, claims=claims, lead=lead)
+        content = {"title": "t", "findings": [], "sections": sections, "lead": lead}
+        write_report(Run(tmp_path), {"claims": claims}, **content)
 
     with pytest.raises(ValueError, match="alt"):
-        write(Picture(path=tmp_path / "a.png", alt=" "))
-    with pytest.raises(ValueError, match="not a PNG"):
-        write(Picture(path=tmp_path / "a.png", alt="a"))
-    with pytest.raises(FileNotFoundError):
-        write(Picture(path=tmp_path / "none.png", alt="a"))
+        write(Picture("a", figure, alt=" "))
     with pytest.raises(ValueError, match="'c'"):
         write(Table(caption="c", columns=("a", "b"), rows=[("only one",)]))
     with pytest.raises(ValueError, match="alt"):
-        write(lead=Picture(path=tmp_path / "a.png", alt=" "))
+        write(lead=Picture("a", figure, alt=" "))
     for verdict in ("maybe", "", "no effect above"):
         with pytest.raises(ValueError, match="verdict"):
             write(claims=[dataclasses.replace(CLAIMS[0], verdict=verdict)])
-    assert not (tmp_path / "r.html").exists()
+    assert not Run(tmp_path).report.exists()
 
 
 # In a browser

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
@@ -19,12 +20,15 @@ from advfeat import figures, stats
 from advfeat.runs import runner
 from advfeat.runs.config import Config, UsageError, flag
 from advfeat.runs.files import read_arrays
+from advfeat.runs.report import Picture, Section, write_report
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToyConfig(Config):
+    SMALLEST = {"steps": 1}  # noqa: RUF012
+
     steps: int = flag(3, "Steps.", kind="count")
 
 
@@ -34,10 +38,10 @@ def toy(config, *, prepare=lambda config: config.steps, work=None):
             run.log(step, loss=1.0 / (step + 1))
         return {"accuracy": {"mean": 0.5, "low": math.nan, "high": 1.0, "n": 2}}
 
-    return runner.execute(config, prepare, work or count, name="toy")
+    return runner.Experiment("toy", prepare, work or count)(config)
 
 
-def test_execute_writes_a_summary_once(tmp_path, capsys):
+def test_an_experiment_writes_a_summary_once(tmp_path, capsys):
     config = ToyConfig(workdir=str(tmp_path / "run"))
     summary = toy(config)
     assert summary["experiment"] == "toy"
@@ -77,6 +81,57 @@ def test_a_dry_run_is_not_judged():
     assert [found.verdict for found in runner.judged([claim], config)] == ["holds"]
     dry = dataclasses.replace(config, dry_run=True)
     assert [found.verdict for found in runner.judged([claim], dry)] == [None]
+
+
+def test_a_dry_run_performs_the_smallest_config_under_the_flags_that_were_given(tmp_path):
+    seen = []
+
+    def work(config, inputs, run):
+        seen.append((inputs, config.steps, config.dry_run, run.command, run.record()["flags"]))
+        return {}
+
+    path = str(tmp_path / "run")
+    config = ToyConfig(workdir=path, steps=5, dry_run=True)
+    toy(config, work=work)
+    command = f"python -m tests.runs --workdir={path} --dry_run=true --steps=5"
+    (inputs, steps, dry_run, written, flags) = seen.pop()
+    assert (inputs, steps, dry_run) == (1, 1, True)
+    assert written.split()[3:] == command.split()[3:]
+    assert flags["steps"] == 5
+    toy(config, work=work)
+    assert not seen  # the same flags are the same run
+    with pytest.raises(UsageError, match="--steps=5, not --steps=4"):
+        toy(ToyConfig(workdir=path, steps=4, dry_run=True), work=work)
+    with pytest.raises(UsageError, match="--dry_run=true, not --dry_run=false"):
+        toy(ToyConfig(workdir=path, steps=5), work=work)
+    toy(ToyConfig(workdir=str(tmp_path / "whole"), steps=5), work=work)
+    assert seen.pop()[:3] == (5, 5, False)
+
+
+def test_only_a_dry_run_is_compiled_with_few_optimisations(tmp_path):
+    def quickly(*_):
+        return {"quickly": jax.config.read("jax_disable_most_optimizations")}
+
+    for dry_run in (True, False):
+        config = ToyConfig(workdir=str(tmp_path / str(dry_run)), dry_run=dry_run)
+        assert toy(config, prepare=quickly, work=quickly)["quickly"] is dry_run
+        assert not quickly()["quickly"]
+
+
+def test_the_report_of_an_experiment_has_its_command_and_its_claims(tmp_path):
+    def work(config, inputs, run):
+        claim = stats.claim("It is so.", stats.rate([1] * 99), stats.rate([0] * 99))
+        summary = {"claims": runner.judged([claim], config)}
+        picture = Picture("bars", figures.bars({"a": {"b": 0.5}}), alt="bars")
+        sections = [Section("s", [picture])]
+        write_report(run, summary, title="Toy", findings=[], sections=sections)
+        return summary
+
+    toy(ToyConfig(workdir=str(tmp_path), steps=5), work=work)
+    page = (tmp_path / "report.html").read_text()
+    for words in ("It is so.", "--steps=5", "holds"):
+        assert words in page
+    assert (tmp_path / "figures" / "bars.png").exists()
 
 
 def test_the_report_is_named(tmp_path, capsys):
@@ -155,7 +210,7 @@ TOY = """
         return {"steps": len(run.metrics("count")), "state": run.state}
 
     if __name__ == "__main__":
-        runner.main(lambda config: runner.execute(config, prepare, work, name="toy"),
+        runner.main(runner.Experiment("toy", prepare, work),
                     Config, __doc__)
 """
 

@@ -16,12 +16,12 @@ from advfeat.edges import on_training_batch, one_key
 from advfeat.models import model_fn
 from advfeat.models.statistics import statistics_of
 from advfeat.training.padding import filled, real_rows
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree, static
 
 D = TypeVar("D", bound="Descent")
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Descent:
     """A training objective, a `LossFn`: a pure function of key, params, state and batch.
 
@@ -34,8 +34,8 @@ class Descent:
       loss: logits `[K]`, label `[]` -> `[]`, static.
     """
 
-    model: Any = dataclasses.field(metadata={"static": True})
-    loss: LogitLoss = dataclasses.field(metadata={"static": True})
+    model: Any = static()
+    loss: LogitLoss = static()
 
     def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
         """Adds attacked images, if the objective has an attack; no gradient flows through them.
@@ -71,7 +71,7 @@ class Descent:
         return self
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Attacked(Descent):
     """Base class of objectives with an attack, whose images become `batch["attacked"]`.
 

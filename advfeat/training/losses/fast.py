@@ -6,7 +6,6 @@ https://arxiv.org/abs/2007.02617.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -20,11 +19,10 @@ from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import l2_length
 from advfeat.training.losses.adversarial import Adversarial
 from advfeat.training.losses.base import mean
-from advfeat.types import Array, Batch, Key, LogitLoss, Metrics
+from advfeat.types import Array, Batch, Key, LogitLoss, Metrics, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Aligned(Adversarial):
     """Adversarial training with gradient alignment, a `LossFn`; see `fast`.
 
@@ -79,7 +77,7 @@ def fast_attack(threat: ThreatModel, *, step_size: float | Array | None = None) 
     Array(10., dtype=float32)
     """
     size = 1.25 * threat.eps if step_size is None else step_size
-    return fgsm(threat, step_size=size, random_start=True, score_last=False)
+    return fgsm(threat, step_size=size, random_start=True, keep=None)
 
 
 def fast(

@@ -6,7 +6,6 @@ https://openreview.net/forum?id=rklOg6EFwS.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,11 +14,10 @@ import jax.numpy as jnp
 from advfeat.checks import check_eps
 from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
 from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics
+from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Mart(Attacked):
     """Boosted loss plus a KL divergence weighted by `1 - p_y`, a `LossFn`; see `mart`.
 
@@ -71,7 +69,7 @@ def mart(
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
       loss: logits `[K]`, label `[]` -> `[]`, on the attacked images.
-      attack: on ONE example, such as `pgd(threat, steps=10, score_last=False)`.
+      attack: on ONE example, such as `pgd(threat, steps=10, keep=None)`.
       beta: `[]`, >= 0.
 
     Returns:
@@ -82,7 +80,7 @@ def mart(
 
     >>> import advfeat
     >>> from advfeat import models
-    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, score_last=False)
+    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, keep=None)
     >>> mart(models.create("linear", num_classes=10), attack=attack).loss.__name__
     'boosted_cross_entropy'
     """

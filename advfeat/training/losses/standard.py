@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 
 from advfeat.objectives.losses import cross_entropy
 from advfeat.training.losses.base import Descent, accuracy, forward, mean
-from advfeat.types import Array, Batch, Key, LogitLoss, Metrics
+from advfeat.types import Array, Batch, Key, LogitLoss, Metrics, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Standard(Descent):
     """Mean loss on clean images, a `LossFn`; see `standard`."""
 

@@ -6,26 +6,19 @@ import dataclasses
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
-METHODS = (
-    "gradient",
-    "gradient_times_input",
-    "smoothgrad",
-    "smoothgrad_squared",
-    "vargrad",
-    "integrated_gradients",
-    "expected_gradients",
-    "guided_backpropagation",
-    "grad_cam",
-    "occlusion",
-)
-EXTRA = ("lime",)  # slow, and needs an optional library
+from .choices import METHODS
+
+USUAL = tuple(name for name in METHODS.written() if not METHODS.fact(name, "on_host", False))
+"""The methods in JAX; the others are slow, and need optional libraries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MapConfig(BaseConfig):
     """The saliency methods and their options."""
 
-    methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
+    SMALLEST = {"samples": 2, "steps": 2}
+
+    methods: tuple[str, ...] = flag(USUAL, "Which methods.", choices=METHODS)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
     samples: int = flag(25, "Number of noisy copies (SmoothGrad and variants).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
@@ -35,8 +28,6 @@ class MapConfig(BaseConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.methods)) != len(self.methods):
-            raise ValueError(f"flag --methods={','.join(self.methods)}: names one twice")
         if self.samples < 2 and "vargrad" in self.methods:
             raise ValueError(f"flag --samples={self.samples}: vargrad needs at least 2")
         if "lime" in self.methods:

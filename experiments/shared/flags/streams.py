@@ -6,9 +6,6 @@ import dataclasses
 
 from advfeat.runs.config import Config as BaseConfig, UsageError, flag
 
-RESIZED_CROP = "resized_crop"
-"""The augmentation that a stream draws while it decodes: a random crop, resized and mirrored."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamConfig(BaseConfig):
