@@ -1,8 +1,9 @@
 """Data sources: load or stream images, labels and ids.
 
-`load` takes a name or a path and returns a `Dataset` in memory; `stream` reads larger sets in
-batches; `advfeat.data.prepare` converts the published archives to TFDS data. A data set of your own
-is one more entry of `SOURCES`, also from outside of this package:
+`load` takes a name or a path and returns a `Dataset` in memory. A larger set stays on disk:
+`open_dataset` opens it, `stream` reads it in batches. `advfeat.data.prepare` converts the published
+archives to TFDS data. A data set of your own is one more entry of `SOURCES`, also from outside of
+this package:
 
     data.SOURCES["mine"] = data.Source(load_mine)     # (name, *, classes, data_dir) -> Dataset
 """
@@ -20,9 +21,10 @@ from advfeat.data import (
     sample_set,
     tfds_images,
 )
+from advfeat.data.on_disk import DiskDataset, DiskSplit, open_dataset, open_split
 from advfeat.data.resizing import resized
 from advfeat.data.samples import Samples, sample_names, samples
-from advfeat.data.streaming import Batch, Stream, stream
+from advfeat.data.streaming import Batch, Stream, stream, stream_split
 from advfeat.data.types import DataError, Dataset, Source, Split, held_out, subset, unit
 from advfeat.rows import draw_rows
 
@@ -31,6 +33,8 @@ __all__ = [
     "Batch",
     "DataError",
     "Dataset",
+    "DiskDataset",
+    "DiskSplit",
     "Samples",
     "Source",
     "Split",
@@ -39,10 +43,13 @@ __all__ = [
     "held_out",
     "load",
     "names",
+    "open_dataset",
+    "open_split",
     "resized",
     "sample_names",
     "samples",
     "stream",
+    "stream_split",
     "subset",
     "unit",
 ]

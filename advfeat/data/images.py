@@ -15,6 +15,9 @@ from advfeat.data.types import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
+CENTRAL = 7 / 8
+"""The share of the shorter side that a central crop keeps: 224 of 256 pixels, as is usual."""
+
 
 def require_pillow() -> None:
     """Raises DataError if Pillow is not installed."""
@@ -46,7 +49,12 @@ def decode(data: bytes, *, channels: int | None = None) -> np.ndarray:
 
 
 def decode_cropped(
-    data: bytes, *, channels: int, size: int, rng: np.random.Generator | None
+    data: bytes,
+    *,
+    channels: int,
+    size: int,
+    rng: np.random.Generator | None,
+    central: float = CENTRAL,
 ) -> np.ndarray:
     """Decodes an image of any size and crops it to a square.
 
@@ -55,8 +63,8 @@ def decode_cropped(
       channels: 1 or 3.
       size: height and width of the result, in pixels.
       rng: draws a crop of 8 to 100 % of the area with aspect ratio 3:4 to 4:3, and mirrors half of
-        the images (the usual ImageNet augmentation); None crops 7/8 of the shorter side at the
-        centre.
+        the images (the usual ImageNet augmentation); None crops a square at the centre.
+      central: the share of the shorter side that this square has.
 
     Returns:
       uint8 `[size, size, channels]`.
@@ -67,7 +75,7 @@ def decode_cropped(
     from PIL import Image
 
     with _opened(data, channels) as image:
-        box = _central(*image.size) if rng is None else _random(*image.size, rng)
+        box = _central(*image.size, central) if rng is None else _random(*image.size, rng)
         result = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
         if rng is not None and rng.random() < 0.5:
             result = result.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -100,9 +108,9 @@ def _array(image: Image.Image) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _central(width: int, height: int) -> tuple[float, float, float, float]:
-    """Returns left, top, right and bottom of the central square, 7/8 of the shorter side."""
-    side = min(width, height) * 7 / 8
+def _central(width: int, height: int, share: float = CENTRAL) -> tuple[float, float, float, float]:
+    """Returns left, top, right and bottom of the central square: a share of the shorter side."""
+    side = min(width, height) * share
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 

@@ -70,4 +70,7 @@ def matches(name: str) -> bool:
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
     """Raises a DataError: 250,000 images of 224 × 224 do not fit in memory."""
-    raise DataError(f"{name} does not fit in memory: advfeat.data.stream({name!r}, …) reads it")
+    raise DataError(
+        f"{name} does not fit in memory: advfeat.data.stream({name!r}, …) reads it "
+        "(experiments.train --stream, experiments.evaluate --stream)"
+    )

@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 
-from advfeat.data import (
-    classes as classes_lib,
-    images,
-    label_index,
-    restricted_imagenet,
-    tfds_images,
-)
+from advfeat.data.on_disk import IMAGE_SIZE, DiskSplit, open_split, usual_threads
 from advfeat.data.types import DataError
 
-_GROUPINGS = {"restricted_imagenet": restricted_imagenet.GROUPING}
 _ENDLESS = 1 << 31  # epochs, more than any run needs
 
 
@@ -51,7 +43,6 @@ class Stream:
     `set_state(state)` on an iterator of an equal stream continues with the next batch.
 
     Attributes:
-      name: the name passed to `stream`.
       class_names: one name per label.
       input_shape: `(size, size, C)` of one image.
       num_examples: examples per epoch, over all processes, without padding.
@@ -60,7 +51,6 @@ class Stream:
       epochs: number of passes over the data; None for an endless stream.
     """
 
-    name: str
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]
     num_examples: int
@@ -86,41 +76,20 @@ def stream(
     name: str,
     *,
     split: str,
-    batch_size: int,
-    training: bool,
-    seed: int = 0,
-    epochs: int | None = 1,
-    image_size: int = 224,
-    balanced: bool = False,
+    image_size: int = IMAGE_SIZE,
     classes: Sequence[str] | None = None,
     data_dir: str | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_threads: int | None = None,
+    **options: Any,
 ) -> Stream:
     """Streams a prepared TFDS image classification set of any size, or Restricted ImageNet.
-
-    Labels are read first, so unwanted records are never decoded. In training, `seed`, epoch and id
-    determine every epoch's order and every image's random crop (8 to 100 % of the area, aspect
-    ratio 3:4 to 4:3) and mirroring; otherwise the order is the split's and each image is cropped at
-    its centre (7/8 of the shorter side). The last batch of an epoch is padded with examples of
-    weight 0. All processes together see each example once per epoch.
 
     Args:
       name: a TFDS name ("imagenet2012", "cifar10"), or "restricted_imagenet".
       split: a TFDS split; "test" means "validation" if the test labels are not published.
-      batch_size: examples per batch, over all processes; a multiple of `process_count`.
-      training: whether to shuffle, crop at random and mirror.
-      seed: determines the order, the crops and the selection of `balanced`.
-      epochs: number of passes over the data; None for an endless stream.
       image_size: height and width of the returned images, in pixels.
-      balanced: every epoch takes as many examples of each class as the smallest class has, redrawn
-        each time.
       classes: classes to keep; None keeps all.
       data_dir: location of TFDS data; else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      process_index: the part of each batch to read.
-      process_count: number of processes that share the batches.
-      num_threads: number of threads that read and decode; None for one per processor, at most 16.
+      **options: those of `stream_split`, of which `batch_size` and `training` must be given.
 
     Returns:
       The stream.
@@ -129,7 +98,52 @@ def stream(
       DataError: if the data cannot be loaded (see `advfeat.data.load`).
       ValueError: if a number is out of range.
     """
-    _check_counts(batch_size=batch_size, image_size=image_size, process_count=process_count)
+    found = open_split(name, split, image_size=image_size, classes=classes, data_dir=data_dir)
+    return stream_split(found, **options)
+
+
+def stream_split(
+    split: DiskSplit,
+    *,
+    batch_size: int,
+    training: bool,
+    random_crops: bool | None = None,
+    seed: int = 0,
+    epochs: int | None = 1,
+    balanced: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+) -> Stream:
+    """Streams a split that stays on disk, or examples drawn from one.
+
+    In training, `seed`, epoch and id determine every epoch's order and every image's random crop (8
+    to 100 % of the area, aspect ratio 3:4 to 4:3) and mirroring; otherwise the order is the split's
+    and each image is cropped at its centre (7/8 of the shorter side, or nothing where the images
+    have the wanted size). The last batch of an epoch is padded with examples of weight 0. All
+    processes together see each example once per epoch.
+
+    Args:
+      split: from `open_dataset`; unwanted records are never read.
+      batch_size: examples per batch, over all processes; a multiple of `process_count`.
+      training: whether to shuffle, crop at random and mirror.
+      random_crops: whether to crop at random and mirror; None means as `training` says.
+      seed: determines the order, the crops and the selection of `balanced`.
+      epochs: number of passes over the data; None for an endless stream.
+      balanced: every epoch takes as many examples of each class as the smallest class has, redrawn
+        each time.
+      process_index: the part of each batch to read.
+      process_count: number of processes that share the batches.
+      num_threads: number of threads that read and decode; None for one per processor, at most 16.
+
+    Returns:
+      The stream.
+
+    Raises:
+      DataError: if grain is not installed; later, for an image that cannot be decoded.
+      ValueError: if a number is out of range.
+    """
+    _check_counts(batch_size=batch_size, process_count=process_count)
     _check_counts(epochs=1 if epochs is None else epochs)
     _check_counts(num_threads=1 if num_threads is None else num_threads)
     if batch_size % process_count:
@@ -142,9 +156,8 @@ def stream(
         raise ValueError(f"seed must not be negative, got {seed}")
     grain = _import_grain()
 
-    wanted = _find(name, split, classes, data_dir)
     slots = _Slots(
-        labels=wanted.labels,
+        labels=split.label,
         seed=seed,
         shuffle=training,
         balanced=balanced,
@@ -153,11 +166,11 @@ def stream(
         process_count=process_count,
         epochs=_ENDLESS if epochs is None else epochs,
     )
-    read = _Reader(wanted, size=image_size, seed=seed, training=training)
+    crops = training if random_crops is None else random_crops
+    read = _Reader(split, seed=seed, random_crops=crops)
     local_batch = batch_size // process_count
     options = grain.ReadOptions(
-        num_threads=num_threads or min(16, os.cpu_count() or 1),
-        prefetch_buffer_size=2 * local_batch,
+        num_threads=num_threads or usual_threads(), prefetch_buffer_size=2 * local_batch
     )
 
     def open_after(steps: int) -> Any:
@@ -166,46 +179,14 @@ def stream(
         return examples.batch(local_batch)
 
     return Stream(
-        name=name,
-        class_names=wanted.class_names,
-        input_shape=(image_size, image_size, wanted.source.channels),
+        class_names=split.class_names,
+        input_shape=split.input_shape,
         num_examples=slots.num_examples,
         steps_per_epoch=slots.steps_per_epoch,
         batch_size=batch_size,
         epochs=epochs,
         _open=open_after,
     )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Wanted:
-    """The examples to stream: their positions in the split, and their labels in the stream."""
-
-    source: tfds_images.Source
-    split: str
-    positions: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-
-def _find(name: str, split: str, classes: Sequence[str] | None, data_dir: str | None) -> _Wanted:
-    """Opens the set and finds the examples of the wanted classes with the label index."""
-    grouping = _GROUPINGS.get(name)
-    source = tfds_images.open_source(grouping.source if grouping else name, data_dir=data_dir)
-    if split == "test":
-        split = source.test_split
-    elif split not in source.splits:
-        raise DataError(f"{source.name} has no split {split!r}: {', '.join(source.splits)}")
-    class_names = grouping.class_names if grouping else source.class_names
-    keep = classes_lib.select(name, class_names, classes)
-    labels = label_index.labels(source, split)
-    if grouping:
-        labels = np.where(labels >= 0, grouping.table(len(source.class_names))[labels], -1)
-    positions, labels = classes_lib.relabel(labels, keep)
-    counts = np.bincount(labels, minlength=len(keep))
-    if not counts.all():
-        raise DataError(f"{name}: {split} has no example of {class_names[keep[counts.argmin()]]}")
-    return _Wanted(source, split, positions, labels, tuple(class_names[label] for label in keep))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,17 +261,17 @@ class _Later:
 class _Reader:
     """Turns a slot into an example: reads the record, decodes, crops."""
 
-    def __init__(self, wanted: _Wanted, *, size: int, seed: int, training: bool):
-        self._wanted, self._size, self._seed, self._training = wanted, size, seed, training
-        self._records = wanted.source.records(wanted.split)
+    def __init__(self, split: DiskSplit, *, seed: int, random_crops: bool):
+        self._split, self._seed, self._random_crops = split, seed, random_crops
+        self._records = split.source.records(split.name)
 
     def __call__(self, slot: _Slot) -> dict[str, Any]:
         if slot.index < 0:
-            image = np.zeros((self._size, self._size, self._wanted.source.channels), np.uint8)
+            image = np.zeros(self._split.input_shape, np.uint8)
             label, position = 0, -1
         else:
-            label = int(self._wanted.labels[slot.index])
-            position = int(self._wanted.positions[slot.index])
+            label = int(self._split.label[slot.index])
+            position = int(self._split.id[slot.index])
             image = self._image(position, slot.epoch)
         return {
             "image": image,
@@ -300,11 +281,9 @@ class _Reader:
         }
 
     def _image(self, position: int, epoch: int) -> np.ndarray:
-        source = self._wanted.source
-        rng = np.random.default_rng([self._seed, epoch, position]) if self._training else None
-        _, blob = source.label_and_image(self._records[position])
-        with tfds_images.located(source, self._wanted.split, position):
-            return images.decode_cropped(blob, channels=source.channels, size=self._size, rng=rng)
+        drawn = [self._seed, epoch, position]
+        rng = np.random.default_rng(drawn) if self._random_crops else None
+        return self._split.decode(position, self._records[position], rng)
 
 
 def _import_grain() -> Any:

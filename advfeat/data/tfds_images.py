@@ -26,7 +26,9 @@ from advfeat.data.types import DataError, Dataset, Split
 COMMON = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 """Sets in common use."""
 
-_BLOCK = 4096  # records read at once: a few MB of encoded images
+_BLOCK = 4096  # records read at once, of small images
+_FIRST = 64  # records that tell how large the others may be
+_BLOCK_BYTES = 32 << 20
 
 
 def matches(name: str) -> bool:
@@ -104,6 +106,12 @@ class Source:
     def channels(self) -> int:
         """1 for grey images, 3 for colour."""
         return 1 if self.builder.info.features[self.image_key].shape[-1] == 1 else 3
+
+    @property
+    def image_size(self) -> int | None:
+        """Height and width of every image; None if they differ, or are not squares."""
+        height, width, _ = self.builder.info.features[self.image_key].shape
+        return height if height == width else None
 
     def records(self, split: str) -> Any:
         """Returns the split's serialised records: a sequence with `__getitems__`."""
@@ -196,10 +204,16 @@ def read_all(records: Any, what: str) -> Iterator[tuple[int, bytes]]:
       `(position, record)`.
     """
     with tqdm(total=len(records), desc=what, delay=3, leave=False, disable=None) as bar:
-        for start in range(0, len(records), _BLOCK):
-            block = list(range(start, min(start + _BLOCK, len(records))))
-            yield from zip(block, records.__getitems__(block), strict=True)
+        start, size = 0, _FIRST
+        while start < len(records):
+            block = list(range(start, min(start + size, len(records))))
+            found = records.__getitems__(block)
+            yield from zip(block, found, strict=True)
             bar.update(len(block))
+            if start == 0:
+                mean = sum(map(len, found)) // len(found)
+                size = min(max(_BLOCK_BYTES // max(mean, 1), _FIRST), _BLOCK)
+            start += len(block)
 
 
 @contextlib.contextmanager
@@ -229,7 +243,7 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
                 raise DataError(
                     f"{source.name}: images differ in size ({list(decoded[0].shape)} and, record "
                     f"{position} of {split}, {list(decoded[-1].shape)}); use advfeat.data.stream, "
-                    "which resizes"
+                    "which resizes (experiments.train --stream)"
                 )
     positions, new_labels = classes_lib.relabel(labels, keep)
     if not decoded:

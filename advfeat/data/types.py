@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,22 @@ class Split:
         if chosen.dtype != np.bool_:
             chosen = chosen.astype(np.int64)
         return Split(self.image[chosen], self.label[chosen], self.id[chosen])
+
+
+class Drawable(Protocol):
+    """What examples can be drawn from: a `Split`, or a `DiskSplit` whose images stay on disk."""
+
+    @property
+    def label(self) -> np.ndarray:
+        """`[N]` integers."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Any) -> Any:
+        """Returns the examples at `indices`, of the same kind."""
+
+
+S = TypeVar("S", bound=Drawable)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,17 +132,21 @@ class Dataset:
 
     @functools.cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        images = self.train.image
-        total = np.zeros(images.shape[-1])
-        squares = np.zeros(images.shape[-1])
-        for start in range(0, len(images), _CHUNK):
-            chunk = unit(images[start : start + _CHUNK]).astype(np.float64)
-            total += chunk.sum((0, 1, 2))
-            squares += np.square(chunk).sum((0, 1, 2))
-        count = images.size / images.shape[-1]
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
-        return tuple(mean.tolist()), tuple(std.tolist())
+        return channel_statistics(self.train.image)
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of each channel of images `[N, H, W, C]`, in [0, 1]."""
+    total = np.zeros(images.shape[-1])
+    squares = np.zeros(images.shape[-1])
+    for start in range(0, len(images), _CHUNK):
+        chunk = unit(images[start : start + _CHUNK]).astype(np.float64)
+        total += chunk.sum((0, 1, 2))
+        squares += np.square(chunk).sum((0, 1, 2))
+    count = images.size / images.shape[-1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 class Source(NamedTuple):
@@ -171,7 +191,7 @@ def unit(images: np.ndarray) -> np.ndarray:
     raise ValueError(f"images must be uint8 or float32, got {images.dtype}")
 
 
-def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
+def held_out(split: S, *, fraction: float, seed: int) -> tuple[S, S]:
     """Splits off a held-out set for model selection, stratified by class.
 
     Args:
@@ -204,7 +224,7 @@ def held_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     return split.take(~held), split.take(held)
 
 
-def subset(split: Split, most: int, *, seed: int | Sequence[int]) -> Split:
+def subset(split: S, most: int, *, seed: int | Sequence[int]) -> S:
     """Draws a stratified subset of at most `most` examples, in random order.
 
     Args:

@@ -25,8 +25,8 @@ Exit codes; every code but 0 comes with one line on stderr:
 
 ====  ============================================================================================
 0     finished, now or before
-1     cannot continue: the disk is full or not writable, a file of the run is damaged, or the
-      loss is not finite
+1     cannot continue: the disk is full or not writable, a file of the run or an image of a stream
+      is damaged, or the loss is not finite
 2     wrong input (found by `prepare`, before anything is written)
 130   Ctrl-C
 143   SIGTERM, as a cluster sends before it reclaims the machine; a training has been saved
@@ -50,6 +50,7 @@ from typing import Any, Generic, TypeVar
 import jax
 
 from advfeat import figures, stats
+from advfeat.data import DataError
 from advfeat.runs import command, processes, signals
 from advfeat.runs.command import USAGE
 from advfeat.runs.config import Config, UsageError
@@ -112,8 +113,8 @@ class Experiment(Generic[C, Inputs]):
         Raises:
           UsageError: if the config, the run directory or the input of `prepare` is unusable.
             Nothing has been written.
-          CannotGoOn: if the disk is full or not writable, a file of the run is damaged, or a loss
-            is not finite.
+          CannotGoOn: if the disk is full or not writable, a file of the run or an image of a
+            stream is damaged, or a loss is not finite.
         """
         place: dict[str, Any] = {"name": self.name, "overwrite": config.overwrite}
         first = processes.first()
@@ -147,6 +148,10 @@ class Experiment(Generic[C, Inputs]):
             return {}
         except NotFinite as error:
             raise CannotGoOn(command.one_line(error)) from error
+        except DataError as error:  # of a stream, which decodes its images during the work
+            raise CannotGoOn(
+                f"{command.one_line(error)}; once that is mended, rerun the command to resume"
+            ) from error
         except DamagedError as error:
             raise CannotGoOn(
                 f"{command.one_line(error)}; delete it and rerun the command to recreate it"

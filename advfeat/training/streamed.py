@@ -13,6 +13,8 @@ import optax
 from jax.sharding import Mesh
 
 from advfeat.edges import one_key
+from advfeat.images.augmentation import TRANSFORMS, Transform
+from advfeat.keys import stream
 from advfeat.training import sharding
 from advfeat.training.loop import Fit, descend, set_up
 from advfeat.training.procedures import Procedure
@@ -22,23 +24,25 @@ from advfeat.types import Array, Key, LossFn, Metrics
 
 
 class Batches(Protocol):
-    """A stream of batches for `fit_stream`, such as one from `advfeat.data.stream`.
+    """A stream of batches for `fit_stream`, such as one from `advfeat.data.stream`."""
 
-    Attributes:
-      steps_per_epoch: batches per epoch.
-      input_shape: `(H, W, C)` of an image.
-      batch_size: examples per batch, over all processes.
-    """
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch."""
 
-    steps_per_epoch: int
-    input_shape: tuple[int, int, int]
-    batch_size: int
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """`(H, W, C)` of an image."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per batch, over all processes."""
 
     def after(self, steps: int) -> Iterator[Any]:
         """Iterates over the batches after the first `steps`, epoch upon epoch."""
 
 
-@partial(jax.jit, static_argnames=("make_optimiser",), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("make_optimiser", "augment"), donate_argnames=("state",))
 def stream_update(
     key: Key,
     state: TrainState,
@@ -48,9 +52,12 @@ def stream_update(
     procedure: Procedure = PLAIN,
     *,
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
+    augment: Transform,
 ) -> tuple[TrainState, Metrics]:
-    """Makes one step on a streamed batch, which is augmented already."""
-    batch = {**batch, "image": as_unit(batch["image"])}
+    """Makes one step on a streamed batch, whose crops the stream has drawn already."""
+    root = jax.random.fold_in(stream(one_key(key), "augment"), state.step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, batch["id"])
+    batch = {**batch, "image": jax.vmap(augment)(keys, as_unit(batch["image"]))}
     return batch_step(key, state, loss_fn, batch, hyper, procedure, make_optimiser)  # type: ignore[arg-type]
 
 
@@ -71,7 +78,8 @@ def fit_stream(
 ) -> TrainState:
     """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
-    The stream determines order, crops and padding; examples of weight 0 have no effect. Resumed
+    The stream determines order, crops and padding; the images it gives are augmented as `how` says.
+    Examples of weight 0 have no effect. Resumed
     from a saved state, the training continues with the next batch and ends bit for bit like an
     uninterrupted one.
 
@@ -81,7 +89,7 @@ def fit_stream(
       variables: of the network, before training.
       batches: the stream, endless or at least `how.epochs` long; each of several processes opens it
         with its own index and their number.
-      how: as `fit` takes it; batch size and augmentation are the stream's, and ignored here.
+      how: as `fit` takes it; the batch size is the stream's, and ignored here.
       procedure: as `fit` takes it.
       mesh: as `fit` takes it; required with several processes.
       state: as `fit` takes it.
@@ -101,15 +109,15 @@ def fit_stream(
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
     state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
-    key, done = one_key(key), int(state.step)
+    key, done, augment = one_key(key), int(state.step), TRANSFORMS[how.augment]
     if mesh is None:
-        update = partial(stream_update, make_optimiser=make)
+        update = partial(stream_update, make_optimiser=make, augment=augment)
         put: Any = partial(jax.tree.map, jnp.asarray)
     else:
         sharding.check_divides(batches.batch_size, mesh)
         everywhere = sharding.replicate((state, key, loss_fn, hyper, procedure), mesh)
         state, key, loss_fn, hyper, procedure = everywhere
-        update = sharding.sharded(stream_update, mesh, make_optimiser=make)
+        update = sharding.sharded(stream_update, mesh, make_optimiser=make, augment=augment)
         put = partial(sharding.join_rows, mesh=mesh)
     read = batches.after(done)
 

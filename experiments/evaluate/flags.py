@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from advfeat.runs.config import Config as BaseConfig, flag
+from advfeat.runs.config import flag
 
 from ..shared.flags.choices import NORMS, SUITES_AND_ATTACKS, check_attacks
+from ..shared.flags.streams import StreamConfig
 from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(StreamConfig):
     """Flags of `experiments.evaluate`."""
 
     SMALLEST = {"num_examples": 20, "checks": False}

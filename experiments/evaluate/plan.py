@@ -18,8 +18,10 @@ from advfeat.runs.journal import check_same_problem
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared.attacks import suite_for
+from ..shared.images import in_memory, load
 from ..shared.limits import check_eps
 from .flags import Config
+from .pieces import Problem, cut, places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,20 +33,27 @@ class Plan:
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
       ids: `[N]`, the images' indices in the test set.
+      rest: further images of a stream that does not fit in memory at once, in pieces.
       class_names: of the data set.
       threat: the threat model.
       suite: the attacks by name; shortened in a dry run.
-      fingerprint: of the network's weights and of the images.
+      fingerprint: of the network's weights and of the images; of `rest`, of labels and ids.
     """
 
     network: Network
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    rest: tuple[data.DiskSplit, ...]
     class_names: tuple[str, ...]
     threat: ThreatModel
     suite: Suite
     fingerprint: str
+
+    def problem(self, config: Config) -> Problem:
+        """Returns what is attacked, and how."""
+        fn = self.network.model_fn()
+        return Problem(config, fn, self.threat, self.suite, self.fingerprint)
 
 
 def prepare(config: Config) -> Plan:
@@ -52,7 +61,7 @@ def prepare(config: Config) -> Plan:
     assert config.checkpoint is not None
     assert config.eps is not None
     network = load_network(config.checkpoint)
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load(config, network.spec.input_shape[0])
     check_fits(
         network,
         class_names=tuple(dataset.class_names),
@@ -66,14 +75,17 @@ def prepare(config: Config) -> Plan:
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
     # raises on unsupported attacks
     suite = suite_for(config, named, threat, num_classes=dataset.num_classes)
-    test = data.subset(dataset.test, config.num_examples, seed=config.seed)
+    drawn: Any = data.subset(dataset.test, config.num_examples, seed=config.seed)
+    first, *rest = cut(drawn, seed=config.seed) if config.stream else (drawn,)
+    test = in_memory(first)
     images = data.unit(test.image)
     logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
-    known = checksum([network.variables, images, test.label, test.id])
-    if not config.overwrite:
+    others = [(piece.label, piece.id) for piece in rest]
+    known = checksum([network.variables, images, test.label, test.id, *others])
+    for place in () if config.overwrite else places(config.workdir):
         try:
-            check_same_problem(config.workdir, known)
+            check_same_problem(place, known)
         except ValueError as error:
             raise ValueError(
                 f"workdir {error} (--overwrite does); now is what --checkpoint and --dataset hold"
@@ -83,6 +95,7 @@ def prepare(config: Config) -> Plan:
         images=images,
         labels=test.label,
         ids=test.id,
+        rest=tuple(rest),
         class_names=tuple(dataset.class_names),
         threat=threat,
         suite=suite,

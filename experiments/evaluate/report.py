@@ -50,11 +50,11 @@ def write(
         sentence=_sentence(config, summary),
         lead=lead,
         terms=terms("eps", *of_norms(config.norm), "attack", "robust accuracy", "interval"),
-        findings=_findings(config, summary),
+        findings=_findings(config, plan, summary),
         sections=sections,
         recipe={
             "network": network_words(str(config.checkpoint), plan.network),
-            "data": f"{config.dataset}: {len(plan.labels)} test images of "
+            "data": f"{config.dataset}: {summary['num_examples']} test images of "
             f"{len(plan.class_names)} classes",
             "norm": title(config.norm),
             "eps": format_eps(summary["eps"]),
@@ -82,7 +82,7 @@ def _sentence(config: Config, summary: dict[str, Any]) -> str:
     )
 
 
-def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
+def _findings(config: Config, plan: Plan, summary: dict[str, Any]) -> list[str]:
     eps = format_eps(summary["eps"])
     told = [
         f"Of {summary['num_examples']} test images the network is right on "
@@ -104,6 +104,11 @@ def _findings(config: Config, summary: dict[str, Any]) -> list[str]:
         told.append("No check found a reason to distrust the number.")
     else:
         told.append("The number was not checked for signs that it cannot be trusted.")
+    if len(plan.labels) < summary["num_examples"]:
+        told.append(
+            f"Checks, curves and pictures are of {len(plan.labels)} of these images, drawn at "
+            "random; the verdicts on all are in verdicts.npz."
+        )
     return told
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,67 +9,52 @@ import numpy as np
 
 import advfeat
 from advfeat.attacks.keeping import by_score
+from advfeat.evaluation.result import SuiteResult
 from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.journal import Journal
 
 from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
+from .pieces import joined
 from .plan import Plan, prepare
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Attacks, checks the result and reports."""
-    fn = plan.network.model_fn()
-    root = jax.random.key(config.seed)
-    with Journal(run, plan.fingerprint) as journal:
-        result = advfeat.evaluate(
-            stream(root, "suite"),
-            fn,
-            plan.images,
-            plan.labels,
-            threat=plan.threat,
-            suite=plan.suite,
-            sequential=not config.each,
-            batch_size=config.batch_size,
-            ids=plan.ids,
-            checks=config.checks,
-            **journal.hooks(),
-        )
-        seconds = journal.seconds()
-    attacks = [
-        dataclasses.replace(part, seconds=seconds.get(part.name, part.seconds))
-        for part in result.attacks
-    ]
-    result = dataclasses.replace(result, attacks=tuple(attacks))
+    problem = plan.problem(config)
+    others = problem.verdicts(run, plan.rest)
+    first = problem.attacked(run, plan.images, plan.labels, plan.ids, checks=config.checks)
+    result = joined(first, others)
     print(result)
+    about = {
+        "checkpoint": config.checkpoint,
+        "threat": {"norm": config.norm, "eps": config.eps},
+        "attacks": [part.name for part in result.attacks],
+        "fooled_by": "place in attacks; -1: stands, -2: wrong without an attack",
+    }
     run.save_arrays(
         "adversarial",
         {
             "image": plan.images,
             "label": plan.labels,
             "id": plan.ids,
-            "adversarial": result.adversarial,
-            "clean": result.clean,
-            "robust": result.robust,
-            "fooled_by": result.fooled_by,
-            "distance": result.distance,
+            "adversarial": first.adversarial,
+            **_by_image(first),
         },
-        {
-            "checkpoint": config.checkpoint,
-            "threat": {"norm": config.norm, "eps": config.eps},
-            "attacks": [part.name for part in result.attacks],
-            "fooled_by": "place in attacks; -1: stands, -2: wrong without an attack",
-        },
+        about,
     )
+    if others:
+        pieces = [(plan.labels, plan.ids), *((piece.label, piece.id) for piece in plan.rest)]
+        labels, ids = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        run.save_arrays("verdicts", {"label": labels, "id": ids, **_by_image(result)}, about)
     summary = {
         "dataset": config.dataset,
         "norm": config.norm,
         "eps": config.eps,
-        "num_examples": len(plan.labels),
+        "num_examples": len(result.clean),
         "suite": result.suite,
         "clean_accuracy": result.clean_accuracy,
         "robust_accuracy": result.robust_accuracy,
@@ -87,11 +71,15 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         },
         "trusted": result.trusted,
         "warnings": [warned._asdict() for warned in result.warnings],
-        "curves": _curves(config, plan, fn),
+        "curves": _curves(config, plan, problem.model_fn),
         "claims": [],
     }
-    report.write(config, plan, run, result, summary)
+    report.write(config, plan, run, first, summary)
     return summary
+
+
+def _by_image(result: SuiteResult) -> dict[str, np.ndarray]:
+    return {name: getattr(result, name) for name in ("clean", "robust", "fooled_by", "distance")}
 
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from advfeat import models, training
-from advfeat.data import Dataset, Split
+from advfeat.data import Split, Stream
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints, processes, signals
 from advfeat.runs.config import UsageError
@@ -19,14 +19,28 @@ from advfeat.runs.selection import Watch
 from advfeat.runs.train_states import Saved
 from advfeat.training.sharding import check_divides, data_mesh, local
 
+from .images import AnyDataset
 from .progress import Follower, Progress
 from .recipes import Recipe
 
 
 def spec_for(
-    dataset: Dataset, model: str, *, width: int | None = None, bfloat16: bool = False
+    dataset: AnyDataset,
+    model: str,
+    *,
+    width: int | None = None,
+    bfloat16: bool = False,
+    **options: Any,
 ) -> NetworkSpec:
-    """Specifies a network for a data set's classes, image shape and pixel statistics."""
+    """Specifies a network for a data set's classes, image shape and pixel statistics.
+
+    Args:
+      dataset: the data set.
+      model: name of the architecture.
+      width: of the architecture; None means its default.
+      bfloat16: whether it computes in bfloat16.
+      **options: the architecture's own, such as `stem="imagenet"`.
+    """
     spec = NetworkSpec(
         model=model,
         class_names=tuple(dataset.class_names),
@@ -35,6 +49,7 @@ def spec_for(
         std=tuple(max(float(value), 1e-3) for value in dataset.std),
         width=width,
         bfloat16=bfloat16,
+        options=options,
     )
     # A misfit (e.g. images too small for the strides) must show before any work.
     built = spec.build()
@@ -47,7 +62,7 @@ def train(
     name: str,
     key: jax.Array,
     recipe: Recipe,
-    split: Split,
+    split: Split | Stream,
     *,
     held_out: tuple[np.ndarray, np.ndarray] | None = None,
     keep: bool = True,
@@ -60,7 +75,7 @@ def train(
       name: the network's name in the run.
       key: a typed key; initial weights, data order and attacks follow from it.
       recipe: architecture and training.
-      split: the training examples.
+      split: the training examples, in memory or as an endless stream.
       held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
       keep: whether the run stores the network itself (`networks/NAME`).
       on_epoch: called with the number of epochs finished since the last call (a bar's `update`); by
@@ -94,7 +109,7 @@ def train(
     try:
         with signals.held():
             if not ended:
-                earlier = progress.earlier(variables, len(split))
+                earlier = progress.earlier(variables, count(split))
                 state = _fit(key_fit, recipe, variables, split, progress, earlier)
                 weights = local(procedure.variables(state))
             record = recipe.record()
@@ -117,7 +132,7 @@ def train(
     return network
 
 
-def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
+def follow(key: jax.Array, recipe: Recipe, split: Split | Stream) -> None:
     """Trains along with the first process, which is in `train` with the same arguments."""
     if processes.tell_all(None):
         signals.leave()
@@ -126,6 +141,11 @@ def follow(key: jax.Array, recipe: Recipe, split: Split) -> None:
     with signals.held():
         _fit(key_fit, recipe, recipe.variables(key_init), split, Follower(), None)
         signals.leave()
+
+
+def count(split: Split | Stream) -> int:
+    """Returns the number of training examples."""
+    return split.num_examples if isinstance(split, Stream) else len(split)
 
 
 def check_shared(how: training.Fit, examples: int) -> None:
@@ -145,33 +165,38 @@ def _fit(
     key: jax.Array,
     recipe: Recipe,
     variables: Any,
-    split: Split,
+    split: Split | Stream,
     progress: Progress | Follower,
     earlier: Saved | None,
 ) -> training.TrainState:
     """Runs the training itself, over all devices of all processes."""
-    check_shared(recipe.how, len(split))
+    check_shared(recipe.how, count(split))
     procedure = recipe.procedure()
     state = earlier.state if earlier else None
     if not processes.alone() and processes.tell_all(state is not None):
-        shape = (len(split), *recipe.spec.input_shape)
+        shape = (count(split), *recipe.spec.input_shape)
         blank = training.initial_state(variables, recipe.how, procedure, shape=shape)
         state = processes.share_state(blank if state is None else state)
-    state = training.fit(
-        key,
-        recipe.loss_fn(),
-        variables,
-        split.image,
-        split.label,
-        recipe.how,
-        num_classes=len(recipe.spec.class_names),
-        procedure=procedure,
-        ids=split.id,
-        mesh=data_mesh() if jax.device_count() > 1 else None,
-        state=state,
-        seen=earlier.seen if earlier else None,
-        look=progress.look,
-        on_chunk=progress.chunk,
-        on_epoch=progress.epoch,
-    )
+    options: Any = {
+        "procedure": procedure,
+        "mesh": data_mesh() if jax.device_count() > 1 else None,
+        "state": state,
+        "seen": earlier.seen if earlier else None,
+        "look": progress.look,
+        "on_chunk": progress.chunk,
+        "on_epoch": progress.epoch,
+    }
+    given = key, recipe.loss_fn(), variables
+    if isinstance(split, Stream):
+        state = training.fit_stream(*given, split, recipe.how, **options)
+    else:
+        state = training.fit(
+            *given,
+            split.image,
+            split.label,
+            recipe.how,
+            num_classes=len(recipe.spec.class_names),
+            ids=split.id,
+            **options,
+        )
     return state if processes.alone() else local(state)

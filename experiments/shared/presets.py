@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from advfeat.data import Dataset
+from advfeat.data import DiskDataset
+
+from .flags.choices import RESIZED_CROP
+from .images import AnyDataset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class Preset:
       train_examples: maximum number of training images; 0 uses all.
       held_out: the share of them held out for model selection.
       linf_eps: L-infinity eps of adversarial training.
+      train_weight_decay: of `experiments.train`.
+      stem: of a residual network; None means the architecture's own, for small images.
     """
 
     model: str
@@ -76,6 +81,8 @@ class Preset:
     attack_transform: str = "none"
     gradient_filter: str = "none"
     linf_eps: float = 8 / 255
+    train_weight_decay: float = 5e-4
+    stem: str | None = None
 
 
 DIGITS = Preset(
@@ -155,9 +162,40 @@ CIFAR = Preset(
 )
 
 
-def preset_for(dataset: Dataset) -> Preset:
-    """Returns the preset for a data set's kind of images: tiny, small grey, or anything larger."""
+# As in MadryLab's `robustness` (but for its colour jitter and its schedule); nothing is tuned.
+IMAGENET = dataclasses.replace(
+    CIFAR,
+    model="resnet50",
+    width=64,
+    robust_width=64,
+    stem="imagenet",
+    epochs=200,
+    robust_epochs=200,
+    batch_size=256,
+    learning_rate=0.1,
+    robust_learning_rate=0.1,
+    train_weight_decay=1e-4,
+    augment=RESIZED_CROP,
+    robust_augment=RESIZED_CROP,
+    robust_eps=3.0,
+    robust_steps=7,
+    linf_eps=4 / 255,
+    eps_grid=(0.0, 0.5, 1.5, 3.0),
+)
+
+RESTRICTED_IMAGENET = dataclasses.replace(IMAGENET, epochs=150, robust_epochs=150)
+
+_LARGE = 128  # pixels
+
+
+def preset_for(dataset: AnyDataset) -> Preset:
+    """Returns the preset for a data set's kind of images: tiny, small grey, or anything larger.
+
+    Streams of large images have presets of their own.
+    """
     height, _, channels = dataset.input_shape
+    if isinstance(dataset, DiskDataset) and height >= _LARGE:
+        return RESTRICTED_IMAGENET if dataset.name == "restricted_imagenet" else IMAGENET
     if height <= 16:
         return DIGITS
     return MNIST if height <= 28 and channels == 1 else CIFAR

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 import advfeat
 from advfeat import models, training
-from advfeat.data import Dataset
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs.selection import Selection
 from advfeat.training.losses.entries import USUAL_STEPS
 
 from .flags.train import fact
+from .images import AnyDataset
 
 AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
 
@@ -40,6 +40,7 @@ class Recipe:
       awp: gamma of the weight perturbation; None disables it.
       ema: decay of the exponential average of the weights; None disables it.
       swa: share of the training after which the uniform average begins; None disables it.
+      reading: how a stream reads its images; None for images in memory.
       start: a network whose weights initialise the training.
       start_name: the reference by which it was given.
       selection: rule that selects the epoch whose weights are kept; None keeps the last,
@@ -58,6 +59,7 @@ class Recipe:
     awp: float | None = None
     ema: float | None = None
     swa: float | None = None
+    reading: str | None = None
     start: Network | None = None
     start_name: str = ""
     selection: Selection | None = None
@@ -121,7 +123,7 @@ class Recipe:
             made |= dict(self.numbers)
             if fact(self.objective, "attack_steps"):
                 made["attack_steps"] = self.attack_steps
-        for name in ("label_smoothing", "awp", "ema", "swa"):
+        for name in ("label_smoothing", "awp", "ema", "swa", "reading"):
             if getattr(self, name):
                 made[name] = getattr(self, name)
         if self.start is not None:
@@ -130,7 +132,7 @@ class Recipe:
 
 
 def fine_tuned(
-    given: Network, dataset: Dataset, reference: str, *, bfloat16: bool = False
+    given: Network, dataset: AnyDataset, reference: str, *, bfloat16: bool = False
 ) -> tuple[NetworkSpec, tuple[str, ...]]:
     """Returns the specification for fine-tuning a network on a data set, and notes about it.
 

@@ -12,6 +12,7 @@ from advfeat.runs.report import Block, Picture, Section, Table, format_rate, wri
 from advfeat.stats import Estimate
 from advfeat.threats.norms import title
 
+from ..shared.networks import count
 from ..shared.words import of_norms, per_cent, terms, training_words
 from .flags import Config
 from .plan import Plan
@@ -86,7 +87,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         findings=findings,
         sections=[Section("Accuracy", blocks)],
         recipe={
-            "data": f"{config.dataset}: {len(plan.train)} training, {len(plan.held_out[1])} "
+            "data": f"{config.dataset}: {count(plan.train)} training, {len(plan.held_out)} "
             f"held-out, {len(plan.dataset.test)} test images of {plan.dataset.num_classes} classes",
             "network": f"{plan.recipe.spec.model}, width {plan.recipe.spec.width}",
             "objective": config.objective,

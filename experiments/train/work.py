@@ -6,13 +6,12 @@ from typing import Any
 
 import jax
 
-import advfeat
 from advfeat import data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared import networks
+from ..shared import images, networks
 from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
@@ -24,18 +23,17 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     root = jax.random.key(config.seed)
     for note in plan.notes:
         print(note)
+    held_out = images.pixels(plan.held_out)
     network = networks.train(
-        run, "model", stream(root, "model"), plan.recipe, plan.train, held_out=plan.held_out
+        run, "model", stream(root, "model"), plan.recipe, plan.train, held_out=held_out
     )
     fn, test = network.model_fn(), plan.dataset.test
-    images, labels = data.unit(test.image), test.label
-    clean = stats.rate(advfeat.correct(fn, images, labels))
+    clean = stats.rate(images.correct(fn, test))
     some = data.subset(test, config.eval_examples, seed=config.seed)
     sweep = pgd_sweep(
         stream(root, "evaluation"),
         fn,
-        data.unit(some.image),
-        some.label,
+        *images.pixels(some),
         plan.eps_grid,
         norm=config.norm,
         steps=config.eval_steps,
@@ -64,15 +62,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _made(plan: Plan, record: dict[str, Any]) -> dict[str, Any]:
     """Returns how the network was trained, and which of its epochs was kept."""
-    fields = (
-        "objective",
-        *plan.recipe.numbers,
-        "label_smoothing",
-        "awp",
-        "ema",
-        "swa",
-        "selection",
-    )
+    more = ("label_smoothing", "awp", "ema", "swa", "reading", "selection")
+    fields = ("objective", *plan.recipe.numbers, *more)
     return {name: record[name] for name in fields if name in record}
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from imagenet_like import OTHERS, WANTED, encoded, written
 from PIL import Image
 
 from advfeat import data
@@ -14,44 +15,26 @@ from advfeat.data import images, label_index, restricted_imagenet, streaming
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("grain")
 
-# Two of each group, in a mixed order; the classes between them are of no group.
-WANTED = [151, 281, 30, 33, 80, 365, 389, 118, 300, 268, 285, 32, 37, 100, 382, 397, 121, 319]
-OTHERS = [0, 29, 38, 150, 269, 999]
 TRAIN = [label for pair in zip(WANTED, OTHERS * 3, strict=True) for label in pair] + [151] * 5
 RUBBISH = b"these bytes are no image"
 
 
 def jpeg(label, *, height=40, width=60):
     """Returns a picture of one grey level, which names its label."""
-    buffer = io.BytesIO()
-    pixels = np.full((height, width, 3), label % 251, np.uint8)
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
+    return encoded(np.full((height, width, 3), label % 251, np.uint8), quality=95)
 
 
-def examples(labels):
-    """Yields ImageNet-like examples; images that are not wanted cannot be decoded."""
+def blobs(labels):
+    """Yields labels with pictures; images that are not wanted cannot be decoded."""
     for number, label in enumerate(labels):
-        blob = RUBBISH if label in OTHERS else jpeg(label, height=40 + number % 3)
-        name = f"{number}.JPEG"
-        yield number, {"image": io.BytesIO(blob), "label": label, "file_name": name}
+        yield label, RUBBISH if label in OTHERS else jpeg(label, height=40 + number % 3)
 
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
     """Returns the folder of a tiny imagenet2012, written by TFDS itself."""
     folder = tmp_path_factory.mktemp("tfds")
-    builder = tfds.builder("imagenet2012", data_dir=str(folder), file_format="array_record")
-    builder._make_download_manager = lambda **_: type("None_", (), {"downloaded_size": 0})()
-    builder._split_generators = lambda dl_manager: {
-        "train": examples(TRAIN),
-        "validation": examples(WANTED),
-        "test": examples([-1] * 4),
-    }
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
-    return str(folder)
+    return written(folder, train=blobs(TRAIN), validation=blobs(WANTED), test=blobs([-1] * 4))
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +206,12 @@ def test_it_streams_what_tfds_mocks(imagenet, cache):
 
     class Records:
         def __init__(self, features, labels):
-            self._records = [features.serialize_example(e) for _, e in examples(labels)]
+            self._records = [
+                features.serialize_example(
+                    {"image": io.BytesIO(blob), "label": label, "file_name": "x.JPEG"}
+                )
+                for label, blob in blobs(labels)
+            ]
 
         def __len__(self):
             return len(self._records)

@@ -1,5 +1,6 @@
 """`experiments.train` over several processes, started as their launchers start them."""
 
+import functools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 
 import pytest
+from imagenet_like import tiny
 from launchers import ROOT, environment, explicit, free_port, slurm
 from test_faults import files, summary, told
 
@@ -54,17 +56,30 @@ def test_a_wrong_flag_ends_all_processes_and_one_says_why(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+STREAM = [flag for flag in TRAIN if not flag.startswith("--train_examples")]
+
+
+def streamed(tmp_path):
+    """The flags of a training on a stream, of which each process reads its own part."""
+    folder = tiny(tmp_path / "tfds", each=6)
+    return ["--stream", "--dataset=restricted_imagenet", f"--data_dir={folder}", "--image_size=8"]
+
+
 @pytest.mark.slow
-def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path):
+@pytest.mark.parametrize("source", ["memory", "stream"])
+def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path, monkeypatch, source):
+    monkeypatch.setenv("ADVFEAT_CACHE_DIR", str(tmp_path / "labels"))
+    command = TRAIN if source == "memory" else [*STREAM, *streamed(tmp_path)]
+    launch = functools.partial(start, command=command)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    codes, said = ends(start(whole, "--epochs=40"))
+    codes, said = ends(launch(whole, "--epochs=40"))
     assert codes == [0, 0], said
     assert "results: " in said[0][0] or "report: " in said[0][0]
     assert said[1] == ("", "")
     record = json.loads((whole / "run.json").read_text())
     assert record["devices"]["count"] == 2
 
-    started = start(broken, "--epochs=40")
+    started = launch(broken, "--epochs=40")
     while not (broken / "metrics.jsonl").exists():
         assert all(process.poll() is None for process in started), ends(started)
         time.sleep(0.05)
@@ -75,14 +90,14 @@ def test_slurm_tasks_make_one_run_that_survives_preemption(tmp_path):
     assert len(told(broken)) < 40
     assert list((broken / "checkpoints" / "model").glob("[0-9]*"))
 
-    codes, said = ends(start(broken, "--epochs=40"))
+    codes, said = ends(launch(broken, "--epochs=40"))
     assert codes == [0, 0], said
     assert "resuming the run" in said[0][0]
     assert files(broken) == files(whole)
     assert summary(broken) == summary(whole)
     assert told(broken) == told(whole)
 
-    codes, said = ends(start(broken, "--epochs=40"))
+    codes, said = ends(launch(broken, "--epochs=40"))
     assert codes == [0, 0], said
     assert "finished" in said[0][0]
     assert said[1][0] == ""

@@ -23,6 +23,11 @@ SCHEDULES = Registered("advfeat.training.optimisers:SCHEDULES")
 
 TRANSFORMS = Registered("advfeat.images.augmentation:TRANSFORMS")
 
+RESIZED_CROP = "resized_crop"
+"""The augmentation that a stream draws while it decodes: a random crop, resized and mirrored."""
+
+AUGMENTATIONS = Registered("advfeat.images.augmentation:TRANSFORMS", more=(RESIZED_CROP,))
+
 DISPLAYS = Registered("advfeat.figures.maps:DISPLAYS")
 
 DEFENCES = Registered("advfeat.evaluation.broken_defences:DEFENCES")

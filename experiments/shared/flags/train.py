@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from advfeat.runs.config import Config as BaseConfig, flag
+from advfeat.runs.config import flag
 
 from ..limits import check_linf_eps
-from .choices import MODELS, NORMS, OBJECTIVES, SCHEDULES, TRANSFORMS
+from .choices import AUGMENTATIONS, MODELS, NORMS, OBJECTIVES, RESIZED_CROP, SCHEDULES
+from .streams import StreamConfig
 from .sweeps import PRESET
 
 FREE = {"numbers": {"replays": 8}, "attack_steps": None, "one_step": True}
@@ -74,7 +75,7 @@ def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(StreamConfig):
     """Flags of `experiments.train`."""
 
     SMALLEST = {
@@ -156,10 +157,26 @@ class Config(BaseConfig):
     learning_rate: float | None = flag(None, "Maximum learning rate. " + PRESET, kind="positive")
     schedule: str = flag("onecycle", "Schedule of the learning rate.", choices=SCHEDULES)
     momentum: float = flag(0.9, "Nesterov momentum of SGD.", kind="fraction")
-    weight_decay: float = flag(5e-4, "L2 regularisation of all weights.", kind="nonnegative")
-    augment: str | None = flag(None, "Augmentation. " + PRESET, choices=TRANSFORMS)
+    weight_decay: float | None = flag(
+        None, "L2 regularisation of all weights [5e-4; ImageNet: 1e-4].", kind="nonnegative"
+    )
+    augment: str | None = flag(
+        None,
+        "Augmentation; resized_crop is a stream's random crop, resized and mirrored. " + PRESET,
+        choices=AUGMENTATIONS,
+    )
+    image_size: int | None = flag(
+        None,
+        "With --stream: height and width to which images are cropped and resized. Default: their "
+        "own if they have one, else 224.",
+        kind="count",
+    )
     train_examples: int = flag(0, "Maximum number of training images; 0: all.", kind="natural")
-    held_out: float = flag(0.1, "Share of the training images held out for monitoring.")
+    held_out: float = flag(
+        0.1,
+        "Share of the training images held out for monitoring; of a stream about 500 at most, and "
+        "one of each class.",
+    )
     eps_grid: tuple[float, ...] | None = flag(
         None, "Eps values at which accuracy under PGD is measured. " + PRESET, kind="eps_list"
     )
@@ -205,6 +222,11 @@ class Config(BaseConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
+        if not self.stream:
+            if self.image_size is not None:
+                raise ValueError(f"flag --image_size={self.image_size}: needs --stream")
+            if self.augment == RESIZED_CROP:
+                raise ValueError(f"flag --augment={self.augment}: needs --stream")
         if not 0 < self.held_out < 1:
             raise ValueError(f"flag --held_out={self.held_out}: must lie between 0 and 1")
         if math.isinf(self.eps or 0.0) and self.objective != "standard":

@@ -1,0 +1,192 @@
+"""Evaluates a stream whose images do not fit in memory at once, piece by piece.
+
+The drawn images are shuffled and cut into pieces, each of which is evaluated by itself. Of all but
+the first piece only the verdicts are kept. The first comes last: its images stay in memory for the
+checks, the curves and the report. An image's draws depend on its id, so the verdicts are those of
+one evaluation of all images, except that the gates of `quick` adapt to the images of a piece.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import advfeat
+from advfeat import data
+from advfeat.evaluation.result import AttackOutcome, SuiteResult, Warned
+from advfeat.evaluation.suites import Suite
+from advfeat.keys import stream
+from advfeat.runs.directory import RunDirectory
+from advfeat.runs.files import read_arrays
+from advfeat.runs.journal import Journal
+from advfeat.threats.balls import ThreatModel
+
+from .flags import Config
+
+PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
+
+_VERDICTS = ("clean_share", "robust_share", "distance", "fooled_by")
+_BY_IMAGE = ("tried", "fooled", "share")
+_TOTALS = ("forward_passes", "gradients", "seconds", "claims", "outside", "unconfirmed")
+
+
+def cut(images: data.DiskSplit, *, seed: int) -> tuple[data.DiskSplit, ...]:
+    """Cuts a drawn sample into pieces of at most `PIECE` images; several are shuffled before."""
+    count = math.ceil(len(images) / PIECE)
+    if count < 2:
+        return (images,)
+    shuffled = data.subset(images, len(images), seed=seed)
+    return tuple(shuffled.take(rows) for rows in np.array_split(np.arange(len(images)), count))
+
+
+def places(workdir: str) -> list[pathlib.Path]:
+    """Returns the folders that may hold verdicts: the run directory, and those of its pieces."""
+    path = pathlib.Path(workdir)
+    return [path, path / "pieces", *sorted(path.glob("pieces/[0-9]*"))]
+
+
+class _Room:
+    """The part of a run directory in which the journal of one piece is kept."""
+
+    def __init__(self, run: RunDirectory, name: str):
+        self._run, self._name = run, name
+        self.path = run.path / name
+
+    def save_arrays(
+        self, name: str, arrays: Mapping[str, Any], about: Mapping[str, Any]
+    ) -> pathlib.Path:
+        """Like the run's, in this folder."""
+        return self._run.save_arrays(f"{self._name}/{name}", arrays, about)
+
+    def log(self, step: int, *, stage: str, **scalars: Any) -> None:
+        """Like the run's, in stages of its own."""
+        self._run.log(step, stage=f"{self._name}/{stage}", **scalars)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is attacked, and how.
+
+    Attributes:
+      config: the flags.
+      model_fn: the network.
+      threat: the threat model.
+      suite: the attacks.
+      fingerprint: of the network's weights and of all images.
+    """
+
+    config: Config
+    model_fn: advfeat.ModelFn
+    threat: ThreatModel
+    suite: Suite
+    fingerprint: str
+
+    def attacked(
+        self, run: Any, images: np.ndarray, labels: np.ndarray, ids: np.ndarray, *, checks: bool
+    ) -> SuiteResult:
+        """Attacks images in memory, or goes on where a killed process stopped."""
+        with Journal(run, self.fingerprint) as journal:
+            result = advfeat.evaluate(
+                stream(jax.random.key(self.config.seed), "suite"),
+                self.model_fn,
+                images,
+                labels,
+                threat=self.threat,
+                suite=self.suite,
+                sequential=not self.config.each,
+                batch_size=self.config.batch_size,
+                ids=ids,
+                checks=checks,
+                **journal.hooks(),
+            )
+            seconds = journal.seconds()
+        attacks = [
+            dataclasses.replace(part, seconds=seconds.get(part.name, part.seconds))
+            for part in result.attacks
+        ]
+        return dataclasses.replace(result, attacks=tuple(attacks))
+
+    def verdicts(self, run: RunDirectory, pieces: Sequence[data.DiskSplit]) -> list[SuiteResult]:
+        """Returns the verdicts on pieces that are read here, one at a time, and forgotten."""
+        found = []
+        for number, piece in enumerate(pieces, 1):
+            name = f"pieces/parts/{number:05d}"
+            if not run.arrays_path(name).exists():
+                tqdm.write(f"piece {number} of {len(pieces) + 1}: {len(piece)} images")
+                here = piece.read()
+                room = _Room(run, f"pieces/{number:05d}")
+                whole = self.attacked(
+                    room, data.unit(here.image), here.label, here.id, checks=False
+                )
+                run.save_arrays(name, {**_packed(whole), "problem": self.fingerprint}, {})
+            # After its verdicts are written, or by the process after one that was killed here.
+            shutil.rmtree(run.path / f"pieces/{number:05d}", ignore_errors=True)
+            found.append(self._unpacked(read_arrays(run.arrays_path(name)), piece.input_shape))
+        return found
+
+    def _unpacked(self, saved: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> SuiteResult:
+        attacks = tuple(
+            AttackOutcome(
+                name=str(name),
+                **{field: saved[field][row] for field in _BY_IMAGE},
+                **{field: saved[field][row].item() for field in _TOTALS},
+            )
+            for row, name in enumerate(saved["attack"])
+        )
+        return SuiteResult(
+            suite=self.suite.name,
+            threat=self.threat,
+            adversarial=np.zeros((0, *shape), np.float32),
+            attacks=attacks,
+            warnings=tuple(Warned(*map(str, pair)) for pair in saved["warning"].reshape(-1, 2)),
+            looks=int(saved["looks"]),
+            checked=False,
+            **{field: saved[field] for field in _VERDICTS},
+        )
+
+
+def _packed(result: SuiteResult) -> dict[str, Any]:
+    """Returns the arrays of a result without its images."""
+    attacks = result.attacks
+    return {
+        **{field: getattr(result, field) for field in _VERDICTS},
+        **{
+            field: np.stack([getattr(part, field) for part in attacks])
+            for field in (*_BY_IMAGE, *_TOTALS)
+        },
+        "attack": np.array([part.name for part in attacks]),
+        "warning": np.array([tuple(warned) for warned in result.warnings], str),
+        "looks": result.looks,
+    }
+
+
+def joined(first: SuiteResult, others: Sequence[SuiteResult]) -> SuiteResult:
+    """Joins the verdicts on all pieces; the adversarial images are those of the first alone.
+
+    Its warnings are followed by those of other pieces whose codes it does not have.
+    """
+    parts = [first, *others]
+    attacks = []
+    for of_pieces in zip(*(part.attacks for part in parts), strict=True):
+        columns = {
+            field: np.concatenate([getattr(piece, field) for piece in of_pieces])
+            for field in _BY_IMAGE
+        }
+        totals = {field: sum(getattr(piece, field) for piece in of_pieces) for field in _TOTALS}
+        attacks.append(dataclasses.replace(of_pieces[0], **columns, **totals))
+    known = {warned.code for warned in first.warnings}
+    more = {w.code: w for part in others for w in part.warnings if w.code not in known}
+    verdicts: dict[str, Any] = {
+        field: np.concatenate([getattr(part, field) for part in parts]) for field in _VERDICTS
+    }
+    return dataclasses.replace(
+        first, attacks=tuple(attacks), warnings=(*first.warnings, *more.values()), **verdicts
+    )
