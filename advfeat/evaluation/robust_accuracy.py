@@ -21,7 +21,7 @@ from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.stepwise import Stepwise
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import check_logits
-from advfeat.evaluation.diagnostics import examine
+from advfeat.evaluation.diagnostics import Case, examine
 from advfeat.evaluation.prediction import LOOKS, within
 from advfeat.evaluation.problem import Problem, asked
 from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult, Warned
@@ -171,9 +171,8 @@ def evaluate(
         warnings=tuple(Warned(*note) for note in chosen.notes),
         checked=checks,
     )
-    data = (problem.key, problem.model_fn, problem.images, problem.labels, logits)
-    options: dict[str, Any] = {"ids": problem.ids, "batch_size": batch_size}
-    found = examine(*data, result, free=not checks, on_check=on_check, **options)
+    data = (problem.key, problem.model_fn, problem.images, problem.labels, logits, problem.ids)
+    found = examine(Case(*data, result, batch_size), free=not checks, on_check=on_check)
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
