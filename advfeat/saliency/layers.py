@@ -6,10 +6,11 @@ Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.edges import on_one
 from advfeat.numerics import finite
@@ -17,19 +18,20 @@ from advfeat.objectives.features import class_score
 from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
 
 
+@runtime_checkable
 class Split(Protocol):
     """A network that exposes a layer: `models.split_fn`, or `split` of two functions."""
 
-    def __call__(self, x: Array) -> Array:
-        """Maps ONE example to logits `[K]`."""
+    def __call__(self, x: Float[Array, "*x"]) -> Float[Array, " K"]:
+        """Maps ONE example to logits."""
 
-    def activations(self, x: Array) -> Array:
+    def activations(self, x: Float[Array, "*x"]) -> Float[Array, "*layer"]:
         """Maps ONE example to the activations of the layer."""
 
-    def both(self, x: Array) -> tuple[Array, Array]:
+    def both(self, x: Float[Array, "*x"]) -> tuple[Float[Array, "*layer"], Float[Array, " K"]]:
         """Returns activations and logits, from one forward pass."""
 
-    def perturbed(self, x: Array, delta: Array) -> Array:
+    def perturbed(self, x: Float[Array, "*x"], delta: Float[Array, "*layer"]) -> Float[Array, " K"]:
         """Returns the logits after adding `delta` to the activations of the layer."""
 
 
@@ -41,20 +43,20 @@ class Composed:
     before: ModelFn
     after: ModelFn
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*x"]) -> Float[Array, " K"]:
         """Maps ONE example to logits."""
         return self.after(self.before(x))
 
-    def activations(self, x: Array) -> Array:
+    def activations(self, x: Float[Array, "*x"]) -> Float[Array, "*layer"]:
         """Returns the activations between the two functions."""
         return self.before(x)
 
-    def both(self, x: Array) -> tuple[Array, Array]:
+    def both(self, x: Float[Array, "*x"]) -> tuple[Float[Array, "*layer"], Float[Array, " K"]]:
         """Returns the activations between the two functions, and the logits."""
         between = self.before(x)
         return between, self.after(between)
 
-    def perturbed(self, x: Array, delta: Array) -> Array:
+    def perturbed(self, x: Float[Array, "*x"], delta: Float[Array, "*layer"]) -> Float[Array, " K"]:
         """Returns the logits after adding `delta` between the two functions."""
         return self.after(self.before(x) + delta)
 
@@ -69,7 +71,9 @@ def split(before: ModelFn, after: ModelFn) -> Composed:
     return Composed(as_model_fn(before), as_model_fn(after))
 
 
-def _parts(objective: Objective, key: Key, network: Any, x: Array, y: Any) -> tuple[Array, Array]:
+def _parts(
+    objective: Objective, key: Key, network: Any, x: Float[Array, "*x"], y: Any
+) -> tuple[Float[Array, "*layer"], Float[Array, "*layer"]]:
     """Returns the activations of a layer and the gradient of the score with respect to them."""
     if not hasattr(network, "perturbed"):
         raise ValueError(
@@ -91,7 +95,9 @@ class LayerGradient:
 
     objective: Objective = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: Any, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*layer"]:
         """Computes the gradient for ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         return _parts(self.objective, key, model_fn, x, y)[1]
@@ -105,8 +111,10 @@ class GradCam:
     objective: Objective = dataclasses.field(metadata={"static": True})
     rectify: bool = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
-        """Computes the map `[H, W]`, upsampled bilinearly to the size of the image."""
+    def __call__(
+        self, key: Key, model_fn: Any, x: Float[Array, "H W C"], y: Any
+    ) -> Float[Array, "H W"]:
+        """Computes the map, upsampled bilinearly to the size of the image."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         activations, found = _parts(self.objective, key, model_fn, x, y)
         if activations.ndim != 3:

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
 from advfeat.saliency.gradient import score_gradient
-from advfeat.types import Array, Key, ModelFn, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Number, Objective, with_key
 
 
 @jax.tree_util.register_dataclass
@@ -28,18 +29,20 @@ class IntegratedGradients:
     Make one with `integrated_gradients`.
 
     Attributes:
-      baseline: `[H, W, C]`, or a number for all pixels.
+      baseline: an image, or a number for all pixels.
       objective: objective to differentiate, static.
       steps: number of gradients along the line, static.
       chunk: gradients computed at a time, static.
     """
 
-    baseline: Array
+    baseline: Float[Array, "*x"]
     objective: Objective = dataclasses.field(metadata={"static": True})
     steps: int = dataclasses.field(metadata={"static": True})
     chunk: int = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example; the sum is close to the change of the score."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
@@ -72,18 +75,20 @@ class ExpectedGradients:
     Make one with `expected_gradients`.
 
     Attributes:
-      baselines: `[N, H, W, C]`.
+      baselines: images.
       objective: objective to differentiate, static.
       samples: number of draws, static.
       chunk: draws computed at a time, static.
     """
 
-    baselines: Array
+    baselines: Float[Array, " N *x"]
     objective: Objective = dataclasses.field(metadata={"static": True})
     samples: int = dataclasses.field(metadata={"static": True})
     chunk: int = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         if self.baselines.shape[1:] != x.shape:
@@ -113,7 +118,7 @@ class ExpectedGradients:
 def integrated_gradients(
     objective: Objective | None = None,
     *,
-    baseline: float | Array = 0.0,
+    baseline: Number | Float[Array, "*x"] = 0.0,
     steps: int = 32,
     chunk: int = 4,
 ) -> IntegratedGradients:
@@ -146,7 +151,7 @@ def integrated_gradients(
 
 
 def expected_gradients(
-    baselines: Array,
+    baselines: Float[Array, " N *x"],
     objective: Objective | None = None,
     *,
     samples: int = 100,
@@ -155,7 +160,7 @@ def expected_gradients(
     """Returns expected gradients: integrated gradients averaged over a data set of baselines.
 
     Args:
-      baselines: `[N, H, W, C]`, training images.
+      baselines: training images.
       objective: objective to differentiate; by default the logit of the class `y`.
       samples: number of draws of a baseline and a point on its line.
       chunk: draws computed at a time.
@@ -178,8 +183,8 @@ def expected_gradients(
 
 
 def completeness(
-    method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Array, y: Any
-) -> Array:
+    method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+) -> Float[Array, ""]:
     """Computes the completeness error: map sum against score change, relative to that change.
 
     Args:

@@ -6,12 +6,12 @@ Adebayo et al. (2018), https://arxiv.org/abs/1810.03292.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float, PyTree, Shaped
 from scipy import ndimage, stats
 
-Params = Mapping[str, Any]
+Params = Mapping[str, PyTree]
 
 
 def cascading(params: Params, fresh: Params, order: Sequence[str]) -> Iterator[tuple[str, Params]]:
@@ -54,7 +54,9 @@ def _check(params: Params, fresh: Params, order: Sequence[str]) -> None:
             raise ValueError(f"unknown module {name!r}; there are {', '.join(params)}")
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = True) -> float:
+def rank_correlation(
+    one: Shaped[np.ndarray, "*map"], other: Shaped[np.ndarray, "*map"], *, absolute: bool = True
+) -> float:
     """Computes Spearman's rank correlation of two maps, by default of their absolute values.
 
     Returns:
@@ -66,14 +68,14 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = Tru
     return float(stats.spearmanr(pair[0].ravel(), pair[1].ravel()).statistic)
 
 
-def edges(image: np.ndarray) -> np.ndarray:
+def edges(image: Shaped[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
     """Computes the Sobel magnitude per channel, a "saliency map" that needs no network.
 
     Args:
-      image: `[H, W, C]`.
+      image: in any unit.
 
     Returns:
-      `[H, W, C]` float64, in units of the image: 4 times the height of an edge.
+      float64, in units of the image: 4 times the height of an edge.
 
     A step in red alone is an edge in red alone:
 

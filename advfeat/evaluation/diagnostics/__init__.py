@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-
 from advfeat.evaluation.diagnostics.attacks import black_box, growth, not_converged, one_step
 from advfeat.evaluation.diagnostics.case import MOST, Case, Check, Seen
 from advfeat.evaluation.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
