@@ -22,13 +22,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jaxtyping
-import numpy as np
 import pytest
 
-import advfeat.types
-
-# JAX takes NumPy's arrays for its own, and so do the tests: what is checked are shapes and kinds.
-advfeat.types.Array = jax.Array | np.ndarray | np.generic
 # Every call into these that returns is compared with its annotations, shapes included.
 SHAPED = (
     "advfeat.edges",

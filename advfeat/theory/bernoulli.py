@@ -33,8 +33,11 @@ from advfeat.numerics import over, whole
 from advfeat.threats.norms import l2_length
 from advfeat.types import Array, Key, Number
 
+Vector = Float[Array, " d"]
+Scalar = Float[Array, ""]
 
-def draw_signs(key: Key, dim: int) -> Float[Array, " d"]:
+
+def draw_signs(key: Key, dim: int) -> Vector:
     """Draws the model's sign vector: of -1.0 and 1.0, uniform.
 
     Raises:
@@ -48,7 +51,7 @@ def draw_signs(key: Key, dim: int) -> Float[Array, " d"]:
 
 
 def sample(
-    key: Key, signs: Float[Array, " d"], bias: Number, count: int
+    key: Key, signs: Vector, bias: Number, count: int
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Draws examples of the model.
 
@@ -95,9 +98,7 @@ def sum_estimator(x: Num[Array, "n d"], y: Num[Array, " n"]) -> Int[Array, " d"]
     return jnp.sum(y[:, None] * x, axis=0).astype(jnp.int32)
 
 
-def draw_estimator(
-    key: Key, signs: Float[Array, " d"], bias: Number, count: Number
-) -> Int[Array, " d"]:
+def draw_estimator(key: Key, signs: Vector, bias: Number, count: Number) -> Int[Array, " d"]:
     """Draws the result of `sum_estimator` on n fresh examples from its distribution.
 
     Each coordinate is `signs_i * (2 B - n)` with B binomial; n may be traced.
@@ -121,7 +122,7 @@ def draw_estimator(
 
 
 def margin_law(
-    weights: Num[Array, " d"], signs: Float[Array, " d"], bias: Number, *, count: int
+    weights: Num[Array, " d"], signs: Vector, bias: Number, *, count: int
 ) -> Float[Array, " 2*{count}*d+1"]:
     """Returns the distribution of a fresh example's margin `y <weights, x>`.
 
@@ -161,13 +162,13 @@ def margin_law(
 
 def robust_error(
     weights: Num[Array, " d"],
-    signs: Float[Array, " d"],
+    signs: Vector,
     bias: Number,
     eps: Number,
     *,
     count: int,
     threshold: bool = False,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Returns the exact L-infinity robust error of a linear classifier with integer weights.
 
     An adversary reduces the margin by `eps |w|_1` (the dual norm), so the error is
@@ -208,12 +209,12 @@ def robust_error(
 def simulated_error(
     key: Key,
     weights: Num[Array, " d"],
-    signs: Float[Array, " d"],
+    signs: Vector,
     bias: Number,
     eps: Number,
     *,
     draws: int,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Estimates the L-infinity robust error of ANY linear classifier from fresh examples.
 
     There is no closed form for weights that are not integers. The standard deviation of the result
@@ -248,9 +249,7 @@ def simulated_error(
     return jnp.mean(jnp.where(tie, 0.5, (left < 0).astype(left.dtype)))
 
 
-def error_bound(
-    weights: Num[Array, " d"], signs: Float[Array, " d"], bias: Number, eps: Number
-) -> Float[Array, ""]:
+def error_bound(weights: Num[Array, " d"], signs: Vector, bias: Number, eps: Number) -> Scalar:
     """Returns Hoeffding's bound on any linear classifier's robust error: Lemma 26 with eps.
 
     `exp(-max(2 bias <w, signs> - eps |w|_1, 0)^2 / (2 |w|_2^2))`: the margin is a sum of
@@ -272,7 +271,7 @@ def error_bound(
     return jnp.exp(-jnp.square(jnp.maximum(left, 0.0)) / 2.0)
 
 
-def one_example_bound(dim: int, bias: Number) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def one_example_bound(dim: int, bias: Number) -> tuple[Scalar, Scalar]:
     """Bounds the standard error after one training example, and how often the bound may fail.
 
     Theorem 27: error `exp(-2 bias^4 d)`, except with probability `exp(-bias^2 d / 2)`. After a
@@ -290,7 +289,7 @@ def one_example_bound(dim: int, bias: Number) -> tuple[Float[Array, ""], Float[A
     return jnp.exp(-2.0 * dim * jnp.square(square)), jnp.exp(-0.5 * dim * square)
 
 
-def one_example_bias(dim: int, beta: Number) -> Float[Array, ""]:
+def one_example_bias(dim: int, beta: Number) -> Scalar:
     """Returns the bias from which one example gives a standard error <= beta w.h.p.: Corollary 28.
 
     `(ln(1 / beta) / (2 d))^(1/4)`; if it exceeds 1/2, the theorem covers no bias.
@@ -306,9 +305,7 @@ def one_example_bias(dim: int, beta: Number) -> Float[Array, ""]:
     return (-jnp.log(jnp.asarray(beta, float)) / (2.0 * dim)) ** 0.25
 
 
-def linear_lower_bound_count(
-    dim: int, bias: Number, eps: Number, gamma: Number
-) -> Float[Array, ""]:
+def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Scalar:
     """Returns n up to which every LINEAR learner's expected robust error is >= 1/2 - gamma.
 
     Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for uniformly drawn signs, a bias

@@ -33,8 +33,11 @@ from advfeat.threats.hyperplane import dual_length
 from advfeat.threats.norms import LINF, Norm, l2_length
 from advfeat.types import Array, Key, Number
 
+Vector = Float[Array, " d"]
+Scalar = Float[Array, ""]
 
-def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Float[Array, " d"]:
+
+def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Vector:
     """Draws a mean from the prior of the lower bounds, N(0, I).
 
     Args:
@@ -55,7 +58,7 @@ def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Float[Array,
 
 
 def sample(
-    key: Key, mean: Float[Array, " d"], noise: Number, count: int
+    key: Key, mean: Vector, noise: Number, count: int
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Draws examples of the model (section 2.1).
 
@@ -84,7 +87,7 @@ def sample(
     return label[:, None] * mean[None] + spread, label
 
 
-def mean_estimator(x: Float[Array, "n d"], y: Float[Array, " n"]) -> Float[Array, " d"]:
+def mean_estimator(x: Float[Array, "n d"], y: Float[Array, " n"]) -> Vector:
     """Returns the weights of the paper's learner, the mean of `y * x`.
 
     Raises:
@@ -99,9 +102,7 @@ def mean_estimator(x: Float[Array, "n d"], y: Float[Array, " n"]) -> Float[Array
     return jnp.mean(y[:, None] * x, axis=0)
 
 
-def draw_estimator(
-    key: Key, mean: Float[Array, " d"], noise: Number, count: Number
-) -> Float[Array, " d"]:
+def draw_estimator(key: Key, mean: Vector, noise: Number, count: Number) -> Vector:
     """Draws the result of `mean_estimator` on n fresh examples, N(mean, noise^2 / n I).
 
     It costs `[d]` numbers instead of `[n, d]`, and n may be traced.
@@ -126,13 +127,8 @@ def draw_estimator(
 
 
 def robust_error(
-    weights: Float[Array, " d"],
-    mean: Float[Array, " d"],
-    noise: Number,
-    eps: Number,
-    *,
-    norm: Norm = LINF,
-) -> Float[Array, ""]:
+    weights: Vector, mean: Vector, noise: Number, eps: Number, *, norm: Norm = LINF
+) -> Scalar:
     """Returns a linear classifier's exact robust error; at eps 0, the standard error.
 
     An adversary can reduce the margin `y <w, x> ~ N(<w, mean>, noise^2 |w|_2^2)` by up to
@@ -163,7 +159,7 @@ def robust_error(
     return ndtr((eps * dual_length(norm, unit) - jnp.dot(unit, mean)) / noise)
 
 
-def optimal_weights(mean: Float[Array, " d"], eps: Number) -> Float[Array, " d"]:
+def optimal_weights(mean: Vector, eps: Number) -> Vector:
     """Returns the most robust L-infinity classifier for a known mean: it, soft-thresholded.
 
     Coordinates that the adversary can cancel get weight zero, the others what it must leave:
@@ -181,7 +177,7 @@ def optimal_weights(mean: Float[Array, " d"], eps: Number) -> Float[Array, " d"]
     return mean - jnp.clip(mean, -eps, eps)
 
 
-def optimal_robust_error(mean: Float[Array, " d"], noise: Number, eps: Number) -> Float[Array, ""]:
+def optimal_robust_error(mean: Vector, noise: Number, eps: Number) -> Scalar:
     """Returns the least L-infinity robust error of ANY classifier for a known mean.
 
     It is `Phi(-|s| / noise)` with s the `optimal_weights`. No classifier does better: the adversary
@@ -211,11 +207,11 @@ class Posterior(NamedTuple):
       noise: standard deviation of the next `y * x`, including the uncertainty of the mean.
     """
 
-    mean: Float[Array, " d"]
-    noise: Float[Array, ""]
+    mean: Vector
+    noise: Scalar
 
 
-def posterior(estimate: Float[Array, " d"], noise: Number, count: Number) -> Posterior:
+def posterior(estimate: Vector, noise: Number, count: Number) -> Posterior:
     """Returns the next example's distribution given `mean_estimator` (sufficient, appendix A.2).
 
     Args:
@@ -237,7 +233,7 @@ def posterior(estimate: Float[Array, " d"], noise: Number, count: Number) -> Pos
     return Posterior((1.0 - shrunk) * estimate, jnp.sqrt(variance + shrunk))
 
 
-def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -> Float[Array, ""]:
+def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
     """Draws the error of the best of ALL learners once.
 
     Its mean over keys is the smallest expected L-infinity robust error of any learner on n
@@ -260,7 +256,7 @@ def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -
     return optimal_robust_error(found.mean, found.noise, eps)
 
 
-def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Float[Array, ""]:
+def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
     """Returns a lower bound on every learner's expected L-infinity robust error: Theorem 11.
 
     `1/2 P[sqrt(n / (noise^2 + n)) |v|_inf <= eps]` with v ~ N(0, I), computed exactly: if every
@@ -289,7 +285,7 @@ def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Float[Ar
     return 0.5 * jnp.exp(dim * jnp.log1p(-erfc(ratio / jnp.sqrt(2.0))))
 
 
-def lower_bound_count(dim: int, noise: Number, eps: Number) -> Float[Array, ""]:
+def lower_bound_count(dim: int, noise: Number, eps: Number) -> Scalar:
     """Returns n up to which every learner's expected error is >= (1 - 1/d) / 2: Corollary 23.
 
     `eps^2 noise^2 / (8 ln d)`: then `eps >= sqrt(n / (noise^2 + n)) * 2 sqrt(2 ln d)`, which the
@@ -313,7 +309,7 @@ def lower_bound_count(dim: int, noise: Number, eps: Number) -> Float[Array, ""]:
     return jnp.square(eps * jnp.asarray(noise)) / (8.0 * jnp.log(float(dim)))
 
 
-def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Float[Array, ""]:
+def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
     """Returns a high-probability upper bound on the mean estimator's L-infinity robust error.
 
     `exp(-d max(a - eps, 0)^2 / (2 noise^2))` with a from `alignment`; Theorem 18 (eps = 0) and
@@ -337,7 +333,7 @@ def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Float[Ar
     return jnp.exp(-dim * jnp.square(slack / noise) / 2.0)
 
 
-def alignment(noise: Number, count: Number) -> Float[Array, ""]:
+def alignment(noise: Number, count: Number) -> Scalar:
     """Returns a high-probability lower bound on the mean estimator's cosine to the mean: Lemma 16.
 
     `<w, mean> / (|w| |mean|) >= (2 sqrt(n) - 1) / (2 sqrt(n) + 4 noise)`, for a mean of length
@@ -356,7 +352,7 @@ def alignment(noise: Number, count: Number) -> Float[Array, ""]:
     return (root - 1.0) / (root + 4.0 * noise)
 
 
-def failure_probability(dim: int, noise: Number) -> Float[Array, ""]:
+def failure_probability(dim: int, noise: Number) -> Scalar:
     """Bounds the probability that the upper bounds fail: `min(1, 2 exp(-d / (8 (noise^2 + 1))))`.
 
     Raises:
@@ -370,7 +366,7 @@ def failure_probability(dim: int, noise: Number) -> Float[Array, ""]:
     return jnp.minimum(1.0, 2.0 * jnp.exp(-dim / (8.0 * (jnp.square(noise) + 1.0))))
 
 
-def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Float[Array, ""]:
+def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Scalar:
     """Returns n that suffices for a robust error <= beta w.h.p.: Theorem 21, solved for n.
 
     With c = eps + noise sqrt(2 ln(1/beta) / d) the theorem's condition is
