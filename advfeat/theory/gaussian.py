@@ -107,12 +107,6 @@ def draw_estimator(key: Key, mean: Vector, noise: Number, count: Number) -> Vect
 
     It costs `[d]` numbers instead of `[n, d]`, and n may be traced.
 
-    Args:
-      key: a typed key.
-      mean: of the examples labelled 1.
-      noise: > 0.
-      count: n >= 1.
-
     Raises:
       ValueError: for a mean that is not a vector, a noise that is not positive, or a count below 1.
 
