@@ -141,9 +141,9 @@ def planted(
       ValueError: for arguments out of range, or images too small for the shapes.
 
     >>> world = planted(agreements=(1.0, 1.0, 0.0))
-    >>> drawing = world.draw(jax.random.key(0), jnp.array(2))
-    >>> drawing.image.shape, drawing.classes[:2].tolist()
-    ((32, 32, 3), [2, 2])
+    >>> drawn = drawings(world, jax.random.key(0), jnp.array([2]))
+    >>> drawn.image.shape, drawn.classes[:, :2].tolist()
+    ((1, 32, 32, 3), [[2, 2]])
     """
     check_positive(channels, name="channels")
     check_positive(mark_size, name="mark_size")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy  # which imports its parts on their first use, as `import advfeat` wants it
-from jaxtyping import Integer, Shaped
+from jaxtyping import Real, Shaped
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
 from advfeat.stats.intervals import FEW, rate
@@ -61,14 +61,14 @@ def of_set(
     return estimated(value, at, n=count, unit="number")
 
 
-def counted(hits: int | Sequence[int] | Integer[np.ndarray, "*seeds"], points: int) -> Estimate:
+def counted(hits: float | Sequence[float] | Real[np.ndarray, "*seeds"], points: int) -> Estimate:
     """Estimates a rate from counts alone, without knowing which points were hits.
 
     How much several networks add to one depends on which points they miss. They are assumed to miss
     the same points as far as their counts allow, the arrangement with the widest interval.
 
     Args:
-      hits: their number, or one a seed.
+      hits: their number, whole, or one a seed.
       points: N.
 
     Returns:

@@ -21,8 +21,11 @@ from experiments.mislabeled import (
 RATE = {"mean", "low", "high", "n"}
 
 
+TINY = {"model": "mlp", "width": 16, "robust_width": 16}
+
+
 def config(path, **options):
-    return mislabeled_flags.Config(workdir=str(path), dry_run=True, **options)
+    return mislabeled_flags.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
 
 
 @pytest.fixture(scope="module")

@@ -239,12 +239,12 @@ def check_claims(norm, attack, seed, **options):
     return found
 
 
-def ratios_of_class(norm, attack):
+def ratios_of_class(norm, attack, **options):
     """How much farther a targeted attack goes than the nearest points of the next class.
 
     It must reach every one, and none may be nearer than the nearest.
     """
-    model, x, y = problem(3)
+    model, x, y = problem(3, **options)
     targets = (y + 1) % CLASSES
     best = attacked(attack, model, x, targets).best
     np.testing.assert_array_equal(np.argmax(logits_of(model, best.x), -1), targets)
