@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 from jaxtyping import ArrayLike, Bool, Float, Integer, PyTree, Real
 
 Array = jax.Array
 F = TypeVar("F")
+T = TypeVar("T")
 Key = jax.Array
 """A typed key, as returned by `jax.random.key`."""
 
@@ -107,8 +108,31 @@ LossFn = Callable[[Key, PyTree, PyTree, Batch], Descended]
 """Key, params, model state, batch -> (loss, (model state, metrics)): minimised by a train step."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+def static(**options: Any) -> Any:
+    """Declares a field of a `pytree` that is not a leaf: compared by equality, never traced."""
+    return dataclasses.field(metadata={"static": True}, **options)
+
+
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(static, dataclasses.field)
+)
+def pytree(cls: type[T]) -> type[T]:
+    """Makes a class a frozen dataclass whose fields are leaves, unless declared `static()`.
+
+    Instances are compared by identity: `jax.jit` hashes its arguments, and arrays have no hash.
+
+    >>> @pytree
+    ... class Line:
+    ...     slope: Array
+    ...     name: str = static()
+    >>> jax.tree.leaves(Line(slope=2.0, name="steep"))
+    [2.0]
+    """
+    made = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    return jax.tree_util.register_dataclass(made)
+
+
+@pytree
 class Randomised:
     """A randomised network (a stochastic defence, dropout at test time): a `ModelFn`.
 

@@ -180,7 +180,7 @@ def test_counts(bad):
         ("norm", lambda: advfeat.threat_model("l3", 1.0)),
         ("eps", lambda: advfeat.linf(jnp.array([0.1, 0.2]))),
         ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, random_start=False)),
-        ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, score_last=False)),
+        ("restarts", lambda: advfeat.pgd(advfeat.l2(1.0), restarts=2, keep=None)),
         ("decay", lambda: advfeat.momentum(-0.1)),
         ("decay", lambda: advfeat.momentum(np.nan)),
         ("steps", lambda: step_rules.annealed(advfeat.steepest, 0)),

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import advfeat
 from advfeat import saliency
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.attacks import ATTACKS, norms_of
 from advfeat.attacks.step_rules import momentum
 from advfeat.numerics import finite, over, scaled
 from advfeat.threats.hyperplane import to_hyperplane, unbounded_distance
@@ -76,7 +76,7 @@ def rooted(x, *, scale=1.0):
 
 
 def attacked(name, network):
-    norm = next(norm for norm in ("l2", "l1") if norm in NORMS_OF.get(name, tuple(NORMS)))
+    norm = next(norm for norm in ("l2", "l1") if norm in norms_of(name))
     attack = ATTACKS[name](advfeat.threat_model(norm, 0.1))
     x = np.array([[[[0.0], [0.5]]]], np.float32)
     return advfeat.attack_dataset(attack, KEY, network, x, np.array([0]))

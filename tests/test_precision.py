@@ -14,7 +14,7 @@ LABELS = (np.arange(96) % CLASSES).astype(np.int32)
 IMAGES = 0.2 + 0.3 * RNG.random((96, *SHAPE), np.float32)
 IMAGES += np.float32(0.2) * LABELS[:, None, None, None]
 BATCH = {"image": IMAGES, "label": LABELS, "id": np.arange(96), "weight": np.ones(96, np.float32)}
-ATTACK = advfeat.pgd(advfeat.linf(EPS), steps=3, random_start=True, score_last=False)
+ATTACK = advfeat.pgd(advfeat.linf(EPS), steps=3, random_start=True, keep=None)
 
 
 def made(name, dtype):

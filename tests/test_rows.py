@@ -275,8 +275,8 @@ ALLOWED = {
     ): NO_EXAMPLES,
     ("experiments/defences/plan.py", "config.defences[::6]"): NO_EXAMPLES,
     (
-        "experiments/evaluate/journal.py",
-        "sorted(pathlib.Path(workdir).glob('parts/*.npz'))[:1]",
+        "advfeat/runs/journal.py",
+        "sorted(pathlib.Path(path).glob('parts/*.npz'))[:1]",
     ): "whether there is any",
     ("experiments/evaluate/report.py", "fooled[:k]"): "which turn an image has",
     ("experiments/evaluate/report.py", "np.argsort(turn, kind='stable')[:5]"): DRAWN,

@@ -1,6 +1,8 @@
 """The catalogue of attacks: one file each, and one entry here.
 
-Every entry is a factory `threat model -> AttackFn` with keyword-only options.
+Every entry of `ATTACKS` is a factory `threat model -> AttackFn` with keyword-only options, or an
+`Entry`, which makes one and says more about it. An attack of your own is one more entry, also from
+outside of this package: `advfeat.ATTACKS["mine"] = mine`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,14 @@ from advfeat.attacks.carlini_wagner import carlini_wagner
 from advfeat.attacks.ddn import ddn
 from advfeat.attacks.deepfool import deepfool
 from advfeat.attacks.elastic_net import elastic_net
+from advfeat.attacks.entries import (
+    Entry,
+    Fitted,
+    fit_apgd_targets,
+    fit_dlr,
+    fit_restarts,
+    fit_targets,
+)
 from advfeat.attacks.fab import fab, fab_targeted
 from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.fmn import fmn
@@ -28,16 +38,16 @@ ATTACKS: dict[str, Callable[..., Any]] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "pgd_momentum": pgd_momentum,
-    "pgd_adam": pgd_adam,
-    "apgd_ce": partial(apgd, loss="ce"),
-    "apgd_dlr": partial(apgd, loss="dlr"),
-    "apgd_targeted": apgd_targeted,
-    "carlini_wagner": carlini_wagner,
-    "ddn": ddn,
+    "pgd_adam": Entry(pgd_adam, norms=("linf", "l2")),
+    "apgd_ce": Entry(partial(apgd, loss="ce"), fit=fit_restarts),
+    "apgd_dlr": Entry(partial(apgd, loss="dlr"), fit=fit_dlr),
+    "apgd_targeted": Entry(apgd_targeted, fit=fit_apgd_targets),
+    "carlini_wagner": Entry(carlini_wagner, norms=("l2",)),
+    "ddn": Entry(ddn, norms=("l2",)),
     "deepfool": deepfool,
-    "elastic_net": elastic_net,
+    "elastic_net": Entry(elastic_net, norms=("l1",)),
     "fab": fab,
-    "fab_targeted": fab_targeted,
+    "fab_targeted": Entry(fab_targeted, fit=fit_targets),
     "fmn": fmn,
     "square": square,
     "uniform_noise": uniform_noise,
@@ -46,18 +56,20 @@ ATTACKS: dict[str, Callable[..., Any]] = {
 }
 """The attacks by name, as `evaluate(suite=[...])` takes them."""
 
-NORMS_OF: dict[str, tuple[str, ...]] = {
-    **{name: tuple(norms.NORMS) for name in ATTACKS},
-    "carlini_wagner": ("l2",),
-    "ddn": ("l2",),
-    "elastic_net": ("l1",),
-    "pgd_adam": ("linf", "l2"),
-}
-"""Norms that each attack supports, by name; all of them unless overridden here."""
+
+def norms_of(name: str) -> tuple[str, ...]:
+    """Returns the norms for which an attack of `ATTACKS` is defined.
+
+    >>> norms_of("ddn"), norms_of("pgd")
+    (('l2',), ('linf', 'l2', 'l1'))
+    """
+    return getattr(ATTACKS[name], "norms", None) or tuple(norms.NORMS)
+
 
 __all__ = [
     "ATTACKS",
-    "NORMS_OF",
+    "Entry",
+    "Fitted",
     "GradientAttack",
     "apgd",
     "apgd_targeted",
@@ -72,6 +84,7 @@ __all__ = [
     "fgsm",
     "fmn",
     "gaussian_noise",
+    "norms_of",
     "pgd",
     "pgd_adam",
     "pgd_momentum",

@@ -7,7 +7,6 @@ radius reduction. Every projection onto the intersection of ball and box is exac
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks import ascent
-from advfeat.attacks.apgd_kernels import auto_ascent, phases, reach, sparse_ascent
-from advfeat.attacks.ascent import Ascent, Run
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.apgd_kernels import AutoAscent, SparseAscent, phases, reach
+from advfeat.attacks.iterative import AttackState, IterativeAttack
+from advfeat.attacks.keeping import by_success, none_yet
+from advfeat.attacks.oracles import averaged
 from advfeat.checks import check_norm, check_positive, is_concrete
-from advfeat.objectives.classification import AwayTowards, TargetedLoss, likely_target, untargeted
+from advfeat.objectives.classification import (
+    TargetedLoss,
+    UntargetedViaTarget,
+    likely_target,
+    untargeted,
+)
 from advfeat.objectives.losses import (
     cross_entropy,
     cross_entropy_targeted,
@@ -41,6 +45,8 @@ from advfeat.types import (
     ModelFn,
     Objective,
     Oracle,
+    pytree,
+    static,
     with_key,
 )
 
@@ -55,28 +61,11 @@ TARGETED_LOSSES: dict[str, TargetedLoss] = {
 def _unless_wrong_before(candidate: Best, incumbent: Best) -> Array:
     """Prefers by success, but returns an already misclassified example unchanged."""
     untouched = incumbent.success & (incumbent.distance == 0)
-    return ascent.by_success(candidate, incumbent) & ~untouched
+    return by_success(candidate, incumbent) & ~untouched
 
 
-def averaged(oracle: Oracle, draws: int) -> Oracle:
-    """Averages an oracle over random draws; success means success in more than half of them.
-
-    Draws are evaluated sequentially, so memory does not grow with their number.
-    """
-    if draws == 1:
-        return oracle
-
-    def mean(key: Key, x: Array) -> Evaluation:
-        seen = jax.lax.map(lambda k: oracle(k, x), jax.random.split(key, draws))
-        score, grad = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), (seen.score, seen.grad))
-        return Evaluation(score, 2 * jnp.sum(seen.success) > draws, grad)
-
-    return mean
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class AutoPGD(Stepwise):
+@pytree
+class AutoPGD(IterativeAttack):
     """Auto-PGD: an `AttackFn`. Make one with `apgd`.
 
     Every restart evaluates the example itself first, at the cost of `eot` forward passes.
@@ -85,19 +74,19 @@ class AutoPGD(Stepwise):
       threat: the set of allowed inputs.
       rho: `[]` float32; see `apgd`.
       steps: moves per restart.
-      rounds: restarts × targets.
+      restarts: independent starts per target.
       objective: what to ascend.
       eot: evaluations per step.
     """
 
     threat: ThreatModel
     rho: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    rounds: int = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    eot: int = dataclasses.field(metadata={"static": True})
+    steps: int = static()
+    restarts: int = static()
+    objective: Objective = static()
+    eot: int = static()
 
-    prefer = staticmethod(_unless_wrong_before)
+    keep = staticmethod(_unless_wrong_before)
 
     @property
     def _radii(self) -> np.ndarray:
@@ -105,15 +94,20 @@ class AutoPGD(Stepwise):
         sparse = self.threat.norm.name == "l1"
         return phases(self.steps)[0] if sparse else np.ones(self.steps + 1, np.float32)
 
-    def kernel(self, x0: Array) -> Ascent:
-        """Returns the kernel for the threat model's norm."""
+    @property
+    def _rule(self) -> AutoAscent | SparseAscent:
         if self.threat.norm.name == "l1":
-            return sparse_ascent(self.threat, steps=self.steps)
-        return auto_ascent(self.threat, steps=self.steps, rho=self.rho)
+            return SparseAscent(self.threat, self.steps)
+        return AutoAscent(self.threat, self.steps, self.rho)
 
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the distance in the threat model's norm."""
-        return self.threat.distance(x0, x)
+    def first(self, key: Key, x0: Array, start: Array) -> Any:
+        """Returns the state of the norm's update rule at the start."""
+        del key
+        return self._rule.first(x0, start)
+
+    def update(self, search: Any, seen: Evaluation) -> Any:
+        """Moves by the norm's update rule."""
+        return self._rule.update(search, seen)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
@@ -138,34 +132,32 @@ class AutoPGD(Stepwise):
         """Averages `eot` evaluations without gradients."""
         return averaged(super().value_oracle(model_fn, aim), self.eot)
 
-    def begin(self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array) -> Run:
+    def init(self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array) -> AttackState:
         """Starts round `index` and evaluates the example itself."""
-        run = super().begin(key, model_fn, x, y, index)
-        run = run._replace(best=ascent.nothing_yet(x, x))
-        # A count that no step uses.
-        seen = self.value_oracle(model_fn, run.aim)(jax.random.fold_in(run.key, self.steps + 1), x)
-        best = run.note(x, seen, self.distance, self.prefer)
-        return run._replace(best=best, queries=run.queries + self.eot)
+        state = super().init(key, model_fn, x, y, index)._replace(best=none_yet(x, x))
+        # A step number that no step uses.
+        key_x = jax.random.fold_in(state.key, self.steps + 1)
+        seen = self.value_oracle(model_fn, state.aim)(key_x, x)
+        return state._replace(best=self.better(state, x, seen), queries=state.queries + self.eot)
 
-    def step(self, model_fn: ModelFn, run: Run) -> Run:
-        """Like `Stepwise.step`, but L1 iterates outside eps are never recorded as best."""
-        new = super().step(model_fn, run)
-        allowed = jnp.asarray(self._radii)[run.state.count] == 1
-        best = jax.tree.map(partial(jnp.where, allowed), new.best, run.best)
+    def step(self, model_fn: ModelFn, state: AttackState) -> AttackState:
+        """Like `IterativeAttack.step`, but L1 iterates outside eps are never kept as best."""
+        new = super().step(model_fn, state)
+        allowed = jnp.asarray(self._radii)[state.search.step] == 1
+        best = jax.tree.map(partial(jnp.where, allowed), new.best, state.best)
         more = self.eot - 1
         return new._replace(best=best, queries=new.queries + more, gradients=new.gradients + more)
 
-    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """Like `Stepwise.end`, but an L1 search cut short is projected onto the threat model."""
+    def finish(self, model_fn: ModelFn, state: AttackState) -> AttackResult:
+        """Like `IterativeAttack.finish`, but projects an L1 search that was cut short."""
         if self.threat.norm.name == "l1":
-            x = self.threat.project(run.state.x0, run.state.x)
-            run = run._replace(state=run.state._replace(x=x))
-        result = super().end(model_fn, run)
+            x = self.threat.project(state.search.x0, state.search.x)
+            state = state._replace(search=state.search._replace(x=x))
+        result = super().finish(model_fn, state)
         return result._replace(queries=result.queries + self.eot - 1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class TargetedAutoPGD(AutoPGD):
     """Targeted Auto-PGD over several classes: an `AttackFn`. Make one with `apgd_targeted`.
 
@@ -173,7 +165,7 @@ class TargetedAutoPGD(AutoPGD):
       targets: number of target classes, static.
     """
 
-    targets: int = dataclasses.field(metadata={"static": True})
+    targets: int = static()
 
     start_queries = 1
     takes_label = True
@@ -261,7 +253,7 @@ def apgd(
         threat=threat,
         rho=_checked_rho(rho),
         steps=steps,
-        rounds=restarts,
+        restarts=restarts,
         objective=untargeted(_chosen(loss, LOSSES)),
         eot=eot,
     )
@@ -318,8 +310,8 @@ def apgd_targeted(
         threat=threat,
         rho=_checked_rho(rho),
         steps=steps,
-        rounds=targets * restarts,
-        objective=AwayTowards(_chosen(loss, TARGETED_LOSSES)),
+        restarts=restarts,
+        objective=UntargetedViaTarget(_chosen(loss, TARGETED_LOSSES)),
         eot=eot,
         targets=targets,
     )

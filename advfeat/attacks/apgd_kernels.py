@@ -1,4 +1,4 @@
-"""The kernels of Auto-PGD: ascent with adaptive step sizes.
+"""The update rules of Auto-PGD: ascent with adaptive step sizes.
 
 Croce and Hein (2020), https://arxiv.org/abs/2003.01690, algorithm 1; for L1 Croce and Hein (2021),
 https://arxiv.org/abs/2103.01208, algorithm 1 with its radius reduction. Constants are the papers';
@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.iterative import zero_like
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, Evaluation, Key
+from advfeat.types import Array, Evaluation
 
 MOMENTUM = 0.75  # alpha: weight of the new step in the move
 FIRST_STEP = 2.0  # initial step size, over eps
@@ -76,7 +76,7 @@ class AutoState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       before: the previous iterate.
       best: the point of highest score.
       best_grad: gradient at `best`.
@@ -90,7 +90,7 @@ class AutoState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     before: Array
     best: Array
     best_grad: Array
@@ -102,56 +102,60 @@ class AutoState(NamedTuple):
     halved: Array
 
 
-def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
-    """Returns the kernel of Auto-PGD for L-infinity and L2.
+class AutoAscent(NamedTuple):
+    """The update rule of Auto-PGD for L-infinity and L2.
 
-    Args:
+    Attributes:
       threat: the set of allowed inputs, L-infinity or L2.
       steps: total number of steps, which determines the checkpoints.
       rho: `[]`, the step size is halved if at most this share of steps raised the score.
     """
-    table = windows(steps)
 
-    def init(key: Key, x0: Array, start: Array) -> AutoState:
-        del key
+    threat: ThreatModel
+    steps: int
+    rho: Array
+
+    def first(self, x0: Array, start: Array) -> AutoState:
+        """Returns the state at the start."""
         scalar = partial(jnp.full_like, x0, shape=(), dtype=jnp.float32)
-        zero = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
         return AutoState(
             x=start,
             x0=x0,
-            count=zero,
+            step=zero_like(x0),
             before=start,
             best=start,
             best_grad=jnp.zeros_like(x0),
             best_score=scalar(-jnp.inf),
             score=scalar(jnp.inf),  # the start never counts as a rise
             step_size=scalar(FIRST_STEP),
-            rises=zero,
+            rises=zero_like(x0),
             checked=scalar(-jnp.inf),
             # Disables the stall test at the first checkpoint, which has no predecessor.
             halved=jnp.full_like(x0, True, shape=(), dtype=bool),
         )
 
-    def update(state: AutoState, evaluation: Evaluation) -> AutoState:
-        score, grad = evaluation.score.astype(jnp.float32), evaluation.grad
+    def update(self, search: AutoState, seen: Evaluation) -> AutoState:
+        """Adapts the step size at a checkpoint, then takes a step with momentum."""
+        threat, score, grad = self.threat, seen.score.astype(jnp.float32), seen.grad
         assert grad is not None
-        rises = state.rises + (score > state.score).astype(jnp.int32)
-        best, best_grad, best_score = _better(score, grad, state)
-        window = jnp.asarray(table)[state.count]
+        rises = search.rises + (score > search.score).astype(jnp.int32)
+        best, best_grad, best_score = _better(score, grad, search)
+        window = jnp.asarray(windows(self.steps))[search.step]
         due = window > 0
-        stalled = ~state.halved & (state.checked >= best_score)
-        halve = due & ((rises.astype(jnp.float32) <= rho * window.astype(jnp.float32)) | stalled)
-        step_size = jnp.where(halve, 0.5 * state.step_size, state.step_size)
-        x, grad = jnp.where(halve, best, state.x), jnp.where(halve, best_grad, grad)
+        stalled = ~search.halved & (search.checked >= best_score)
+        few = rises.astype(jnp.float32) <= self.rho * window.astype(jnp.float32)
+        halve = due & (few | stalled)
+        step_size = jnp.where(halve, 0.5 * search.step_size, search.step_size)
+        x, grad = jnp.where(halve, best, search.x), jnp.where(halve, best_grad, grad)
 
-        length = step_size * reach(threat, state.x0)
-        stepped = threat.project(state.x0, x + length.astype(x.dtype) * threat.direction(x, grad))
-        share = jnp.where(state.count > 0, MOMENTUM, 1.0).astype(x.dtype)
-        move = share * (stepped - x) + (1.0 - share) * (x - state.before)
+        length = step_size * reach(threat, search.x0)
+        stepped = threat.project(search.x0, x + length.astype(x.dtype) * threat.direction(x, grad))
+        share = jnp.where(search.step > 0, MOMENTUM, 1.0).astype(x.dtype)
+        move = share * (stepped - x) + (1.0 - share) * (x - search.before)
         return AutoState(
-            x=threat.project(state.x0, x + move),
-            x0=state.x0,
-            count=state.count + 1,
+            x=threat.project(search.x0, x + move),
+            x0=search.x0,
+            step=search.step + 1,
             before=x,
             best=best,
             best_grad=best_grad,
@@ -159,21 +163,19 @@ def auto_ascent(threat: ThreatModel, *, steps: int, rho: Array) -> Ascent:
             score=score,
             step_size=step_size,
             rises=jnp.where(due, 0, rises),
-            checked=jnp.where(due, best_score, state.checked),
-            halved=jnp.where(due, halve, state.halved),
+            checked=jnp.where(due, best_score, search.checked),
+            halved=jnp.where(due, halve, search.halved),
         )
-
-    return Ascent(init, update)
 
 
 def _better(
-    score: Array, grad: Array, state: AutoState | SparseState
+    score: Array, grad: Array, search: AutoState | SparseState
 ) -> tuple[Array, Array, Array]:
     """Updates the best point, its gradient and its score with the iterate just evaluated."""
-    new = (state.x, grad, score)
-    old = (state.best, state.best_grad, state.best_score)
+    new = (search.x, grad, score)
+    old = (search.best, search.best_grad, search.best_score)
     # A NaN score compares false and is never kept.
-    return jax.tree.map(partial(jnp.where, score > state.best_score), new, old)  # type: ignore[no-any-return]
+    return jax.tree.map(partial(jnp.where, score > search.best_score), new, old)  # type: ignore[no-any-return]
 
 
 def reach(threat: ThreatModel, x0: Array, factor: Array | float = 1.0) -> Array:
@@ -190,7 +192,7 @@ class SparseState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       best: the point of highest score in this phase.
       best_grad: gradient at `best`.
       best_score: `[]`, score of `best`.
@@ -200,7 +202,7 @@ class SparseState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # as above
+    step: Array
     best: Array
     best_grad: Array
     best_score: Array
@@ -208,23 +210,25 @@ class SparseState(NamedTuple):
     moved: Array
 
 
-def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
-    """Returns the kernel of Auto-PGD for L1, which adapts the sparsity of its steps.
+class SparseAscent(NamedTuple):
+    """The update rule of Auto-PGD for L1, which adapts the sparsity of its steps.
 
-    Args:
+    Attributes:
       threat: the set of allowed inputs. The search begins in a ball of three times its radius and
         enters it after 60 % of the steps.
       steps: total number of steps.
     """
-    radius_table, due_table = phases(steps)
 
-    def init(key: Key, x0: Array, start: Array) -> SparseState:
-        del key
+    threat: ThreatModel
+    steps: int
+
+    def first(self, x0: Array, start: Array) -> SparseState:
+        """Returns the state at the start."""
         scalar = partial(jnp.full_like, x0, shape=(), dtype=jnp.float32)
         return SparseState(
             x=start,
             x0=x0,
-            count=jnp.full_like(x0, 0, shape=(), dtype=jnp.int32),
+            step=zero_like(x0),
             best=start,
             best_grad=jnp.zeros_like(x0),
             best_score=scalar(-jnp.inf),
@@ -232,38 +236,38 @@ def sparse_ascent(threat: ThreatModel, *, steps: int) -> Ascent:
             moved=_moved(x0, start),
         )
 
-    def update(state: SparseState, evaluation: Evaluation) -> SparseState:
-        x0, score, grad = state.x0, evaluation.score.astype(jnp.float32), evaluation.grad
+    def update(self, search: SparseState, seen: Evaluation) -> SparseState:
+        """Adapts sparsity and step size at a checkpoint, then moves the chosen pixels."""
+        x0, score, grad = search.x0, seen.score.astype(jnp.float32), seen.grad
         assert grad is not None
-        best, best_grad, best_score = _better(score, grad, state)
-        due = jnp.asarray(due_table)[state.count]
+        radii, checkpoints = phases(self.steps)
+        best, best_grad, best_score = _better(score, grad, search)
+        due = jnp.asarray(checkpoints)[search.step]
         moved = _moved(x0, best)
-        afresh = moved.astype(jnp.float32) < L1_SPARSER * state.moved.astype(jnp.float32)
-        slower = jnp.maximum(state.step_size / L1_SLOWER, L1_SMALLEST)
-        step_size = jnp.where(due, jnp.where(afresh, 1.0, slower), state.step_size)
-        moved = jnp.where(due, moved, state.moved)
-        x = jnp.where(due & afresh, best, state.x)
+        afresh = moved.astype(jnp.float32) < L1_SPARSER * search.moved.astype(jnp.float32)
+        slower = jnp.maximum(search.step_size / L1_SLOWER, L1_SMALLEST)
+        step_size = jnp.where(due, jnp.where(afresh, 1.0, slower), search.step_size)
+        moved = jnp.where(due, moved, search.moved)
+        x = jnp.where(due & afresh, best, search.x)
         grad = jnp.where(due & afresh, best_grad, grad)
 
-        factor, following = (jnp.asarray(radius_table)[state.count + i] for i in (0, 1))
-        length = step_size * reach(threat, x0, factor)
+        factor, following = (jnp.asarray(radii)[search.step + i] for i in (0, 1))
+        length = step_size * reach(self.threat, x0, factor)
         stepped = x + length.astype(x.dtype) * _sparse_sign(grad, moved)
         # The next phase starts at the best point, projected onto its smaller ball.
         shrinks = following < factor
         target = jnp.where(shrinks, best, stepped)
-        x = threat.norm.project(reach(threat, x0, following), x0, target)
+        x = self.threat.norm.project(reach(self.threat, x0, following), x0, target)
         return SparseState(
             x=x,
             x0=x0,
-            count=state.count + 1,
+            step=search.step + 1,
             best=best,
             best_grad=best_grad,
             best_score=jnp.where(shrinks, -jnp.inf, best_score),
             step_size=jnp.where(shrinks, 1.0, step_size),
             moved=jnp.where(shrinks, _moved(x0, x), moved),
         )
-
-    return Ascent(init, update)
 
 
 def _moved(x0: Array, x: Array) -> Array:

@@ -6,23 +6,26 @@ https://arxiv.org/abs/1608.04644, sections V and VI.A.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.iterative import zero_like
 from advfeat.attacks.step_rules import StepRule, from_optax, initial_state, moved
-from advfeat.attacks.stepwise import Stepwise
-from advfeat.attacks.tradeoff import Tradeoff, alternated, confident, searched, tradeoff
+from advfeat.attacks.tradeoff import (
+    PenaltyAttack,
+    Tradeoff,
+    binary_searched,
+    dual_ascended,
+    tradeoff,
+)
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
+from advfeat.types import Array, Evaluation, Key, Objective, pytree, static
 
 SEARCHES = ("binary", "fixed", "alternating")
 SHRINK = 0.999999  # the authors' value; keeps arctanh finite for black and white pixels
@@ -34,7 +37,7 @@ class CarliniWagnerState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       w: optimisation variable; the iterate `(tanh(w) + 1) / 2` cannot leave the box.
       rule: state of Adam.
       tradeoff: weight of the hinge and the state of its search.
@@ -42,7 +45,7 @@ class CarliniWagnerState(NamedTuple):
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     w: Array
     rule: Any
     tradeoff: Tradeoff
@@ -53,9 +56,8 @@ def from_box(x: Array) -> Array:
     return jnp.arctanh(SHRINK * (2.0 * x - 1.0))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class CarliniWagner(Stepwise):
+@pytree
+class CarliniWagner(PenaltyAttack):
     """The attack of Carlini and Wagner: an `AttackFn`. Make one with `carlini_wagner`.
 
     Attributes:
@@ -76,67 +78,49 @@ class CarliniWagner(Stepwise):
     initial_const: Array
     confidence: Array
     rate: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    length: int = dataclasses.field(metadata={"static": True})
-    search: str = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    rule: StepRule = dataclasses.field(metadata={"static": True})
-    prefer = staticmethod(ascent.by_distance)
+    steps: int = static()
+    length: int = static()
+    search: str = static()
+    objective: Objective = static()
+    rule: StepRule = static()
 
-    def kernel(self, x0: Array) -> Ascent:
-        """Runs Adam on `w`; each inner run of the binary search restarts at `x0`."""
+    def first(self, key: Key, x0: Array, start: Array) -> CarliniWagnerState:
+        """Returns the state at the start of the first inner run."""
+        del key
+        return self._begin(x0, start, zero_like(x0), tradeoff(x0, self.initial_const))
 
-        def begin(x0: Array, start: Array, count: Array, weight: Tradeoff) -> CarliniWagnerState:
-            rule = initial_state(self.rule, self.threat, self.step_size, x0)
-            return CarliniWagnerState(start, x0, count, from_box(start), rule, weight)
+    def _begin(self, x0: Array, start: Array, step: Array, weight: Tradeoff) -> CarliniWagnerState:
+        rule = initial_state(self.rule, self.threat, self.step_size, x0)
+        return CarliniWagnerState(start, x0, step, from_box(start), rule, weight)
 
-        def init(key: Key, x0: Array, start: Array) -> CarliniWagnerState:
-            del key
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            return begin(x0, start, count, tradeoff(x0, self.initial_const))
+    def update(self, search: CarliniWagnerState, seen: Evaluation) -> CarliniWagnerState:
+        """Moves `w` by Adam; each inner run of the binary search restarts at `x0`."""
+        x0, step = search.x0, search.step + 1
+        rule, slope = self.rule(self.threat, self.step_size), self._slope(search, seen)
+        move, memory = moved(rule, slope, search.rule, search.w)
+        w = search.w + move
+        x = self.threat.project(x0, 0.5 * (jnp.tanh(w) + 1.0))
+        if self.search == "alternating":
+            weight = dual_ascended(search.tradeoff, seen.success, self.rate)
+            return CarliniWagnerState(x, x0, step, w, memory, weight)
+        if self.search == "fixed":
+            return CarliniWagnerState(x, x0, step, w, memory, search.tradeoff)
+        ended = self.ended(step)
+        weight = binary_searched(search.tradeoff, seen.success, ended)
+        onwards = CarliniWagnerState(x, x0, step, w, memory, weight)
+        again = self._begin(x0, x0, step, weight)
+        return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, onwards)
 
-        def update(state: CarliniWagnerState, evaluation: Evaluation) -> CarliniWagnerState:
-            x0, count, success = state.x0, state.count + 1, evaluation.success
-            rule, slope = self.rule(self.threat, self.step_size), self._slope(state, evaluation)
-            move, memory = moved(rule, slope, state.rule, state.w)
-            w = state.w + move
-            x = self.threat.project(x0, 0.5 * (jnp.tanh(w) + 1.0))
-            if self.search == "alternating":
-                weight = alternated(state.tradeoff, success, self.rate)
-                return CarliniWagnerState(x, x0, count, w, memory, weight)
-            if self.search == "fixed":
-                return CarliniWagnerState(x, x0, count, w, memory, state.tradeoff)
-            ended = (count % self.length == 0) & (count < self.steps)
-            weight = searched(state.tradeoff, success, ended)
-            onwards = CarliniWagnerState(x, x0, count, w, memory, weight)
-            again = begin(x0, x0, count, weight)
-            return jax.tree.map(lambda new, old: jnp.where(ended, new, old), again, onwards)
-
-        return Ascent(init, update)
-
-    def _slope(self, state: CarliniWagnerState, evaluation: Evaluation) -> Array:
+    def _slope(self, search: CarliniWagnerState, seen: Evaluation) -> Array:
         """Computes the gradient in w of `lambda * min(score, kappa) - |x - x0|^2`.
 
         The hinge is inactive where the score exceeds kappa, i.e. at a success.
         """
-        gradient = evaluation.grad
-        assert gradient is not None
-        hinge = jnp.where(evaluation.success, 0.0, state.tradeoff.weight)
-        slope = hinge.astype(gradient.dtype) * gradient - 2.0 * (state.x - state.x0)
-        tanh = jnp.tanh(state.w)
+        assert seen.grad is not None
+        hinge = jnp.where(seen.success, 0.0, search.tradeoff.weight)
+        slope = hinge.astype(seen.grad.dtype) * seen.grad - 2.0 * (search.x - search.x0)
+        tanh = jnp.tanh(search.w)
         return slope * 0.5 * (1.0 - tanh * tanh)
-
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the L2 distance."""
-        return self.threat.distance(x0, x)
-
-    def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """Returns a white-box oracle whose success requires the confidence."""
-        return confident(super().oracle(model_fn, aim), self.confidence)
-
-    def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """Returns a forward-only oracle whose success requires the confidence."""
-        return confident(super().value_oracle(model_fn, aim), self.confidence)
 
 
 def carlini_wagner(
@@ -149,7 +133,7 @@ def carlini_wagner(
     initial_const: float | Array = 1e-3,
     confidence: float | Array = 0.0,
     rate: float | Array = 0.02,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
     rule: StepRule = from_optax(optax.adam),
 ) -> CarliniWagner:
     """Returns the C&W attack (L2, minimum norm): `|delta|^2 + lambda * max(-score, -kappa)`.
@@ -206,6 +190,6 @@ def carlini_wagner(
         steps=steps * binary_search_steps if search == "binary" else steps,
         length=steps,
         search=search,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
         rule=rule,
     )

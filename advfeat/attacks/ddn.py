@@ -6,22 +6,20 @@ Attacks and Defenses", https://arxiv.org/abs/1811.09600, algorithm 1.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.iterative import IterativeAttack, zero_like
+from advfeat.attacks.keeping import by_distance
 from advfeat.attacks.step_rules import cosine
-from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
 from advfeat.numerics import whole
 from advfeat.objectives.classification import untargeted
 from advfeat.threats import norms
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, Evaluation, Key, Objective
+from advfeat.types import Array, Evaluation, Key, Objective, pytree, static
 
 FIRST_STEP, LAST_STEP = 1.0, 0.01  # the paper's values, in L2
 AT_EDGE = 0.999  # share of eps from which a larger radius has no effect
@@ -33,14 +31,14 @@ class DDNState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       radius: `[]`, radius of the sphere onto which the iterate was projected, before clipping.
       fallback: like the example, random direction used when the gradient is zero.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     radius: Array
     fallback: Array
 
@@ -60,9 +58,8 @@ def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
     return point.astype(x0.dtype)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class DecoupledDirectionNorm(Stepwise):
+@pytree
+class DecoupledDirectionNorm(IterativeAttack):
     """DDN: an `AttackFn`. Make one with `ddn`.
 
     Attributes:
@@ -78,45 +75,38 @@ class DecoupledDirectionNorm(Stepwise):
     gamma: Array
     initial_norm: Array
     levels: Array | None
-    steps: int = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    prefer = staticmethod(ascent.by_distance)
+    steps: int = static()
+    objective: Objective = static()
+    keep = staticmethod(by_distance)
 
-    def kernel(self, x0: Array) -> Ascent:
+    def first(self, key: Key, x0: Array, start: Array) -> DDNState:
+        """Returns the state at the start, with the direction to fall back on."""
+        radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, self._widest(x0))
+        fallback = jax.random.normal(key, x0.shape, x0.dtype)
+        return DDNState(start, x0, zero_like(x0), radius.astype(x0.dtype), fallback)
+
+    def update(self, search: DDNState, seen: Evaluation) -> DDNState:
         """Steps along the gradient, then projects onto the sphere of the current radius."""
-        widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
+        x, x0, step, radius, fallback = search
+        assert seen.grad is not None
+        # A saturated cross-entropy has a gradient of exactly zero: move at random then.
+        gradient = jnp.where(jnp.any(seen.grad != 0), seen.grad, fallback)
+        step_size = cosine(FIRST_STEP, LAST_STEP, step, self.steps)
+        offset = x - x0 + step_size * norms.L2.direction(x, gradient)
+        # Clipping to the box brings the iterate nearer than its radius, so the radius may have to
+        # exceed eps. It stops growing once the iterate itself reaches the edge of the ball.
+        at_edge = self.threat.distance(x0, x) >= AT_EDGE * self.threat.eps
+        growth = jnp.where(at_edge, 1.0, 1.0 + self.gamma)
+        radius = radius * jnp.where(seen.success, 1.0 - self.gamma, growth)
+        radius = jnp.minimum(radius, self.threat.norm.diameter(x0.size)).astype(x0.dtype)
+        moved = x0 + radius * norms.L2.direction(x0, offset)
+        moved = self.threat.project(x0, moved)
+        if self.levels is not None:
+            moved = quantised(self.threat, x0, moved, self.levels)
+        return DDNState(moved, x0, step + 1, radius, fallback)
 
-        def init(key: Key, x0: Array, start: Array) -> DDNState:
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, widest)
-            fallback = jax.random.normal(key, x0.shape, x0.dtype)
-            return DDNState(start, x0, count, radius.astype(x0.dtype), fallback)
-
-        def update(state: DDNState, evaluation: Evaluation) -> DDNState:
-            x, x0, count, radius, fallback = state
-            gradient = evaluation.grad
-            assert gradient is not None
-            # A saturated cross-entropy has a gradient of exactly zero: move at random then.
-            known = jnp.where(jnp.any(gradient != 0), gradient, fallback)
-            step_size = cosine(FIRST_STEP, LAST_STEP, count, self.steps)
-            offset = x - x0 + step_size * norms.L2.direction(x, known)
-            # Clipping to the box brings the iterate nearer than its radius, so the radius may have
-            # to exceed eps. It stops growing once the iterate itself reaches the edge of the ball.
-            at_edge = self.threat.distance(x0, x) >= AT_EDGE * self.threat.eps
-            growth = jnp.where(at_edge, 1.0, 1.0 + self.gamma)
-            radius = radius * jnp.where(evaluation.success, 1.0 - self.gamma, growth)
-            radius = jnp.minimum(radius, self.threat.norm.diameter(x0.size)).astype(x0.dtype)
-            moved = x0 + radius * norms.L2.direction(x0, offset)
-            moved = self.threat.project(x0, moved)
-            if self.levels is not None:
-                moved = quantised(self.threat, x0, moved, self.levels)
-            return DDNState(moved, x0, count + 1, radius, fallback)
-
-        return Ascent(init, update)
-
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the L2 distance."""
-        return self.threat.distance(x0, x)
+    def _widest(self, x0: Array) -> Array:
+        return jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
 
 
 def ddn(
@@ -126,7 +116,7 @@ def ddn(
     gamma: float | Array = 0.05,
     initial_norm: float | Array = 1.0,
     levels: int | None = None,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
 ) -> DecoupledDirectionNorm:
     """Returns DDN, the decoupled direction and norm attack (L2, minimum norm): algorithm 1.
 
@@ -173,5 +163,5 @@ def ddn(
         # A leaf: XLA divides by a constant via its reciprocal, which lands an ulp off the level.
         levels=None if levels is None else jnp.asarray(levels, jnp.float32),
         steps=steps,
-        objective=untargeted() if objective is None else objective,
+        objective=objective,
     )

@@ -6,20 +6,19 @@ networks", https://arxiv.org/abs/1511.04599, algorithm 2.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks.ascent import Ascent, Run
-from advfeat.attacks.linearised import MinimumNorm, linearised, nearest_boundary
+from advfeat.attacks.iterative import AttackState, zero_like
+from advfeat.attacks.linearised import MinimumNorm, linearise, nearest_boundary
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.numerics import over, scaled
 from advfeat.objectives.classification import likely_target
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import NORMS, Norm
-from advfeat.types import Array, Evaluation, Key, ModelFn, with_key
+from advfeat.types import Array, Evaluation, Key, ModelFn, pytree, static, with_key
 
 LEAST_MOVE = 0.05  # minimum move, over the overshoot; by default 1e-3 of the perturbation
 
@@ -30,13 +29,13 @@ class DeepFoolState(NamedTuple):
     Attributes:
       x: the iterate: the example plus the overshot perturbation, within the box.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       perturbation: like the example, sum of all moves, without overshoot.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     perturbation: Array
 
 
@@ -54,8 +53,7 @@ def _steepest(norm: Norm, x: Array, slope: Array) -> Array:
     return jnp.where(chosen.reshape(x.shape) & (room > 0), jnp.sign(slope), 0.0)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+@pytree
 class DeepFool(MinimumNorm):
     """DeepFool: an `AttackFn`. Make one with `deepfool`.
 
@@ -68,36 +66,31 @@ class DeepFool(MinimumNorm):
 
     threat: ThreatModel
     overshoot: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    candidates: int = dataclasses.field(metadata={"static": True})
+    steps: int = static()
+    candidates: int = static()
 
-    def kernel(self, x0: Array) -> Ascent:
+    def first(self, key: Key, x0: Array, start: Array) -> DeepFoolState:
+        """Returns the state at the start."""
+        del key
+        return DeepFoolState(start, x0, zero_like(x0), jnp.zeros_like(x0))
+
+    def update(self, search: DeepFoolState, seen: Evaluation) -> DeepFoolState:
         """Moves to the linearised boundary of one class; an adversarial iterate stays put."""
-        norm = self.threat.norm
-
-        def init(key: Key, x0: Array, start: Array) -> DeepFoolState:
-            del key
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            return DeepFoolState(start, x0, count, jnp.zeros_like(x0))
-
-        def update(state: DeepFoolState, seen: Evaluation) -> DeepFoolState:
-            x0, before, slope = state.x0, state.perturbation, seen.grad
-            assert slope is not None
-            # The boundary does not depend on the scale of the network.
-            slope, largest = scaled(slope)
-            towards = _steepest(norm, state.x, -jnp.sign(seen.score) * slope)
-            rise = jnp.sum(jnp.abs(towards * slope))
-            # If clipping shortens every move, moves would vanish short of the boundary.
-            least = LEAST_MOVE * self.overshoot * norm.distance(jnp.zeros_like(before), before)
-            length = over(jnp.abs(over(seen.score, largest)), rise) + least
-            length = jnp.minimum(length, norm.diameter(x0.size))
-            after = jnp.clip(x0 + before + length * towards, 0.0, 1.0) - x0
-            x = jnp.clip(x0 + (1.0 + self.overshoot) * after, 0.0, 1.0)
-            stays = seen.success | ~jnp.isfinite(rise * length)  # adversarial, or NaN outputs
-            x, after = jnp.where(stays, state.x, x), jnp.where(stays, before, after)
-            return DeepFoolState(x, x0, state.count + 1, after)
-
-        return Ascent(init, update)
+        norm, x0, before, slope = self.threat.norm, search.x0, search.perturbation, seen.grad
+        assert slope is not None
+        # The boundary does not depend on the scale of the network.
+        slope, largest = scaled(slope)
+        towards = _steepest(norm, search.x, -jnp.sign(seen.score) * slope)
+        rise = jnp.sum(jnp.abs(towards * slope))
+        # If clipping shortens every move, moves would vanish short of the boundary.
+        least = LEAST_MOVE * self.overshoot * norm.distance(jnp.zeros_like(before), before)
+        length = over(jnp.abs(over(seen.score, largest)), rise) + least
+        length = jnp.minimum(length, norm.diameter(x0.size))
+        after = jnp.clip(x0 + before + length * towards, 0.0, 1.0) - x0
+        x = jnp.clip(x0 + (1.0 + self.overshoot) * after, 0.0, 1.0)
+        stays = seen.success | ~jnp.isfinite(rise * length)  # adversarial, or NaN outputs
+        x, after = jnp.where(stays, search.x, x), jnp.where(stays, before, after)
+        return DeepFoolState(x, x0, search.step + 1, after)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
@@ -106,22 +99,22 @@ class DeepFool(MinimumNorm):
         del key, model_fn, index
         return x, (jnp.asarray(y),)
 
-    def step(self, model_fn: ModelFn, run: Run) -> Run:
+    def step(self, model_fn: ModelFn, state: AttackState) -> AttackState:
         """Linearises at the iterate and moves, unless the prediction has changed."""
-        (y,) = run.aim
-        key = jax.random.fold_in(run.key, run.state.count)
+        (y,), search = state.aim, state.search
+        key = jax.random.fold_in(state.key, search.step)
 
         def classes(logits: Array) -> Array:
             count = min(self.candidates, logits.size - 1)
             return likely_target(logits, y, jnp.arange(count))
 
-        around = linearised(with_key(model_fn, key), run.state.x, y, classes)
-        run = self.noted(run, run.state.x, around.seen)
-        index = nearest_boundary(self.threat.norm, run.state.x, around)
-        return run._replace(
-            state=self.kernel(run.state.x0).update(run.state, around.along(index)),
-            queries=run.queries + 1,
-            gradients=run.gradients + around.leads.size,
+        linear = linearise(with_key(model_fn, key), search.x, y, classes)
+        index = nearest_boundary(self.threat.norm, search.x, linear)
+        return state._replace(
+            search=self.update(search, linear.for_class(index)),
+            best=self.better(state, search.x, linear.seen),
+            queries=state.queries + 1,
+            gradients=state.gradients + linear.differences.size,
         )
 
 

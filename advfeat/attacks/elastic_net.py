@@ -6,21 +6,28 @@ https://arxiv.org/abs/1709.04114, algorithm 1.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Ascent, Prefer, Run
-from advfeat.attacks.stepwise import Stepwise
-from advfeat.attacks.tradeoff import Tradeoff, confident, searched, tradeoff
+from advfeat.attacks.iterative import AttackState, zero_like
+from advfeat.attacks.keeping import by_distance, choose
+from advfeat.attacks.tradeoff import PenaltyAttack, Tradeoff, binary_searched, tradeoff
 from advfeat.checks import check_eps, check_norm, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, Objective, Oracle
+from advfeat.types import (
+    Array,
+    Best,
+    Evaluation,
+    Key,
+    ModelFn,
+    Objective,
+    pytree,
+    static,
+)
 
 DECISIONS = ("l1", "elastic_net")
 
@@ -31,14 +38,14 @@ class ElasticNetState(NamedTuple):
     Attributes:
       x: the iterate, a candidate for the result.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       ahead: point extrapolated from the last two iterates, where gradients are taken.
       tradeoff: weight of the hinge and the state of its search.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     ahead: Array
     tradeoff: Tradeoff
 
@@ -49,9 +56,8 @@ def shrink(x0: Array, x: Array, beta: Array) -> Array:
     return x0 + jnp.sign(step) * jnp.maximum(jnp.abs(step) - beta, 0.0)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class ElasticNet(Stepwise):
+@pytree
+class ElasticNet(PenaltyAttack):
     """EAD: an `AttackFn`. Make one with `elastic_net`.
 
     Attributes:
@@ -71,83 +77,62 @@ class ElasticNet(Stepwise):
     step_size: Array
     initial_const: Array
     confidence: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    length: int = dataclasses.field(metadata={"static": True})
-    decision: str = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    prefer = staticmethod(ascent.by_distance)
+    steps: int = static()
+    length: int = static()
+    decision: str = static()
+    objective: Objective = static()
 
-    def kernel(self, x0: Array) -> Ascent:
-        """Runs FISTA; `update` takes the hinge's gradient at `ahead` and the success of `x`."""
+    def first(self, key: Key, x0: Array, start: Array) -> ElasticNetState:
+        """Returns the state at the start of the first inner run."""
+        del key
+        weight = tradeoff(x0, self.initial_const)
+        return ElasticNetState(start, x0, zero_like(x0), start, weight)
 
-        def init(key: Key, x0: Array, start: Array) -> ElasticNetState:
-            del key
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            return ElasticNetState(start, x0, count, start, tradeoff(x0, self.initial_const))
+    def update(self, search: ElasticNetState, seen: Evaluation) -> ElasticNetState:
+        """Takes a step of FISTA, given the hinge's gradient at `ahead` and the success of `x`."""
+        x0, ahead, step = search.x0, search.ahead, search.step + 1
+        assert seen.grad is not None
+        since = (search.step % self.length).astype(x0.dtype)
+        step_size = self.step_size * jnp.sqrt(1.0 - since / self.length)
+        slope = search.tradeoff.weight * seen.grad - 2.0 * (ahead - x0)
+        x = shrink(x0, ahead + (step_size * slope).astype(x0.dtype), self.beta)
+        x = self.threat.project(x0, x)
+        ahead = jnp.clip(x + since / (since + 3.0) * (x - search.x), 0.0, 1.0)
+        ended = self.ended(step)
+        x, ahead = jnp.where(ended, x0, x), jnp.where(ended, x0, ahead)
+        weight = binary_searched(search.tradeoff, seen.success, ended)
+        return ElasticNetState(x, x0, step, ahead, weight)
 
-        def update(state: ElasticNetState, evaluation: Evaluation) -> ElasticNetState:
-            x0, ahead, count, gradient = state.x0, state.ahead, state.count + 1, evaluation.grad
-            assert gradient is not None
-            since = (state.count % self.length).astype(x0.dtype)
-            step_size = self.step_size * jnp.sqrt(1.0 - since / self.length)
-            slope = state.tradeoff.weight * gradient - 2.0 * (ahead - x0)
-            x = shrink(x0, ahead + (step_size * slope).astype(x0.dtype), self.beta)
-            x = self.threat.project(x0, x)
-            ahead = jnp.clip(x + since / (since + 3.0) * (x - state.x), 0.0, 1.0)
-            ended = (count % self.length == 0) & (count < self.steps)
-            x, ahead = jnp.where(ended, x0, x), jnp.where(ended, x0, ahead)
-            weight = searched(state.tradeoff, evaluation.success, ended)
-            return ElasticNetState(x, x0, count, ahead, weight)
-
-        return Ascent(init, update)
-
-    def step(self, model_fn: ModelFn, run: Run) -> Run:
+    def step(self, model_fn: ModelFn, state: AttackState) -> AttackState:
         """Evaluates the iterate, then moves by the gradient at the extrapolated point."""
-        state: ElasticNetState = run.state
-        key = jax.random.fold_in(run.key, state.count)
-        seen = self.value_oracle(model_fn, run.aim)(key, state.x)
-        ahead = self.oracle(model_fn, run.aim)(key, state.ahead)
+        search = state.search
+        key = jax.random.fold_in(state.key, search.step)
+        seen = self.value_oracle(model_fn, state.aim)(key, search.x)
+        ahead = self.oracle(model_fn, state.aim)(key, search.ahead)
         assert ahead.grad is not None
         hinge = jnp.where(ahead.success, 0.0, ahead.grad)
         both = Evaluation(ahead.score, seen.success, hinge)
-        return run._replace(
-            state=self.kernel(state.x0).update(state, both),
-            best=run.note(state.x, seen, self.distance, self._prefer(state.x0)),
-            queries=run.queries + 2,
-            gradients=run.gradients + 1,
+        return state._replace(
+            search=self.update(search, both),
+            best=self.better(state, search.x, seen),
+            queries=state.queries + 2,
+            gradients=state.gradients + 1,
         )
 
-    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
-        """Evaluates the final iterate too."""
-        return ascent.end(
-            self.value_oracle(model_fn, run.aim),
-            run,
-            distance=self.distance,
-            prefer=self._prefer(run.state.x0),
-        )
-
-    def _prefer(self, x0: Array) -> Prefer:
+    def better(self, state: AttackState, x: Array, seen: Evaluation) -> Best:
         """Applies the decision rule; `Best.distance` is L1, so the elastic net is recomputed."""
         if self.decision == "l1":
-            return self.prefer
+            return super().better(state, x, seen)
+        x0 = state.search.x0
 
         def elastic(point: Best) -> Best:
             square = jnp.sum((point.x - x0) ** 2)
             return point._replace(distance=self.beta * self.distance(x0, point.x) + square)
 
-        return lambda new, old: self.prefer(elastic(new), elastic(old))
+        def nearest(new: Best, old: Best) -> Array:
+            return by_distance(elastic(new), elastic(old))
 
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the L1 distance."""
-        return self.threat.distance(x0, x)
-
-    def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """Returns a white-box oracle whose success requires the confidence."""
-        return confident(super().oracle(model_fn, aim), self.confidence)
-
-    def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
-        """Returns a forward-only oracle whose success requires the confidence."""
-        return confident(super().value_oracle(model_fn, aim), self.confidence)
+        return choose(nearest, self.record(x0, x, seen), state.best)
 
 
 def elastic_net(
@@ -160,7 +145,7 @@ def elastic_net(
     initial_const: float | Array = 1e-3,
     confidence: float | Array = 0.0,
     decision: str = "l1",
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> ElasticNet:
     """Returns EAD: minimises `c * max(-score, -kappa) + beta * |d|_1 + |d|_2^2` by FISTA.
 
@@ -217,5 +202,5 @@ def elastic_net(
         steps=steps * binary_search_steps,
         length=steps,
         decision=decision,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

@@ -7,22 +7,31 @@ https://arxiv.org/abs/2003.01690.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Ascent, Run
-from advfeat.attacks.linearised import MinimumNorm, judged, linearised, nearest_boundary
+from advfeat.attacks.iterative import AttackState, zero_like
+from advfeat.attacks.keeping import by_distance, choose, none_yet
+from advfeat.attacks.linearised import MinimumNorm, evaluate_margin, linearise, nearest_boundary
 from advfeat.checks import check_norm, check_positive, check_share, is_concrete
 from advfeat.numerics import over, scaled
 from advfeat.objectives.classification import likely_target
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.hyperplane import to_hyperplane
 from advfeat.threats.norms import NORMS, Norm
-from advfeat.types import Array, AttackResult, Best, Evaluation, Key, ModelFn, with_key
+from advfeat.types import (
+    Array,
+    AttackResult,
+    Best,
+    Evaluation,
+    Key,
+    ModelFn,
+    pytree,
+    static,
+    with_key,
+)
 
 SEARCHES = 3  # evaluations of the final search, as in the paper
 TOWARDS_FOUND = 0.1  # offset of the final search towards the adversarial end, over the bracket
@@ -35,13 +44,13 @@ class FABState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       nearest: the nearest adversarial example so far, also beyond eps.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     nearest: Best
 
 
@@ -56,8 +65,7 @@ def _random_start(norm: Norm, eps: Array, key: Key, x0: Array) -> Array:
     return jnp.clip(x0 + radius * noise / jnp.where(length > 0, length, 1.0), 0.0, 1.0)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+@pytree
 class FastAdaptiveBoundary(MinimumNorm):
     """FAB: an `AttackFn`. Make one with `fab` or `fab_targeted`.
 
@@ -67,7 +75,7 @@ class FastAdaptiveBoundary(MinimumNorm):
       eta: `[]` float32, factor by which a step overshoots the boundary.
       beta: `[]` float32, factor that pulls an adversarial iterate back towards the example.
       steps: moves per round.
-      rounds: restarts, times targets if targeted.
+      restarts: independent starts, per target if targeted.
       targets: number of target classes, one per round; 0 for all classes at every step.
       start_queries: 1 if targeted (to rank the classes), else 0.
     """
@@ -76,37 +84,32 @@ class FastAdaptiveBoundary(MinimumNorm):
     alpha_max: Array
     eta: Array
     beta: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    rounds: int = dataclasses.field(metadata={"static": True})
-    targets: int = dataclasses.field(metadata={"static": True})
-    start_queries: int = dataclasses.field(metadata={"static": True})
+    steps: int = static()
+    restarts: int = static()
+    targets: int = static()
+    start_queries: int = static()
 
-    def kernel(self, x0: Array) -> Ascent:
+    def first(self, key: Key, x0: Array, start: Array) -> FABState:
+        """Returns the state at the start, before any adversarial example."""
+        del key
+        return FABState(start, x0, zero_like(x0), none_yet(x0, start))
+
+    def update(self, search: FABState, seen: Evaluation) -> FABState:
         """Moves towards the linearised boundary of one class by equation 9."""
-        norm = self.threat.norm
-
-        def init(key: Key, x0: Array, start: Array) -> FABState:
-            del key
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            return FABState(start, x0, count, ascent.nothing_yet(x0, start))
-
-        def update(state: FABState, seen: Evaluation) -> FABState:
-            x, x0, slope, value = state.x, state.x0, seen.grad, seen.score
-            assert slope is not None
-            slope, largest = scaled(slope)  # keeps the next product from overflowing
-            value = over(value, largest)
-            value0 = value + jnp.sum(slope * (x0 - x))
-            # One vmap over both projections (iterate, example) halves the program to compile.
-            here, there = jax.vmap(lambda z, lead: to_hyperplane(norm, z, slope, lead).step)(
-                jnp.stack([x, x0]), jnp.stack([value, value0])
-            )
-            near, far = (norm.distance(jnp.zeros_like(x), step) for step in (here, there))
-            both = near + far
-            alpha = jnp.minimum(near / jnp.where(both > 0, both, 1.0), self.alpha_max)
-            moved = (1.0 - alpha) * (x + self.eta * here) + alpha * (x0 + self.eta * there)
-            return state._replace(x=jnp.clip(moved, 0.0, 1.0), count=state.count + 1)
-
-        return Ascent(init, update)
+        norm, x, x0, slope = self.threat.norm, search.x, search.x0, seen.grad
+        assert slope is not None
+        slope, largest = scaled(slope)  # keeps the next product from overflowing
+        value = over(seen.score, largest)
+        value0 = value + jnp.sum(slope * (x0 - x))
+        # One vmap over both projections (iterate, example) halves the program to compile.
+        here, there = jax.vmap(lambda z, lead: to_hyperplane(norm, z, slope, lead).step)(
+            jnp.stack([x, x0]), jnp.stack([value, value0])
+        )
+        near, far = (norm.distance(jnp.zeros_like(x), step) for step in (here, there))
+        both = near + far
+        alpha = jnp.minimum(near / jnp.where(both > 0, both, 1.0), self.alpha_max)
+        moved = (1.0 - alpha) * (x + self.eta * here) + alpha * (x0 + self.eta * there)
+        return search._replace(x=jnp.clip(moved, 0.0, 1.0), step=search.step + 1)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
@@ -124,55 +127,56 @@ class FastAdaptiveBoundary(MinimumNorm):
             restart = index // self.targets
             target = likely_target(logits, y, index % self.targets)
         start = x
-        if self.rounds > max(self.targets, 1):
+        if self.restarts > 1:
             drawn = _random_start(self.threat.norm, self.threat.eps, key_start, x)
             start = jnp.where(restart > 0, drawn, x)
         return start, (jnp.asarray(y), target)
 
-    def noted(self, run: Run, x: Array, seen: Evaluation) -> Run:
-        """Also tracks the nearest adversarial point at any distance, for the final search."""
-        state = run.state
-        far = self.distance(state.x0, x).astype(jnp.float32)
-        found = Best(x, seen.score, seen.success, far)
-        nearest = ascent.choose(self.prefer, found, state.nearest)
-        return super().noted(run, x, seen)._replace(state=state._replace(nearest=nearest))
+    def noted(self, state: AttackState, x: Array, seen: Evaluation) -> AttackState:
+        """Records a point: as the best one, and as the nearest adversarial one at any distance."""
+        search = state.search
+        found = Best(x, seen.score, seen.success, self.distance(search.x0, x).astype(jnp.float32))
+        nearest = choose(by_distance, found, search.nearest)
+        return state._replace(
+            search=search._replace(nearest=nearest), best=self.better(state, x, seen)
+        )
 
-    def step(self, model_fn: ModelFn, run: Run) -> Run:
+    def step(self, model_fn: ModelFn, state: AttackState) -> AttackState:
         """Linearises at the iterate, moves, and steps back if the new iterate is adversarial."""
-        y, target = run.aim
-        keys = jax.random.split(jax.random.fold_in(run.key, run.state.count))
+        y, target = state.aim
+        keys = jax.random.split(jax.random.fold_in(state.key, state.search.step))
 
         def classes(logits: Array) -> Array:
             every = jnp.arange(logits.size - 1)
             return target[None] if self.targets else every + (every >= y).astype(every.dtype)
 
-        around = linearised(with_key(model_fn, keys[0]), run.state.x, y, classes)
-        run = self.noted(run, run.state.x, around.seen)
-        index = nearest_boundary(self.threat.norm, run.state.x, around)
-        state = self.kernel(run.state.x0).update(run.state, around.along(index))
-        seen = judged(with_key(model_fn, keys[1])(state.x), y)
-        run = self.noted(run._replace(state=state), state.x, seen)
-        back = state.x0 + self.beta * (state.x - state.x0)
-        return run._replace(
-            state=run.state._replace(x=jnp.where(seen.success, back, state.x)),
-            queries=run.queries + 2,
-            gradients=run.gradients + around.leads.size,
+        linear = linearise(with_key(model_fn, keys[0]), state.search.x, y, classes)
+        state = self.noted(state, state.search.x, linear.seen)
+        index = nearest_boundary(self.threat.norm, state.search.x, linear)
+        search = self.update(state.search, linear.for_class(index))
+        seen = evaluate_margin(with_key(model_fn, keys[1])(search.x), y)
+        state = self.noted(state._replace(search=search), search.x, seen)
+        back = search.x0 + self.beta * (search.x - search.x0)
+        return state._replace(
+            search=state.search._replace(x=jnp.where(seen.success, back, search.x)),
+            queries=state.queries + 2,
+            gradients=state.gradients + linear.differences.size,
         )
 
-    def end(self, model_fn: ModelFn, run: Run) -> AttackResult:
+    def finish(self, model_fn: ModelFn, state: AttackState) -> AttackResult:
         """Runs the final search from the nearest adversarial example towards the example."""
-        return super().end(model_fn, self._search(model_fn, run))
+        return super().finish(model_fn, self._search(model_fn, state))
 
-    def _search(self, model_fn: ModelFn, run: Run) -> Run:
+    def _search(self, model_fn: ModelFn, state: AttackState) -> AttackState:
         """Runs regula falsi on the segment, on the logit difference of the class found at its end.
 
         It aims slightly beyond the estimated boundary, because a point short of it is useless.
         """
-        (y, _), x0, found = run.aim, run.state.x0, run.state.nearest.x
-        model_fn = with_key(model_fn, jax.random.fold_in(run.key, run.state.count))
+        (y, _), x0, found = state.aim, state.search.x0, state.search.nearest.x
+        model_fn = with_key(model_fn, jax.random.fold_in(state.key, state.search.step))
 
-        def narrow(_: int, carry: tuple[Run, Array, Array, Array, Array]) -> Any:
-            run, low, high, logits_low, logits_high = carry
+        def narrow(_: int, carry: tuple[AttackState, Array, Array, Array, Array]) -> Any:
+            state, low, high, logits_low, logits_high = carry
             other = likely_target(logits_high, y, jnp.zeros_like(y))
             lead_low, lead_high = (z[other] - z[y] for z in (logits_low, logits_high))
             rise = lead_high - lead_low
@@ -182,10 +186,10 @@ class FastAdaptiveBoundary(MinimumNorm):
             middle = low + part.astype(low.dtype) * (high - low)
             x = jnp.clip(x0 + middle * (found - x0), 0.0, 1.0)
             logits = model_fn(x)
-            seen = judged(logits, y)
+            seen = evaluate_margin(logits, y)
             is_outer = seen.success
             return (
-                self.noted(run, x, seen),
+                self.noted(state, x, seen),
                 jnp.where(is_outer, low, middle),
                 jnp.where(is_outer, middle, high),
                 jnp.where(is_outer, logits_low, logits),
@@ -193,9 +197,9 @@ class FastAdaptiveBoundary(MinimumNorm):
             )
 
         low, high = (jnp.full_like(x0, end, shape=()) for end in (0.0, 1.0))
-        carry = (run, low, high, model_fn(x0), model_fn(found))
-        run = jax.lax.fori_loop(0, SEARCHES, narrow, carry)[0]
-        return run._replace(queries=run.queries + 2 + SEARCHES)
+        carry = (state, low, high, model_fn(x0), model_fn(found))
+        state = jax.lax.fori_loop(0, SEARCHES, narrow, carry)[0]
+        return state._replace(queries=state.queries + 2 + SEARCHES)
 
 
 def _fab(
@@ -221,7 +225,7 @@ def _fab(
         eta=jnp.asarray(eta, jnp.float32),
         beta=jnp.asarray(beta, jnp.float32),
         steps=steps,
-        rounds=restarts * max(targets, 1),
+        restarts=restarts,
         targets=targets,
         start_queries=1 if targets else 0,
     )

@@ -5,7 +5,9 @@ Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 4.
 
 from __future__ import annotations
 
+from advfeat.attacks.keeping import Keep, by_success
 from advfeat.attacks.pgd import GradientAttack, pgd
+from advfeat.objectives.classification import untargeted
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, Objective
 
@@ -15,8 +17,8 @@ def fgsm(
     *,
     step_size: float | Array | None = None,
     random_start: bool = False,
-    objective: Objective | None = None,
-    score_last: bool = True,
+    objective: Objective = untargeted(),
+    keep: Keep | None = by_success,
 ) -> GradientAttack:
     """Returns FGSM: one step of length eps along the steepest direction of the norm.
 
@@ -25,7 +27,7 @@ def fgsm(
       step_size: `[]`, by default eps; Wong et al. (2020) use 1.25 eps with a random start.
       random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend; by default cross-entropy away from the label.
-      score_last: whether to score the result, at the cost of one forward pass.
+      keep: as `pgd`; None leaves the result unscored, which saves one forward pass.
 
     Returns:
       An `AttackFn` for ONE example. As in PGD, the start counts as an iterate: an already
@@ -46,5 +48,5 @@ def fgsm(
         step_size=threat.eps if step_size is None else step_size,
         random_start=random_start,
         objective=objective,
-        score_last=score_last,
+        keep=keep,
     )

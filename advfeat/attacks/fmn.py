@@ -6,23 +6,20 @@ https://arxiv.org/abs/2102.12827, algorithm 1.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.ascent import Ascent
+from advfeat.attacks.iterative import IterativeAttack, zero_like
+from advfeat.attacks.keeping import by_distance
 from advfeat.attacks.step_rules import cosine
-from advfeat.attacks.stepwise import Stepwise
 from advfeat.checks import check_eps, check_fraction, check_norm, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
 from advfeat.threats import norms
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.hyperplane import unbounded_distance
-from advfeat.types import Array, Evaluation, Key, Objective
+from advfeat.types import Array, Evaluation, Key, Objective, pytree, static
 
 
 class FMNState(NamedTuple):
@@ -31,21 +28,20 @@ class FMNState(NamedTuple):
     Attributes:
       x: the iterate.
       x0: the example.
-      count: `[]` int32, steps taken.
+      step: `[]` int32, steps taken.
       radius: `[]`, radius of the ball onto which the iterate was projected (the paper's epsilon).
       nearest: `[]`, distance of the nearest success so far; infinite before the first success.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     radius: Array
     nearest: Array
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class FastMinimumNorm(Stepwise):
+@pytree
+class FastMinimumNorm(IterativeAttack):
     """FMN: an `AttackFn`. Make one with `fmn`.
 
     Attributes:
@@ -63,45 +59,36 @@ class FastMinimumNorm(Stepwise):
     last_step_size: Array
     gamma: Array
     last_gamma: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    prefer = staticmethod(ascent.by_distance)
+    steps: int = static()
+    objective: Objective = static()
+    keep = staticmethod(by_distance)
 
-    def kernel(self, x0: Array) -> Ascent:
+    def first(self, key: Key, x0: Array, start: Array) -> FMNState:
+        """Returns the state at the start, before any success."""
+        del key
+        nothing = jnp.full_like(x0, jnp.inf, shape=())
+        return FMNState(start, x0, zero_like(x0), nothing, nothing)
+
+    def update(self, search: FMNState, seen: Evaluation) -> FMNState:
         """Steps along the gradient direction, then projects onto the ball of the current radius."""
+        x, x0, step, radius, nearest = search
+        assert seen.grad is not None
+        step_size = cosine(self.step_size, self.last_step_size, step, self.steps)
+        gamma = cosine(self.gamma, self.last_gamma, step, self.steps)
+        far = self.threat.distance(x0, x)
+        nearest = jnp.where(seen.success, jnp.minimum(nearest, far), nearest)
+        # Before the first success, linearising the score estimates where the boundary lies. The
+        # paper aims exactly at it and never crosses it if the network is linear.
+        guess = far + unbounded_distance(self.threat.norm, seen.grad, seen.score)
+        grown = jnp.where(jnp.isinf(nearest), guess, radius) * (1.0 + gamma)
+        shrunk = jnp.minimum(radius * (1.0 - gamma), nearest)
+        radius = jnp.where(seen.success, shrunk, grown)
         widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
-
-        def init(key: Key, x0: Array, start: Array) -> FMNState:
-            del key
-            count = jnp.full_like(x0, 0, shape=(), dtype=jnp.int32)
-            nothing = jnp.full_like(x0, jnp.inf, shape=())
-            return FMNState(start, x0, count, nothing, nothing)
-
-        def update(state: FMNState, evaluation: Evaluation) -> FMNState:
-            x, x0, count, radius, nearest = state
-            gradient = evaluation.grad
-            assert gradient is not None
-            step_size = cosine(self.step_size, self.last_step_size, count, self.steps)
-            gamma = cosine(self.gamma, self.last_gamma, count, self.steps)
-            far = self.threat.distance(x0, x)
-            nearest = jnp.where(evaluation.success, jnp.minimum(nearest, far), nearest)
-            # Before the first success, linearising the score estimates where the boundary lies. The
-            # paper aims exactly at it and never crosses it if the network is linear.
-            guess = far + unbounded_distance(self.threat.norm, gradient, evaluation.score)
-            grown = jnp.where(jnp.isinf(nearest), guess, radius) * (1.0 + gamma)
-            shrunk = jnp.minimum(radius * (1.0 - gamma), nearest)
-            radius = jnp.where(evaluation.success, shrunk, grown)
-            radius = jnp.minimum(radius, widest).astype(x0.dtype)
-            # The step is L2-normalised in every norm; only the projection depends on the norm.
-            move = step_size * norms.L2.direction(x, gradient)
-            moved = self.threat.norm.project(radius, x0, x + move.astype(x0.dtype))
-            return FMNState(moved, x0, count + 1, radius, nearest)
-
-        return Ascent(init, update)
-
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the distance in the threat model's norm."""
-        return self.threat.distance(x0, x)
+        radius = jnp.minimum(radius, widest).astype(x0.dtype)
+        # The step is L2-normalised in every norm; only the projection depends on the norm.
+        move = step_size * norms.L2.direction(x, seen.grad)
+        moved = self.threat.norm.project(radius, x0, x + move.astype(x0.dtype))
+        return FMNState(moved, x0, step + 1, radius, nearest)
 
 
 def fmn(
@@ -112,7 +99,7 @@ def fmn(
     last_step_size: float | Array | None = None,
     gamma: float | Array = 0.05,
     last_gamma: float | Array = 1e-3,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> FastMinimumNorm:
     """Returns FMN, a fast minimum-norm attack with adaptive norm constraints: algorithm 1.
 
@@ -161,5 +148,5 @@ def fmn(
         gamma=jnp.asarray(gamma, jnp.float32),
         last_gamma=jnp.asarray(last_gamma, jnp.float32),
         steps=steps,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

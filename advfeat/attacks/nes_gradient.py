@@ -7,7 +7,6 @@ https://arxiv.org/abs/1804.08598, section 2.1.
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,17 @@ from jax.scipy.special import erf, erfc
 
 from advfeat.checks import check_between, check_positive
 from advfeat.numerics import finite
-from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised, with_key
+from advfeat.types import (
+    Array,
+    Key,
+    ModelFn,
+    Randomised,
+    as_model_fn,
+    pytree,
+    randomised,
+    static,
+    with_key,
+)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -70,14 +79,13 @@ def _mean_square(sigma: Array, x: Array) -> Array:
 _call.defvjp(_forward, _backward)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Estimated:
     """Key, example -> logits with an estimated gradient; `pairs` is static."""
 
     model_fn: ModelFn
     sigma: Array
-    pairs: int = dataclasses.field(metadata={"static": True})
+    pairs: int = static()
 
     def __call__(self, key: Key, x: Array) -> Array:
         key_model, key_noise = jax.random.split(key)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
+from advfeat.attacks.iterative import varying_with
+from advfeat.attacks.keeping import by_success, choose
+from advfeat.attacks.oracles import scores_only
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.classification import untargeted
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import scale_to_norm
-from advfeat.types import Array, AttackResult, Best, Key, ModelFn, Objective, frozen
+from advfeat.types import (
+    Array,
+    AttackResult,
+    Best,
+    Key,
+    ModelFn,
+    Objective,
+    frozen,
+    pytree,
+    static,
+)
 
 
 def _gaussian(key: Key, x: Array) -> Array:
@@ -37,8 +48,7 @@ def _salt_and_pepper(key: Key, x: Array) -> Array:
 DRAWS = {"gaussian": _gaussian, "uniform": _uniform, "salt_and_pepper": _salt_and_pepper}
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
+@pytree
 class NoiseAttack:
     """Random perturbations rescaled to norm eps after clipping: an `AttackFn`.
 
@@ -50,15 +60,15 @@ class NoiseAttack:
     """
 
     threat: ThreatModel
-    kind: str = dataclasses.field(metadata={"static": True})
-    restarts: int = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
+    kind: str = static()
+    restarts: int = static()
+    objective: Objective = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
         """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
         key, x, y = on_one(self, key, model_fn, x, y)
-        x = ascent.varying_with(x, self, key, y)
-        oracle = ascent.scores_only(self.objective, frozen(model_fn, x), y)
+        x = varying_with(x, self, key, y)
+        oracle = scores_only(self.objective, frozen(model_fn, x), y)
 
         def draw(index: Array | int) -> Best:
             key_draw, key_score = jax.random.split(jax.random.fold_in(key, index))
@@ -71,7 +81,7 @@ class NoiseAttack:
 
         def again(carry: tuple[Best, Best], index: Array) -> tuple[tuple[Best, Best], None]:
             new = draw(index)
-            return (ascent.choose(ascent.by_success, new, carry[0]), new), None
+            return (choose(by_success, new, carry[0]), new), None
 
         first = draw(0)
         (best, last), _ = jax.lax.scan(again, (first, first), jnp.arange(1, self.restarts))
@@ -79,30 +89,27 @@ class NoiseAttack:
         return AttackResult(best, last, count, jnp.zeros_like(count))
 
 
-def _noise(
-    kind: str, threat: ThreatModel, restarts: int, objective: Objective | None
-) -> NoiseAttack:
+def _noise(kind: str, threat: ThreatModel, restarts: int, objective: Objective) -> NoiseAttack:
     check_positive(restarts, name="restarts")
-    chosen = untargeted() if objective is None else objective
-    return NoiseAttack(threat=threat, kind=kind, restarts=restarts, objective=chosen)
+    return NoiseAttack(threat=threat, kind=kind, restarts=restarts, objective=objective)
 
 
 def gaussian_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns Gaussian noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("gaussian", threat, restarts, objective)
 
 
 def uniform_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns uniform noise of norm eps; each example keeps the worst of `restarts` draws."""
     return _noise("uniform", threat, restarts, objective)
 
 
 def salt_and_pepper_noise(
-    threat: ThreatModel, *, restarts: int = 1, objective: Objective | None = None
+    threat: ThreatModel, *, restarts: int = 1, objective: Objective = untargeted()
 ) -> NoiseAttack:
     """Returns salt-and-pepper noise of norm eps on a tenth of the pixels; worst of `restarts`."""
     return _noise("salt_and_pepper", threat, restarts, objective)

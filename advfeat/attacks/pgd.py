@@ -5,24 +5,37 @@ Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from advfeat.attacks import ascent
-from advfeat.attacks.step_rules import StepRule, steepest
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import IterativeAttack, zero_like
+from advfeat.attacks.keeping import Keep, by_success
+from advfeat.attacks.step_rules import StepRule, initial_state, moved, steepest
 from advfeat.checks import check_eps, check_positive
 from advfeat.objectives.classification import untargeted
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, Key, ModelFn, Objective
+from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, pytree, static
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class GradientAttack(Stepwise):
+class PGDState(NamedTuple):
+    """State of projected gradient ascent.
+
+    Attributes:
+      x: the iterate.
+      x0: the example.
+      step: `[]` int32, steps taken.
+      rule: the step rule's optax state.
+    """
+
+    x: Array
+    x0: Array
+    step: Array
+    rule: Any
+
+
+@pytree
+class GradientAttack(IterativeAttack):
     """Gradient ascent inside a threat model: an `AttackFn`. Make one with `pgd` or `fgsm`.
 
     eps and the step size are leaves: new values do not recompile, and `vmap` can batch over them.
@@ -31,33 +44,39 @@ class GradientAttack(Stepwise):
       threat: the set of allowed inputs.
       step_size: `[]` float32, in the threat model's norm.
       steps: moves per restart.
-      rounds: number of restarts; each example keeps its preferred run.
+      restarts: independent starts; each example keeps its preferred one.
       random_start: start uniformly in the ball instead of at the example.
       objective: what to ascend.
       rule: step rule that turns a gradient into a move.
-      prefer: rule that decides which iterate to keep.
-      score_last: see `Stepwise`.
+      keep: which iterate to keep; see `IterativeAttack`.
     """
 
     threat: ThreatModel
     step_size: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    rounds: int = dataclasses.field(metadata={"static": True})
-    random_start: bool = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    rule: StepRule = dataclasses.field(metadata={"static": True})
-    prefer: ascent.Prefer = dataclasses.field(metadata={"static": True})
-    score_last: bool = dataclasses.field(metadata={"static": True})
+    steps: int = static()
+    restarts: int = static()
+    random_start: bool = static()
+    objective: Objective = static()
+    rule: StepRule = static()
+    keep: Keep | None = static()
 
-    def kernel(self, x0: Array) -> ascent.Ascent:
-        """Returns projected ascent; if eps is infinite, the box diameter sets the step size."""
+    def first(self, key: Key, x0: Array, start: Array) -> PGDState:
+        """Returns the state at the start, with that of the step rule."""
+        del key
+        rule = initial_state(self.rule, self.threat, self._length(x0), x0)
+        return PGDState(start, x0, zero_like(x0), rule)
+
+    def update(self, search: PGDState, seen: Evaluation) -> PGDState:
+        """Takes a step by the rule, then projects."""
+        rule = self.rule(self.threat, self._length(search.x0))
+        move, memory = moved(rule, seen.grad, search.rule, search.x)
+        x = self.threat.project(search.x0, search.x + move)
+        return PGDState(x, search.x0, search.step + 1, memory)
+
+    def _length(self, x0: Array) -> Array:
+        """Returns the step size `[]`; if it is infinite, the box diameter sets it."""
         widest = 2.5 * self.threat.norm.diameter(x0.size) / self.steps
-        step_size = jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
-        return ascent.projected_ascent(self.threat, self.rule, step_size)
-
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the distance in the threat model's norm."""
-        return self.threat.distance(x0, x)
+        return jnp.where(jnp.isinf(self.step_size), widest, self.step_size)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
@@ -74,10 +93,9 @@ def pgd(
     step_size: float | Array | None = None,
     restarts: int = 1,
     random_start: bool = True,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
     rule: StepRule = steepest,
-    prefer: ascent.Prefer = ascent.by_success,
-    score_last: bool = True,
+    keep: Keep | None = by_success,
 ) -> GradientAttack:
     """Returns PGD, the inner maximisation of equation 2.1.
 
@@ -92,8 +110,9 @@ def pgd(
       objective: what to ascend; by default cross-entropy away from the label.
       rule: step rule: `step_rules.steepest`, `step_rules.momentum()`,
         `step_rules.from_optax(optax.adam)` …
-      prefer: rule that decides which iterate to keep.
-      score_last: whether to score iterates; the final one costs one forward pass.
+      keep: which iterate to keep: `keeping.by_success` (then the highest score), `by_score`,
+        `by_distance` …; None keeps the last one and scores none, as adversarial training needs it,
+        which saves one forward pass.
 
     Returns:
       An `AttackFn` for ONE example; `attack_batch` is the batched, compiled form.
@@ -115,9 +134,9 @@ def pgd(
     check_positive(restarts, name="restarts")
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts must be 1 without a random start, got {restarts}")
-    if restarts > 1 and not score_last:
+    if restarts > 1 and keep is None:
         # Unscored runs cannot be compared, so there is no worst case to keep.
-        raise ValueError(f"restarts must be 1 with score_last=False, got {restarts}")
+        raise ValueError(f"restarts must be 1 with keep=None, got {restarts}")
     if step_size is None:
         step_size = 2.5 * threat.eps / steps
     check_eps(step_size, name="step_size")
@@ -125,10 +144,9 @@ def pgd(
         threat=threat,
         step_size=jnp.asarray(step_size, jnp.float32),
         steps=steps,
-        rounds=restarts,
+        restarts=restarts,
         random_start=random_start,
-        objective=untargeted() if objective is None else objective,
+        objective=objective,
         rule=rule,
-        prefer=prefer,
-        score_last=score_last,
+        keep=keep,
     )

@@ -25,7 +25,7 @@ def pgd_momentum(
     steps: int = 10,
     step_size: float | Array | None = None,
     decay: float = 1.0,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(),
 ) -> GradientAttack:
     """Returns MI-FGSM: momentum on normalised gradients, which improves transferability.
 
@@ -98,7 +98,7 @@ def pgd_adam(
     step_size: float | Array | None = None,
     restarts: int = 1,
     random_start: bool = True,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> GradientAttack:
     """Returns PGD with Adam steps on the margin.
 
@@ -138,6 +138,6 @@ def pgd_adam(
         step_size=ADAM_STEP * threat.eps if step_size is None else step_size,
         restarts=restarts,
         random_start=random_start,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
         rule=AnnealedAdam(steps),
     )

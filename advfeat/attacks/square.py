@@ -7,7 +7,6 @@ https://arxiv.org/abs/2103.01208.
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks import ascent, square_l2_l1
-from advfeat.attacks.ascent import Ascent
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks import oracles, square_l2_l1
+from advfeat.attacks.iterative import IterativeAttack, zero_like
 from advfeat.checks import check_norm, check_positive, is_concrete
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
 from advfeat.threats import norms
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle
+from advfeat.types import Array, Evaluation, Key, ModelFn, Objective, Oracle, pytree, static
 
 # Candidates, of 10,000, after which the square's share p of the image is halved (section 4.1).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -87,117 +85,97 @@ class SquareState(NamedTuple):
     """State of the random search.
 
     Attributes:
-      x: the candidate to evaluate; at count 0 the example.
+      x: the candidate to evaluate; at step 0 the example.
       x0: the example.
-      count: `[]` int32, points evaluated.
-      key: key of the proposals, folded with the count.
-      kept: the best point so far, from which candidates are proposed; at count 0 the start.
+      step: `[]` int32, points evaluated.
+      key: key of the proposals, folded with the step.
+      kept: the best point so far, from which candidates are proposed; at step 0 the start.
       score: `[]`, score of `kept`; -inf before its evaluation.
       success: `[]` bool, whether `kept` is a success.
     """
 
     x: Array
     x0: Array
-    count: Array  # type: ignore[assignment]  # shadows tuple.count on purpose
+    step: Array
     key: Key
     kept: Array
     score: Array
     success: Array
 
 
-def random_search(threat: ThreatModel, p: Array, *, period: int) -> Ascent:
-    """Returns the kernel: evaluates the example, then the start, then one candidate per step.
-
-    A candidate is kept if it succeeds or, without any success, scores higher. The search stops at
-    the first success, as in the authors' code; an already misclassified example is returned
-    unchanged.
-
-    Args:
-      threat: the set of allowed inputs.
-      p: `[]`, initial share of the image covered by the square.
-      period: number of candidates that the schedule of p spans.
-    """
-    kind = square_l2_l1.KINDS.get(threat.norm.name)
-    propose = _recoloured if kind is None else partial(square_l2_l1.bumped, kind)
-
-    def init(key: Key, x0: Array, start: Array) -> SquareState:
-        return SquareState(
-            x=x0,
-            x0=x0,
-            count=jnp.full_like(x0, 0, shape=(), dtype=jnp.int32),
-            # Distinct from the oracle's keys, which are the same key folded with the count.
-            key=jax.random.fold_in(key, np.iinfo(np.int32).max),
-            kept=start,
-            score=jnp.full_like(x0, -jnp.inf, shape=(), dtype=jnp.float32),
-            success=jnp.full_like(x0, False, shape=(), dtype=bool),
-        )
-
-    def update(state: SquareState, seen: Evaluation) -> SquareState:
-        score = seen.score.astype(jnp.float32)
-        # The start replaces the example even if it scores lower.
-        rises = (score > state.score) & (state.count > 0)
-        better = jnp.where(seen.success == state.success, rises, seen.success)
-        better = better & ~jnp.isnan(score)
-        kept = jnp.where(better, state.x, state.kept)
-        success = jnp.where(better, seen.success, state.success)
-        draw = square_l2_l1.draw(jax.random.fold_in(state.key, state.count), kept.shape[-1])
-        size = side(p, state.count - 1, kept.shape, period=period, odd=kind is not None)
-        candidate = propose(threat, state.x0, kept, size, draw).astype(kept.dtype)
-        moves = (state.count > 0) & ~success
-        return SquareState(
-            x=jnp.where(moves, candidate, kept),
-            x0=state.x0,
-            count=state.count + 1,
-            key=state.key,
-            kept=kept,
-            score=jnp.where(better, score, state.score),
-            success=success,
-        )
-
-    return Ascent(init, update)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # jax.jit(attack) hashes it; arrays do not
-class SquareAttack(Stepwise):
+@pytree
+class SquareAttack(IterativeAttack):
     """Score-based random search: an `AttackFn`. Make one with `square`.
 
     Attributes:
       threat: the set of allowed inputs, in L-infinity, L2 or L1.
       p: `[]` float32, initial share of the image covered by the square.
       steps: moves per restart: to the start, then to each candidate.
-      rounds: restarts.
+      restarts: independent searches.
       rescale_schedule: whether the schedule of p spans `steps`.
       objective: what to ascend.
     """
 
     threat: ThreatModel
     p: Array
-    steps: int = dataclasses.field(metadata={"static": True})
-    rounds: int = dataclasses.field(metadata={"static": True})
-    rescale_schedule: bool = dataclasses.field(metadata={"static": True})
-    objective: Objective = dataclasses.field(metadata={"static": True})
+    steps: int = static()
+    restarts: int = static()
+    rescale_schedule: bool = static()
+    objective: Objective = static()
 
-    def kernel(self, x0: Array) -> Ascent:
-        """Returns the random search with the schedule of p."""
-        del x0
+    def first(self, key: Key, x0: Array, start: Array) -> SquareState:
+        """Returns the state in which the example, then the start, are evaluated."""
+        return SquareState(
+            x=x0,
+            x0=x0,
+            step=zero_like(x0),
+            # Distinct from the oracle's keys, which are the same key folded with the step.
+            key=jax.random.fold_in(key, np.iinfo(np.int32).max),
+            kept=start,
+            score=jnp.full_like(x0, -jnp.inf, shape=(), dtype=jnp.float32),
+            success=jnp.full_like(x0, False, shape=(), dtype=bool),
+        )
+
+    def update(self, search: SquareState, seen: Evaluation) -> SquareState:
+        """Keeps the candidate if it succeeds or, without any success, scores higher.
+
+        The search stops at the first success, as in the authors' code; an already misclassified
+        example is returned unchanged.
+        """
+        kind = square_l2_l1.GEOMETRIES.get(self.threat.norm.name)
+        propose = _recoloured if kind is None else partial(square_l2_l1.with_new_bump, kind)
         period = self.steps if self.rescale_schedule else SCHEDULE
-        return random_search(self.threat, self.p, period=period)
-
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Returns the distance in the threat model's norm."""
-        return self.threat.distance(x0, x)
+        score = seen.score.astype(jnp.float32)
+        # The start replaces the example even if it scores lower.
+        rises = (score > search.score) & (search.step > 0)
+        better = jnp.where(seen.success == search.success, rises, seen.success)
+        better = better & ~jnp.isnan(score)
+        kept = jnp.where(better, search.x, search.kept)
+        success = jnp.where(better, seen.success, search.success)
+        draw = square_l2_l1.draw(jax.random.fold_in(search.key, search.step), kept.shape[-1])
+        size = side(self.p, search.step - 1, kept.shape, period=period, odd=kind is not None)
+        candidate = propose(self.threat, search.x0, kept, size, draw).astype(kept.dtype)
+        moves = (search.step > 0) & ~success
+        return SquareState(
+            x=jnp.where(moves, candidate, kept),
+            x0=search.x0,
+            step=search.step + 1,
+            key=search.key,
+            kept=kept,
+            score=jnp.where(better, score, search.score),
+            success=success,
+        )
 
     def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
         """Returns a scores-only oracle: no gradient is ever computed."""
-        return ascent.scores_only(self.objective, model_fn, aim)
+        return oracles.scores_only(self.objective, model_fn, aim)
 
     def start(
         self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
     ) -> tuple[Array, Any]:
         """Starts from vertical stripes (L-infinity) or a grid of bumps (L2, L1)."""
         del model_fn, index
-        kind = square_l2_l1.KINDS.get(self.threat.norm.name)
+        kind = square_l2_l1.GEOMETRIES.get(self.threat.norm.name)
         draw = _stripes if kind is None else partial(square_l2_l1.grid, kind)
         return draw(self.threat, key, x).astype(x.dtype), y
 
@@ -209,7 +187,7 @@ def square(
     restarts: int = 1,
     p: float | Array = 0.8,
     rescale_schedule: bool = False,
-    objective: Objective | None = None,
+    objective: Objective = untargeted(margin),
 ) -> SquareAttack:
     """Returns Square Attack, a random search on scores alone, immune to gradient masking.
 
@@ -251,7 +229,7 @@ def square(
         threat=threat,
         p=jnp.asarray(p, jnp.float32),
         steps=steps,
-        rounds=restarts,
+        restarts=restarts,
         rescale_schedule=rescale_schedule,
-        objective=untargeted(margin) if objective is None else objective,
+        objective=objective,
     )

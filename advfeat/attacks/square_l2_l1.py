@@ -22,7 +22,7 @@ Corner = tuple[Array, Array]
 """Row and column of a square's first pixel, each `[]` int32."""
 
 
-class Kind(NamedTuple):
+class Geometry(NamedTuple):
     """Shape of the bumps for a norm.
 
     Attributes:
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     decay: int
 
 
-KINDS = {"l2": Kind(2, 2), "l1": Kind(1, 4)}
+GEOMETRIES = {"l2": Geometry(2, 2), "l1": Geometry(1, 4)}
 
 
 class Draw(NamedTuple):
@@ -42,13 +42,13 @@ class Draw(NamedTuple):
 
     Attributes:
       place: `[2]`, row and column of the new square.
-      payer: `[2]`, row and column of the square that is cleared to free norm budget.
+      donor: `[2]`, row and column of the square that is cleared to free norm budget.
       way: `[]`, whether the halves of a bump lie side by side or one above the other.
       sign: `[C]`, sign of each channel.
     """
 
     place: Array
-    payer: Array
+    donor: Array
     way: Array
     sign: Array
 
@@ -83,12 +83,12 @@ def window(shape: tuple[int, ...], at: Corner, side: Array) -> Array:
     return rows[:, None, None] & columns[None, :, None]
 
 
-def over(x: Array, y: Array) -> Array:
+def safe_divide(x: Array, y: Array) -> Array:
     """Computes `x / y`, or 0 where y is 0."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
 
 
-def _sums(kind: Kind, x: Array) -> Array:
+def _sums(kind: Geometry, x: Array) -> Array:
     """Sums the powers of each channel: `[1, 1, C]`.
 
     Rows are reduced first: that reduction vectorises on CPU, a joint one over both axes does not,
@@ -99,15 +99,15 @@ def _sums(kind: Kind, x: Array) -> Array:
     return jnp.sum(rows, axis=1, keepdims=True)
 
 
-def _root(kind: Kind, x: Array) -> Array:
+def _root(kind: Geometry, x: Array) -> Array:
     return x if kind.power == 1 else jnp.sqrt(x)
 
 
-def _norm(kind: Kind, x: Array) -> Array:
+def _norm(kind: Geometry, x: Array) -> Array:
     return _root(kind, jnp.sum(_sums(kind, x)))
 
 
-def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: Array) -> Array:
+def bump(kind: Geometry, shape: tuple[int, ...], at: Corner, side: Array, sideways: Array) -> Array:
     """Draws a square with a positive bump in one half and a negative one in the other.
 
     Both halves have the same norm. The paper's equation 2 depends only on the Chebyshev distance
@@ -123,7 +123,8 @@ def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: 
     Returns:
       `[H, W, 1]` of norm 1; 0 outside the square.
 
-    >>> print(bump(KINDS["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))[:, :, 0].round(2))
+    >>> halves = bump(GEOMETRIES["l2"], (3, 3), (0, 0), jnp.int32(3), jnp.bool_(False))
+    >>> print(halves[:, :, 0].round(2))
     [[ 0.14  0.68  0.14]
      [-0.13 -0.13 -0.13]
      [-0.13 -0.65 -0.13]]
@@ -148,11 +149,12 @@ def bump(kind: Kind, shape: tuple[int, ...], at: Corner, side: Array, sideways: 
     hill, hollow = jnp.where(inside & first, height, 0.0), jnp.where(inside & ~first, height, 0.0)
     # A square of one pixel has only the negative half.
     halves = jnp.where(half > 0, 2.0, 1.0)
-    hill, hollow = (over(part, _root(kind, halves * _sums(kind, part))) for part in (hill, hollow))
+    norms = [_root(kind, halves * _sums(kind, part)) for part in (hill, hollow)]
+    hill, hollow = map(safe_divide, (hill, hollow), norms)
     return hill - hollow
 
 
-def grid(kind: Kind, threat: ThreatModel, key: Key, x0: Array) -> Array:
+def grid(kind: Geometry, threat: ThreatModel, key: Key, x0: Array) -> Array:
     """Returns the start of the search: a grid of about five by five bumps over the image."""
     height, width, channels = x0.shape
     tile = max(min(height, width) // 5, 1)
@@ -172,7 +174,7 @@ def grid(kind: Kind, threat: ThreatModel, key: Key, x0: Array) -> Array:
     if kind.power == 1:
         # Each bump has norm 1; soft thresholding leaves only their centres.
         return _shrunk(radius, x0, x0 + move, passes=START_SHRINKS)
-    return jnp.clip(x0 + radius * over(move, _norm(kind, move)), 0.0, 1.0)
+    return jnp.clip(x0 + radius * safe_divide(move, _norm(kind, move)), 0.0, 1.0)
 
 
 def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
@@ -187,20 +189,20 @@ def _shrunk(eps: Array, x0: Array, x: Array, *, passes: int) -> Array:
     def rise(_: int, threshold: Array) -> Array:
         above = size > threshold
         excess = jnp.sum(jnp.where(above, size, 0.0)) - eps
-        return jnp.maximum(over(excess, jnp.sum(above).astype(excess.dtype)), threshold)
+        return jnp.maximum(safe_divide(excess, jnp.sum(above).astype(excess.dtype)), threshold)
 
     # Not unrolled: XLA would then recompute `size` and all its inputs in every pass.
     threshold = jax.lax.fori_loop(0, passes, rise, jnp.full_like(x0, 0.0, shape=()))
     left = move - jnp.clip(move, -threshold, threshold)
-    left = left * jnp.minimum(over(eps, _norm(KINDS["l1"], left)), 1.0)
+    left = left * jnp.minimum(safe_divide(eps, _norm(GEOMETRIES["l1"], left)), 1.0)
     point = x0 + left
     # Half an ulp of excess in thousands of values exceeds a tiny eps, so step one ulp back.
     ulp = jnp.sign(left) * jnp.finfo(x0.dtype).eps * point
     return jnp.clip(point - jnp.where(jnp.abs(point - x0) > jnp.abs(left), ulp, 0.0), 0.0, 1.0)
 
 
-def bumped(
-    kind: Kind, threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: Draw
+def with_new_bump(
+    kind: Geometry, threat: ThreatModel, x0: Array, kept: Array, side: Array, draw: Draw
 ) -> Array:
     """Proposes a candidate: adds a bump in one square and clears another to free norm budget.
 
@@ -210,22 +212,22 @@ def bumped(
     radius = jnp.minimum(threat.eps, threat.norm.diameter(x0.size)).astype(x0.dtype)
     # In units of eps, since the square of eps may underflow. The barrier halves the cost of a
     # candidate: without it XLA repeats the division in each of the sums.
-    move = jax.lax.optimization_barrier(over(kept - x0, radius))
+    move = jax.lax.optimization_barrier(safe_divide(kept - x0, radius))
     at = corner(shape, side, draw.place)
-    inside, cleared = window(shape, at, side), window(shape, corner(shape, side, draw.payer), side)
+    inside, cleared = window(shape, at, side), window(shape, corner(shape, side, draw.donor), side)
     old = jnp.where(inside, move, 0.0)
     fresh = bump(kind, shape, at, side, draw.way < 0.5)
     fresh = fresh * jnp.where(draw.sign < 0.5, 1.0, -1.0)[None, None, :]
-    fresh = fresh + over(old, _root(kind, _sums(kind, old)))
+    fresh = fresh + safe_divide(old, _root(kind, _sums(kind, old)))
     held = _sums(kind, jnp.where(inside | cleared, move, 0.0))
     unspent = jnp.maximum(1.0 - jnp.sum(_sums(kind, move)), 0.0)
     budget = _root(kind, unspent / channels + held)
     if kind.power == 1:
         budget = budget * channels  # too much on purpose: thresholding makes the change sparse
-    fresh = over(fresh, _root(kind, _sums(kind, fresh))) * budget
+    fresh = safe_divide(fresh, _root(kind, _sums(kind, fresh))) * budget
     move = jnp.where(inside, fresh, jnp.where(cleared, 0.0, move))
     if kind.power == 1:
         return _shrunk(radius, x0, x0 + radius * move, passes=SHRINKS)
     # Shrinks by two ulps, since rounding can leave a point about one ulp outside.
     length = _norm(kind, move) * (1.0 + 2.0 * jnp.finfo(x0.dtype).eps)
-    return jnp.clip(x0 + radius * over(move, length), 0.0, 1.0)
+    return jnp.clip(x0 + radius * safe_divide(move, length), 0.0, 1.0)

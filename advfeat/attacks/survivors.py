@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.ascent import Run
 from advfeat.attacks.batch import check_batch
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.checks import check_positive
 from advfeat.edges import one_key
 from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
@@ -40,50 +39,52 @@ def _pick(flags: Array, new: Any, old: Any) -> Any:
 
 @jax.jit
 def _begin(
-    attack: Stepwise, key: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
-) -> Run:
+    attack: IterativeAttack, key: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
+) -> AttackState:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
-    return jax.vmap(attack.begin, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
+    return jax.vmap(attack.init, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
 
 
 @jax.jit
-def _resume(flags: Array, new: Run, run: Run) -> Run:
-    return _pick(flags, new, run)
+def _resume(flags: Array, new: AttackState, state: AttackState) -> AttackState:
+    return _pick(flags, new, state)
 
 
 @partial(jax.jit, static_argnames="chunk")
-def _chunk(attack: Stepwise, model_fn: ModelFn, run: Run, chunk: int) -> tuple[Run, Array, Array]:
-    """Runs a chunk of steps in undecided slots; returns the run, successes and step counts."""
+def _chunk(
+    attack: IterativeAttack, model_fn: ModelFn, state: AttackState, chunk: int
+) -> tuple[AttackState, Array, Array]:
+    """Runs a chunk of steps in undecided slots; returns the state, successes and step counts."""
 
-    def one(_: int, run: Run) -> Run:
-        going = ~run.best.success & (run.state.count < attack.steps)
-        moved = jax.vmap(attack.step, (None, 0))(model_fn, run)
-        return _pick(going, moved, run)  # type: ignore[no-any-return]
+    def one(_: int, state: AttackState) -> AttackState:
+        going = ~state.best.success & (state.search.step < attack.steps)
+        moved = jax.vmap(attack.step, (None, 0))(model_fn, state)
+        return _pick(going, moved, state)  # type: ignore[no-any-return]
 
-    run = jax.lax.fori_loop(0, chunk, one, run)
-    return run, run.best.success, run.state.count
+    state = jax.lax.fori_loop(0, chunk, one, state)
+    return state, state.best.success, state.search.step
 
 
-@partial(jax.jit, static_argnames="score_last")
+@partial(jax.jit, static_argnames="finish")
 def _close(
-    attack: Stepwise,
+    attack: IterativeAttack,
     model_fn: ModelFn,
-    run: Run,
+    state: AttackState,
     kept: AttackResult | None,
     over: Array,
     first: Array,
     *,
-    score_last: bool,
+    finish: bool,
 ) -> AttackResult:
     """Returns each slot's result over its rounds so far, including a round that is `over`.
 
-    `score_last` is static: usually no final iterate needs a score, and scoring costs a forward pass
+    `finish` is static: usually no final iterate needs a score, and scoring costs a forward pass
     in every slot.
     """
-    result = AttackResult(run.best, run.best, run.queries, run.gradients)
-    if score_last:
-        ended = jax.vmap(attack.end, (None, 0))(model_fn, run)
-        result = _pick(run.best.success, result, ended)
+    result = AttackResult(state.best, state.best, state.queries, state.gradients)
+    if finish:
+        ended = jax.vmap(attack.finish, (None, 0))(model_fn, state)
+        result = _pick(state.best.success, result, ended)
     if kept is None:
         return result
     result = _pick(first, result, jax.vmap(attack.merge)(result, kept))
@@ -137,7 +138,7 @@ def slots_for(count: int, batch_size: int) -> int:
 
 
 def attack_survivors(
-    attack: Stepwise,
+    attack: IterativeAttack,
     key: Key,
     model_fn: ModelFn,
     images: np.ndarray,
@@ -177,7 +178,7 @@ def attack_survivors(
     check_positive(chunk, name="chunk")
     model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)
     slots = _Slots(len(images), slots_for(len(images), batch_size))
-    run: Run | None = None
+    state: AttackState | None = None
     kept: AttackResult | None = None
     while slots.busy.any():
         if slots.fresh.any():
@@ -186,10 +187,10 @@ def attack_survivors(
             # the computation is still running.
             index, fresh = jnp.array(slots.index), jnp.array(slots.fresh)
             new = _begin(attack, key, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
-            run = new if run is None else _resume(fresh, new, run)
+            state = new if state is None else _resume(fresh, new, state)
             slots.fresh[:] = False
-        assert run is not None
-        run, success, count = _chunk(attack, model_fn, run, chunk)
+        assert state is not None
+        state, success, count = _chunk(attack, model_fn, state, chunk)
         fooled, exhausted = np.asarray(success), np.asarray(count) >= attack.steps
         over = slots.busy & (fooled | exhausted)
         if not over.any():
@@ -197,11 +198,11 @@ def attack_survivors(
         kept = _close(
             attack,
             model_fn,
-            run,
+            state,
             kept,
             jnp.asarray(over),
             jnp.asarray(slots.index == 0),
-            score_last=bool((over & ~fooled).any()),
+            finish=bool((over & ~fooled).any()),
         )
         decided = over & (np.asarray(kept.best.success) | (slots.index == attack.rounds - 1))
         collected.add(slots.rows, decided, kept)

@@ -6,11 +6,14 @@ still yields an adversarial example yields the nearest one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from advfeat.types import Array, Evaluation, Key, Oracle
+from advfeat.attacks.iterative import IterativeAttack
+from advfeat.attacks.keeping import by_distance
+from advfeat.attacks.oracles import with_confidence
+from advfeat.types import Array, ModelFn, Oracle
 
 RAISE = 10.0  # growth factor of the weight before the first success, as the authors have it
 
@@ -39,7 +42,7 @@ def tradeoff(x0: Array, weight: Array) -> Tradeoff:
     )
 
 
-def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
+def binary_searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
     """Advances a binary search over inner runs; sets a new weight when a run has `ended`.
 
     Args:
@@ -56,7 +59,7 @@ def searched(state: Tradeoff, success: Array, ended: Array) -> Tradeoff:
     return Tradeoff(*(jnp.where(ended, new, old) for new, old in zip(after, during, strict=True)))
 
 
-def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
+def dual_ascended(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
     """Takes one step of dual ascent: raises the weight after a failure, lowers it after a success.
 
     The weight is the multiplier of the constraint `success`. It moves on a logarithmic scale, since
@@ -67,12 +70,31 @@ def alternated(state: Tradeoff, success: Array, rate: Array) -> Tradeoff:
     return state._replace(weight=weight.astype(jnp.float32), reached=state.reached | success)
 
 
-def confident(oracle: Oracle, confidence: Array) -> Oracle:
-    """Wraps an oracle so that success requires a score >= `confidence` if that is positive."""
+class PenaltyAttack(IterativeAttack):
+    """Base class of attacks that minimise the distance plus a weighted hinge on the score.
 
-    def judged(key: Key, x: Array) -> Evaluation:
-        seen = oracle(key, x)
-        enough = (seen.score >= confidence) | (confidence <= 0.0)
-        return seen._replace(success=seen.success & enough)
+    Inner runs of `length` steps each follow one another; a new weight begins with each.
 
-    return judged
+    Attributes:
+      initial_const: `[]` float32, (initial) weight of the hinge.
+      confidence: `[]` float32, kappa: smallest score that counts as success.
+      steps: moves of all inner runs together.
+      length: moves of one inner run.
+    """
+
+    initial_const: Array
+    confidence: Array
+    length: int
+    keep = staticmethod(by_distance)
+
+    def oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """Returns a white-box oracle whose success requires the confidence."""
+        return with_confidence(super().oracle(model_fn, aim), self.confidence)
+
+    def value_oracle(self, model_fn: ModelFn, aim: Any) -> Oracle:
+        """Returns a forward-only oracle whose success requires the confidence."""
+        return with_confidence(super().value_oracle(model_fn, aim), self.confidence)
+
+    def ended(self, step: Array) -> Array:
+        """Returns whether an inner run, and not the last one, ends with this step: `[]` bool."""
+        return (step % self.length == 0) & (step < self.steps)

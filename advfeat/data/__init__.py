@@ -1,14 +1,15 @@
 """Data sources: load or stream images, labels and ids.
 
 `load` takes a name or a path and returns a `Dataset` in memory; `stream` reads larger sets in
-batches; `advfeat.data.prepare` converts the published archives to TFDS data. To add a source, write
-a module with `matches(name)` and `load(name, *, classes, data_dir)` and list it in `_SOURCES`.
+batches; `advfeat.data.prepare` converts the published archives to TFDS data. A data set of your own
+is one more entry of `SOURCES`, also from outside of this package:
+
+    data.SOURCES["mine"] = data.Source(load_mine)     # (name, *, classes, data_dir) -> Dataset
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 from advfeat.data import (
     constructed_npz,
@@ -19,22 +20,26 @@ from advfeat.data import (
     sample_set,
     tfds_images,
 )
+from advfeat.data.resizing import resized
 from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream
-from advfeat.data.types import DataError, Dataset, Split, held_out, subset, unit
+from advfeat.data.types import DataError, Dataset, Source, Split, held_out, subset, unit
 from advfeat.rows import draw_rows
 
 __all__ = [
+    "SOURCES",
     "Batch",
     "DataError",
     "Dataset",
     "Samples",
+    "Source",
     "Split",
     "Stream",
     "draw_rows",
     "held_out",
     "load",
     "names",
+    "resized",
     "sample_names",
     "samples",
     "stream",
@@ -42,23 +47,22 @@ __all__ = [
     "unit",
 ]
 
-# The first match wins, so the most general sources come last.
-_SOURCES: tuple[ModuleType, ...] = (
-    digits,
-    planted_images,
-    sample_set,
-    restricted_imagenet,
-    constructed_npz,
-    folder,
-    tfds_images,
-)
-
-_NAMES = ("digits", "planted", "samples:cifar10", *tfds_images.COMMON)
+SOURCES: dict[str, Source] = {
+    "tfds": Source(tfds_images.load, tfds_images.matches, tfds_images.COMMON),
+    "folder": Source(folder.load, folder.matches, ()),
+    "constructed": Source(constructed_npz.load, constructed_npz.matches, ()),
+    "restricted_imagenet": Source(restricted_imagenet.load, restricted_imagenet.matches, ()),
+    "samples": Source(sample_set.load, sample_set.matches, ("samples:cifar10",)),
+    "planted": Source(planted_images.load, planted_images.matches),
+    "digits": Source(digits.load, digits.matches),
+}
+"""Sources of data sets by name. The last that matches a name is taken: the most general comes
+first, and what is added goes before what was there."""
 
 
 def names() -> tuple[str, ...]:
     """Returns the names in common use; `load` also takes any other TFDS name, and paths."""
-    return _NAMES
+    return tuple(name for key in reversed(SOURCES) for name in SOURCES[key].names_of(key))
 
 
 def load(
@@ -87,7 +91,8 @@ def load(
     """
     if not isinstance(name, str) or not name:
         raise DataError(f"dataset must be a name or a path, got {name!r}")
-    for source in _SOURCES:
-        if source.matches(name):
+    for key in reversed(SOURCES):
+        source = SOURCES[key]
+        if name == key if source.matches is None else source.matches(name):
             return source.load(name, classes=classes, data_dir=data_dir)
-    raise DataError(f"unknown data set {name!r}: known are {', '.join(_NAMES)}")
+    raise DataError(f"unknown data set {name!r}: known are {', '.join(names())}")

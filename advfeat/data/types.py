@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +127,25 @@ class Dataset:
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
         return tuple(mean.tolist()), tuple(std.tolist())
+
+
+class Source(NamedTuple):
+    """Where data sets come from, an entry of `data.SOURCES`.
+
+    Attributes:
+      load: `(name, *, classes, data_dir) -> Dataset`; raises `DataError` with one line. `classes`
+        are names to keep (None keeps all), for which `data.classes.select` and `restrict` help.
+      matches: whether a name means this source; by default only the entry's own.
+      names: names in common use; by default the entry's own.
+    """
+
+    load: Callable[..., Dataset]
+    matches: Callable[[str], bool] | None = None
+    names: tuple[str, ...] | None = None
+
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """Returns the names in common use of the entry `key`."""
+        return (key,) if self.names is None else self.names
 
 
 def unit(images: np.ndarray) -> np.ndarray:

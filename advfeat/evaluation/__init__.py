@@ -2,9 +2,9 @@
 
 from advfeat.evaluation.prediction import (
     accuracy,
+    best_score_curve,
     correct,
     evaluate_epsilons,
-    loss_by_step,
     numpy_predict,
     predict,
 )
@@ -14,10 +14,10 @@ from advfeat.evaluation.robust_accuracy import evaluate
 __all__ = [
     "SuiteResult",
     "accuracy",
+    "best_score_curve",
     "correct",
     "evaluate",
     "evaluate_epsilons",
-    "loss_by_step",
     "numpy_predict",
     "predict",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from advfeat.edges import THREEFRY
-from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, randomised
+from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, pytree, randomised
 
 BLOCK = 8  # block size of JPEG
 LUMINANCE = np.array(
@@ -37,8 +37,7 @@ LUMINANCE = np.array(
 """Quantisation table K.1 of the JPEG standard (ITU-T T.81, annex K), quality 50."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Halves:
     """A network split in two, for defences that act in between; itself a `ModelFn`.
 
@@ -347,8 +346,7 @@ DEFENCES: dict[str, Callable[[Honest], ModelFn]] = {
 """Defences by name, with strengths chosen for 8 × 8 digits at L-infinity eps 0.15."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Chosen:
     """Selects one of several functions by a traced index; see `one_of`."""
 

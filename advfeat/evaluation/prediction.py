@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
-from advfeat.attacks.ascent import Run
 from advfeat.attacks.batch import attack_dataset, check_batch
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
 from advfeat.edges import one_key, output_of
 from advfeat.keys import stream
@@ -306,24 +305,24 @@ def within(
 
 @partial(jax.jit, static_argnames="steps")
 def _trace(
-    attack: Stepwise, key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
+    attack: IterativeAttack, key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
 ) -> Array:
     def one(i: Array, x: Array, y: Array) -> Array:
-        run = attack.begin(jax.random.fold_in(key, i), model_fn, x, y, jnp.zeros_like(i))
+        state = attack.init(jax.random.fold_in(key, i), model_fn, x, y, jnp.zeros_like(i))
 
-        def step(run: Run, _: None) -> tuple[Run, Array]:
-            run = attack.step(model_fn, run)
-            return run, run.best.score
+        def step(state: AttackState, _: None) -> tuple[AttackState, Array]:
+            state = attack.step(model_fn, state)
+            return state, state.best.score
 
-        run, scores = jax.lax.scan(step, run, None, length=steps)
-        return jnp.append(scores, attack.end(model_fn, run).best.score)
+        state, scores = jax.lax.scan(step, state, None, length=steps)
+        return jnp.append(scores, attack.finish(model_fn, state).best.score)
 
     return jax.vmap(one)(ids, x, y)
 
 
-def loss_by_step(
+def best_score_curve(
     key: Key,
-    attack: Stepwise,
+    attack: IterativeAttack,
     model_fn: ModelFn,
     images: Float[np.ndarray, "N H W C"],
     labels: Integer[np.ndarray, " N"],
@@ -336,7 +335,7 @@ def loss_by_step(
       key: a typed key.
       attack: a step-by-step attack, of which only the first round runs. Attacks prefer success over
         a higher score; for the running maximum of the score, which never falls, use
-        `pgd(..., prefer=ascent.by_score)`.
+        `pgd(..., keep=keeping.by_score)`.
       model_fn: the network, for ONE example.
       images: in [0, 1].
       labels: class indices.

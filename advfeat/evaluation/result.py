@@ -10,10 +10,13 @@ import numpy as np
 from advfeat.stats import Estimate, rate
 from advfeat.threats.balls import ThreatModel
 
-NOTES = frozenset({"rounding", "replaced"})
-"""Codes of warnings that do not invalidate the robust accuracy."""
-ALWAYS = frozenset({"eps_scale", "randomised"})
-"""Codes of warnings that invalidate the robust accuracy even if no image survives."""
+NOTE = "note"
+"""Severity of a warning that does not invalidate the robust accuracy."""
+DOUBT = "doubt"
+"""Severity of a warning that invalidates it if any image survives: a stronger attack could lower
+it further."""
+ALWAYS = "always"
+"""Severity of a warning that invalidates the robust accuracy even if no image survives."""
 
 
 class Warned(NamedTuple):
@@ -22,10 +25,12 @@ class Warned(NamedTuple):
     Attributes:
       code: machine-readable code such as `zero_gradients`.
       sentence: human-readable observation and its meaning.
+      severity: `NOTE`, `DOUBT` or `ALWAYS`: what it means for the robust accuracy.
     """
 
     code: str
     sentence: str
+    severity: str = DOUBT
 
 
 class Part(NamedTuple):
@@ -80,6 +85,7 @@ class AttackOutcome:
       forward_passes: total, including those of gradients.
       gradients: total of backward passes.
       seconds: wall time, including compilation.
+      queries: `[N]`, forward passes by image; 0 where it was not tried.
       claims: images for which the attack reports success.
       outside: claims rejected because the point is not allowed.
       unconfirmed: claims rejected because the network classifies the point correctly.
@@ -92,6 +98,7 @@ class AttackOutcome:
     forward_passes: int
     gradients: int
     seconds: float
+    queries: np.ndarray
     claims: int = 0
     outside: int = 0
     unconfirmed: int = 0
@@ -168,8 +175,8 @@ class SuiteResult:
         attacks do not invalidate it. If no image survives, neither do most others, since no
         stronger attack can lower it further.
         """
-        codes = {warned.code for warned in self.warnings} - NOTES
-        if codes if self.robust.any() else codes & ALWAYS:
+        grave = {ALWAYS, DOUBT} if self.robust.any() else {ALWAYS}
+        if any(warned.severity in grave for warned in self.warnings):
             return False
         return True if self.checked else None
 

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import attack_dataset
-from advfeat.attacks.stepwise import Stepwise
+from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import attack_survivors, slots_for
 from advfeat.checks import check_logits
 from advfeat.evaluation.diagnostics import Case, examine
 from advfeat.evaluation.prediction import LOOKS, within
 from advfeat.evaluation.problem import Problem, asked
-from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult, Warned
+from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult
 from advfeat.evaluation.suites import Suite
 from advfeat.evaluation.triage import Contest
 from advfeat.keys import stream
@@ -168,7 +168,7 @@ def evaluate(
         distance=_distances(threat, problem.images, standing.adversarial),
         fooled_by=fooled_by,
         attacks=tuple(outcomes),
-        warnings=tuple(Warned(*note) for note in chosen.notes),
+        warnings=tuple(chosen.notes),
         checked=checks,
     )
     data = (problem.key, problem.model_fn, problem.images, problem.labels, logits, problem.ids)
@@ -199,8 +199,8 @@ def _outcome(
     name: str, tried: np.ndarray, part: Part, share: np.ndarray, seconds: float
 ) -> AttackOutcome:
     """Summarises what one attack did; `share` is that of correct draws at the points found."""
-    fooled = np.zeros(len(tried), bool)
-    fooled[part.rows] = part.fooled
+    fooled, queries = np.zeros(len(tried), bool), np.zeros(len(tried), int)
+    fooled[part.rows], queries[part.rows] = part.fooled, part.queries
     return AttackOutcome(
         name=name,
         tried=tried.copy(),
@@ -209,6 +209,7 @@ def _outcome(
         forward_passes=int(part.queries.sum()),
         gradients=int(part.gradients.sum()),
         seconds=seconds,
+        queries=queries,
         claims=int(part.claimed.sum()),
         outside=int(part.outside.sum()),
         unconfirmed=int(part.unconfirmed.sum()),
@@ -265,7 +266,7 @@ def _run(
         data = (problem.images[rows], problem.labels[rows])
         root = stream(problem.key, name)
         options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
-        if isinstance(attack, Stepwise):
+        if isinstance(attack, IterativeAttack):
             attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
         else:
             result = attack_dataset(attack, root, problem.model_fn, *data, **options)

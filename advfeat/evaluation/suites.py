@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from advfeat.attacks import ATTACKS
-from advfeat.objectives.losses import margin
+from advfeat.attacks.entries import TARGETS, Fitted
+from advfeat.evaluation.result import NOTE, Warned
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import AttackFn
 
-TARGETS = 9  # as in AutoAttack
 QUICK_GATE = 0.1  # share of the clean margin; chosen in docs/results/evaluation.md
-L1_TARGETS = 5  # of targeted APGD in AutoAttack's standard L1 suite, where FAB keeps nine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,102 +24,110 @@ class Suite:
       attacks: attacks by name.
       gates: minimum gate of each attack that receives only contested images; see
         `advfeat.evaluation.triage`.
-      notes: `(code, sentence)` of every deviation from the standard definition of the suite.
+      notes: a note for every deviation from the standard definition of the suite.
     """
 
     name: str
     attacks: dict[str, AttackFn]
     gates: dict[str, float] = dataclasses.field(default_factory=dict)
-    notes: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: list[Warned] = dataclasses.field(default_factory=list)
 
 
-class _Maker:
-    """Builds the attacks of the AutoAttack versions; replaces those undefined for the problem."""
+class Maker:
+    """Makes attacks of `ATTACKS` by name, fitted to a norm and a number of classes.
+
+    Args:
+      threat: the threat model.
+      num_classes: K.
+
+    Attributes:
+      notes: a note for every attack that deviates from its definition.
+    """
 
     def __init__(self, threat: ThreatModel, num_classes: int):
         self._threat, self._classes = threat, num_classes
-        self._l1 = threat.norm.name == "l1"
-        self.notes: list[tuple[str, str]] = []
+        self.notes: list[Warned] = []
 
-    def _note(self, sentence: str) -> None:
-        if ("replaced", sentence) not in self.notes:
-            self.notes.append(("replaced", sentence))
-
-    def _targets(self, wanted: int = TARGETS) -> int:
-        return min(wanted, self._classes - 1)
-
-    def apgd_ce(self, restarts: int = 1, eot: int = 1) -> AttackFn:
-        """Returns APGD on cross-entropy; in L1 five restarts, like the authors."""
-        restarts = 5 if self._l1 and eot == 1 else restarts
-        return _make("apgd_ce", self._threat, restarts=restarts, eot=eot)
-
-    def apgd_dlr(self, restarts: int = 1, eot: int = 1) -> AttackFn:
-        """Returns APGD on the DLR loss, or on the margin with fewer than three classes."""
-        restarts = 5 if self._l1 and eot == 1 else restarts
-        if self._classes >= 3:
-            return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot)
-        self._note("The DLR loss needs 3 classes; APGD ascends the margin instead.")
-        return _make("apgd_dlr", self._threat, restarts=restarts, eot=eot, loss=margin)
-
-    def apgd_targeted(self, steps: int = 100, targets: int | None = None) -> AttackFn:
-        """Returns targeted APGD; DLR needs four classes. In L1 fewer targets, like the authors."""
-        targets = self._targets(targets or (L1_TARGETS if self._l1 else TARGETS))
-        if self._classes >= 4:
-            return _make("apgd_targeted", self._threat, targets=targets, steps=steps)
-        self._note(
-            f"The targeted DLR loss needs 4 classes and there are {self._classes}; targeted APGD "
-            "ascends the margin towards each target instead."
-        )
-        return _make("apgd_targeted", self._threat, targets=targets, steps=steps, loss="margin")
-
-    def fab(self, restarts: int = 1) -> AttackFn:
-        """Returns untargeted FAB, which linearises every class boundary at every step."""
-        return _make("fab", self._threat, restarts=restarts)
-
-    def fab_targeted(self, steps: int = 100, targets: int = TARGETS) -> AttackFn:
-        """Returns targeted FAB, which follows one class boundary per round."""
-        return _make("fab_targeted", self._threat, targets=self._targets(targets), steps=steps)
-
-    def square(self, steps: int = 5000) -> AttackFn:
-        """Returns Square; a shortened attack rescales the schedule of p."""
-        return _make("square", self._threat, steps=steps, rescale_schedule=steps < 5000)
+    def __call__(self, name: str, **options: Any) -> AttackFn:
+        """Makes an attack; its entry's `fit` adapts the options."""
+        entry, found = ATTACKS[name], Fitted(options)
+        fit = getattr(entry, "fit", None)
+        if fit is not None:
+            found = fit(self._threat, self._classes, options)
+        note = Warned("replaced", found.note, NOTE)
+        if found.note and note not in self.notes:
+            self.notes.append(note)
+        return entry(self._threat, **found.options)  # type: ignore[no-any-return]
 
 
-_VERSIONS: dict[str, Callable[[_Maker], dict[str, AttackFn]]] = {
-    "standard": lambda make: {
-        "apgd_ce": make.apgd_ce(),
-        "apgd_targeted": make.apgd_targeted(),
-        "fab_targeted": make.fab_targeted(),
-        "square": make.square(),
-    },
-    "plus": lambda make: {
-        "apgd_ce": make.apgd_ce(restarts=5),
-        "apgd_dlr": make.apgd_dlr(restarts=5),
-        "fab": make.fab(restarts=5),
-        "square": make.square(),
-        "apgd_targeted": make.apgd_targeted(targets=TARGETS),
-        "fab_targeted": make.fab_targeted(),
-    },
-    "rand": lambda make: {
-        "apgd_ce": make.apgd_ce(eot=20),
-        "apgd_dlr": make.apgd_dlr(eot=20),
-    },
-    # The standard attacks; a shortened version of each first sees every surviving image.
-    "quick": lambda make: {
-        "apgd_ce": make.apgd_ce(),
-        "apgd_targeted_short": make.apgd_targeted(steps=20, targets=3),
-        "fab_targeted_short": make.fab_targeted(steps=20, targets=3),
-        "square_short": make.square(steps=500),
-        "apgd_targeted": make.apgd_targeted(),
-        "fab_targeted": make.fab_targeted(),
-        "square": make.square(),
-    },
+def listed(*names: str) -> Callable[[ThreatModel, int], Suite]:
+    """Returns a suite of attacks in the order they run, for `SUITES`.
+
+    >>> from advfeat.threats.balls import linf
+    >>> SUITES["strong"] = listed("pgd", "square")
+    >>> list(resolve("strong", linf(0.1), num_classes=10).attacks)
+    ['pgd', 'square']
+    >>> del SUITES["strong"]
+    """
+
+    def suite(threat: ThreatModel, num_classes: int) -> Suite:
+        make = Maker(threat, num_classes)
+        return Suite("custom", {name: make(name) for name in names}, notes=make.notes)
+
+    return suite
+
+
+def _standard(threat: ThreatModel, num_classes: int) -> Suite:
+    names = ("apgd_ce", "apgd_targeted", "fab_targeted", "square")
+    return dataclasses.replace(listed(*names)(threat, num_classes), name="standard")
+
+
+def _plus(threat: ThreatModel, num_classes: int) -> Suite:
+    make = Maker(threat, num_classes)
+    attacks = {
+        "apgd_ce": make("apgd_ce", restarts=5),
+        "apgd_dlr": make("apgd_dlr", restarts=5),
+        "fab": make("fab", restarts=5),
+        "square": make("square"),
+        "apgd_targeted": make("apgd_targeted", targets=TARGETS),
+        "fab_targeted": make("fab_targeted"),
+    }
+    return Suite("plus", attacks, notes=make.notes)
+
+
+def _rand(threat: ThreatModel, num_classes: int) -> Suite:
+    make = Maker(threat, num_classes)
+    attacks = {name: make(name, eot=20) for name in ("apgd_ce", "apgd_dlr")}
+    return Suite("rand", attacks, notes=make.notes)
+
+
+def _quick(threat: ThreatModel, num_classes: int) -> Suite:
+    """Lets a shortened version of each standard attack first see every surviving image."""
+    make = Maker(threat, num_classes)
+    attacks = {
+        "apgd_ce": make("apgd_ce"),
+        "apgd_targeted_short": make("apgd_targeted", steps=20, targets=3),
+        "fab_targeted_short": make("fab_targeted", steps=20, targets=3),
+        "square_short": make("square", steps=500, rescale_schedule=True),
+        "apgd_targeted": make("apgd_targeted"),
+        "fab_targeted": make("fab_targeted"),
+        "square": make("square"),
+    }
+    gates = dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QUICK_GATE)
+    return Suite("quick", attacks, gates=gates, notes=make.notes)
+
+
+SUITES: dict[str, Callable[[ThreatModel, int], Suite]] = {
+    "autoattack": _standard,
+    "standard": _standard,
+    "plus": _plus,
+    "rand": _rand,
+    "quick": _quick,
 }
-_GATES = {"quick": dict.fromkeys(("apgd_targeted", "fab_targeted", "square"), QUICK_GATE)}
-SUITES = ("autoattack", *_VERSIONS)
-"""Names of suites; `autoattack` is an alias of `standard`."""
+"""The suites by name: threat model, number of classes -> `Suite`. A suite of your own is one more
+entry, such as `listed("pgd", "square")`."""
 
-_FEW = {"steps": 4, "length": 2, "rounds": 2, "restarts": 2, "eot": 2}
+_FEW = {"steps": 4, "length": 2, "targets": 2, "restarts": 2, "eot": 2}
 """Upper limits of a shortened attack, by attribute of the attack."""
 
 
@@ -166,10 +173,7 @@ def resolve(
                 "your own write {'mine': attack}"
             )
     if len(names) == 1 and names[0] in SUITES:
-        name = "standard" if names[0] == "autoattack" else names[0]
-        maker = _Maker(threat, num_classes)
-        gates = _GATES.get(name, {})
-        return Suite(name, _VERSIONS[name](maker), gates=gates, notes=maker.notes)
+        return SUITES[names[0]](threat, num_classes)
     if not names:
         raise ValueError("suite must name at least one attack")
     together = [name for name in names if name in SUITES]
@@ -181,12 +185,7 @@ def resolve(
         raise ValueError(f"suite must be one of {known}, got {unknown[0]!r}")
     if len(set(names)) != len(names):
         raise ValueError(f"suite must name each attack once, got {', '.join(names)}")
-    maker = _Maker(threat, num_classes)
-    attacks = {
-        name: getattr(maker, name)() if hasattr(maker, name) else _make(name, threat)
-        for name in names
-    }
-    return Suite("custom", attacks, notes=maker.notes)
+    return listed(*names)(threat, num_classes)
 
 
 def shortened(suite: Suite) -> Suite:
@@ -203,8 +202,6 @@ def _short(attack: Any) -> Any:
         return attack  # a user's own function
     there = {field.name: getattr(attack, field.name) for field in dataclasses.fields(attack)}
     fewer = {name: min(there[name], most) for name, most in _FEW.items() if name in there}
+    if fewer.get("targets", 1) > 1:
+        fewer["restarts"] = 1  # two rounds in all
     return dataclasses.replace(attack, **fewer)
-
-
-def _make(name: str, threat: ThreatModel, **options: Any) -> AttackFn:
-    return ATTACKS[name](threat, **options)  # type: ignore[no-any-return]

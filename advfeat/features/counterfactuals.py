@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from advfeat.attacks.ascent import by_distance
+from advfeat.attacks.keeping import by_distance
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.checks import check_positive
 from advfeat.numerics import finite
@@ -124,5 +124,5 @@ def enhance(*, eps: Number = 4.0, steps: int = 80, step_size: Number = 0.1) -> G
         step_size=step_size,
         random_start=False,
         objective=Enhanced(),
-        prefer=by_distance,
+        keep=by_distance,
     )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer
 
-from advfeat.attacks.ascent import by_recency, by_score
+from advfeat.attacks.keeping import by_score
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.attacks.step_rules import StepRule, annealed, filtered, momentum, steepest
 from advfeat.checks import check_images, check_labels, check_positive
@@ -39,7 +39,7 @@ def _ascent(
     step_size: Number,
     transform: Transform | None = None,
     rule: StepRule = steepest,
-    last: bool = False,
+    noisy: bool = False,
 ) -> GradientAttack:
     if transform is not None:
         objective = transformed(objective, transform)
@@ -50,7 +50,7 @@ def _ascent(
         random_start=False,
         objective=objective,
         rule=rule,
-        prefer=by_recency if last else by_score,
+        keep=None if noisy else by_score,
     )
 
 
@@ -61,7 +61,7 @@ def maximise(
     step_size: Number = 0.5,
     transform: Transform | None = None,
     space: Fourier | None = None,
-    objective: Objective | None = None,
+    objective: Objective = unit(),
 ) -> GradientAttack:
     """Visualises a unit, channel or direction by maximising its activation.
 
@@ -75,18 +75,19 @@ def maximise(
       steps: number of steps of fixed length.
       step_size: length of a step, L2 in pixels.
       transform: random transform, redrawn at every step, e.g. `augmentation.random_affine()`, which
-        yields smoother pictures. The last iterate is then kept, since scores are noisy.
+        yields smoother pictures. The last iterate is then kept, unscored: of noisy scores the
+        highest is mostly luck.
       space: space in which steps are taken, e.g. `parametrisations.fourier()`; None for pixels.
       objective: by default `objectives.features.unit()`.
     """
     return _ascent(
-        objective or unit(),
+        objective,
         eps=eps,
         steps=steps,
         step_size=step_size,
         transform=transform,
         rule=steepest if space is None else filtered(steepest, space),
-        last=transform is not None,
+        noisy=transform is not None,
     )
 
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from advfeat.attacks.ascent import by_recency, by_success
 from advfeat.attacks.batch import attack_dataset
+from advfeat.attacks.keeping import by_success
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.attacks.step_rules import filtered, steepest
 from advfeat.checks import check_ids, check_images, check_labels
@@ -101,7 +101,7 @@ def towards(
       steps: number of steps; 100 in the paper.
       step_size: by default a fifth of eps, which equals the paper's 0.1 at its eps.
       transform: random transform of the image, redrawn at every step (none in the paper). The last
-        iterate is then kept, since scores are noisy.
+        iterate is then kept, unscored: of noisy scores the highest is mostly luck.
       gradient_filter: filter applied to gradients, e.g. `filters.chroma420` (none in the paper).
     """
     objective: Objective = targeted()
@@ -112,7 +112,7 @@ def towards(
         random_start=False,
         objective=objective if transform is None else transformed(objective, transform),
         rule=steepest if gradient_filter is None else filtered(steepest, gradient_filter),
-        prefer=by_success if transform is None else by_recency,
+        keep=by_success if transform is None else None,
     )
 
 

@@ -8,16 +8,16 @@ and an agreement: how often its class is the label.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import THREEFRY, one_key
-from advfeat.types import Array, Key, Label
+from advfeat.types import Array, Key, Label, pytree, static
 
 SHAPES = ("disc", "square", "cross", "ring")
 """Shapes by class; also the class names."""
@@ -41,8 +41,7 @@ class Drawing(NamedTuple):
     classes: Int[Array, " 3"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Planted:
     """Distribution of images with planted features; make one with `planted`.
 
@@ -60,8 +59,8 @@ class Planted:
     agreements: Float[Array, " 3"]
     noise: Float[Array, ""]
     textures: Float[Array, "K H W C"]
-    size: int = dataclasses.field(metadata={"static": True})
-    mark_size: int = dataclasses.field(metadata={"static": True})
+    size: int = static()
+    mark_size: int = static()
 
     @property
     def num_classes(self) -> int:
@@ -211,3 +210,21 @@ def pointing(
     pairs = jnp.sum(member) * jnp.sum(1 - member)
     wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])
     return share, wins / jnp.maximum(pairs, 1.0)
+
+
+def share_inside(change: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Computes the share of the squared change of images that lies inside a region.
+
+    Args:
+      change: `[N, H, W, C]`, the difference of two images.
+      region: `[N, H, W]` bool.
+
+    Returns:
+      `[N]` float64 in [0, 1]; 0 without a change.
+
+    >>> share_inside(np.array([[[[1.0], [2.0]]]]), np.array([[[False, True]]])).tolist()
+    [0.8]
+    """
+    square = (change.astype(np.float64) ** 2).sum(axis=-1)
+    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
+    return np.asarray((square * region).sum(axis=(1, 2)) / total)

@@ -6,6 +6,7 @@ of "Adversarial examples are not bugs" in https://distill.pub/2019/advex-bugs-di
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -176,3 +177,54 @@ def extremes(
         raise ValueError(f"count must lie in [1, {len(values)}], got {count}")
     order = np.argsort(values, kind="stable")
     return order[::-1][:count], order[:count]
+
+
+def class_directions(
+    values: np.ndarray, labels: np.ndarray, classes: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Computes the unit direction from the mean representation of all images to that of a class.
+
+    Args:
+      values: `[N, ...]`, representations of images.
+      labels: `[N]`, their classes, as labelled or as predicted.
+      classes: `[K]`, the classes, each with at least one image.
+
+    Returns:
+      `[K, ...]`, of length 1; 0 where a class has the mean of all.
+
+    >>> class_directions(np.array([[0.0, 0.0], [0.0, 4.0]]), np.array([0, 1]), [1]).tolist()
+    [[0.0, 1.0]]
+    """
+    towards = np.stack([values[labels == label].mean(axis=0) for label in classes])
+    towards -= values.mean(axis=0)
+    lengths = np.sqrt(np.sum(towards**2, axis=tuple(range(1, towards.ndim)), keepdims=True))
+    towards /= np.maximum(lengths, 1e-12)
+    return towards
+
+
+def linear_probe(
+    values: np.ndarray, labels: np.ndarray, *, regularisation: float = 10.0
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fits a linear classifier to frozen representations: logistic regression after standardising.
+
+    Args:
+      values: `[N, D]`, representations of training images.
+      labels: `[N]`.
+      regularisation: weight of the L2 penalty, over that of one example's loss.
+
+    Returns:
+      Representations `[M, D]` -> predicted labels `[M]`.
+
+    >>> predict = linear_probe(np.array([[-1.0], [1.0]]), np.array([3, 5]))
+    >>> predict(np.array([[2.0], [-2.0]])).tolist()
+    [5, 3]
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=2000, C=1 / regularisation)
+    )
+    classifier.fit(values, labels)
+    return lambda others: np.asarray(classifier.predict(others))

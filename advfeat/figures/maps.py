@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from advfeat.figures import style
 from advfeat.figures.pictures import as_image, show
-
-_PERCENTILE = 99.0  # scaled to the maximum, a few pixels would turn the rest of the map black
+from advfeat.saliency.sanity import PERCENTILE, magnitude, one_map
 
 
 def three_sigma(values: Any) -> np.ndarray:
@@ -28,24 +27,12 @@ def three_sigma(values: Any) -> np.ndarray:
       >>> float(three_sigma(np.zeros((2, 2, 3))).max())
       0.5
     """
-    array = _map(values)
+    array = one_map(values)
     mean = array.mean(axis=(0, 1), keepdims=True)
     spread = array.std(axis=(0, 1), keepdims=True)
     # The mean of equal numbers is rounded; a spread of this size is only rounding error.
     there = spread > 1e-12 * np.abs(mean)
     return np.clip((array - mean) / (3 * np.where(there, spread, 1.0)) + 0.5, 0, 1)
-
-
-def magnitude(values: Any) -> np.ndarray:
-    """Sums absolute values over channels, `[H, W]` in [0, 1]; the 99th percentile is white.
-
-    Example:
-      >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
-      [[1.0, 0.0]]
-    """
-    size = np.abs(_map(values)).sum(axis=-1)
-    top = np.percentile(size, _PERCENTILE) or size.max()
-    return np.clip(size / top, 0, 1) if top > 0 else np.zeros_like(size)
 
 
 def heat(values: Any) -> np.ndarray:
@@ -55,8 +42,8 @@ def heat(values: Any) -> np.ndarray:
 
 def signed(values: Any) -> np.ndarray:
     """Sums over channels, `[H, W, 3]`: blue below zero, white at zero, red above."""
-    total = _map(values).sum(axis=-1)
-    top = np.percentile(np.abs(total), _PERCENTILE) or np.abs(total).max()
+    total = one_map(values).sum(axis=-1)
+    top = np.percentile(np.abs(total), PERCENTILE) or np.abs(total).max()
     shown = np.clip(total / top, -1, 1) if top > 0 else np.zeros_like(total)
     return np.asarray(matplotlib.colormaps["RdBu_r"](0.5 + shown / 2))[..., :3]
 
@@ -126,13 +113,3 @@ def map_grid(
     if title:
         figure.suptitle(title, fontsize=style.LARGE, color=style.INK)
     return figure
-
-
-def _map(values: Any) -> np.ndarray:
-    array = np.asarray(values, float)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or not array.size:
-        raise ValueError(f"a map must be [H, W] or [H, W, C], not {np.shape(values)}")
-    if not np.isfinite(array).all():
-        raise ValueError("a map must be finite")
-    return array

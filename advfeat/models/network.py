@@ -8,8 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from advfeat.models.functions import model_fn
+from advfeat.edges import output_of
+from advfeat.models.functions import layer_names, model_fn
 from advfeat.models.registry import create
+from advfeat.models.split import SplitFn, guided, split_fn
 from advfeat.types import ModelFn
 
 
@@ -71,6 +73,37 @@ class Network:
     def model_fn(self, layer: str = "logits") -> ModelFn:
         """Returns ONE example `[H, W, C]` -> logits `[K]`, or a named layer's activations."""
         return model_fn(self.spec.build(), self.variables, layer=layer)
+
+    def guided_fn(self) -> ModelFn:
+        """Returns the network with the gradient of guided backpropagation; see `models.guided`."""
+        return model_fn(guided(self.spec.build()), self.variables)
+
+    def split_fn(self, layer: str | None = None) -> SplitFn:
+        """Returns the network split at a layer, as Grad-CAM needs it; see `models.split_fn`.
+
+        Args:
+          layer: a layer with spatial positions, by default the last one.
+
+        Raises:
+          ValueError: as for `spatial_layer`.
+        """
+        layer = self.spatial_layer(layer)
+        return split_fn(self.spec.build(), self.variables, layer=layer)
+
+    def spatial_layer(self, layer: str | None = None) -> str:
+        """Returns the last layer with spatial positions, or checks that `layer` has them.
+
+        Raises:
+          ValueError: for a layer that the network lacks, or if it, or every layer, has no
+            positions.
+        """
+        names = layer_names(self.spec.build(), self.spec.input_shape)
+        for name in reversed(names) if layer is None else [layer]:
+            if len(output_of(self.model_fn(name), self.spec.input_shape).shape) == 3:
+                return name
+        if layer is not None:
+            raise ValueError(f"layer {layer!r} has no positions, which Grad-CAM needs")
+        raise ValueError(f"{self.spec.model} has no layer with positions: Grad-CAM needs one")
 
 
 def spec_of(fields: Mapping[str, Any]) -> NetworkSpec:

@@ -12,7 +12,7 @@ from advfeat.models.base import Network
 from advfeat.models.resnet import ResNet
 from advfeat.models.simple import CNN, MLP, Linear
 
-_NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "linear": (Linear, {}),
     "mlp": (MLP, {}),
     "cnn": (CNN, {}),
@@ -26,6 +26,7 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "wrn_16_4": (ResNet, {"blocks": (2, 2, 2), "width": 16, "widen": 4, "preact": True}),
     "wrn_28_10": (ResNet, {"blocks": (4, 4, 4), "width": 16, "widen": 10, "preact": True}),
 }
+"""The networks by name: a subclass of `base.Network`, and the options that make it this one."""
 
 
 def names() -> tuple[str, ...]:
@@ -35,7 +36,7 @@ def names() -> tuple[str, ...]:
       >>> "resnet18" in names()
       True
     """
-    return tuple(_NETWORKS)
+    return tuple(NETWORKS)
 
 
 def create(
@@ -69,9 +70,9 @@ def create(
       >>> create("resnet18", num_classes=10, width=16).width
       16
     """
-    if name not in _NETWORKS:
+    if name not in NETWORKS:
         raise ValueError(f"unknown model {name!r}; there are {', '.join(names())}")
-    network, defaults = _NETWORKS[name]
+    network, defaults = NETWORKS[name]
     own = _own_options(network)
     for option in options:
         if option not in own:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from jax import Array
 
 from advfeat.models.base import DELTAS, TAPS, Network
 from advfeat.models.functions import Variables, evaluated, layer_names, tapped, unknown_layer
 from advfeat.models.rectifiers import Relu, fake_relu, guided_relu
+from advfeat.types import pytree, static
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class SplitFn:
     """A network in evaluation mode whose layer can be read and perturbed; see `split_fn`.
 
@@ -26,8 +24,8 @@ class SplitFn:
     """
 
     variables: Mapping[str, Any]
-    model: Network = dataclasses.field(metadata={"static": True})
-    layer: str = dataclasses.field(metadata={"static": True})
+    model: Network = static()
+    layer: str = static()
 
     def __call__(self, x: Array) -> Array:
         """Maps ONE image `[H, W, C]` to logits `[K]`."""

@@ -59,7 +59,7 @@ class Targeted:
 
 
 @dataclasses.dataclass(frozen=True)
-class AwayTowards:
+class UntargetedViaTarget:
     """Ascends a loss towards a target; success is any prediction but the label.
 
     For targeted attacks in an untargeted evaluation, where the target only provides a search
@@ -82,7 +82,7 @@ class AwayTowards:
 
 
 @dataclasses.dataclass(frozen=True)
-class Diverging:
+class KLDivergence:
     """Ascends the KL divergence from a reference prediction; success is another predicted class.
 
     The aim is the logits `[K]` of the reference prediction.
@@ -145,7 +145,7 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
     return Targeted(loss)
 
 
-def diverging() -> Diverging:
+def kl_from_prediction() -> KLDivergence:
     """Returns the label-free inner objective of TRADES: KL divergence from a prediction.
 
     Zhang et al. (2019), https://arxiv.org/abs/1901.08573, equation 5. The attack's `y` is then the
@@ -153,12 +153,12 @@ def diverging() -> Diverging:
     zero, so start elsewhere.
 
     >>> import jax
-    >>> score, success = diverging()(
+    >>> score, success = kl_from_prediction()(
     ...     lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]), jax.random.key(0))
     >>> bool(score > 0), bool(success)
     (True, True)
     """
-    return Diverging()
+    return KLDivergence()
 
 
 def likely_target(

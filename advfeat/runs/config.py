@@ -23,10 +23,12 @@ import shlex
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from absl import flags as absl_flags
+
+from advfeat.runs.choices import load_plugins, plugins_in
 
 C = TypeVar("C", bound="Config")
 
@@ -134,7 +136,7 @@ def flag(
     help: str,
     *,
     kind: str | None = None,
-    choices: Sequence[Any] | None = None,
+    choices: Collection[Any] | None = None,
 ) -> Any:
     """Returns a dataclass field that is a command-line flag.
 
@@ -167,6 +169,9 @@ class Config:
     seed: int = flag(0, "Seed of everything random in the run.", kind="natural")
     dry_run: bool = flag(False, "Smallest run that exercises the whole experiment.")
     overwrite: bool = flag(False, "Delete the existing run in workdir and start afresh.")
+    plugins: tuple[str, ...] | None = flag(
+        None, "Your own modules to import first; flags can name what they register."
+    )
 
     def validate(self) -> None:
         """Checks every value, also of a config built without a command line.
@@ -176,6 +181,7 @@ class Config:
         Raises:
           ValueError: naming the flag, its value and the allowed values.
         """
+        load_plugins(self.plugins or ())
         for option in _options(type(self)):
             option.check(getattr(self, option.name))
         if self.classes is not None and not 2 <= len(set(self.classes)) == len(self.classes):
@@ -220,6 +226,10 @@ def parse(config_class: type[C], arguments: Sequence[str], doc: str | None = Non
       UsageError: for an unknown flag, a value of the wrong type or out of range, or a missing flag.
       HelpRequested: if `--help` is among the arguments.
     """
+    try:  # first, since other flags may name what they register
+        load_plugins(plugins_in(arguments))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     options = _options(config_class)
     values = absl_flags.FlagValues()
     for option in options:
@@ -271,7 +281,7 @@ class _Option:
     default: Any
     help: str
     kind: Kind
-    choices: Sequence[Any] | None
+    choices: Collection[Any] | None
     many: bool
     optional: bool
 

@@ -1,62 +1,81 @@
-"""Saliency: which pixels a score depends on. One file per family of methods, one entry here.
+"""Saliency: which pixels a score depends on. One file per family of methods, one registry line.
 
-Every entry of `METHODS` is a factory, with keyword-only options, of a method
-`(key, model_fn, x, y) -> map` of ONE example. `advfeat.attack_batch` and `advfeat.attack_dataset`
-run a method over many.
+An entry makes, from the factory's keyword-only options, a method `(key, model_fn, x, y) -> map` of
+ONE example. `advfeat.attack_batch` and `advfeat.attack_dataset` run a method over many; `maps` runs
+several over a set of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-from advfeat.saliency.alignment import alignment
+from advfeat.saliency.alignment import alignment, cosines
 from advfeat.saliency.faithfulness import curve, curve_area, infidelity, max_sensitivity
 from advfeat.saliency.gradient import Gradient, gradient, gradient_times_input, score_gradient
 from advfeat.saliency.layers import Split, grad_cam, layer_gradient, split
+from advfeat.saliency.lime_maps import lime
+from advfeat.saliency.measures import CURVES, curves, infidelities, sensitivities
+from advfeat.saliency.methods import METHODS, Method, Opened, Options, title_of
 from advfeat.saliency.occlusion import occlusion
+from advfeat.saliency.over_dataset import EDGES, maps, ranking, total
 from advfeat.saliency.paths import completeness, expected_gradients, integrated_gradients
-from advfeat.saliency.sanity import cascading, edges, independent, rank_correlation
+from advfeat.saliency.removal import mean_pixel, removed
+from advfeat.saliency.sanity import (
+    RANDOMISED,
+    Randomisation,
+    cascading,
+    edges,
+    independent,
+    magnitude,
+    picture_likeness,
+    randomised,
+    rank_correlation,
+)
 from advfeat.saliency.smooth import smoothgrad
 from advfeat.saliency.types import Saliency
 
-METHODS: dict[str, Callable[..., Any]] = {
-    "gradient": gradient,
-    "gradient_times_input": gradient_times_input,
-    "smoothgrad": smoothgrad,
-    "smoothgrad_squared": partial(smoothgrad, how="squared"),
-    "vargrad": partial(smoothgrad, how="variance"),
-    "integrated_gradients": integrated_gradients,
-    "expected_gradients": expected_gradients,
-    "occlusion": occlusion,
-    "grad_cam": grad_cam,
-}
-"""Methods by name. Guided backpropagation is `gradient` on a network from `models.guided`."""
-
 __all__ = [
+    "CURVES",
+    "EDGES",
     "METHODS",
+    "RANDOMISED",
     "Gradient",
+    "Method",
+    "Opened",
+    "Options",
+    "Randomisation",
     "Saliency",
     "Split",
     "alignment",
     "cascading",
     "completeness",
+    "cosines",
     "curve",
     "curve_area",
+    "curves",
     "edges",
     "expected_gradients",
     "grad_cam",
     "gradient",
     "gradient_times_input",
     "independent",
+    "infidelities",
     "infidelity",
     "integrated_gradients",
     "layer_gradient",
+    "lime",
+    "magnitude",
+    "maps",
     "max_sensitivity",
+    "mean_pixel",
     "occlusion",
+    "picture_likeness",
+    "randomised",
     "rank_correlation",
+    "ranking",
+    "removed",
     "score_gradient",
+    "sensitivities",
     "smoothgrad",
     "split",
+    "title_of",
+    "total",
 ]

@@ -1,4 +1,4 @@
-"""Alignment between a gradient and its image.
+"""Alignment between a gradient and its image, and cosines between images.
 
 Etmann et al. (2019), https://arxiv.org/abs/1905.04172, definition 1.
 """
@@ -6,6 +6,7 @@ Etmann et al. (2019), https://arxiv.org/abs/1905.04172, definition 1.
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from advfeat.threats.norms import L2
@@ -27,3 +28,26 @@ def alignment(x: Float[Array, "*x"], gradient: Float[Array, "*x"]) -> Float[Arra
     3.0
     """
     return jnp.abs(jnp.sum(x * L2.direction(x, gradient)))
+
+
+def cosines(one: np.ndarray, other: np.ndarray, *, centred: bool = False) -> np.ndarray:
+    """Computes the cosine of each pair of examples, `[N]` float64.
+
+    Args:
+      one: `[N, ...]`, such as images.
+      other: like `one`, such as gradients or changes of the images.
+      centred: whether to subtract each example's mean first.
+
+    Returns:
+      `[N]` in [-1, 1]; 0 if one of the pair is zero.
+
+    >>> cosines(np.array([[1.0, 0.0], [3.0, 4.0]]), np.array([[2.0, 0.0], [0.0, 0.0]])).tolist()
+    [1.0, 0.0]
+    """
+
+    def unit(array: np.ndarray) -> np.ndarray:
+        flat = np.asarray(array).reshape(len(array), -1).astype(np.float64)
+        flat = flat - flat.mean(axis=1, keepdims=True) if centred else flat
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
+
+    return np.asarray(np.sum(unit(one) * unit(other), axis=1))

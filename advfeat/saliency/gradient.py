@@ -5,7 +5,6 @@ Simonyan et al. (2014), https://arxiv.org/abs/1312.6034.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,11 +13,10 @@ from jaxtyping import Float
 from advfeat.edges import on_one
 from advfeat.numerics import finite
 from advfeat.objectives.features import class_score
-from advfeat.types import Array, Key, ModelFn, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_key
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Gradient:
     """Gradient of an objective's score; make one with `gradient`.
 
@@ -27,8 +25,8 @@ class Gradient:
       times_input: whether to multiply by the image, static.
     """
 
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    times_input: bool = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    times_input: bool = static()
 
     def __call__(
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
@@ -50,7 +48,7 @@ def score_gradient(
     return finite(jax.grad(score)(x))
 
 
-def gradient(objective: Objective | None = None) -> Gradient:
+def gradient(objective: Objective = class_score()) -> Gradient:
     """Returns vanilla gradient saliency: the change of the score with each pixel.
 
     Args:
@@ -66,10 +64,10 @@ def gradient(objective: Objective | None = None) -> Gradient:
     >>> gradient()(jax.random.key(0), lambda x: weights @ x, jnp.ones(2), 0).tolist()
     [1.0, -2.0]
     """
-    return Gradient(objective or class_score(), times_input=False)
+    return Gradient(objective, times_input=False)
 
 
-def gradient_times_input(objective: Objective | None = None) -> Gradient:
+def gradient_times_input(objective: Objective = class_score()) -> Gradient:
     """Returns gradient times input: exact contributions for a linear network without bias.
 
     Shrikumar et al. (2016), https://arxiv.org/abs/1605.01713.
@@ -80,4 +78,4 @@ def gradient_times_input(objective: Objective | None = None) -> Gradient:
     >>> gradient_times_input()(jax.random.key(0), lambda x: weights @ x, x, 0).tolist()
     [2.0, -1.0]
     """
-    return Gradient(objective or class_score(), times_input=True)
+    return Gradient(objective, times_input=True)

@@ -5,8 +5,7 @@ Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,9 @@ from jaxtyping import Float
 from advfeat.edges import on_one
 from advfeat.numerics import finite
 from advfeat.objectives.features import class_score
-from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn
+from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn, pytree, static
 
 
-@runtime_checkable
 class Split(Protocol):
     """A network that exposes a layer: `models.split_fn`, or `split` of two functions."""
 
@@ -35,8 +33,7 @@ class Split(Protocol):
         """Returns the logits after adding `delta` to the activations of the layer."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Composed:
     """Composition of two functions around a layer; make one with `split`."""
 
@@ -88,12 +85,11 @@ def _parts(
     return activations, finite(jax.grad(score)(jnp.zeros_like(activations)))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class LayerGradient:
     """Gradient of the score at a layer, shaped like its activations. Make with `layer_gradient`."""
 
-    objective: Objective = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
 
     def __call__(
         self, key: Key, model_fn: Any, x: Float[Array, "*x"], y: Any
@@ -103,13 +99,12 @@ class LayerGradient:
         return _parts(self.objective, key, model_fn, x, y)[1]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class GradCam:
     """Activations weighted by the mean gradient of each channel; make one with `grad_cam`."""
 
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    rectify: bool = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    rectify: bool = static()
 
     def __call__(
         self, key: Key, model_fn: Any, x: Float[Array, "H W C"], y: Any
@@ -127,7 +122,7 @@ class GradCam:
         return jax.image.resize(coarse, x.shape[:2], "bilinear")
 
 
-def layer_gradient(objective: Objective | None = None) -> LayerGradient:
+def layer_gradient(objective: Objective = class_score()) -> LayerGradient:
     """Returns the gradient of a score at a layer.
 
     Args:
@@ -140,10 +135,10 @@ def layer_gradient(objective: Objective | None = None) -> LayerGradient:
     >>> layer_gradient()(jax.random.key(0), double, jnp.array([1.0, 3.0]), 1).tolist()
     [0.0, 12.0]
     """
-    return LayerGradient(objective or class_score())
+    return LayerGradient(objective)
 
 
-def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> GradCam:
+def grad_cam(objective: Objective = class_score(), *, rectify: bool = True) -> GradCam:
     """Returns Grad-CAM at the layer where the network is split.
 
     Args:
@@ -153,4 +148,4 @@ def grad_cam(objective: Objective | None = None, *, rectify: bool = True) -> Gra
     Returns:
       A method for networks from `models.split_fn` or `split`; its map is `[H, W]`.
     """
-    return GradCam(objective or class_score(), rectify)
+    return GradCam(objective, rectify)

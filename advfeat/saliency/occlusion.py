@@ -5,7 +5,6 @@ Zeiler and Fergus (2014), https://arxiv.org/abs/1311.2901.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -16,11 +15,10 @@ from jaxtyping import Float
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
-from advfeat.types import Array, Key, ModelFn, Number, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Number, Objective, pytree, static, with_key
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Occlusion:
     """Occlusion by sliding patches; make one with `occlusion`.
 
@@ -33,10 +31,10 @@ class Occlusion:
     """
 
     value: Float[Array, "*C"]
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    size: int = dataclasses.field(metadata={"static": True})
-    stride: int = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    size: int = static()
+    stride: int = static()
+    chunk: int = static()
 
     def __call__(
         self, key: Key, model_fn: ModelFn, x: Float[Array, "H W C"], y: Any
@@ -89,7 +87,7 @@ def _begins(side: int, size: int, stride: int) -> list[int]:
 
 
 def occlusion(
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     size: int = 4,
     stride: int = 2,
@@ -125,6 +123,4 @@ def occlusion(
         check_positive(number, name=name)
     if stride > size:
         raise ValueError(f"stride must be at most the size, {size}, got {stride}")
-    return Occlusion(
-        jnp.asarray(value, jnp.float32), objective or class_score(), size, stride, chunk
-    )
+    return Occlusion(jnp.asarray(value, jnp.float32), objective, size, stride, chunk)

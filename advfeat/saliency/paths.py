@@ -6,7 +6,6 @@ https://arxiv.org/abs/1906.10670 (GradientSHAP is its unsmoothed variant).
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -18,11 +17,10 @@ from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
 from advfeat.saliency.gradient import score_gradient
-from advfeat.types import Array, Key, ModelFn, Number, Objective, with_key
+from advfeat.types import Array, Key, ModelFn, Number, Objective, pytree, static, with_key
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class IntegratedGradients:
     """Mean gradient along the line from a baseline, times the displacement.
 
@@ -36,9 +34,9 @@ class IntegratedGradients:
     """
 
     baseline: Float[Array, "*x"]
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    steps: int = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    steps: int = static()
+    chunk: int = static()
 
     def __call__(
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
@@ -67,8 +65,7 @@ class IntegratedGradients:
         return (mean * (x - start)).astype(x.dtype)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class ExpectedGradients:
     """Integrated gradients over random baselines, with one random point on each line.
 
@@ -82,9 +79,9 @@ class ExpectedGradients:
     """
 
     baselines: Float[Array, " N *x"]
-    objective: Objective = dataclasses.field(metadata={"static": True})
-    samples: int = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    objective: Objective = static()
+    samples: int = static()
+    chunk: int = static()
 
     def __call__(
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
@@ -116,7 +113,7 @@ class ExpectedGradients:
 
 
 def integrated_gradients(
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     baseline: Number | Float[Array, "*x"] = 0.0,
     steps: int = 32,
@@ -147,12 +144,12 @@ def integrated_gradients(
     if not np.isfinite(np.asarray(baseline)).all():
         raise ValueError("baseline must be finite")
     start = jnp.asarray(baseline, jnp.float32)
-    return IntegratedGradients(start, objective or class_score(), steps, min(chunk, steps))
+    return IntegratedGradients(start, objective, steps, min(chunk, steps))
 
 
 def expected_gradients(
     baselines: Float[Array, " N *x"],
-    objective: Objective | None = None,
+    objective: Objective = class_score(),
     *,
     samples: int = 100,
     chunk: int = 4,
@@ -176,7 +173,7 @@ def expected_gradients(
         )
     return ExpectedGradients(
         jnp.asarray(baselines, jnp.float32),
-        objective or class_score(),
+        objective,
         samples,
         min(chunk, samples),
     )

@@ -7,7 +7,6 @@ https://arxiv.org/abs/1810.03307.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -18,13 +17,12 @@ from advfeat.checks import check_between, check_positive
 from advfeat.edges import on_one
 from advfeat.saliency.gradient import gradient
 from advfeat.saliency.types import Saliency
-from advfeat.types import Array, Key, ModelFn, Number
+from advfeat.types import Array, Key, ModelFn, Number, pytree, static
 
 HOW = ("mean", "squared", "variance")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Smooth:
     """Average of a method over noisy copies of the image; make one with `smoothgrad`.
 
@@ -38,9 +36,9 @@ class Smooth:
 
     method: Saliency
     sigma: Float[Array, ""]
-    samples: int = dataclasses.field(metadata={"static": True})
-    how: str = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    samples: int = static()
+    how: str = static()
+    chunk: int = static()
 
     def __call__(
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any

@@ -4,7 +4,7 @@ docs/intervals.md gives the coverage of every interval, by simulation.
 """
 
 from advfeat.stats.bootstrap import computed
-from advfeat.stats.choice import chosen, together
+from advfeat.stats.choice import chosen, chosen_by_others, together
 from advfeat.stats.claims import (
     MARGIN,
     OPEN,
@@ -32,6 +32,7 @@ __all__ = [
     "Verdict",
     "apart",
     "chosen",
+    "chosen_by_others",
     "claim",
     "computed",
     "counted",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from advfeat.stats.estimate import Ends, Estimate, estimated
 
 Name = TypeVar("Name")
@@ -76,3 +78,23 @@ def _widened(found: Estimate, count: int) -> Estimate:
         return at(1 - (1 - level) / count)
 
     return estimated(found.mean, wider, n=found.n, seeds=found.seeds, unit=found.unit)
+
+
+def chosen_by_others(hits: Mapping[Name, np.ndarray]) -> list[Name]:
+    """Selects for each seed the name that is best on the mean of all other seeds, first if tied.
+
+    The comparison uses other points and the seed's own networks, which had no part in the
+    selection, so the selected name performs there as well as elsewhere, on average.
+
+    Args:
+      hits: by name `[S, N]`, S at least 2, on points used for selection only.
+
+    >>> hits = {"a": np.array([[1, 1], [0, 0]]), "b": np.array([[0, 0], [1, 1]])}
+    >>> chosen_by_others(hits)
+    ['b', 'a']
+    """
+    seeds = len(next(iter(hits.values())))
+    return [
+        max(hits, key=lambda name: np.delete(hits[name], seed, axis=0).mean())
+        for seed in range(seeds)
+    ]

@@ -5,19 +5,15 @@ eps is a traced leaf, so a new eps does not recompile; the norm is static.
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from advfeat.checks import check_eps, is_concrete
 from advfeat.threats import norms
-from advfeat.types import Array, Key, Number
+from advfeat.types import Array, Key, Number, pytree, static
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: arrays do not hash
+@pytree
 class ThreatModel:
     """All images in the box [0, 1] within `eps` of the example in `norm`.
 
@@ -29,7 +25,7 @@ class ThreatModel:
     """
 
     eps: Float[Array, ""]
-    norm: norms.Norm = dataclasses.field(metadata={"static": True})
+    norm: norms.Norm = static()
 
     def project(self, x0: Float[Array, "*x"], x: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """Projects `x` onto the threat model."""

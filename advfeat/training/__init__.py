@@ -4,6 +4,7 @@ from advfeat.training.loop import Fit, NotFinite, fit, initial_state
 from advfeat.training.losses import (
     OBJECTIVES,
     Descent,
+    Entry,
     adversarial,
     fast,
     fast_attack,
@@ -23,6 +24,7 @@ __all__ = [
     "PROCEDURES",
     "SCHEDULES",
     "Descent",
+    "Entry",
     "Fit",
     "NotFinite",
     "Procedure",

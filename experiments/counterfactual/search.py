@@ -15,7 +15,7 @@ from advfeat import models
 from advfeat.evaluation.prediction import predict
 from advfeat.features import counterfactuals, representations
 from advfeat.keys import stream
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, pytree, static
 
 from .flags import Config
 from .plan import Plan
@@ -101,13 +101,12 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class _Supporting:
     """`counterfactuals.supporting` for ONE example; its aim is (label, prediction)."""
 
     scale: Array
-    count: int = dataclasses.field(metadata={"static": True})
+    count: int = static()
 
     def __call__(self, key: Key, split: Any, x: Array, y: Any) -> counterfactuals.Features:
         del key

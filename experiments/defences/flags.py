@@ -7,7 +7,7 @@ import math
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
-from ..shared.flags.choices import ATTACKS, DEFENCES, MODELS, NORMS, SUITES
+from ..shared.flags.choices import DEFENCES, MODELS, NORMS, SUITES_AND_ATTACKS
 from ..shared.limits import check_linf_eps
 
 
@@ -15,11 +15,11 @@ from ..shared.limits import check_linf_eps
 class Config(BaseConfig):
     """Flags of `experiments.defences`."""
 
-    defences: tuple[str, ...] = flag(DEFENCES, "Which ones.", choices=DEFENCES)
+    defences: tuple[str, ...] = flag(DEFENCES.written(), "Which ones.", choices=DEFENCES)
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
     eps: float = flag(0.2, "Eps of the threat model, pixels in [0, 1].", kind="eps")
     attack: tuple[str, ...] = flag(
-        ("standard",), "A suite, or attacks in their order.", choices=(*SUITES, *ATTACKS)
+        ("standard",), "A suite, or attacks in their order.", choices=SUITES_AND_ATTACKS
     )
     num_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
     model: str = flag("mlp", "Architecture of the networks.", choices=MODELS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
-from ..shared.flags.choices import ATTACKS, NORMS, NORMS_OF, SUITES
+from ..shared.flags.choices import NORMS, SUITES_AND_ATTACKS, check_attacks
 from ..shared.limits import check_linf_eps
 
 
@@ -19,7 +19,7 @@ class Config(BaseConfig):
     attack: tuple[str, ...] = flag(
         ("autoattack",),
         "A suite, or attacks in the order of their run.",
-        choices=(*SUITES, *ATTACKS),
+        choices=SUITES_AND_ATTACKS,
     )
     steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
     restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
@@ -46,23 +46,12 @@ class Config(BaseConfig):
             if getattr(self, name) is None:
                 raise ValueError(f"flag --{name} is missing")
         check_linf_eps(self.norm, eps=self.eps)
-        chosen = f"--attack={','.join(self.attack)}"
-        given = f"flag {chosen}"
-        suites = [name for name in self.attack if name in SUITES]
-        if suites and len(self.attack) > 1:
-            raise ValueError(f"{given}: the suite {suites[0]} stands alone")
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"{given}: names one twice")
-        for name in self.attack:
-            if self.norm not in NORMS_OF.get(name, (self.norm,)):
-                raise ValueError(
-                    f"{given}: {name} is defined for --norm={' or '.join(NORMS_OF[name])}, "
-                    f"not for {self.norm}"
-                )
+        check_attacks(self.attack, self.norm)
         for name, value in self.pgd_options().items():
             if self.attack != ("pgd",):
                 raise ValueError(
-                    f"flag --{name}={value}: is for --attack=pgd alone, not for {chosen}"
+                    f"flag --{name}={value}: is for --attack=pgd alone, not for "
+                    f"--attack={','.join(self.attack)}"
                 )
 
     def pgd_options(self) -> dict[str, Any]:

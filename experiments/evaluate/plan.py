@@ -14,11 +14,11 @@ from advfeat.evaluation.suites import Suite, resolve, shortened
 from advfeat.models.network import Network
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
+from advfeat.runs.journal import check_same_problem
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared.limits import check_eps
 from .flags import Config
-from .journal import check_same_problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,12 @@ def prepare(config: Config) -> Plan:
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
     known = checksum([network.variables, images, test.label, test.id])
     if not config.overwrite:
-        check_same_problem(config.workdir, known)
+        try:
+            check_same_problem(config.workdir, known)
+        except ValueError as error:
+            raise ValueError(
+                f"workdir {error} (--overwrite does); now is what --checkpoint and --dataset hold"
+            ) from error
     return Plan(
         network=network,
         images=images,

@@ -170,8 +170,8 @@ def _curves(
         chance=1 / len(plan.class_names),
     )
     losses = figures.curves(
-        list(range(len(found["loss_by_step"]))),
-        {"mean of the highest loss so far": found["loss_by_step"]},
+        list(range(len(found["best_score_curve"]))),
+        {"mean of the highest loss so far": found["best_score_curve"]},
         xlabel="PGD steps",
         ylabel="cross-entropy",
         rates=False,

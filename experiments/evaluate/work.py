@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import stats
-from advfeat.attacks.ascent import by_score
+from advfeat.attacks.keeping import by_score
 from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.journal import Journal
 from advfeat.threats.balls import threat_model
 
 from . import report
 from .flags import Config
-from .journal import Journal
 from .plan import Plan, prepare
 
 
@@ -40,10 +40,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             batch_size=config.batch_size,
             ids=plan.ids,
             checks=config.checks and not config.dry_run,
-            done=journal.done,
-            on_part=journal.part,
-            on_attack=journal.attack,
-            on_check=journal.check,
+            **journal.hooks(),
         )
         seconds = journal.seconds()
     attacks = [
@@ -119,9 +116,9 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             batch_size=config.batch_size,
             advance=bar.update,
         )
-        by_step = advfeat.loss_by_step(
+        by_step = advfeat.best_score_curve(
             key,
-            advfeat.pgd(plan.threat, steps=2 * steps, prefer=by_score),
+            advfeat.pgd(plan.threat, steps=2 * steps, keep=by_score),
             fn,
             images,
             labels,
@@ -134,7 +131,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
             {"eps": e, "accuracy": stats.rate(row)}
             for e, row in zip(grid, sweep.robust, strict=True)
         ],
-        "loss_by_step": [float(value) for value in by_step.mean(axis=0)],
+        "best_score_curve": [float(value) for value in by_step.mean(axis=0)],
     }
 
 

@@ -10,13 +10,13 @@ from advfeat import data
 from advfeat.data import planted_images
 from advfeat.features import planted
 from advfeat.features.planted import Drawing, Planted
+from advfeat.saliency import Options
 from advfeat.threats.balls import linf
 from advfeat.training import Fit
 
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.networks import spec_for
 from ..shared.recipes import Recipe
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 NETWORKS = {

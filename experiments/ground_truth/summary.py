@@ -14,10 +14,9 @@ from advfeat.features import planted
 from advfeat.features.planted import FEATURES
 from advfeat.models.network import Network
 from advfeat.runs import runner
+from advfeat.saliency import EDGES, METHODS, cosines, total
 from advfeat.stats import Claim, Estimate
 from advfeat.types import ModelFn
-
-from ..shared.saliency_maps import EDGES, total
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -65,7 +64,7 @@ def summarise(
                 },
                 "texture": {
                     method: stats.mean(values, limits=stats.CORRELATION)
-                    for method, values in _textured(plan, name, maps[name]).items()
+                    for method, values in _textured(plan, maps[name]).items()
                 },
                 "picture": _of_pictures(plan, changes[name]),
                 "counterfactual": _of_counterfactuals(plan, name, changes[name]),
@@ -192,18 +191,11 @@ def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:
     return (textures - textures.mean(axis=0))[labels]
 
 
-def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the cosines of flattened examples, `[N]`; 0 if one of them is zero."""
-    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (one, other))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.sum(a * b, axis=1) / np.maximum(lengths, 1e-30)
-
-
-def _textured(plan: Plan, name: str, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _textured(plan: Plan, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the cosine of signed maps with their class's texture, by method `[N]`."""
     wanted = contrast(plan, plan.labels)
-    signed = ("gradient", "smoothgrad", "guided_backpropagation")
-    return {method: cosines(maps[method], wanted) for method in signed if method in maps}
+    signed = [name for name in maps if name in METHODS and METHODS[name].slope]
+    return {name: cosines(maps[name], wanted) for name in signed}
 
 
 def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
@@ -212,7 +204,7 @@ def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
         "texture": stats.mean(cosines(delta, contrast(plan, classes)), limits=stats.CORRELATION),
-        "mark": stats.mean(_share(delta, corners), limits=stats.SHARE),
+        "mark": stats.mean(planted.share_inside(delta, corners), limits=stats.SHARE),
         "mark_area": float(corners.mean()),
     }
 
@@ -236,16 +228,11 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
             np.linalg.norm(delta.reshape(len(delta), -1), axis=1)[done], limits=(0.0, np.inf)
         ),
         "texture": stats.mean(cosines(delta, textures)[done], limits=stats.CORRELATION),
-        "mark": stats.mean(_share(delta, corners)[done], limits=stats.SHARE),
-        "shape": stats.mean(_share(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE),
+        "mark": stats.mean(planted.share_inside(delta, corners)[done], limits=stats.SHARE),
+        "shape": stats.mean(
+            planted.share_inside(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
+        ),
     }
-
-
-def _share(delta: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Returns the share of the squared change inside a region, `[N]`."""
-    square = (delta.astype(np.float64) ** 2).sum(axis=-1)
-    total = np.maximum(square.sum(axis=(1, 2)), 1e-30)
-    return np.asarray((square * region).sum(axis=(1, 2)) / total)
 
 
 def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.saliency import EDGES
 
-from ..shared import networks, saliency_maps
-from ..shared.saliency_maps import EDGES
+from ..shared import networks
 from . import report, summary as ground_truth_summary
 from .changes import changes_of
 from .flags import Config
@@ -44,15 +44,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 def _maps(config: Config, plan: Plan, name: str, network: Network) -> dict[str, np.ndarray]:
     images = plan.images(name)
-    found = saliency_maps.maps(
-        config.methods,
-        network,
-        network.variables,
-        plan.options,
-        images,
-        plan.labels,
-        seed=config.seed,
-    )
+    key = jax.random.key(config.seed)
+    found = saliency.maps(key, config.methods, network, images, plan.labels, options=plan.options)
     return {**found, EDGES: np.array([saliency.edges(image) for image in images])}
 
 

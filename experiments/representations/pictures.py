@@ -170,10 +170,7 @@ def directions(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.
     count = plan.dataset.num_classes
     order = draw_rows(count, count, seed=config.seed)
     labels = np.sort(order[np.isin(order, read)][:_CLASSES])
-    towards = np.stack([values[read == label].mean(axis=0) for label in labels])
-    towards -= values.mean(axis=0)
-    lengths = np.sqrt(np.sum(towards**2, axis=tuple(range(1, towards.ndim)), keepdims=True))
-    towards /= np.maximum(lengths, 1e-12)
+    towards = representations.class_directions(values, read, labels)
     fn = feature_fn_of(network, config.layer)
     made = _from_every_start(plain, config, fn, starts_of(config, plan), towards)
     return {int(label): pictures for label, pictures in zip(labels, made, strict=True)}

@@ -9,11 +9,11 @@ import numpy as np
 from advfeat import data, figures, stats
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
+from advfeat.saliency import mean_pixel, removed
 
 from ..shared.words import method_words, per_cent, terms, training_words
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, shown_rows
-from .removal import mean_pixel, removed
 
 
 def write(
@@ -34,7 +34,7 @@ def write(
         ylabel="accuracy of networks trained without them",
         chance=1 / plan.dataset.num_classes,
     )
-    mean, images = mean_pixel(plan.train), plan.test.image[shown_rows(config, plan)]
+    mean, images = mean_pixel(plan.train.image), plan.test.image[shown_rows(config, plan)]
     share = plan.shares[len(plan.shares) // 2]
     strips = figures.map_grid(
         list(images),

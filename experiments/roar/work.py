@@ -13,6 +13,7 @@ from advfeat import correct, data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.saliency import mean_pixel, removed
 
 from ..shared import networks, sweeps
 from ..shared.sweeps import Points
@@ -20,7 +21,7 @@ from ..shared.words import method_words
 from . import report
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, prepare, shown_rows
-from .removal import mean_pixel, ranking_of, removed
+from .ranking import ranking_of
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         network = networks.train(
             run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
         )
-        mean = mean_pixel(plan.train)
+        mean = mean_pixel(plan.train.image)
         for name in names:  # one at a time: maps of a whole training set are large
             before = [
                 ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)

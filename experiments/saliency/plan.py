@@ -8,11 +8,10 @@ import numpy as np
 
 from advfeat import data
 from advfeat.models.network import Network
+from advfeat.saliency import Options
 
-from ..shared import saliency_maps
-from ..shared.map_flags import options_of
+from ..shared.map_flags import check_cam, options_of
 from ..shared.pairs import further, is_cifar10, load_fitting, load_pair
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")
@@ -51,9 +50,8 @@ def prepare(config: Config) -> Plan:
         others = OTHERS if is_cifar10(config) else ("none",)
     for name, reference in further(others, "others").items():
         networks[name] = load_fitting(reference, dataset)
-    if "grad_cam" in config.methods:
-        for network in networks.values():
-            saliency_maps.cam_layer(network, config.layer)
+    for network in networks.values():
+        check_cam(config, network)
     count = 8 if config.dry_run else max(config.measured, config.shown, config.sanity_images)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(

@@ -11,11 +11,10 @@ from advfeat import figures, saliency, stats
 from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.saliency import EDGES, Randomisation
 from advfeat.stats import Estimate
 
 from ..shared.pairs import PAIR, data_words
-from ..shared.saliency_checks import Randomisation
-from ..shared.saliency_maps import EDGES
 from ..shared.words import capital, method_words, network_words, terms, unless_it_holds
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ import numpy as np
 
 from advfeat import saliency, stats
 from advfeat.runs import runner
+from advfeat.saliency import CURVES, EDGES, total
 from advfeat.stats import Estimate
 
-from ..shared import saliency_checks
 from ..shared.pairs import PAIR
-from ..shared.saliency_maps import EDGES, total
 from .flags import Config
 from .plan import Plan
+
+SEED = 0  # of the measures: the same draws in every run
 
 
 def summarise(
@@ -26,7 +27,10 @@ def summarise(
     sanity: dict[str, Any],
 ) -> dict[str, Any]:
     """Returns the summary: numbers with intervals, and claims."""
-    cosines = {name: _cosines(plan, maps["gradient"]) for name, maps in found.items()}
+    cosines = {
+        name: np.abs(saliency.cosines(plan.images, maps["gradient"], centred=True))
+        for name, maps in found.items()
+    }
     aligned = {
         name: stats.mean(values, limits=stats.CORRELATION) for name, values in cosines.items()
     }
@@ -70,17 +74,6 @@ def summarise(
     }
 
 
-def _cosines(plan: Plan, gradients: np.ndarray) -> np.ndarray:
-    """Returns the absolute cosine of image and gradient, `[N]`, both without their mean."""
-
-    def centred(array: np.ndarray) -> np.ndarray:
-        flat = array.reshape(len(array), -1).astype(np.float64)
-        flat = flat - flat.mean(axis=1, keepdims=True)
-        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
-
-    return np.abs(np.sum(centred(plan.images) * centred(gradients), axis=1))
-
-
 def _lengths(plan: Plan, gradients: np.ndarray) -> np.ndarray:
     """Returns `|<x, g>| / |g|`, `[N]`: Etmann et al. (2019), https://arxiv.org/abs/1905.04172."""
     found = jax.vmap(saliency.alignment)(jnp.asarray(plan.images), jnp.asarray(gradients))
@@ -93,7 +86,9 @@ def _methods(
     """Compares each method's ranking with the gradient's and the edges', and adds its areas."""
     fn = plan.networks[name].model_fn()
     outlines = np.array([saliency.edges(image) for image in plan.images])
-    curves = saliency_checks.curves({**found, EDGES: outlines}, fn, plan.images, plan.labels)
+    curves = saliency.curves(
+        jax.random.key(SEED), {**found, EDGES: outlines}, fn, plan.images, plan.labels
+    )
     areas = {
         method: np.asarray(jax.vmap(jax.vmap(saliency.curve_area))(jnp.asarray(both)))
         for method, both in curves.items()
@@ -107,7 +102,7 @@ def _methods(
             "insertion": _mean(areas[method][1], stats.SHARE),
             "curves": {
                 way: [_mean(column, stats.SHARE) for column in both.T]
-                for way, both in zip(saliency_checks.CURVES, curves[method], strict=True)
+                for way, both in zip(CURVES, curves[method], strict=True)
             },
         }
         for method, values in {**found, EDGES: outlines}.items()
@@ -125,10 +120,11 @@ def _add_checks(
     network, samples = plan.networks[name], 1 if config.dry_run else 3
     images, labels = plan.images[plan.few], plan.labels[plan.few]
     some = config.methods[-3:] if config.dry_run else config.methods
-    moved = saliency_checks.sensitivities(
-        some, network, plan.options, images, labels, samples=samples
+    moved = saliency.sensitivities(
+        jax.random.key(SEED), some, network, images, labels, options=plan.options, samples=samples
     )
-    missed = saliency_checks.infidelities(
+    missed = saliency.infidelities(
+        jax.random.key(SEED),
         {method: maps[plan.few] for method, maps in found.items()},
         network.model_fn(),
         images,

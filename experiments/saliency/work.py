@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from advfeat import models, saliency
+from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared import saliency_checks, saliency_maps
-from ..shared.flags.maps import EXTRA
 from ..shared.pairs import PAIR
 from . import report
 from .flags import Config
@@ -18,38 +23,53 @@ from .summary import summarise
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Computes the maps, measures, checks and reports."""
+    key = jax.random.key(config.seed)
     found = {}
     for name, network in plan.networks.items():
-        found[name] = saliency_maps.maps(
-            config.methods,
-            network,
-            network.variables,
-            plan.options,
-            plan.images,
-            plan.labels,
-            seed=config.seed,
+        found[name] = saliency.maps(
+            key, config.methods, network, plan.images, plan.labels, options=plan.options
         )
         run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    checked = tuple(name for name in config.methods if name not in EXTRA)
+    checked = tuple(name for name in config.methods if not saliency.METHODS[name].on_host)
     checked = checked[:FEW] if config.dry_run else checked  # each runs once per module
     sanity = {
         name: {
-            how: saliency_checks.randomised(
-                how,
-                checked,
-                plan.networks[name],
-                plan.options,
-                plan.images[plan.few],
-                plan.labels[plan.few],
-                seed=config.seed,
-            )
-            for how in saliency_checks.RANDOMISED
+            how: _randomised(how, checked, config, plan, plan.networks[name])
+            for how in saliency.RANDOMISED
         }
         for name in PAIR
     }
     summary = summarise(config, plan, found, sanity)
     report.write(config, plan, run, found, sanity, summary)
     return summary
+
+
+def _randomised(
+    how: str, methods: tuple[str, ...], config: Config, plan: Plan, network: Network
+) -> saliency.Randomisation:
+    """Performs a randomisation test with a few images."""
+    key, model, shape = jax.random.key(config.seed), network.spec.build(), network.spec.input_shape
+    order = models.module_names(model, shape)
+
+    def maps_of(variables: Any) -> dict[str, np.ndarray]:
+        return saliency.maps(
+            key,
+            methods,
+            dataclasses.replace(network, variables=variables),
+            plan.images[plan.few],
+            plan.labels[plan.few],
+            options=plan.options,
+        )
+
+    with tqdm(total=len(order), desc=how, unit="module") as bar:
+        return saliency.randomised(
+            how,
+            maps_of,
+            network.variables,
+            models.init(key, model, shape),
+            order,
+            on_module=lambda _: bar.update(),
+        )
 
 
 def run(config: Config) -> dict[str, Any]:

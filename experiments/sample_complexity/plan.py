@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from advfeat import data
+from advfeat import data, stats
+from advfeat.theory import simulation
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
@@ -12,7 +13,6 @@ from ..shared.limits import check_eps
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
-from . import theory
 from .flags import Config
 
 KINDS = ("standard", "adversarial")
@@ -41,8 +41,8 @@ class Plan:
     threat: ThreatModel
     eps: float
     standard: Recipe
-    gaussian: theory.Model
-    bernoulli: theory.Model
+    gaussian: simulation.Model
+    bernoulli: simulation.Model
 
 
 def prepare(config: Config) -> Plan:
@@ -64,15 +64,19 @@ def prepare(config: Config) -> Plan:
         threat=threat,
         eps=float(eps),
         standard=sweeps.recipe(config, dataset, preset),
-        gaussian=theory.gaussian_model(
-            dim=dim,
-            noise=config.noise or 0.64 * dim**0.25,
-            eps=config.model_eps,
-            draws=config.draws,
-            short=config.dry_run,
-        ),
-        bernoulli=theory.bernoulli_model(short=config.dry_run),
+        gaussian=_gaussian(config, dim),
+        bernoulli=simulation.bernoulli_model(dim=40, counts=(1, 2), draws=stats.FEW)
+        if config.dry_run
+        else simulation.bernoulli_model(),
     )
+
+
+def _gaussian(config: Config, dim: int) -> simulation.Model:
+    noise = config.noise or 0.64 * dim**0.25
+    model = simulation.gaussian_model(
+        dim=dim, noise=noise, eps=config.model_eps, draws=config.draws
+    )
+    return dataclasses.replace(model, counts=(1, 8), draws=20) if config.dry_run else model
 
 
 def _sizes(config: Config, total: int, classes: int) -> tuple[int, ...]:

@@ -12,10 +12,11 @@ from advfeat import data
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.theory import simulation
 
 from ..shared import sweeps
 from ..shared.sweeps import Hits, Job, Points
-from . import report, summary as sample_complexity_summary, theory as sample_theory
+from . import report, summary as sample_complexity_summary
 from .flags import Config
 from .plan import KINDS, Plan, prepare
 
@@ -69,8 +70,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             hits[place] = sweeps.measure(config, run, job, advance=bar.update)
     root = stream(jax.random.key(config.seed), "theory")
     theory = {
-        "gaussian": sample_theory.simulate_gaussian(root, plan.gaussian),
-        "bernoulli": sample_theory.simulate_bernoulli(root, plan.bernoulli),
+        "gaussian": simulation.simulate_gaussian(root, plan.gaussian),
+        "bernoulli": simulation.simulate_bernoulli(root, plan.bernoulli),
     }
     curves = sample_complexity_summary.Curves.of(plan.sizes, hits)
     summary = sample_complexity_summary.summarise(config, plan, curves, theory)

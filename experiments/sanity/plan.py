@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 
 from advfeat import data
+from advfeat.saliency import Options
 
 from ..shared import sweeps
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
-from ..shared.saliency_maps import Options
 from .flags import Config
 
 KINDS = ("true", "again", "permuted")

@@ -9,8 +9,8 @@ import numpy as np
 from advfeat import data, figures, saliency
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
+from advfeat.saliency import EDGES
 
-from ..shared.saliency_maps import EDGES
 from ..shared.words import method_words, terms, training_words
 from .flags import Config
 from .plan import KINDS, MEASURES, PAIRS, Plan

@@ -14,7 +14,7 @@ from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared import networks, saliency_checks, saliency_maps, sweeps
+from ..shared import networks, sweeps
 from ..shared.words import capital, method_words
 from . import report
 from .flags import Config
@@ -53,14 +53,13 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 test = plan.dataset.test
                 tested[kind].append(correct(fn, data.unit(test.image), test.label))
                 found[kind].append(
-                    saliency_maps.maps(
+                    saliency.maps(
+                        root,
                         config.methods,
                         network,
-                        network.variables,
-                        plan.options,
                         plan.images,
                         plan.labels,
-                        seed=config.seed,
+                        options=plan.options,
                     )
                 )
     summary = summarise(config, plan, likeness(config, found), learned, tested)
@@ -72,7 +71,7 @@ def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> L
     """Measures the similarity of the two kinds' maps and of the controls, per image."""
     compare = {
         "rank_correlation": saliency.rank_correlation,
-        "ssim": saliency_checks.picture_likeness,
+        "ssim": saliency.picture_likeness,
     }
     found = {
         **found,

@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import jax
 
+import advfeat
 from advfeat import data
 from advfeat.models.network import Network
+from advfeat.objectives.features import class_score
+from advfeat.saliency import Options
 
 from .flags.maps import MapConfig
+from .pairs import check_layer
 from .recipes import Recipe
-from .saliency_maps import Options, cam_layer
 
 
 def options_of(config: MapConfig, train: data.Split) -> Options:
     """Returns the methods' options; some training images serve as baselines."""
     some = data.subset(train, 50, seed=config.seed)
     return Options(
+        # A lower loss means more of the class, so signs have the same meaning either way.
+        objective=advfeat.targeted() if config.loss else class_score(),
         samples=2 if config.dry_run else config.samples,
         sigma=config.sigma,
         steps=2 if config.dry_run else config.steps,
         layer=config.layer,
-        loss=config.loss,
         baselines=data.unit(some.image),
     )
+
+
+def check_cam(config: MapConfig, network: Network) -> None:
+    """Checks that Grad-CAM, if requested, will find its layer in the network.
+
+    Raises:
+      ValueError: for an unknown layer, or if it, or every layer, has no positions.
+    """
+    if "grad_cam" not in config.methods:
+        return
+    if config.layer is not None:
+        check_layer(config.layer, network)
+    try:
+        network.spatial_layer(config.layer)
+    except ValueError as error:
+        if config.layer is None:
+            raise
+        raise ValueError(f"flag --layer={config.layer}: {error}") from error
 
 
 def check_recipe(config: MapConfig, recipe: Recipe) -> None:
     """Checks, before a network is trained, that Grad-CAM, if requested, will find its layer.
 
     Raises:
-      ValueError: as for `cam_layer`.
+      ValueError: as for `check_cam`.
     """
-    if "grad_cam" in config.methods:
-        cam_layer(Network(recipe.spec, recipe.variables(jax.random.key(0)), {}), config.layer)
+    check_cam(config, Network(recipe.spec, recipe.variables(jax.random.key(0)), {}))

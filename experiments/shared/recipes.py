@@ -14,15 +14,10 @@ from advfeat import models, training
 from advfeat.data import Dataset
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs.selection import Selection
+from advfeat.training.losses.entries import USUAL_STEPS
 
-from .flags.train import MEANT_FOR
+from .flags.train import fact
 
-ONE_STEP = ("mixed", "fast", "free")
-"""Objectives with a single-step attack, which are prone to catastrophic overfitting."""
-
-DEFAULTS = {"alpha": 0.5, "beta": 6.0, "grad_align": 0.0, "replays": 8}
-ATTACK_STEPS = {"mixed": 1}  # FGSM, as in its paper; otherwise:
-USUAL_STEPS = 7
 AWP_WARMUP = 0.05  # the authors begin after 10 of 200 epochs
 
 
@@ -34,12 +29,12 @@ class Recipe:
       spec: the architecture.
       how: the training hyper-parameters.
       threat: the threat model of robust training; None means standard training.
-      objective: one of `OBJECTIVES`, used with a threat model.
+      objective: one of the flag's `OBJECTIVES`, used with a threat model.
       attack_steps: PGD steps, for objectives that use them.
       attack_step_size: in the threat model's norm; None means `1.4 * eps / attack_steps`, which at
         seven steps is the fifth of eps of Ilyas et al., C.3; eps for one step of `mixed` and for
         `free`, 1.25 eps for `fast`.
-      numbers: the objective's own parameters, as in `DEFAULTS`.
+      numbers: the objective's own parameters, complete.
       label_smoothing: of the loss.
       accumulate: number of parts in which a batch is attacked and differentiated.
       awp: gamma of the weight perturbation; None disables it.
@@ -75,22 +70,13 @@ class Recipe:
             loss = advfeat.label_smoothing(self.label_smoothing)
         if self.threat is None or self.objective == "free":
             return training.standard(model, loss)
-        own = {name: value for name, value in self.numbers.items() if name != "replays"}
-        if self.objective == "fast":
-            return training.fast(model, loss, self.threat, step_size=self.attack_step_size, **own)
-        options: dict[str, Any] = {"attack": self._attack(self.threat), **own}
-        if self.objective != "mart":
-            options["loss"] = loss
-        return training.OBJECTIVES[self.objective](model, **options)
-
-    def _attack(self, threat: advfeat.ThreatModel) -> Any:
-        size: Any = self.attack_step_size
-        if self.objective == "mixed" and self.attack_steps == 1:
-            return advfeat.fgsm(threat, step_size=size, score_last=False)
-        if size is None:
-            size = 1.4 * threat.eps / self.attack_steps
-        return advfeat.pgd(
-            threat, steps=self.attack_steps, step_size=size, random_start=True, score_last=False
+        return training.OBJECTIVES[self.objective].build(
+            model,
+            loss,
+            self.threat,
+            attack_steps=self.attack_steps,
+            step_size=self.attack_step_size,
+            **self.numbers,
         )
 
     def procedure(self) -> training.Procedure:
@@ -99,7 +85,7 @@ class Recipe:
         if self.threat is not None and self.objective == "free":
             inner = training.free(
                 self.threat,
-                replays=int(self.numbers.get("replays", DEFAULTS["replays"])),
+                replays=int(self.numbers["replays"]),
                 step_size=self.attack_step_size,
                 accumulate=self.accumulate,
             )
@@ -129,7 +115,7 @@ class Recipe:
             made["objective"] = self.objective
             made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}
             made |= dict(self.numbers)
-            if self.objective in MEANT_FOR["attack_steps"]:
+            if fact(self.objective, "attack_steps"):
                 made["attack_steps"] = self.attack_steps
         for name in ("label_smoothing", "awp", "ema", "swa"):
             if getattr(self, name):

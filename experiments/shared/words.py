@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from advfeat import saliency
 from advfeat.models.network import Network
 from advfeat.stats import Claim
 from advfeat.threats.norms import title
@@ -63,19 +64,9 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **training}
 
 
-_METHODS = {
-    "smoothgrad": "SmoothGrad",
-    "smoothgrad_squared": "SmoothGrad squared",
-    "vargrad": "VarGrad",
-    "grad_cam": "Grad-CAM",
-    "lime": "LIME",
-    "gradient_times_input": "gradient × input",
-}
-
-
 def method_words(name: str) -> str:
     """Returns a saliency method's name as its authors write it."""
-    return _METHODS.get(name, name.replace("_", " "))
+    return saliency.title_of(name)
 
 
 def capital(words: str) -> str:

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 
 from advfeat import data
+from advfeat.features.tasks import Task
 from advfeat.models.network import Network
 
 from ..shared.limits import check_eps
 from ..shared.pairs import load_judges, load_pair
 from . import tasks
 from .flags import Config
-from .tasks import Task
 
 RESTORED = ("inpainting", "superresolution")
 """Tasks with an original for comparison."""

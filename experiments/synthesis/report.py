@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advfeat import figures
+from advfeat.features.tasks import Task
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
 from ..shared.pairs import PAIR, data_words
 from ..shared.words import network_words, per_cent, terms
-from .tasks import Task
 
 if TYPE_CHECKING:
     from .flags import Config

@@ -9,13 +9,13 @@ import numpy as np
 import advfeat
 from advfeat import stats
 from advfeat.evaluation.prediction import predict
+from advfeat.features.tasks import Task
 from advfeat.images import quality
 from advfeat.runs import runner
 from advfeat.stats import Estimate
 
 from .flags import Config
 from .plan import RESTORED, Plan
-from .tasks import Task
 
 
 def summarise(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
+from advfeat.features import tasks
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from . import report, tasks
+from . import report
 from .flags import Config
 from .plan import Plan, prepare
 from .summary import summarise
+from .tasks import attacked
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Draws, measures and reports."""
+    key = jax.random.key(config.seed)
     drawn = {
         task: {
-            name: tasks.draw(plan.tasks[task], network, steps=plan.steps, seed=config.seed)
+            name: tasks.draw(key, plan.tasks[task], network.model_fn(), steps=plan.steps)
             for name, network in plan.networks.items()
         }
         for task in plan.tasks
@@ -25,7 +30,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     for task, found in drawn.items():
         run.save_arrays(f"drawn/{task}", found, {"aims": plan.tasks[task].labels.tolist()})
     side_by_side = {
-        name: tasks.attacked(
+        name: attacked(
             network,
             plan.images[plan.shown],
             plan.labels[plan.shown],

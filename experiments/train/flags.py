@@ -1,5 +1,5 @@
 """Flags of `experiments.train`, also read by other modules."""
 
-from ..shared.flags.train import MEANT_FOR, Config
+from ..shared.flags.train import Config, fact
 
-__all__ = ["MEANT_FOR", "Config"]
+__all__ = ["Config", "fact"]

@@ -12,12 +12,13 @@ from advfeat import data
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.selection import MAX_DROP, Selection
 from advfeat.training import Fit
+from advfeat.training.losses.entries import USUAL_STEPS
 
 from ..shared.limits import check_eps
 from ..shared.networks import check_shared, spec_for
 from ..shared.presets import Preset, chosen, preset_for
-from ..shared.recipes import ATTACK_STEPS, DEFAULTS, ONE_STEP, USUAL_STEPS, Recipe, fine_tuned
-from .flags import MEANT_FOR, Config
+from ..shared.recipes import Recipe, fine_tuned
+from .flags import Config, fact
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,11 +103,7 @@ def _recipe(
         given = getattr(config, name)
         return getattr(preset, prefix + name) if given is None else given
 
-    numbers = {
-        name: usual if getattr(config, name) is None else getattr(config, name)
-        for name, usual in DEFAULTS.items()
-        if robust and objective in MEANT_FOR[name]
-    }
+    numbers = {**fact(objective, "numbers"), **config.own_numbers()} if robust else {}
     if config.dry_run and "replays" in numbers:
         numbers["replays"] = min(numbers["replays"], 2)
     epochs = 1 if config.dry_run else option("epochs")
@@ -138,8 +135,8 @@ def _recipe(
         model = chosen(config, preset, "model")
         usual = getattr(preset, prefix + "width") if model == preset.model else None
         spec = spec_for(dataset, model, width=config.width or usual, bfloat16=config.bfloat16)
-    steps = config.attack_steps or ATTACK_STEPS.get(objective, USUAL_STEPS)
-    drop = MAX_DROP if config.max_drop is None and objective in ONE_STEP else config.max_drop
+    steps = config.attack_steps or fact(objective, "attack_steps") or USUAL_STEPS
+    drop = MAX_DROP if config.max_drop is None and fact(objective, "one_step") else config.max_drop
     recipe = Recipe(
         spec=spec,
         how=how,

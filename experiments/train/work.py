@@ -14,7 +14,6 @@ from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
 from ..shared import networks
-from ..shared.recipes import DEFAULTS
 from . import report
 from .flags import Config
 from .plan import Plan, prepare
@@ -57,7 +56,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "clean_accuracy": clean,
         "robust_accuracy": by_eps[plan.eps_grid.index(plan.eps)]["accuracy"],
         "accuracy_by_eps": by_eps,
-        "training": {"epochs": plan.recipe.how.epochs, **_made(network.record)},
+        "training": {"epochs": plan.recipe.how.epochs, **_made(plan, network.record)},
         "notes": list(plan.notes),
         "evaluation": {"attack": "PGD", "steps": steps, "examples": len(some)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),
@@ -67,9 +66,17 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     return summary
 
 
-def _made(record: dict[str, Any]) -> dict[str, Any]:
+def _made(plan: Plan, record: dict[str, Any]) -> dict[str, Any]:
     """Returns how the network was trained, and which of its epochs was kept."""
-    fields = ("objective", *DEFAULTS, "label_smoothing", "awp", "ema", "swa", "selection")
+    fields = (
+        "objective",
+        *plan.recipe.numbers,
+        "label_smoothing",
+        "awp",
+        "ema",
+        "swa",
+        "selection",
+    )
     return {name: record[name] for name in fields if name in record}
 
 

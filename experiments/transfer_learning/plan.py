@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from skimage.transform import resize
 
 from advfeat import data
 from advfeat.models.network import Network
@@ -56,9 +55,15 @@ def prepare(config: Config) -> Plan:
     source_classes, target_classes = _classes(config)
     source = data.load(config.dataset, classes=source_classes, data_dir=config.data_dir)
     most = max(4 * config.seeds * config.target_examples, config.eval_examples, 1000)
-    target = resized(
-        data.load(config.target, classes=target_classes, data_dir=config.data_dir),
-        source.input_shape,
+    target = data.load(config.target, classes=target_classes, data_dir=config.data_dir)
+    if target.input_shape[2] != source.input_shape[2]:
+        raise ValueError(
+            f"flag --target={target.name}: has {target.input_shape[2]} channels, the source "
+            f"{source.input_shape[2]}"
+        )
+    target = data.resized(
+        target,
+        source.input_shape[:2],
         most=most if config.eval_examples else 0,
         seed=config.seed,
     )
@@ -123,31 +128,3 @@ def _classes(config: Config) -> tuple[Any, Any]:
     if half < 2:
         raise UsageError(f"flag --dataset={config.dataset}: has too few classes for two halves")
     return tuple(names[:half]), tuple(names[half:])
-
-
-def resized(dataset: data.Dataset, shape: tuple[int, ...], *, most: int, seed: int) -> data.Dataset:
-    """Resizes the images of a data set, with anti-aliasing.
-
-    Args:
-      dataset: the data set to resize.
-      shape: `(H, W, C)`.
-      most: maximum number of images per split, 0 for all: resizing is slow.
-      seed: determines the kept images.
-
-    Raises:
-      ValueError: for images with another number of channels.
-    """
-    if tuple(dataset.input_shape) == tuple(shape):
-        return dataset
-    if dataset.input_shape[2] != shape[2]:
-        raise ValueError(
-            f"flag --target={dataset.name}: has {dataset.input_shape[2]} channels, the source "
-            f"{shape[2]}"
-        )
-
-    def scaled(split: data.Split) -> data.Split:
-        part = data.subset(split, most, seed=seed)
-        found = resize(data.unit(part.image), (len(part), *shape), order=1, anti_aliasing=True)
-        return dataclasses.replace(part, image=np.round(255 * found).astype(np.uint8))
-
-    return dataclasses.replace(dataset, train=scaled(dataset.train), test=scaled(dataset.test))

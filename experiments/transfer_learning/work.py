@@ -7,14 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 import advfeat
 from advfeat import data, stats
 from advfeat.evaluation.prediction import predict
+from advfeat.features.representations import linear_probe
 from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
@@ -31,29 +29,8 @@ from .plan import WAYS, Plan, prepare
 def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray:
     """Returns the hits `[N]` of a linear classifier on the frozen representation."""
     fn = network.model_fn("representation")
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.1))
-    classifier.fit(predict(fn, data.unit(shots.image)), shots.label)
-    return np.asarray(classifier.predict(predict(fn, test.image)) == test.label)
-
-
-def chosen_by_others(hits: dict[str, np.ndarray]) -> list[str]:
-    """Selects for each seed the name that is best on the mean of all other seeds, first if tied.
-
-    The comparison uses other points and the seed's own networks, which had no part in the
-    selection, so the selected name performs there as well as elsewhere, on average.
-
-    Args:
-      hits: by name `[S, N]`, S at least 2, on points used for selection only.
-
-    >>> hits = {"a": np.array([[1, 1], [0, 0]]), "b": np.array([[0, 0], [1, 1]])}
-    >>> chosen_by_others(hits)
-    ['b', 'a']
-    """
-    seeds = len(next(iter(hits.values())))
-    return [
-        max(hits, key=lambda name: np.delete(hits[name], seed, axis=0).mean())
-        for seed in range(seeds)
-    ]
+    probe = linear_probe(predict(fn, data.unit(shots.image)), shots.label)
+    return np.asarray(probe(predict(fn, test.image)) == test.label)
 
 
 def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
@@ -120,7 +97,7 @@ def _summary(
     )
     for way in WAYS:
         robust = [name for name in test[way] if name not in ("none", "0")]
-        names = chosen_by_others({name: choice[way][name] for name in robust})
+        names = stats.chosen_by_others({name: choice[way][name] for name in robust})
         mine = np.stack([test[way][name][seed] for seed, name in enumerate(names)])
         plain = test[way]["0"]
         best[way] = {"eps": [float(name) for name in names], "target_accuracy": stats.rate(mine)}

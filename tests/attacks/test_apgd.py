@@ -16,7 +16,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 
 import advfeat
 from advfeat.attacks.apgd import apgd, apgd_targeted, averaged
-from advfeat.attacks.apgd_kernels import auto_ascent, phases, sparse_ascent, windows
+from advfeat.attacks.apgd_kernels import AutoAscent, SparseAscent, phases, windows
 from advfeat.attacks.batch import _attack_batch
 from advfeat.objectives.classification import likely_target
 from advfeat.types import Evaluation, randomised
@@ -47,10 +47,10 @@ def stacked(models):
 
 @functools.cache
 def compiled(method):
-    """`begin`, `step` or `end` of any attack on BATCH images, each with a network of its own."""
-    if method == "begin":
+    """`init`, `step` or `finish` of any attack on BATCH images, each with a network of its own."""
+    if method == "init":
         axes = (None, 0, 0, 0, 0, None)
-        return jax.jit(jax.vmap(lambda attack, *rest: attack.begin(*rest), axes))
+        return jax.jit(jax.vmap(lambda attack, *rest: attack.init(*rest), axes))
     return jax.jit(jax.vmap(lambda attack, *rest: getattr(attack, method)(*rest), (None, 0, 0)))
 
 
@@ -58,12 +58,12 @@ def trail(attack, models, x, y, *, key=KEY, index=0):
     """Every state of one round, then its result."""
     keys = jax.random.split(key, BATCH)
     x, y = jnp.float32(x), jnp.asarray(y, jnp.int32)
-    run = compiled("begin")(attack, keys, models, x, y, jnp.int32(index))
+    run = compiled("init")(attack, keys, models, x, y, jnp.int32(index))
     for _ in range(attack.steps):
         yield run
         run = compiled("step")(attack, models, run)
     yield run
-    yield compiled("end")(attack, models, run)
+    yield compiled("finish")(attack, models, run)
 
 
 def attacked(attack, model, x, y, **options):
@@ -199,7 +199,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     nets = [oracle.TanhNet(seed, SHAPE, HIDDEN, CLASSES) for seed in range(BATCH)]
     x0, labels = images(0).round(1), np.arange(BATCH) % CLASSES
     *runs, _ = trail(attack, stacked([network(net.u, net.v) for net in nets]), x0, labels)
-    found = np.stack([run.state.x for run in runs])
+    found = np.stack([run.search.x for run in runs])
     for i, (net, y) in enumerate(zip(nets, labels, strict=True)):
         wanted = REFERENCE[norm](
             lambda x, net=net, y=y: (net.loss(x, y), net.gradient(x, y)),
@@ -231,7 +231,7 @@ def test_every_iterate_is_that_of_numpy(norm):
 def test_every_decision_is_that_of_numpy_whatever_the_scores(norm, steps, options, events):
     """Scores that have nothing to do with the points, so that everything happens often."""
     threat, shape = advfeat.threat_model(norm, EPS[norm]), (6, 6, 1)
-    make = sparse_ascent if norm == "l1" else auto_ascent
+    make = SparseAscent if norm == "l1" else AutoAscent
     fall = 0.3 if norm == "l2" else 0.12
     kernel = make(threat, steps=steps, **{k: jnp.float32(v) for k, v in options.items()})
     update, seen, compared = jax.jit(kernel.update), {}, 0
@@ -244,7 +244,7 @@ def test_every_decision_is_that_of_numpy_whatever_the_scores(norm, steps, option
         slopes = (slopes * rng.choice([-1, 1], size=slopes.shape)).reshape(-1, *shape)
         x0 = rng.uniform(size=shape).round(1)
         start = oracle.project(norm, EPS[norm], x0, x0 + rng.normal(size=shape))
-        state = kernel.init(KEY, jnp.float32(x0), jnp.float32(start))
+        state = kernel.first(jnp.float32(x0), jnp.float32(start))
         script = iter(zip(scores, slopes, strict=True))
         wanted = REFERENCE[norm](
             lambda x, script=script: next(script),
@@ -460,7 +460,7 @@ def test_what_is_found_is_what_is_claimed(norm):
             assert far <= EPS[norm] + oracle.tolerance(norm, EPS[norm], 16)
         if found.best.distance[i] > 0:
             # Of all points within eps it is the worst, success first.
-            points = [x[i], *(np.asarray(run.state.x[i], np.float64) for run in runs)]
+            points = [x[i], *(np.asarray(run.search.x[i], np.float64) for run in runs)]
             inside = [p for p in points if oracle.length(norm, p - x[i]) <= EPS[norm] + 1e-5]
             best = max((NET.logits(p).argmax() != label, NET.loss(p, label)) for p in inside)
             assert bool(found.best.success[i]) == best[0]
@@ -477,11 +477,11 @@ def test_points_of_the_wider_balls_are_never_found():
     x, models = jnp.zeros((BATCH, *SHAPE)), stacked([model] * BATCH)
     attack, outside = apgd(advfeat.l1(0.5), steps=STEPS), 0
     for run in list(trail(attack, models, x, np.zeros(BATCH)))[:-1]:
-        outside += int((jnp.sum(run.state.x[0]) > 1) & (run.state.count[0] < 0.6 * STEPS))
+        outside += int((jnp.sum(run.search.x[0]) > 1) & (run.search.step[0] < 0.6 * STEPS))
         assert not run.best.success.any()
         assert run.best.distance.max() <= 0.5 + 1e-6
-        if int(run.state.count[0]) == 5:  # cut short, the result is allowed nevertheless
-            cut = compiled("end")(attack, models, run)
+        if int(run.search.step[0]) == 5:  # cut short, the result is allowed nevertheless
+            cut = compiled("finish")(attack, models, run)
             for point in (cut.best, cut.last):
                 assert point.distance.max() <= 0.5 + 1e-6
                 assert not point.success.any()

@@ -118,8 +118,8 @@ def test_the_search_halves_the_interval_in_which_lambda_must_lie():
     tried = []
     for _ in range(9):
         tried.append(float(state.weight))
-        state = tradeoff.searched(state, jnp.asarray(tried[-1] >= need), jnp.asarray(False))
-        state = tradeoff.searched(state, jnp.asarray(False), jnp.asarray(True))
+        state = tradeoff.binary_searched(state, jnp.asarray(tried[-1] >= need), jnp.asarray(False))
+        state = tradeoff.binary_searched(state, jnp.asarray(False), jnp.asarray(True))
     wanted = [0.001, 0.01, 0.1, 1, 0.55, 0.325, 0.4375, 0.38125, 0.353125]
     np.testing.assert_allclose(tried, wanted, rtol=1e-5)
 
@@ -162,7 +162,7 @@ def test_examples_at_different_counts_share_one_step():
     # An engine refills the slot of an example that is done: counts then differ within a batch.
     attack = advfeat.carlini_wagner(L2, steps=5, binary_search_steps=3)
     images, labels = nearest.smooth_images()
-    begin = jax.jit(jax.vmap(attack.begin, (None, None, 0, 0, None)))
+    begin = jax.jit(jax.vmap(attack.init, (None, None, 0, 0, None)))
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
     run = begin(nearest.KEY, nearest.SMOOTH, images, labels, 0)
     late = jax.tree.map(lambda leaf: leaf, run)
@@ -175,8 +175,8 @@ def test_examples_at_different_counts_share_one_step():
     both = mixed(run, late)
     for _ in range(9):
         run, late, both = (step(nearest.SMOOTH, r) for r in (run, late, both))
-    np.testing.assert_array_equal(both.state.count, [12, 12, 9, 9])
-    np.testing.assert_allclose(both.state.x, mixed(run, late).state.x, atol=1e-6)
+    np.testing.assert_array_equal(both.search.step, [12, 12, 9, 9])
+    np.testing.assert_allclose(both.search.x, mixed(run, late).search.x, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_an_eps_that_the_box_cuts_into_is_searched_to_its_edge():
 
 def test_the_radius_grows_only_while_eps_leaves_room():
     x0 = jnp.full(nearest.SHAPE, 0.5)
-    kernel = advfeat.ddn(advfeat.l2(0.2), gamma=0.1).kernel(x0)
-    state, update = kernel.init(nearest.KEY, x0, x0), jax.jit(kernel.update)
+    attack = advfeat.ddn(advfeat.l2(0.2), gamma=0.1)
+    state, update = attack.first(nearest.KEY, x0, x0), jax.jit(attack.update)
     assert float(state.radius) == pytest.approx(0.2)
     slope = jnp.ones(nearest.SHAPE)
     # 16 pixels moved by d lie 4 d away.

@@ -63,7 +63,7 @@ def test_every_iterate_is_that_of_numpy(norm):
     options = {"steps": 8, "overshoot": 0.1}
     attack = advfeat.deepfool(advfeat.threat_model(norm, np.inf), **options)
     x, y = nearest.smooth_images()
-    run = jax.jit(jax.vmap(attack.begin, (None, None, 0, 0, None)))(
+    run = jax.jit(jax.vmap(attack.init, (None, None, 0, 0, None)))(
         nearest.KEY, nearest.SMOOTH, jnp.asarray(x), jnp.asarray(y), jnp.int32(0)
     )
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
@@ -71,9 +71,9 @@ def test_every_iterate_is_that_of_numpy(norm):
     for count, points in enumerate(zip(*trails, strict=True)):
         run = run if count == 0 else step(nearest.SMOOTH, run)
         np.testing.assert_allclose(
-            run.state.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
+            run.search.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
         )
-        assert set(np.asarray(run.state.count)) == {count}
+        assert set(np.asarray(run.search.step)) == {count}
     seen = [np.argmax(nearest.NET.logits(trail[-2])) for trail in trails]  # the last step's view
     fooled = np.array(seen) != y
     np.testing.assert_array_equal(run.best.success, fooled)

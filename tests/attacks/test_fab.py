@@ -48,7 +48,7 @@ def shortest(norm, x, slope, value):
 
 
 def leads_and_slopes(x, y):
-    """Of the smooth network: how far each other class leads, and the gradients of that."""
+    """Of the smooth network: how far each other class differences, and the gradients of that."""
     z, h = nearest.NET.logits(x), np.tanh(nearest.NET.u @ np.asarray(x, np.float64).ravel())
     others = [k for k in range(nearest.CLASSES) if k != y]
     rows = [(nearest.NET.v[k] - nearest.NET.v[y]) * (1 - h**2) for k in others]
@@ -90,17 +90,17 @@ def reference(norm, x0, y, *, steps, target=None):
 def check_iterates(norm, attack, x, y, index, wanted):
     """Of a batch: that the runs are those of `reference`."""
     x, y, index = jnp.asarray(x), jnp.asarray(y), jnp.asarray(index)
-    begin = jax.vmap(attack.begin, (None, None, 0, 0, 0))
+    begin = jax.vmap(attack.init, (None, None, 0, 0, 0))
     run = jax.jit(begin)(nearest.KEY, nearest.SMOOTH, x, y, index)
     step = jax.jit(jax.vmap(attack.step, (None, 0)))
     trails, found = zip(*wanted, strict=True)
     for count, points in enumerate(zip(*trails, strict=True)):
         run = run if count == 0 else step(nearest.SMOOTH, run)
         np.testing.assert_allclose(
-            run.state.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
+            run.search.x, np.stack(points), atol=1e-4, err_msg=f"iterate {count}"
         )
-        assert set(np.asarray(run.state.count)) == {count}
-    np.testing.assert_array_equal(run.state.nearest.success, np.isfinite(found))
+        assert set(np.asarray(run.search.step)) == {count}
+    np.testing.assert_array_equal(run.search.nearest.success, np.isfinite(found))
     np.testing.assert_allclose(
         np.where(run.best.success, run.best.distance, np.inf), found, atol=1e-4
     )
@@ -201,8 +201,8 @@ def test_restarts_begin_half_of_eps_away(norm):
     begin = jax.jit(
         lambda eps, index: (
             advfeat.fab(advfeat.threat_model(norm, eps), restarts=3)
-            .begin(nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index)
-            .state.x
+            .init(nearest.KEY, nearest.SMOOTH, x, jnp.int32(0), index)
+            .search.x
         )
     )
     for eps in (0.0, 0.2, np.inf):
@@ -225,10 +225,10 @@ def test_rounds_go_over_all_targets_before_the_next_restart():
     assert attack.rounds == 6
     x, y = (jnp.asarray(both[0]) for both in nearest.smooth_images())
     order = [k for k in np.argsort(-nearest.NET.logits(x)) if k != y]
-    begin = jax.jit(attack.begin)
+    begin = jax.jit(attack.init)
     runs = [begin(nearest.KEY, nearest.SMOOTH, x, y, jnp.int32(i)) for i in range(6)]
     assert [int(run.aim[1]) for run in runs] == [*order, *order]
-    assert [bool((run.state.x == x).all()) for run in runs] == [True] * 3 + [False] * 3
+    assert [bool((run.search.x == x).all()) for run in runs] == [True] * 3 + [False] * 3
     assert [int(run.queries) for run in runs] == [1] * 6
 
 

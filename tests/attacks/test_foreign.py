@@ -102,7 +102,7 @@ def test_the_gradient_of_a_robust_loss_is_danskins(norm, style):
 @pytest.mark.parametrize("style", ["partial", "closure"])
 def test_weights_are_cut_off_from_the_attack(style):
     # On a curved network two steps do not reach the maximum, so the path's own derivative shows.
-    attack, x = attack_of("l2", 0.3, steps=2, step_size=0.1, score_last=False), jnp.asarray(X)
+    attack, x = attack_of("l2", 0.3, steps=2, step_size=0.1, keep=None), jnp.asarray(X)
 
     def robust_loss(weights):
         model = jax.tree_util.Partial(curved, weights)

@@ -12,7 +12,7 @@ import pytest
 
 import advfeat
 from advfeat.attacks import square_l2_l1
-from advfeat.attacks.square import SCHEDULE, random_search, side
+from advfeat.attacks.square import SCHEDULE, side
 from advfeat.types import Evaluation
 
 KEY = jax.random.key(0)
@@ -86,9 +86,9 @@ def lengths(norm, d):
 def paper_candidate(norm, eps, x0, kept, size, draw):
     """Algorithms 2 and 3 in float64, given where things lie."""
     x0, kept = np.asarray(x0, np.float64), np.asarray(kept, np.float64)
-    place, payer, way, sign = (np.asarray(part, np.float64) for part in draw)
+    place, donor, way, sign = (np.asarray(part, np.float64) for part in draw)
     room = np.array(x0.shape[:2]) - size + 1
-    (r, c), (r2, c2) = (np.floor(u * room).astype(int) for u in (place, payer))
+    (r, c), (r2, c2) = (np.floor(u * room).astype(int) for u in (place, donor))
     one, two = np.s_[r : r + size, c : c + size], np.s_[r2 : r2 + size, c2 : c2 + size]
     sign = np.where(sign < 0.5, 1.0, -1.0)
     if norm == "linf":
@@ -146,9 +146,9 @@ def test_the_bump_is_the_papers(norm):
 
     @jax.jit
     def bump(row, column, size, sideways):
-        return square_l2_l1.bump(square_l2_l1.KINDS[norm], shape, (row, column), size, sideways)[
-            :, :, 0
-        ]
+        return square_l2_l1.bump(
+            square_l2_l1.GEOMETRIES[norm], shape, (row, column), size, sideways
+        )[:, :, 0]
 
     for size in range(1, 10):
         for row, column in ((0, 0), (11 - size, 9 - size), ((11 - size) // 2, 0)):
@@ -165,13 +165,13 @@ def test_squares_reach_every_place_alike():
     draws = jax.vmap(lambda key: square_l2_l1.draw(key, 1))(keys)
     corner = jax.jit(jax.vmap(functools.partial(square_l2_l1.corner, shape), (None, 0)))
     for size in (1, 3, 4):
-        for field in (draws.place, draws.payer):
+        for field in (draws.place, draws.donor):
             rows, columns = corner(size, field)
             for found, places in ((rows, 6 - size + 1), (columns, 4 - size + 1)):
                 share = np.bincount(found, minlength=places) / 4000
                 assert share.size == places
                 np.testing.assert_allclose(share, 1 / places, atol=0.035)
-    assert np.corrcoef(np.concatenate([draws.place, draws.payer], 1).T)[
+    assert np.corrcoef(np.concatenate([draws.place, draws.donor], 1).T)[
         np.triu_indices(4, 1)
     ] == pytest.approx(0, abs=0.07)
 
@@ -189,15 +189,15 @@ def compiled(norm, shape):
 
     def of(eps):
         threat = dataclasses.replace(advfeat.threat_model(norm, 1.0), eps=eps)
-        return threat, random_search(threat, jnp.float32(0.8), period=PERIOD)
+        return advfeat.square(threat, steps=PERIOD, p=jnp.float32(0.8), rescale_schedule=True)
 
     def init(eps, key, x0):
-        threat, kernel = of(eps)
-        start, _ = advfeat.square(threat).start(key, None, x0, 0, 0)
-        return kernel.init(key, x0, start)
+        attack = of(eps)
+        start, _ = attack.start(key, None, x0, 0, 0)
+        return attack.first(key, x0, start)
 
     def update(eps, state, score, success):
-        return of(eps)[1].update(state, Evaluation(score, success, None))
+        return of(eps).update(state, Evaluation(score, success, None))
 
     return jax.jit(init), jax.jit(update)
 
@@ -241,7 +241,7 @@ def test_every_candidate_is_the_papers(norm, shape):
         wanted = paper_candidate(norm, eps, x0, kept, size, draw)
         np.testing.assert_allclose(state.x, wanted, atol=1e-3 if norm == "l1" else 2e-5)
         moved += np.abs(state.x - kept).max() > 1e-3
-        assert int(state.count) == count + 1
+        assert int(state.step) == count + 1
     assert moved > 25, moved
 
 
@@ -472,13 +472,13 @@ def test_the_whole_attack_is_its_steps_by_hand_the_worst_of_its_restarts():
     x, (model, _) = jnp.asarray(picture(4, SHAPE)), linear(4, SHAPE)
     attack = advfeat.square(advfeat.linf(0.1), steps=9, restarts=2, rescale_schedule=True)
     whole = jax.jit(attack)(KEY, model, x, 0)
-    begin, step = jax.jit(attack.begin), jax.jit(attack.step)
+    begin, step = jax.jit(attack.init), jax.jit(attack.step)
     rounds = []
     for index in range(2):
         run = begin(KEY, model, x, 0, index)
         for _ in range(9):
             run = step(model, run)
-        rounds.append(attack.end(model, run))  # without jit
+        rounds.append(attack.finish(model, run))  # without jit
     scores = [float(result.best.score) for result in rounds]
     assert scores[0] != scores[1]
     worst = rounds[int(np.argmax(scores))]

@@ -147,8 +147,7 @@ def beside_lucent(network, *, units, steps, repeats):
         random_start=False,
         objective=features.class_score(),
         rule=within(from_optax(optax.adam), parametrisations.fourier()),
-        prefer=advfeat.attacks.ascent.by_recency,
-        score_last=False,
+        keep=None,
     )
     start = jnp.full((len(units), *network.spec.input_shape), 0.5)
 

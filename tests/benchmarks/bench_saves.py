@@ -25,7 +25,7 @@ def main(width=40, steps=60, batch=16):
     variables = models.init(jax.random.key(0), model, shape)
     images = np.random.default_rng(0).integers(0, 256, (steps * batch, *shape), np.uint8)
     labels = np.arange(len(images)) % 10
-    attack = advfeat.pgd(advfeat.l2(0.5), steps=1, score_last=False)
+    attack = advfeat.pgd(advfeat.l2(0.5), steps=1, keep=None)
     how = training.Fit(epochs=1, batch_size=batch)
     took, copies, clock = {"plain": [], "begins": [], "beside": []}, [], time.perf_counter
     with tempfile.TemporaryDirectory() as place:

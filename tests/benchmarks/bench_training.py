@@ -79,7 +79,7 @@ class Case:
                 steps=attack_steps,
                 step_size=2 / 255,
                 random_start=True,
-                score_last=False,
+                keep=None,
             )
             loss_fn = training.adversarial(self.model, advfeat.cross_entropy, attack)
         shape = (len(self.rows), *self.images.shape[1:])

@@ -281,3 +281,15 @@ def test_a_subset_has_exactly_so_many_in_proportion(most):
     np.testing.assert_array_equal(part.id, data.subset(split, most, seed=0).id)
     if 1 < most < 99:
         assert set(part.id) != set(data.subset(split, most, seed=1).id)
+
+
+def test_resized_images_keep_their_mean():
+    digits = data.load("digits")
+    large = data.resized(digits, (28, 28), most=50, seed=0)
+    assert large.train.image.shape == (50, 28, 28, 1)
+    assert large.train.image.dtype == np.uint8
+    same = data.subset(digits.train, 50, seed=0)
+    np.testing.assert_array_equal(large.train.label, same.label)
+    means = [data.unit(images).mean(axis=(1, 2, 3)) for images in (large.train.image, same.image)]
+    np.testing.assert_allclose(*means, atol=0.02)
+    assert data.resized(digits, (8, 8), most=5, seed=0) is digits

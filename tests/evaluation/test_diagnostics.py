@@ -188,8 +188,8 @@ def test_an_eps_in_grey_levels_is_never_trusted(checks):
     found = evaluate(
         KEY, fn, x, y, threat=advfeat.linf(8.0), suite="pgd", checks=checks, on_check=made.append
     )
-    wanted = diagnostics.CHECKS if checks else diagnostics.FREE
-    assert made == [check.__name__ for check in wanted]
+    wanted = [name for name, check in diagnostics.CHECKS.items() if checks or check.free]
+    assert made == wanted
     assert not found.robust.any()
     assert "eps_scale" in codes(found)
     assert not found.trusted
@@ -327,6 +327,22 @@ def test_what_an_attack_left_by_mistake_is_found(check):
     assert f"at most about {100 * result.robust.mean():.1f} %" in sentences(check, failed)
 
 
+@pytest.mark.parametrize(
+    ("suite", "asked"),
+    [
+        ({"square": advfeat.fgsm(THREAT)}, True),
+        ({"mine": advfeat.square(THREAT, steps=600)}, False),
+        ({"square": advfeat.square(THREAT, steps=50)}, True),
+    ],
+)
+def test_whether_scores_were_searched_does_not_hang_on_a_name(suite, asked):
+    fn, x, y = problem()
+    case, result = look(fn, x, y, eps=0.02, suite=suite)
+    assert result.robust.any()
+    words = [seen.sentence for seen in diagnostics.black_box(case)]
+    assert any(line.startswith("Square with 500 queries") for line in words) == asked
+
+
 @pytest.mark.slow
 def test_scores_that_found_more_than_gradients():
     _, case, result = some_standing()
@@ -377,8 +393,8 @@ def test_checks_do_not_compile_again_for_other_weights_and_eps():
     sizes = []
     for eps in (0.02, 0.03):
         case, _ = look(fn, x, y, eps=eps)
-        for check in diagnostics.CHECKS:
-            list(check(case))
+        for check in diagnostics.CHECKS.values():
+            list(check.look(case))
         sizes.append((_attack_batch._cache_size(), _slopes._cache_size()))
         fn = jax.tree.map(lambda leaf: 1.1 * leaf, fn)
     assert sizes[0] == sizes[1]

@@ -131,13 +131,13 @@ def test_one_compilation_serves_every_eps_and_every_batch():
 
 
 @pytest.mark.slow
-def test_the_loss_by_step_is_what_attacks_of_so_many_steps_reach():
+def test_the_best_score_curve_is_what_attacks_of_so_many_steps_reach():
     threat = advfeat.l2(0.2)
 
     def attack(steps):
         return advfeat.pgd(threat, steps=steps, step_size=0.05)
 
-    found = advfeat.loss_by_step(KEY, attack(4), MODEL, IMAGES, LABELS, batch_size=25)
+    found = advfeat.best_score_curve(KEY, attack(4), MODEL, IMAGES, LABELS, batch_size=25)
     assert found.shape == (COUNT, 5)
     whole = advfeat.attack_dataset(attack(4), KEY, MODEL, IMAGES, LABELS)
     np.testing.assert_allclose(found[:, -1], whole.best.score, rtol=1e-5, atol=1e-6)

@@ -272,7 +272,8 @@ def test_a_check_that_raises_costs_no_result(monkeypatch):
 
     x, y = problem()
     whole = evaluate(x, y)
-    monkeypatch.setattr(diagnostics, "FREE", (broken, *diagnostics.FREE))
+    checks = {"broken": diagnostics.Check(broken, free=True), **diagnostics.CHECKS}
+    monkeypatch.setattr(diagnostics, "CHECKS", checks)
     found = evaluate(x, y)
     np.testing.assert_array_equal(found.robust, whole.robust)
     assert [w.code for w in found.warnings] == ["seen", "unchecked"]

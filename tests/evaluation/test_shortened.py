@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import advfeat
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.attacks import ATTACKS, norms_of
 from advfeat.evaluation.suites import SUITES, resolve, shortened
 from advfeat.runs.config import parse
 from experiments.defences import flags as defences_flags, plan as defences_plan
@@ -15,7 +15,7 @@ from experiments.evaluate import flags as evaluate_flags, plan as evaluate_plan
 from experiments.sample_complexity import flags as sample_complexity_flags
 from experiments.shared import sweeps
 
-CASES = [(name, norm) for name in ATTACKS for norm in NORMS_OF[name]]
+CASES = [(name, norm) for name in ATTACKS for norm in norms_of(name)]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat.attacks import ATTACKS, norms_of
 from advfeat.evaluation.prediction import shares
 from advfeat.keys import stream
 from advfeat.types import AttackResult, Best, randomised
@@ -47,14 +47,14 @@ def catalogue():
     for name, make in ATTACKS.items():
         options = {"targets": CLASSES - 1} if name.endswith("targeted") else {}
         options |= {key: most for key, most in SHORT.items() if key in signature(make).parameters}
-        for place, norm in enumerate(NORMS_OF[name]):
+        for place, norm in enumerate(norms_of(name)):
             yield pytest.param(
                 make, norm, options, id=f"{name}-{norm}", marks=[pytest.mark.slow] if place else []
             )
     for name in ("pgd", "fgsm"):
-        yield pytest.param(ATTACKS[name], "l2", {"score_last": False}, id=f"{name}-unscored")
+        yield pytest.param(ATTACKS[name], "l2", {"keep": None}, id=f"{name}-unscored")
     for name in ("carlini_wagner", "elastic_net"):
-        norm = NORMS_OF[name][0]
+        norm = norms_of(name)[0]
         yield pytest.param(
             ATTACKS[name], norm, {"confidence": 3.0, **SHORT}, id=f"{name}-confident"
         )
@@ -145,7 +145,7 @@ def near_the_plane(count):
 def test_iterates_that_are_not_scored_fool_all_the_same(name):
     x, y = near_the_plane(300)
     threat = advfeat.linf(0.3)
-    make = functools.partial(ATTACKS[name], score_last=False)
+    make = functools.partial(ATTACKS[name], keep=None)
     suite = {name: make(threat)}
     found = advfeat.evaluate(KEY, plane, x, y, threat=threat, suite=suite, checks=False)
     assert found.robust.sum() == 0

@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 from killed import Killed
 
-from advfeat.evaluation.result import Part
 from advfeat.models.network import Network
-from advfeat.runs import runner
+from advfeat.runs import journal, runner
 from advfeat.runs.checkpoints import load_network, save_network
 from advfeat.runs.config import UsageError
-from advfeat.runs.directory import RunDirectory
 from experiments.evaluate import (
-    journal as evaluate_journal,
     plan as evaluate_plan,
     report as evaluate_report,
     work as evaluate_work,
@@ -68,7 +65,7 @@ def test_summary_report_and_arrays_agree(unbroken):
     assert 0 < summary["robust_accuracy"]["mean"] < summary["clean_accuracy"]["mean"]
     by_eps = [part["accuracy"]["mean"] for part in summary["curves"]["accuracy_by_eps"]]
     assert by_eps == sorted(by_eps, reverse=True)
-    losses = summary["curves"]["loss_by_step"]
+    losses = summary["curves"]["best_score_curve"]
     assert losses == sorted(losses)
     assert summary["warnings"] == []
     assert "worst case" in (path / "report.html").read_text()
@@ -86,8 +83,8 @@ def multiplied(network, factor, path):
 @pytest.mark.slow
 def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path, monkeypatch):
     path, wanted = unbroken
-    monkeypatch.setattr(evaluate_journal, "SAVE_SECONDS", -1.0)
-    real, seen = evaluate_journal.Journal.part, []
+    monkeypatch.setattr(journal, "SAVE_SECONDS", -1.0)
+    real, seen = journal.Journal.part, []
 
     def dying(self, name, part):
         seen.append(name)
@@ -96,15 +93,15 @@ def test_a_killed_evaluation_ends_as_an_unbroken_one(unbroken, network, tmp_path
         real(self, name, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate_journal.Journal, "part", dying)
-        patch.setattr(evaluate_journal.Journal, "__exit__", lambda *_: None)
+        patch.setattr(journal.Journal, "part", dying)
+        patch.setattr(journal.Journal, "__exit__", lambda *_: None)
         with pytest.raises(Killed):
             evaluate_work.run(config(tmp_path / "broken", network))
     kept = sorted((tmp_path / "broken" / "parts").glob("*.npz"))
     assert len(kept) == len(seen) - 1
     fresh = []
     monkeypatch.setattr(
-        evaluate_journal.Journal,
+        journal.Journal,
         "part",
         lambda self, name, part: (fresh.extend(part.rows), real(self, name, part)),
     )
@@ -142,35 +139,6 @@ def test_verdicts_on_another_network_are_not_gone_on_with(network, tmp_path, mon
 
 def dying(*_):
     raise Killed
-
-
-def test_an_attacks_seconds_end_with_its_last_image(tmp_path, monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(evaluate_journal.time, "perf_counter", lambda: next(clock))
-    part = Part(np.arange(3), *[np.zeros(3, bool)] * 6)
-    with RunDirectory.open(tmp_path / "w", {}, name="evaluate") as run:
-        with evaluate_journal.Journal(run, "problem") as journal:
-            journal.attack("pgd", 3)
-            journal.part("pgd", part)
-            taken = journal.seconds()
-            for _ in range(50):
-                evaluate_journal.time.perf_counter()  # checks run
-            journal.check("growth")
-            assert journal.seconds() == taken
-        with evaluate_journal.Journal(run, "problem") as again:
-            np.testing.assert_array_equal(again.done["pgd"].rows, part.rows)
-            assert again.seconds() == taken
-
-
-def test_an_attack_may_resume_on_more_images(tmp_path):
-    """`quick` opens the gate of an attack that fools from more than half of it."""
-    with RunDirectory.open(tmp_path / "w", {}, name="evaluate") as run:
-        with evaluate_journal.Journal(run, "problem") as journal:
-            for rows in (np.arange(3), np.arange(3, 8)):
-                journal.attack("square", rows[-1] + 1)
-                journal.part("square", Part(rows, *[np.zeros(len(rows), bool)] * 6))
-        with evaluate_journal.Journal(run, "problem") as again:
-            np.testing.assert_array_equal(again.done["square"].rows, np.arange(8))
 
 
 FINISHED = ("broken", "whole")

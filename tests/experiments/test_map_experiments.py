@@ -17,11 +17,10 @@ from experiments.ground_truth import (
 )
 from experiments.roar import (
     flags as roar_flags,
-    removal as roar_removal,
     work as roar_work,
 )
 from experiments.sanity import flags as sanity_flags, plan as sanity_plan, work as sanity_work
-from experiments.shared import networks, saliency_checks, saliency_maps, sweeps
+from experiments.shared import networks, sweeps
 from experiments.transfer_learning import (
     flags as transfer_learning_flags,
     plan as transfer_learning_plan,
@@ -33,37 +32,6 @@ FEW = ("gradient", "smoothgrad_squared")
 
 def common(path, **options):
     return {"workdir": str(path), "dataset": "digits", "dry_run": True, "methods": FEW, **options}
-
-
-def test_removal_takes_the_first_ranked_and_no_more():
-    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    rankings = np.random.default_rng(0).random((2, 4, 4))
-    mean = np.array([200, 201, 202], np.uint8)
-    gone = roar_removal.removed(images, rankings, 0.25, mean)
-    for image, before, ranking in zip(gone, images, rankings, strict=True):
-        where = (image == mean).all(-1)
-        assert where.sum() == 4
-        assert ranking[where].min() > ranking[~where].max()
-        np.testing.assert_array_equal(image[~where], before[~where])
-    np.testing.assert_array_equal(roar_removal.removed(images, rankings, 0.0, mean), images)
-    assert (roar_removal.removed(images, rankings, 1.0, mean) == mean).all()
-    assert gone.dtype == np.uint8
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_mean_pixel_is_in_the_images_own_unit(dtype):
-    top = 255 if dtype == np.uint8 else 1
-    images = (np.array([0.2, 0.4])[:, None, None, None] * np.full((2, 4, 4, 3), top)).astype(dtype)
-    mean = roar_removal.mean_pixel(data.Split(images, np.arange(2), np.arange(2)))
-    assert mean.dtype == dtype
-    np.testing.assert_allclose(mean, 0.3 * top, atol=1 if dtype == np.uint8 else 1e-6)
-
-
-def test_the_mean_pixel_of_many_float_images():
-    count = 50_000
-    images = np.broadcast_to(np.float32(0.47), (count, 32, 32, 3))  # float32 sums end at 2^24
-    mean = roar_removal.mean_pixel(data.Split(images, np.zeros(count, int), np.arange(count)))
-    np.testing.assert_allclose(mean, 0.47, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +176,7 @@ def test_the_best_of_equal_sources_is_not_better_than_the_standard_one():
 
         choice, test = hits(0), hits(1)
         robust = {name: choice[name] for name in names[1:]}
-        chosen = transfer_learning_work.chosen_by_others(robust)
+        chosen = stats.chosen_by_others(robust)
         mine = np.stack([test[name][seed] for seed, name in enumerate(chosen)])
         kept.append(mine.mean() - test["0"].mean())
         top = max(robust, key=lambda name: choice[name].mean())
@@ -246,22 +214,6 @@ def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
         hits, plain.predict(test.image.reshape(len(test), -1)) == test.label
     )
     assert hits.mean() > 0.85
-
-
-def test_resized_images_keep_their_mean():
-    from advfeat import data
-
-    digits = data.load("digits")
-    large = transfer_learning_plan.resized(digits, (28, 28, 1), most=50, seed=0)
-    assert large.train.image.shape == (50, 28, 28, 1)
-    assert large.train.image.dtype == np.uint8
-    same = data.subset(digits.train, 50, seed=0)
-    np.testing.assert_array_equal(large.train.label, same.label)
-    means = [data.unit(images).mean(axis=(1, 2, 3)) for images in (large.train.image, same.image)]
-    np.testing.assert_allclose(*means, atol=0.02)
-    assert transfer_learning_plan.resized(digits, (8, 8, 1), most=5, seed=0) is digits
-    with pytest.raises(ValueError, match="has 1 channels, the source 3"):
-        transfer_learning_plan.resized(digits, (32, 32, 3), most=5, seed=0)
 
 
 @pytest.mark.slow_for("options5-has 3 channels, the source 1")
@@ -380,48 +332,3 @@ def test_what_methods_claim_is_judged_with_all_other_claims():
 def test_learned_is_decidably_above_chance():
     assert not ground_truth_summary.learned(stats.rate([1] * 27 + [0] * 73))
     assert ground_truth_summary.learned(stats.rate([1] * 40 + [0] * 60))
-
-
-def test_shares_and_cosines_by_hand():
-    delta = np.zeros((1, 4, 4, 3))
-    delta[0, 0, 0] = 1.0
-    delta[0, 3, 3] = 2.0
-    region = np.zeros((1, 4, 4), bool)
-    region[0, 3, 3] = True
-    np.testing.assert_allclose(ground_truth_summary._share(delta, region), [4 / 5])
-    np.testing.assert_allclose(ground_truth_summary.cosines(delta, 3 * delta), [1.0])
-    np.testing.assert_allclose(ground_truth_summary.cosines(delta, 0 * delta), [0.0])
-
-
-def test_curves_of_a_network_that_counts_one_pixel():
-    """Its own pixel ranked first is lost at once; ranked last, at the end."""
-    images = np.full((2, 8, 8, 1), 0.5, np.float32)
-    images[:, 3, 3] = 1.0
-    right = np.zeros((2, 8, 8), np.float32)
-    right[:, 3, 3] = 1.0
-
-    def fn(x):
-        return jax.numpy.stack([50.0 * (x[3, 3, 0] - 0.75), jax.numpy.zeros(())])
-
-    found = saliency_checks.curves(
-        {"right": right, "wrong": 1 - right}, fn, images, np.zeros(2, int)
-    )
-    last = saliency_checks.CURVE_STEPS
-    np.testing.assert_allclose(found["right"][0], [[1.0] + [0.0] * last] * 2, atol=1e-3)
-    np.testing.assert_allclose(found["wrong"][0], [[1.0] * last + [0.0]] * 2, atol=1e-3)
-    # A blurred pixel is below 0.75.
-    np.testing.assert_allclose(found["right"][1], [[0.0] + [1.0] * last] * 2, atol=1e-3)
-
-
-def test_signs_count_for_attributions_only():
-    values = np.array([[[[-3.0], [1.0]]]])
-    assert saliency_maps.ranking("integrated_gradients", values).tolist() == [[[-3.0, 1.0]]]
-    assert saliency_maps.ranking("gradient", values).tolist() == [[[3.0, 1.0]]]
-
-
-@pytest.mark.slow
-def test_the_cascade_draws_statistics_anew_too():
-    variables = {"params": {"a": {"w": 1}, "b": {"w": 2}}, "batch_stats": {"a": {"m": 3}}}
-    modules = saliency_checks._by_module(variables)
-    assert modules["a"] == {"params": {"w": 1}, "batch_stats": {"m": 3}}
-    assert saliency_checks._by_collection(modules) == variables

@@ -8,6 +8,7 @@ import pytest
 import small_networks
 
 from advfeat import data, stats
+from advfeat.features import tasks
 from experiments.counterfactual import (
     flags as counterfactual_flags,
     plan as counterfactual_plan,
@@ -180,15 +181,6 @@ def made(name, images, labels, **options):
 IMAGES, LABELS = data.unit(DIGITS.test.image[:12]), DIGITS.test.label[:12]
 
 
-def test_a_hole_is_all_that_changes():
-    task = made("inpainting", IMAGES, LABELS)
-    changed = (task.starts != task.originals).any(-1)
-    assert (task.masks.sum((1, 2)) == 9).all()
-    assert not changed[task.masks == 0].any()
-    inside = task.starts[task.masks > 0]
-    np.testing.assert_allclose(inside, np.broadcast_to(DIGITS.mean, inside.shape), rtol=1e-5)
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_no_column_shows_what_another_does(name):
     task = made(name, IMAGES, LABELS)
@@ -199,16 +191,6 @@ def test_no_column_shows_what_another_does(name):
     assert task.start_is not in task.controls
 
 
-def test_small_images_are_block_means_and_bicubic_is_smoother():
-    task = made("superresolution", IMAGES, LABELS)
-    small = task.starts[:, ::4, ::4]
-    np.testing.assert_allclose(small, IMAGES.reshape(12, 2, 4, 2, 4, 1).mean((2, 4)), rtol=1e-5)
-    smooth = task.controls["bicubic"]
-    assert np.abs(np.diff(smooth, axis=1)).max() < np.abs(np.diff(task.starts, axis=1)).max()
-    flat = synthesis_tasks.bicubic(np.full((2, 2, 3), 0.3), (8, 8))
-    np.testing.assert_allclose(flat, 0.3, rtol=1e-6)
-
-
 def test_seeds_are_of_their_class():
     task = made("generation", IMAGES, LABELS)
     means = np.stack(
@@ -216,17 +198,6 @@ def test_seeds_are_of_their_class():
     )
     near = ((task.starts[:, None] - means[None]) ** 2).sum((2, 3, 4)).argmin(1)
     assert (near == LABELS).mean() > 0.7
-
-
-def test_a_sketch_is_dark_lines_on_white():
-    sketch = synthesis_tasks.sketch_of(IMAGES[0])
-    assert set(np.unique(sketch).tolist()) == {np.float32(0.1), 1.0}
-    assert 0.05 < (sketch < 0.5).mean() <= 0.21
-
-
-def test_translation_aims_at_the_next_class():
-    task = made("translation", IMAGES, LABELS)
-    np.testing.assert_array_equal(task.labels, (LABELS + 1) % 10)
 
 
 @pytest.mark.slow
@@ -271,7 +242,7 @@ def test_every_task_begins_with_images_of_the_data_sets_size(size):
         for images in (task.starts, task.originals, *task.controls.values()):
             assert images.shape == (4, *size, 3)
         side = np.sqrt(size[0] * size[1])
-        assert task.eps == pytest.approx(synthesis_tasks.EPS[task.name] * side / 32)
+        assert task.eps == pytest.approx(tasks.EPS[task.name] * side / 32)
 
 
 @pytest.mark.slow

@@ -30,7 +30,6 @@ from experiments.saliency import (
     summary as saliency_summary,
     work as saliency_work,
 )
-from experiments.shared import saliency_maps
 from experiments.shared.flags import maps
 from experiments.shared.networks import spec_for
 from experiments.shared.words import method_words
@@ -68,7 +67,7 @@ def test_every_method_of_both_networks_is_measured(finished):
     (other,) = set(summary["networks"]) - {"standard", "robust"}
     assert other.endswith("other")
     for part in summary["networks"].values():
-        assert set(part["methods"]) == {*FEW, saliency_maps.EDGES}
+        assert set(part["methods"]) == {*FEW, saliency.EDGES}
         for name, values in part["methods"].items():
             assert -1 <= values["like_gradient"]["mean"] <= 1
             gone, come = (values["curves"][way] for way in ("deletion", "insertion"))
@@ -220,25 +219,6 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
     assert found[0].mean() > 0.7
 
 
-def test_lime_covers_patches_of_what_the_network_looks_at():
-    """A network that looks at one corner: the patch there has all the weight."""
-    from experiments.shared.lime_maps import lime_maps
-
-    def corner(x):
-        bright = x[:4, :4].mean()
-        return jax.numpy.stack([8.0 * bright, 0.0 * bright])
-
-    rng = np.random.default_rng(0)
-    for channels in (1, 3):
-        images = (0.2 + 0.1 * rng.random((2, 16, 16, channels))).astype(np.float32)
-        images[:, :4, :4] += 0.6
-        found = lime_maps(corner, images, np.zeros(2, int), samples=200)
-        assert found.shape == (2, 16, 16)
-        for weights in found:
-            rest = np.abs(weights)[8:, 8:]
-            assert np.abs(weights[:4, :4]).max() > 5 * rest.max()
-
-
 @pytest.mark.slow
 def test_lime_is_a_method_too(given, tmp_path):
     summary = saliency_work.run(
@@ -268,13 +248,6 @@ def test_the_default_is_cifar10_in_colour():
     config = saliency_flags.Config(workdir="runs/a")
     assert config.dataset == "samples:cifar10"
     assert config.standard == "zoo:cifar10_standard"
-
-
-def test_side_by_side_keeps_names_and_failures():
-    found = saliency_maps.side_by_side(lambda name: name * 2, ["b", "a", "c"])
-    assert list(found.items()) == [("b", "bb"), ("a", "aa"), ("c", "cc")]
-    with pytest.raises(ZeroDivisionError):
-        saliency_maps.side_by_side(lambda name: 1 // 0, ["a", "b"])
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from killed import assert_refused, killed_at_call, result_of
 
 import advfeat
 from advfeat import data, stats
+from advfeat.theory import simulation
 from experiments.sample_complexity import (
     flags as sample_complexity_flags,
     plan as sample_complexity_plan,
-    theory as sample_theory,
     work as sample_complexity_work,
 )
 from experiments.sample_complexity.summary import (
@@ -232,7 +232,7 @@ def test_how_many_examples_the_goal_takes_is_a_range():
         {"count": count, "robust": stats.Estimate(mean, mean - 0.004, mean + 0.004, 20)}
         for count, mean in ((1, 0.02), (2, 0.012), (4, 0.008), (8, 0.005))
     ]
-    found = sample_theory._first(parts, "robust")
+    found = simulation._first(parts, "robust")
     assert found == {"earliest": 2, "latest": 8}
     model = {"by_count": parts}
     assert _count(found, model) == "2 to 8"
@@ -272,14 +272,6 @@ def test_the_measurement_is_what_the_flags_say():
     suite = config("unused", dry_run=False, attack=("autoattack",))
     assert len(sweeps.attacks(suite, advfeat.linf(0.1), 10)) == 4
     assert sweeps.attack_words(suite) == "autoattack"
-
-
-def test_the_gaussian_model_runs_to_where_the_paper_promises():
-    model = sample_theory.gaussian_model(dim=10_000, noise=6.5, eps=0.6, draws=3, short=False)
-    assert model.counts[0] == 1
-    assert model.counts[-1] == 4096
-    hopeless = sample_theory.gaussian_model(dim=10, noise=6.5, eps=0.6, draws=3, short=False)
-    assert hopeless.counts[-1] == 2**13
 
 
 @pytest.mark.parametrize(

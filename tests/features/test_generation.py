@@ -7,7 +7,7 @@ import pytest
 
 import advfeat
 from advfeat import data, models, zoo
-from advfeat.attacks.ascent import by_score
+from advfeat.attacks.keeping import by_score
 from advfeat.evaluation.prediction import predict
 from advfeat.features import generation
 from advfeat.images import augmentation, parametrisations
@@ -116,7 +116,7 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
             step_size=0.1,
             random_start=False,
             objective=inversion(),
-            prefer=by_score,
+            keep=by_score,
         ),
     }
     apart = {

@@ -7,7 +7,7 @@ import pytest
 
 from advfeat import data
 from advfeat.data import planted_images
-from advfeat.features.planted import FEATURES, SHAPES, drawings, planted, pointing
+from advfeat.features.planted import FEATURES, SHAPES, drawings, planted, pointing, share_inside
 
 KEY = jax.random.key(0)
 
@@ -155,3 +155,12 @@ def test_the_data_set_is_the_same_every_time_and_its_name_says_what_tells():
     assert len(pair.train) == 2000
     with pytest.raises(data.DataError, match="unknown feature 'colour', known are shape, texture"):
         data.load("planted:colour")
+
+
+def test_shares_by_hand():
+    delta = np.zeros((1, 4, 4, 3))
+    delta[0, 0, 0] = 1.0
+    delta[0, 3, 3] = 2.0
+    region = np.zeros((1, 4, 4), bool)
+    region[0, 3, 3] = True
+    np.testing.assert_allclose(share_inside(delta, region), [4 / 5])

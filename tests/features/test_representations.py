@@ -246,3 +246,16 @@ def test_classes_in_an_aim_of_several_arrays_are_checked():
     labels = np.r_[np.arange(11) % 6, 99]
     with pytest.raises(ValueError, match="99"):
         advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (labels, IMAGES))
+
+
+def test_a_probe_reads_classes_that_lie_apart_and_directions_lead_to_them():
+    centres = 3 * RNG.normal(size=(3, 5))
+    labels = np.arange(60) % 3
+    values = centres[labels] + 0.1 * RNG.normal(size=(60, 5))
+    predict = representations.linear_probe(values[::2], labels[::2])
+    assert (predict(values[1::2]) == labels[1::2]).mean() > 0.95
+    found = representations.class_directions(values, labels, [2, 0])
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0)
+    wanted = centres[[2, 0]] - centres.mean(0)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, wanted, atol=0.05)

@@ -64,7 +64,7 @@ def trained(
     loss = training.standard(network)
     if threat is not None:
         size = 1.4 * threat.eps / 5
-        attack = advfeat.pgd(threat, steps=5, step_size=size, score_last=False)
+        attack = advfeat.pgd(threat, steps=5, step_size=size, keep=None)
         loss = training.adversarial(network, advfeat.cross_entropy, attack)
     how = training.Fit(epochs=epochs, batch_size=64, learning_rate=0.05, weight_decay=0.0)
     images, labels = data.unit(digits.train.image), digits.train.label

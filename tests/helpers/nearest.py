@@ -178,17 +178,17 @@ def smooth_images():
     return x, np.array([int(np.argmax(NET.logits(image))) for image in x])
 
 
-_begin = jax.jit(lambda attack, *rest: attack.begin(*rest))
+_begin = jax.jit(lambda attack, *rest: attack.init(*rest))
 _step = jax.jit(lambda attack, *rest: attack.step(*rest))
-_end = jax.jit(lambda attack, *rest: attack.end(*rest))
+_end = jax.jit(lambda attack, *rest: attack.finish(*rest))
 
 
 def check_iterates(norm, attack, x, y, wanted, *, confidence=0.0):
     """That every iterate on NET is that of a reference, and that the nearest success is kept."""
     run = _begin(attack, KEY, SMOOTH, jnp.asarray(x), jnp.int32(y), jnp.int32(0))
     for index, point in enumerate(wanted):
-        np.testing.assert_allclose(run.state.x, point, atol=1e-4, err_msg=f"iterate {index}")
-        assert int(run.state.count) == index
+        np.testing.assert_allclose(run.search.x, point, atol=1e-4, err_msg=f"iterate {index}")
+        assert int(run.search.step) == index
         if index + 1 < len(wanted):
             run = _step(attack, SMOOTH, run)
     assert index == attack.steps

@@ -14,7 +14,7 @@ import optax
 
 import advfeat
 from advfeat import models, saliency, training
-from advfeat.attacks import ATTACKS, NORMS_OF, nes_gradient, step_rules
+from advfeat.attacks import ATTACKS, nes_gradient, norms_of, step_rules
 from advfeat.evaluation import broken_defences
 from advfeat.features import generation, mislabeled
 from advfeat.images import augmentation, filters, parametrisations
@@ -66,7 +66,7 @@ def made(name, threat):
 def attacks(everywhere=False):
     """Every attack in one norm, now in this one, now in that, or in all of them."""
     for place, name in enumerate(ATTACKS):
-        of = NORMS_OF[name]
+        of = norms_of(name)
         for norm in of if everywhere else (of[place % len(of)],):
             attack = made(name, advfeat.threat_model(norm, EPS[norm]))
             for dtype in PRECISIONS:
@@ -83,7 +83,11 @@ def everywhere():
 
 def maps():
     methods = {
-        **{name: make() for name, make in saliency.METHODS.items() if "expected" not in name},
+        **{
+            name: make()
+            for name, make in saliency.METHODS.items()
+            if "expected" not in name and not make.on_host
+        },
         "expected": saliency.expected_gradients(np.stack([X, X])),
         "layer": saliency.layer_gradient(),
     }
@@ -157,7 +161,7 @@ def lossy():
 
 def trainings():
     ce, threat = advfeat.cross_entropy, advfeat.linf(0.03)
-    attack = advfeat.pgd(threat, steps=2, score_last=False)
+    attack = advfeat.pgd(threat, steps=2, keep=None)
     model = models.create("cnn", num_classes=CLASSES, width=4)
     variables = jax.eval_shape(lambda key: models.init(key, model, SHAPE), KEY)
     objectives = {

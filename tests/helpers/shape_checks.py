@@ -20,8 +20,10 @@ _UNIONS = (Union, types.UnionType)
 def of_any_library(hint, *others):
     """The same shapes and kinds, of arrays of JAX and of NumPy, or of these other types.
 
-    What takes the one takes the other, and tests use that.
+    What takes the one takes the other, and tests use that. What is only a protocol may be anything.
     """
+    if getattr(hint, "_is_protocol", False):
+        return Any
     if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
         arrays = (hint.dtype[array, hint.dim_str] for array in (jax.Array, np.ndarray))
         return Union[(*arrays, np.generic, *others)]

@@ -46,7 +46,7 @@ class Smooth(nn.Module):
 def make(name, eps=0.2, model=LINEAR, number=None, **options):
     """An objective of the registry; `number` is its alpha, beta or grad_align."""
     threat = advfeat.linf(eps)
-    attack = advfeat.pgd(threat, steps=2, score_last=False)
+    attack = advfeat.pgd(threat, steps=2, keep=None)
     loss = advfeat.cross_entropy
     numbers = {"mixed": "alpha", "trades": "beta", "mart": "beta", "fast": "grad_align"}
     if name in numbers:
@@ -177,7 +177,7 @@ def test_fgsm_is_the_worst_case_of_logistic_regression():
     label = np.arange(COUNT) % 2
     batch = {**BATCH, "label": jnp.int32(label)}
     params = {"classifier": {"kernel": jnp.float32(kernel), "bias": jnp.float32(bias)}}
-    attack = advfeat.fgsm(advfeat.linf(eps), score_last=False)
+    attack = advfeat.fgsm(advfeat.linf(eps), keep=None)
     objective = training.adversarial(model, advfeat.cross_entropy, attack)
     loss = value_and_gradient(objective, params, {}, batch)[0]
     w, b = kernel[:, 1] - kernel[:, 0], bias[1] - bias[0]
@@ -224,7 +224,7 @@ def test_the_attack_of_trades_begins_beside_the_example():
     assert float(jnp.std(start - x)) == pytest.approx(0.02, rel=0.05)
     assert aim == 7
     # At the example itself the divergence is flat: the noise shows the way.
-    score = advfeat.objectives.classification.diverging()
+    score = advfeat.objectives.classification.kl_from_prediction()
     slope = jax.grad(lambda z: score(lambda z: z, z, aim, KEY)[0])(aim := jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(slope, 0, atol=1e-6)
     assert float(make("trades").attack.spread) == pytest.approx(1e-3)
@@ -341,7 +341,7 @@ def test_what_cannot_be_scaled():
     endless = training.adversarial(
         LINEAR,
         advfeat.cross_entropy,
-        advfeat.pgd(advfeat.l2(), steps=1, step_size=0.1, score_last=False),
+        advfeat.pgd(advfeat.l2(), steps=1, step_size=0.1, keep=None),
     )
     assert float(endless.scaled(0.0).attack.threat.eps) == 0.0
     objective = training.adversarial(LINEAR, advfeat.cross_entropy, lambda key, model, x, y: x)

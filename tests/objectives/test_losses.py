@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 import advfeat
 from advfeat import cross_entropy, margin, smoothed_cross_entropy, targeted, untargeted
 from advfeat.attacks.ensemble import ensemble
-from advfeat.objectives.classification import AwayTowards
+from advfeat.objectives.classification import UntargetedViaTarget
 from advfeat.objectives.losses import cross_entropy_targeted, dlr, dlr_targeted, margin_targeted
 
 CLASSES = 4
@@ -181,8 +181,12 @@ def test_too_few_classes_for_a_ratio_are_refused():
 def test_away_towards_succeeds_wherever_the_label_is_left():
     z, key = jnp.array([0.2, 1.0, -1.0, 0.9]), jax.random.key(0)
     for y in range(4):
-        score, success = AwayTowards(margin_targeted)(lambda x: x, z, (y, 0), key)
+        score, success = UntargetedViaTarget(margin_targeted)(lambda x: x, z, (y, 0), key)
         np.testing.assert_allclose(score, z[0] - z[y], rtol=1e-6)
         assert bool(success) == (y != 1)
-    assert AwayTowards() == AwayTowards(dlr_targeted) != AwayTowards(margin_targeted)
-    assert hash(AwayTowards()) == hash(AwayTowards(dlr_targeted))
+    assert (
+        UntargetedViaTarget()
+        == UntargetedViaTarget(dlr_targeted)
+        != UntargetedViaTarget(margin_targeted)
+    )
+    assert hash(UntargetedViaTarget()) == hash(UntargetedViaTarget(dlr_targeted))

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from advfeat import figures, models, training
-from advfeat.attacks import ATTACKS, NORMS_OF
+from advfeat import figures, models, saliency, training
+from advfeat.attacks import ATTACKS
 from advfeat.evaluation import broken_defences, suites
 from advfeat.images.augmentation import TRANSFORMS
+from advfeat.runs import choices as choices_module
 from advfeat.threats.norms import NORMS
-from experiments.shared.flags import choices
+from experiments.shared.flags import choices, train as train_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py"))
@@ -68,14 +69,46 @@ def test_so_is_the_help():
     assert "--robust_checkpoint" in out
 
 
-def test_what_can_be_chosen_is_what_there_is():
+REGISTRIES = {
+    "ATTACKS": ATTACKS,
+    "SUITES": suites.SUITES,
+    "SUITES_AND_ATTACKS": (*suites.SUITES, *ATTACKS),
+    "MODELS": models.NETWORKS,
+    "OBJECTIVES": (*training.OBJECTIVES, "free"),
+    "METHODS": saliency.METHODS,
+    "SCHEDULES": training.SCHEDULES,
+    "TRANSFORMS": TRANSFORMS,
+    "DISPLAYS": figures.DISPLAYS,
+    "DEFENCES": broken_defences.DEFENCES,
+}
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_what_can_be_chosen_is_what_there_is(name, monkeypatch):
+    """Read from the source, as where nothing is imported, and asked."""
+    live = tuple(getattr(choices, name))
+    assert live == tuple(REGISTRIES[name])
+    monkeypatch.setattr(choices_module, "_imported", lambda registry: None)
+    assert tuple(getattr(choices, name)) == live
     assert set(choices.NORMS) == set(NORMS)
-    assert tuple(ATTACKS) == choices.ATTACKS
-    assert choices.SUITES == suites.SUITES
-    assert {name: choices.NORMS_OF.get(name, ("linf", "l2", "l1")) for name in ATTACKS} == NORMS_OF
-    assert models.names() == choices.MODELS
-    assert (*training.OBJECTIVES, "free") == choices.OBJECTIVES
-    assert tuple(training.SCHEDULES) == choices.SCHEDULES
-    assert tuple(TRANSFORMS) == choices.TRANSFORMS
-    assert tuple(figures.DISPLAYS) == choices.DISPLAYS
-    assert tuple(broken_defences.DEFENCES) == choices.DEFENCES
+
+
+FACTS = {
+    "ATTACKS": (ATTACKS, ("norms",)),
+    "OBJECTIVES": (
+        training.OBJECTIVES,
+        ("numbers", "attack_steps", "one_step", "takes_loss"),
+    ),
+    "METHODS": (saliency.METHODS, ("on_host",)),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_what_an_entry_says_is_what_its_source_says(kind, monkeypatch):
+    registry, facts = FACTS[kind]
+    usual = {"norms": None, "on_host": False, **train_flags._USUAL}
+    monkeypatch.setattr(choices_module, "_imported", lambda registry: None)
+    for name, entry in registry.items():
+        for fact in facts:
+            wanted = getattr(entry, fact, usual[fact])
+            assert getattr(choices, kind).fact(name, fact, usual[fact]) == wanted, (name, fact)

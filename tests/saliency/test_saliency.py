@@ -43,11 +43,13 @@ METHODS = {
     "expected_gradients": saliency.expected_gradients(RNG.random((4, *SHAPE)), samples=7, chunk=3),
     "occlusion": saliency.occlusion(size=2, stride=1, chunk=4),
     "grad_cam": saliency.grad_cam(),
+    "guided_backpropagation": saliency.METHODS["guided_backpropagation"](),
 }
 
 
 def test_every_method_is_tried_here():
-    assert METHODS.keys() == saliency.METHODS.keys()
+    traced = {name for name, method in saliency.METHODS.items() if not method.on_host}
+    assert METHODS.keys() == traced
 
 
 def split_network():

@@ -22,7 +22,7 @@ ROWS = {
 }
 RUBBISH = {"image": np.nan, "label": 99, "id": -1}
 THREAT, BALL = advfeat.linf(0.1), advfeat.l2(0.5)
-ATTACK = advfeat.pgd(THREAT, steps=2, random_start=True, score_last=False)
+ATTACK = advfeat.pgd(THREAT, steps=2, random_start=True, keep=None)
 
 
 class Normed(nn.Module):

@@ -16,6 +16,7 @@ from advfeat.runs.train_states import TrainingCheckpoints
 from advfeat.training import loop
 from advfeat.training.procedures.averaging import Average
 from advfeat.training.procedures.weight_perturbation import perturbation
+from advfeat.types import pytree
 
 SHAPE, COUNT, CLASSES, EPS = (2, 3, 1), 12, 3, 0.1
 KEY = jax.random.key(0)
@@ -24,7 +25,7 @@ IMAGES = RNG.uniform(0, 1, (COUNT, *SHAPE)).astype(np.float32)
 LABELS = (np.arange(COUNT) % CLASSES).astype(np.int32)
 LINEAR = models.create("linear", num_classes=CLASSES)
 MLP = models.create("mlp", num_classes=CLASSES, width=8, depth=1)
-FGSM = advfeat.fgsm(advfeat.linf(EPS), score_last=False)
+FGSM = advfeat.fgsm(advfeat.linf(EPS), keep=None)
 STANDARD = training.standard(LINEAR)
 ADVERSARIAL = training.adversarial(LINEAR, advfeat.cross_entropy, FGSM)
 RATE = 0.5
@@ -228,7 +229,7 @@ each = pytest.mark.parametrize("name", ["free", "swa", "ema_free"])  # plain: te
 def objective_for(name, model=MLP, eps=EPS):
     if "free" in name:
         return training.standard(model)
-    attack = advfeat.pgd(advfeat.linf(eps), steps=2, score_last=False)
+    attack = advfeat.pgd(advfeat.linf(eps), steps=2, keep=None)
     return training.adversarial(model, advfeat.cross_entropy, attack)
 
 
@@ -289,8 +290,7 @@ def test_the_uniform_average_by_hand():
     assert max(jax.tree.leaves(moved)) > 1e-3
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Walk(training.Procedure):
     """Weights that go from 0 to 1 in a thousand steps."""
 
@@ -382,8 +382,7 @@ def test_new_numbers_do_not_compile_again():
     assert training.train_update._cache_size() == size
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class ShowsEps:
     """A loss that shows the eps it was scaled to."""
 

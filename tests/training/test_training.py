@@ -14,6 +14,7 @@ import advfeat
 from advfeat import models, training
 from advfeat.images import augmentation
 from advfeat.training import loop
+from advfeat.types import pytree, static
 
 SHAPE = (4, 4, 1)
 COUNT, CLASSES = 20, 3
@@ -149,7 +150,7 @@ HOW = training.Fit(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shif
 
 
 def losses():
-    attack = advfeat.pgd(advfeat.l2(0.3), steps=2, score_last=False)
+    attack = advfeat.pgd(advfeat.l2(0.3), steps=2, keep=None)
     return {
         "standard": training.standard(MLP),
         "adversarial": training.adversarial(MLP, advfeat.cross_entropy, attack),
@@ -236,7 +237,7 @@ def test_new_numbers_do_not_compile_again():
     variables = models.init(KEY, MLP, SHAPE)
 
     def run(rate, eps, seed):
-        attack = advfeat.pgd(advfeat.l2(eps), steps=2, score_last=False)
+        attack = advfeat.pgd(advfeat.l2(eps), steps=2, keep=None)
         training.fit(
             jax.random.key(seed),
             training.adversarial(MLP, advfeat.cross_entropy, attack),
@@ -309,13 +310,12 @@ def test_a_training_can_be_stopped_after_any_step():
 # --- Losses that stop being numbers. --------------------------------------------------------------
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class BreaksAt:
     """A loss that is NaN at one step, and may show the batch it was given."""
 
     step: Any
-    shows_batch: bool = dataclasses.field(default=False, metadata={"static": True})
+    shows_batch: bool = static(default=False)
 
     def __call__(self, key, params, model_state, batch):
         del key
@@ -453,7 +453,7 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
     def run(loss_fn, batch):
         return value_and_gradient(loss_fn, variables, batch)
 
-    attack = advfeat.pgd(advfeat.l2(eps), steps=3, random_start=False, score_last=False)
+    attack = advfeat.pgd(advfeat.l2(eps), steps=3, random_start=False, keep=None)
     robust = run(training.adversarial(model, advfeat.cross_entropy, attack), batch)
     # The attack sees the network in evaluation mode, and leaves its statistics alone.
     frozen = models.model_fn(model, variables)

@@ -20,7 +20,6 @@ from advfeat.evaluation.result import Warned
 
 __all__ = [
     "CHECKS",
-    "FREE",
     "MOST",
     "Case",
     "Check",
@@ -40,22 +39,21 @@ __all__ = [
     "rounding",
 ]
 
-CHECKS: tuple[Check, ...] = (
-    eps_scale,
-    outputs,
-    refused,
-    finite_gradients,
-    randomness,
-    gradients,
-    one_step,
-    not_converged,
-    black_box,
-    growth,
-    rounding,
-)
-"""All checks, cheapest first."""
-FREE: tuple[Check, ...] = (eps_scale, outputs, refused, randomness, finite_gradients)
-"""Checks without an attack: two passes over `MOST` images, four gradients per survivor."""
+CHECKS: dict[str, Check] = {
+    "eps_scale": Check(eps_scale, free=True),
+    "outputs": Check(outputs, free=True),
+    "refused": Check(refused, free=True),
+    "finite_gradients": Check(finite_gradients, free=True),
+    "randomness": Check(randomness, free=True),
+    "gradients": Check(gradients),
+    "one_step": Check(one_step),
+    "not_converged": Check(not_converged),
+    "black_box": Check(black_box),
+    "growth": Check(growth),
+    "rounding": Check(rounding),
+}
+"""The checks by name, cheapest first. The free ones are without an attack: two passes over `MOST`
+images, four gradients per survivor. A check of your own is one more entry."""
 
 
 def look(
@@ -67,14 +65,17 @@ def look(
     """
     found: list[Seen] = []
     failed: dict[str, list[str]] = {}
-    for check in FREE if free or not case.result.clean.any() else CHECKS:
+    free = free or not case.result.clean.any()
+    for name, check in CHECKS.items():
+        if free and not check.free:
+            continue
         if on_check is not None:
-            on_check(check.__name__)
+            on_check(name)
         try:
-            found += check(case)
+            found += check.look(case)
         except Exception as error:  # user networks may raise anything
             line = (str(error).strip().splitlines() or [""])[0]
-            failed.setdefault(f"{type(error).__name__}: {line}", []).append(check.__name__)
+            failed.setdefault(f"{type(error).__name__}: {line}", []).append(name)
     for error_line, names in failed.items():
         found.append(
             Seen(
@@ -95,11 +96,11 @@ def examine(
 
     Args:
       case: the network, its data and the suite's result.
-      free: whether to run only the checks in `FREE`.
+      free: whether to run only the free checks.
       on_check: called with each check's name before it starts.
 
     Returns:
       One `Warned` per finding above its limit; empty if all is well.
     """
     seen = look(case, free=free, on_check=on_check)
-    return [Warned(s.code, s.sentence) for s in seen if s.value > s.limit]
+    return [Warned(s.code, s.sentence, s.severity) for s in seen if s.value > s.limit]

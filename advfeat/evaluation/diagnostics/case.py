@@ -9,7 +9,7 @@ import numpy as np
 
 from advfeat.attacks import attack_dataset
 from advfeat.evaluation.prediction import shares
-from advfeat.evaluation.result import SuiteResult
+from advfeat.evaluation.result import DOUBT, SuiteResult
 from advfeat.keys import numpy_seed, stream
 from advfeat.rows import draw_rows
 from advfeat.threats.balls import ThreatModel
@@ -27,12 +27,15 @@ class Seen(NamedTuple):
       value: measured value; larger is worse.
       limit: a value above it raises the warning.
       sentence: human-readable description.
+      severity: what the warning means for the robust accuracy: `DOUBT` (it is invalid if any image
+        survives), `NOTE` (it stays valid) or `ALWAYS` (it is invalid in any case).
     """
 
     code: str
     value: float
     limit: float
     sentence: str
+    severity: str = DOUBT
 
 
 class Case(NamedTuple):
@@ -117,7 +120,17 @@ class Case(NamedTuple):
         return (fall if fooled.sum() > LUCK else 0.0), words
 
 
-Check = Callable[[Case], Iterator[Seen]]
+class Check(NamedTuple):
+    """A check of an evaluation.
+
+    Attributes:
+      look: the evaluation -> findings, warnings or not.
+      free: whether it costs next to nothing; free checks always run, also with `checks=False` and
+        where no image is classified correctly.
+    """
+
+    look: Callable[[Case], Iterator[Seen]]
+    free: bool = False
 
 
 def percent(share: float) -> str:

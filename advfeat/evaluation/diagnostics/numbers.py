@@ -8,6 +8,7 @@ import numpy as np
 
 from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
 from advfeat.evaluation.prediction import predict
+from advfeat.evaluation.result import ALWAYS, NOTE
 from advfeat.keys import stream
 from advfeat.threats.norms import title
 from advfeat.types import Randomised
@@ -36,6 +37,7 @@ def eps_scale(case: Case) -> Iterator[Seen]:
         float(np.nextafter(widest / 2, 0)),
         f"{title(norm)} eps {eps:g} {reach}, since pixels lie in [0, 1], and no network can "
         "withstand that. An eps in grey levels has to be divided by 255.",
+        ALWAYS,
     )
 
 
@@ -103,6 +105,7 @@ def rounding(case: Case) -> Iterator[Seen]:
         UNROUNDED,
         f"Rounded to 8 bits, {lost.sum()} of {len(rows)} adversarial examples no longer fool: saved"
         f" as image files they would leave a robust accuracy of {100 * after:.1f} %.",
+        NOTE,
     )
 
 
@@ -126,4 +129,5 @@ def randomness(case: Case) -> Iterator[Seen]:
         f"The network is random: between two passes its outputs change by up to {percent(change)}"
         f" of the largest, and {percent(flips)} of its predictions: attacks see one network and "
         f"are judged by another.{advice}",
+        ALWAYS,
     )

@@ -5,18 +5,16 @@ Madry et al. (2018), https://arxiv.org/abs/1706.06083.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
 from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
-from advfeat.types import AttackFn, Batch, Descended, Key, LogitLoss
+from advfeat.types import AttackFn, Batch, Descended, Key, LogitLoss, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Adversarial(Attacked):
     """Mean loss at adversarial examples, a `LossFn`; see `adversarial`."""
 
@@ -39,7 +37,7 @@ def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
       loss: of one example's logits at its label.
-      attack: on ONE example; `pgd(..., score_last=False)` saves the forward pass that only compares
+      attack: on ONE example; `pgd(..., keep=None)` saves the forward pass that only compares
         iterates.
 
     Returns:
@@ -50,7 +48,7 @@ def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
 
     >>> import advfeat
     >>> from advfeat import models
-    >>> attack = advfeat.pgd(advfeat.linf(8 / 255), steps=7, score_last=False)
+    >>> attack = advfeat.pgd(advfeat.linf(8 / 255), steps=7, keep=None)
     >>> loss_fn = adversarial(
     ...     models.create("resnet18", num_classes=10), advfeat.cross_entropy, attack)
     >>> loss_fn.scaled(0.5).attack.threat.eps * 255

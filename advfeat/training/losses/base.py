@@ -17,12 +17,22 @@ from advfeat.edges import on_training_batch, one_key
 from advfeat.models import model_fn
 from advfeat.models.statistics import statistics_of
 from advfeat.training.padding import filled, real_rows
-from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number
+from advfeat.types import (
+    Array,
+    AttackFn,
+    Batch,
+    Descended,
+    Key,
+    LogitLoss,
+    Number,
+    pytree,
+    static,
+)
 
 D = TypeVar("D", bound="Descent")
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Descent:
     """A training objective, a `LossFn`: a pure function of key, params, state and batch.
 
@@ -35,8 +45,8 @@ class Descent:
       loss: of one example's logits at its label, static.
     """
 
-    model: Any = dataclasses.field(metadata={"static": True})
-    loss: LogitLoss = dataclasses.field(metadata={"static": True})
+    model: Any = static()
+    loss: LogitLoss = static()
 
     def prepare(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Batch:
         """Adds attacked images, if the objective has an attack; no gradient flows through them.
@@ -68,7 +78,7 @@ class Descent:
         return self
 
 
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Attacked(Descent):
     """Base class of objectives with an attack, whose images become `batch["attacked"]`.
 

@@ -6,7 +6,6 @@ https://arxiv.org/abs/2007.02617.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -21,11 +20,10 @@ from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import l2_length
 from advfeat.training.losses.adversarial import Adversarial
 from advfeat.training.losses.base import mean
-from advfeat.types import Array, Batch, Descended, Key, LogitLoss, Number
+from advfeat.types import Array, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Aligned(Adversarial):
     """Adversarial training with gradient alignment, a `LossFn`; see `fast`.
 
@@ -78,7 +76,7 @@ def fast_attack(threat: ThreatModel, *, step_size: Number | None = None) -> Grad
     Array(10., dtype=float32)
     """
     size = 1.25 * threat.eps if step_size is None else step_size
-    return fgsm(threat, step_size=size, random_start=True, score_last=False)
+    return fgsm(threat, step_size=size, random_start=True, keep=None)
 
 
 def fast(

@@ -6,7 +6,6 @@ https://openreview.net/forum?id=rklOg6EFwS.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,12 +14,17 @@ from jaxtyping import Float, PyTree
 
 from advfeat.checks import check_eps
 from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
-from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward_both, mean
-from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    check_attack,
+    forward_both,
+    mean,
+)
+from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Mart(Attacked):
     """Boosted loss plus a KL divergence weighted by `1 - p_y`, a `LossFn`; see `mart`.
 
@@ -64,7 +68,7 @@ def mart(
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
       loss: of one example's logits at its label, on the attacked images.
-      attack: on ONE example, such as `pgd(threat, steps=10, score_last=False)`.
+      attack: on ONE example, such as `pgd(threat, steps=10, keep=None)`.
       beta: >= 0.
 
     Returns:
@@ -75,7 +79,7 @@ def mart(
 
     >>> import advfeat
     >>> from advfeat import models
-    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, score_last=False)
+    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, keep=None)
     >>> mart(models.create("linear", num_classes=10), attack=attack).loss.__name__
     'boosted_cross_entropy'
     """

@@ -5,7 +5,6 @@ Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,12 +12,17 @@ import jax.numpy as jnp
 from jaxtyping import Float, PyTree
 
 from advfeat.checks import check_share
-from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward_both, mean
-from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    check_attack,
+    forward_both,
+    mean,
+)
+from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Mixed(Attacked):
     """Weighted mean of clean and adversarial loss, a `LossFn`; see `mixed`.
 
@@ -54,7 +58,7 @@ def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: Number = 0.5)
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
       loss: of one example's logits at its label.
-      attack: on ONE example; the paper's is `fgsm(threat, score_last=False)`.
+      attack: on ONE example; the paper's is `fgsm(threat, keep=None)`.
       alpha: the weight of the clean loss, in [0, 1].
 
     Returns:
@@ -65,7 +69,7 @@ def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: Number = 0.5)
 
     >>> import advfeat
     >>> from advfeat import models
-    >>> attack = advfeat.fgsm(advfeat.linf(0.25), score_last=False)
+    >>> attack = advfeat.fgsm(advfeat.linf(0.25), keep=None)
     >>> network = models.create("linear", num_classes=10)
     >>> mixed(network, advfeat.cross_entropy, attack, alpha=1.5)
     Traceback (most recent call last):

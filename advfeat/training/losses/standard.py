@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,11 +9,10 @@ from jaxtyping import PyTree
 
 from advfeat.objectives.losses import cross_entropy
 from advfeat.training.losses.base import Descent, accuracy, forward, mean
-from advfeat.types import Batch, Descended, Key, LogitLoss
+from advfeat.types import Batch, Descended, Key, LogitLoss, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Standard(Descent):
     """Mean loss on clean images, a `LossFn`; see `standard`."""
 

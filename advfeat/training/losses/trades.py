@@ -15,14 +15,29 @@ from jaxtyping import Float, PyTree
 from advfeat.attacks.pgd import GradientAttack
 from advfeat.checks import check_eps
 from advfeat.models import model_fn
-from advfeat.objectives.classification import diverging
+from advfeat.objectives.classification import kl_from_prediction
 from advfeat.objectives.losses import kl_divergence
-from advfeat.training.losses.base import Attacked, accuracy, attacked_images, forward_both, mean
-from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, ModelFn, Number
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    attacked_images,
+    forward_both,
+    mean,
+)
+from advfeat.types import (
+    Array,
+    AttackFn,
+    Batch,
+    Descended,
+    Key,
+    LogitLoss,
+    ModelFn,
+    Number,
+    pytree,
+)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class NearStart(GradientAttack):
     """PGD that starts near the example instead of at it, where the divergence has zero gradient.
 
@@ -41,8 +56,7 @@ class NearStart(GradientAttack):
         return self.threat.project(x, x + noise.astype(x.dtype)), y
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree
 class Trades(Attacked):
     """Clean loss plus KL divergence to the attacked prediction, a `LossFn`; see `trades`.
 
@@ -106,7 +120,7 @@ def trades(
 
     >>> import advfeat
     >>> from advfeat import models
-    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, score_last=False)
+    >>> attack = advfeat.pgd(advfeat.linf(0.031), steps=10, step_size=0.007, keep=None)
     >>> float(trades(models.create("linear", num_classes=10), advfeat.cross_entropy, attack).beta)
     6.0
     """
@@ -117,6 +131,6 @@ def trades(
     if attack.rounds > 1:
         raise ValueError(f"attack must have one round for trades, got {attack.rounds}")
     fields = {f.name: getattr(attack, f.name) for f in dataclasses.fields(GradientAttack)}
-    fields |= {"objective": diverging(), "random_start": True}
+    fields |= {"objective": kl_from_prediction(), "random_start": True}
     near = NearStart(**fields, spread=jnp.asarray(spread, jnp.float32))
     return Trades(model, loss, near, jnp.asarray(beta, jnp.float32))

@@ -16,7 +16,7 @@ from advfeat.checks import check_fraction
 from advfeat.training.procedures.base import Procedure
 from advfeat.training.procedures.plain import plain
 from advfeat.training.state import TrainState
-from advfeat.types import Array, Batch, Key, LossFn, Metrics
+from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree
 
 
 class Average(NamedTuple):
@@ -35,7 +35,7 @@ class Average(NamedTuple):
     inner: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Averaged(Procedure):
     """Base class of averages; a subclass defines the coefficient of the newest weights.
 
@@ -114,8 +114,7 @@ class Averaged(Procedure):
         return {"params": params, **model_state}
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Ema(Averaged):
     """Exponential moving average of the weights; see `ema`.
 
@@ -134,8 +133,7 @@ class Ema(Averaged):
         return jnp.where(terms > 1, (1.0 - self.decay) / kept, 1.0), terms
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Swa(Averaged):
     """Stochastic weight averaging over the end of the training; see `swa`.
 

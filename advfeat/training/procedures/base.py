@@ -6,7 +6,6 @@ minibatch, gradients at other weights than those updated, averaged weights.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,12 +18,12 @@ from advfeat.attacks.step_rules import moved
 from advfeat.checks import check_positive
 from advfeat.training.padding import has_unit_weights
 from advfeat.training.state import TrainState
-from advfeat.types import Array, Batch, Key, LossFn, Metrics
+from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree, static
 
 P = TypeVar("P", bound="Procedure")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Procedure:
     """Base class of procedures: a frozen, registered dataclass whose numbers are leaves.
 
@@ -35,7 +34,7 @@ class Procedure:
         (dropout).
     """
 
-    accumulate: int = dataclasses.field(default=1, metadata={"static": True}, kw_only=True)
+    accumulate: int = static(default=1, kw_only=True)
 
     @property
     def updates(self) -> int:

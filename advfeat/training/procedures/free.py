@@ -22,11 +22,10 @@ from advfeat.training.procedures.base import (
     updated,
 )
 from advfeat.training.state import TrainState
-from advfeat.types import Array, Batch, Key, LossFn, Metrics
+from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree, static
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Free(Procedure):
     """Several updates per minibatch with a persistent perturbation; see `free`.
 
@@ -40,7 +39,7 @@ class Free(Procedure):
 
     threat: ThreatModel
     step_size: Array
-    replays: int = dataclasses.field(metadata={"static": True})
+    replays: int = static()
 
     @property
     def updates(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import optax
 
@@ -15,11 +13,10 @@ from advfeat.training.procedures.base import (
     updated,
 )
 from advfeat.training.state import TrainState
-from advfeat.types import Array, Batch, Key, LossFn, Metrics
+from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class Plain(Procedure):
     """One gradient, one update; see `plain`."""
 

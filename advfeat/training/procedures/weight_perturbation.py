@@ -5,8 +5,6 @@ Wu et al. (2020), https://arxiv.org/abs/2004.05884.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,11 +20,10 @@ from advfeat.training.procedures.base import (
     updated,
 )
 from advfeat.training.state import TrainState
-from advfeat.types import Array, Batch, Key, LossFn, Metrics
+from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
+@pytree
 class WeightPerturbation(Procedure):
     """Applies the gradient at perturbed weights to the unperturbed ones; see `awp`.
 

@@ -1,86 +1,55 @@
-"""Names of what the library offers, as choices for flags.
-
-They are written out because importing the library takes seconds; tests check that they are
-complete.
-"""
+"""Choices of flags: what the library's registries hold."""
 
 from __future__ import annotations
 
+from advfeat.runs.choices import Registered
+
 NORMS = ("l2", "linf", "l1")
 
-ATTACKS = (
-    "fgsm",
-    "pgd",
-    "pgd_momentum",
-    "pgd_adam",
-    "apgd_ce",
-    "apgd_dlr",
-    "apgd_targeted",
-    "carlini_wagner",
-    "ddn",
-    "deepfool",
-    "elastic_net",
-    "fab",
-    "fab_targeted",
-    "fmn",
-    "square",
-    "uniform_noise",
-    "gaussian_noise",
-    "salt_and_pepper_noise",
-)
+ATTACKS = Registered("advfeat.attacks:ATTACKS")
 
-NORMS_OF = {
-    "pgd_adam": ("linf", "l2"),
-    "carlini_wagner": ("l2",),
-    "ddn": ("l2",),
-    "elastic_net": ("l1",),
-}
-"""Attacks that are not defined for all norms."""
+SUITES = Registered("advfeat.evaluation.suites:SUITES")
 
-SUITES = ("autoattack", "standard", "plus", "rand", "quick")
+SUITES_AND_ATTACKS = Registered("advfeat.evaluation.suites:SUITES", "advfeat.attacks:ATTACKS")
 
-MODELS = (
-    "linear",
-    "mlp",
-    "cnn",
-    "resnet9",
-    "resnet20",
-    "resnet56",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "wrn_16_4",
-    "wrn_28_10",
-)
+MODELS = Registered("advfeat.models.registry:NETWORKS")
 
-OBJECTIVES = ("standard", "adversarial", "mixed", "trades", "mart", "fast", "free")
+OBJECTIVES = Registered("advfeat.training.losses:OBJECTIVES", more=("free",))
+"""The training objectives; `free` is a procedure, with an attack of its own."""
 
-SCHEDULES = ("constant", "cosine", "onecycle", "multistep")
+METHODS = Registered("advfeat.saliency.methods:METHODS")
 
-TRANSFORMS = ("none", "flip", "shift1", "shift2", "flip_shift4")
+SCHEDULES = Registered("advfeat.training.optimisers:SCHEDULES")
 
-DISPLAYS = ("three_sigma", "heat", "signed")
+TRANSFORMS = Registered("advfeat.images.augmentation:TRANSFORMS")
 
-DEFENCES = (
-    "scaled_logits",
-    "probabilities",
-    "clipped_log",
-    "hard_labels",
-    "stopped_gradient",
-    "quantised",
-    "thermometer",
-    "jpeg",
-    "shattered",
-    "noisy_gradient",
-    "switching",
-    "k_winners",
-    "lookup",
-    "plausible_lookup",
-    "masked_off_grid",
-    "gamma_corrected",
-    "random_view",
-    "dropout_left_on",
-)
+DISPLAYS = Registered("advfeat.figures.maps:DISPLAYS")
+
+DEFENCES = Registered("advfeat.evaluation.broken_defences:DEFENCES")
 
 FEW = 10
 """The least number of points with an interval."""
+
+
+def check_attacks(chosen: tuple[str, ...], norm: str | None = None) -> None:
+    """Checks the value of a flag --attack.
+
+    Args:
+      chosen: a suite, or attacks.
+      norm: of the threat model; None is not checked.
+
+    Raises:
+      ValueError: for a suite among others, a repeated attack, or one undefined for the norm.
+    """
+    given = f"flag --attack={','.join(chosen)}"
+    suites = [name for name in chosen if name in SUITES]
+    if suites and len(chosen) > 1:
+        raise ValueError(f"{given}: the suite {suites[0]} stands alone")
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"{given}: names one twice")
+    for name in chosen:
+        norms = ATTACKS.fact(name, "norms", None)
+        if norm is not None and norms is not None and norm not in norms:
+            raise ValueError(
+                f"{given}: {name} is defined for --norm={' or '.join(norms)}, not for {norm}"
+            )

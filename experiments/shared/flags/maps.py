@@ -6,26 +6,17 @@ import dataclasses
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
-METHODS = (
-    "gradient",
-    "gradient_times_input",
-    "smoothgrad",
-    "smoothgrad_squared",
-    "vargrad",
-    "integrated_gradients",
-    "expected_gradients",
-    "guided_backpropagation",
-    "grad_cam",
-    "occlusion",
-)
-EXTRA = ("lime",)  # slow, and needs an optional library
+from .choices import METHODS
+
+USUAL = tuple(name for name in METHODS.written() if not METHODS.fact(name, "on_host", False))
+"""The methods in JAX; the others are slow, and need optional libraries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MapConfig(BaseConfig):
     """The saliency methods and their options."""
 
-    methods: tuple[str, ...] = flag(METHODS, "Which methods.", choices=METHODS + EXTRA)
+    methods: tuple[str, ...] = flag(USUAL, "Which methods.", choices=METHODS)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
     samples: int = flag(25, "Number of noisy copies (SmoothGrad and variants).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")

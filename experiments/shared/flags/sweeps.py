@@ -6,7 +6,7 @@ import dataclasses
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
-from .choices import ATTACKS, MODELS, SUITES, TRANSFORMS
+from .choices import MODELS, SUITES_AND_ATTACKS, TRANSFORMS, check_attacks
 
 PRESET = "Default: the data set's preset."
 
@@ -42,7 +42,7 @@ class SweepConfig(TrainingConfig):
         ("pgd",),
         "How robust accuracy is measured: a suite, or attacks one after the other; pgd has "
         "--eval_steps and --restarts.",
-        choices=(*SUITES, *ATTACKS),
+        choices=SUITES_AND_ATTACKS,
     )
     eval_steps: int = flag(20, "PGD steps of the measurement.", kind="count")
     restarts: int = flag(2, "Its restarts.", kind="count")
@@ -58,8 +58,4 @@ class SweepConfig(TrainingConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        if len(set(self.attack)) != len(self.attack):
-            raise ValueError(f"flag --attack={','.join(self.attack)}: names one twice")
-        suites = [name for name in self.attack if name in SUITES]
-        if suites and len(self.attack) > 1:
-            raise ValueError(f"flag --attack: the suite {suites[0]} stands alone")
+        check_attacks(self.attack)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from advfeat.runs.config import Config as BaseConfig, flag
@@ -13,23 +13,40 @@ from ..limits import check_linf_eps
 from .choices import MODELS, NORMS, OBJECTIVES, SCHEDULES, TRANSFORMS
 from .sweeps import PRESET
 
-ROBUST = tuple(name for name in OBJECTIVES if name != "standard")
+FREE = {"numbers": {"replays": 8}, "attack_steps": None, "one_step": True}
+"""What `training.Entry` says of an objective, for the procedure `free`."""
+_USUAL = {"numbers": {}, "attack_steps": 7, "one_step": False, "takes_loss": True}
+"""What it says unless told otherwise."""
 
-MEANT_FOR: dict[str, tuple[str, ...]] = {
-    "alpha": ("mixed",),
-    "beta": ("trades", "mart"),
-    "grad_align": ("fast",),
-    "replays": ("free",),
-    "attack_steps": ("adversarial", "mixed", "trades", "mart"),
-    "attack_step_size": ROBUST,
-    "eps_warmup": ROBUST,
-    "label_smoothing": tuple(name for name in OBJECTIVES if name != "mart"),
-    "awp": tuple(name for name in OBJECTIVES if name != "free"),
-    "select": ROBUST,
-    "patience": ROBUST,
-    "max_drop": ROBUST,
+
+def fact(objective: str, name: str) -> Any:
+    """Returns what the registry's entry of an objective says, an attribute of `training.Entry`."""
+    if objective == "free":
+        return FREE.get(name, _USUAL[name])
+    return OBJECTIVES.fact(objective, name, _USUAL[name])
+
+
+def _robust(objective: str) -> bool:
+    return fact(objective, "attack_steps") != 0
+
+
+OWN = ("alpha", "beta", "grad_align", "replays")
+"""Flags for the own options of our objectives."""
+MEANINGS: dict[str, Callable[[str], bool]] = {
+    **{
+        name: lambda objective, name=name: name in fact(objective, "numbers")  # type: ignore[misc]
+        for name in OWN
+    },
+    "attack_steps": lambda objective: bool(fact(objective, "attack_steps")),
+    "attack_step_size": _robust,
+    "eps_warmup": _robust,
+    "label_smoothing": lambda objective: fact(objective, "takes_loss"),
+    "awp": lambda objective: objective != "free",
+    "select": _robust,
+    "patience": _robust,
+    "max_drop": _robust,
 }
-"""Flag of `experiments.train` -> the objectives for which it has a meaning."""
+"""Flag of `experiments.train` -> whether it has a meaning for an objective."""
 
 
 def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
@@ -48,8 +65,8 @@ def check_meaning(objective: str, given: Mapping[str, Any]) -> None:
     ValueError: flag --replays=4: has no meaning for --objective=trades, only for free
     """
     for name, value in given.items():
-        allowed = MEANT_FOR[name]
-        if value is not None and objective not in allowed:
+        if value is not None and not MEANINGS[name](objective):
+            allowed = [other for other in OBJECTIVES if MEANINGS[name](other)]
             raise ValueError(
                 f"flag --{name}={value}: has no meaning for --objective={objective}, "
                 f"only for {', '.join(allowed)}"
@@ -84,6 +101,9 @@ class Config(BaseConfig):
     )
     grad_align: float | None = flag(
         None, "fast: weight of the gradient alignment [0].", kind="nonnegative"
+    )
+    numbers: tuple[str, ...] | None = flag(
+        None, "Options of an objective of your own that have no flag, as in gamma=0.5,delta=2."
     )
     awp: float | None = flag(
         None, "Adversarial weight perturbation, as a share of each layer's norm.", kind="positive"
@@ -145,6 +165,26 @@ class Config(BaseConfig):
         """Excludes `distributed`: where a training runs does not affect its result."""
         return {k: v for k, v in super().identity().items() if k != "distributed"}
 
+    def own_numbers(self) -> dict[str, float]:
+        """Returns the objective's own options that were given.
+
+        Raises:
+          ValueError: for one that the objective does not have, or that is not a number.
+        """
+        given = {name: getattr(self, name) for name in OWN}
+        found = {name: value for name, value in given.items() if value is not None}
+        known = [name for name in fact(self.objective, "numbers") if name not in OWN]
+        for text in self.numbers or ():
+            name, _, value = text.partition("=")
+            if name not in known:
+                there = f"its options are {', '.join(known)}" if known else "it has no such options"
+                raise ValueError(f"flag --numbers={text}: --objective={self.objective}: {there}")
+            try:
+                found[name] = float(value)
+            except ValueError:
+                raise ValueError(f"flag --numbers={text}: must be {name}=NUMBER") from None
+        return found
+
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
@@ -159,7 +199,8 @@ class Config(BaseConfig):
         for name in ("momentum", "ema", "swa", "label_smoothing"):
             if not (getattr(self, name) or 0.0) < 1:
                 raise ValueError(f"flag --{name}={getattr(self, name)}: must be below 1")
-        check_meaning(self.objective, {name: getattr(self, name) for name in MEANT_FOR})
+        check_meaning(self.objective, {name: getattr(self, name) for name in MEANINGS})
+        self.own_numbers()
         if self.ema is not None and self.swa is not None:
             raise ValueError(f"flag --swa={self.swa}: the weights are averaged once, by --ema")
         if self.patience is not None and self.select != "best":

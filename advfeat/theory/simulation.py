@@ -1,4 +1,7 @@
-"""Simulates the sample complexity of robustness in Schmidt et al.'s two models."""
+"""Simulates the sample complexity of robustness in two models.
+
+Schmidt et al. (2018), https://arxiv.org/abs/1804.11285.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +41,30 @@ class Model:
     draws: int
 
 
-def gaussian_model(*, dim: int, noise: float, eps: float, draws: int, short: bool) -> Model:
-    """Covers one example up to the count from which the paper's upper bound guarantees `GOAL`."""
+def gaussian_model(*, dim: int, noise: float, eps: float, draws: int) -> Model:
+    """Returns a Gaussian model with growing numbers of training examples.
+
+    They double from one to the number from which the paper's upper bound guarantees `GOAL` (at
+    least 16, at most 2^13).
+    """
     enough = float(gaussian.upper_bound_count(dim, noise, eps, GOAL))
     top = int(np.ceil(np.log2(np.clip(enough, 16, 2**13))))
-    counts = (1, 8) if short else tuple(2**k for k in range(top + 1))
-    return Model(dim=dim, scale=noise, eps=eps, counts=counts, draws=20 if short else draws)
+    counts = tuple(2**k for k in range(top + 1))
+    return Model(dim=dim, scale=noise, eps=eps, counts=counts, draws=draws)
 
 
-def bernoulli_model(*, short: bool) -> Model:
-    """Uses a size at which every error is computed exactly in seconds."""
-    dim = 40 if short else 400
-    counts = (1, 2) if short else (1, 2, 4, 8, 16, 32)
-    # With this bias, one example gives an error of about GOAL.
-    bias = 0.78 * dim**-0.25
-    return Model(dim=dim, scale=bias, eps=0.2, counts=counts, draws=stats.FEW if short else 20)
+def bernoulli_model(
+    *,
+    dim: int = 400,
+    eps: float = 0.2,
+    counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
+    draws: int = 20,
+) -> Model:
+    """Returns a Bernoulli model in which one example gives a standard error of about `GOAL`.
+
+    By default of a size at which every error is computed exactly in seconds.
+    """
+    return Model(dim=dim, scale=0.78 * dim**-0.25, eps=eps, counts=counts, draws=draws)
 
 
 @functools.partial(jax.jit, static_argnames="dim")
@@ -80,7 +92,18 @@ def _gaussian_draws(
 
 
 def simulate_gaussian(key: jax.Array, model: Model) -> dict[str, Any]:
-    """Simulates the Gaussian model: errors with intervals over draws, and the paper's bounds."""
+    """Simulates the Gaussian model of Schmidt et al.
+
+    Args:
+      key: a typed key.
+      model: its parameters.
+
+    Returns:
+      For each number of examples, under "by_count", the error of the linear classifier from the
+      examples' mean: "standard", "robust" (against eps), and "least", that of the best classifier;
+      each an `Estimate` over draws, beside the paper's lower and upper bounds. "count_for_goal":
+      by error, the earliest and latest number at which it may be `GOAL`.
+    """
     noise, eps, dim = jnp.float32(model.scale), jnp.float32(model.eps), model.dim
     by_count = []
     for count in model.counts:
@@ -134,7 +157,17 @@ def _bernoulli_draw(
 
 
 def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
-    """Simulates the Bernoulli model: a linear classifier, alone and after a threshold."""
+    """Simulates the Bernoulli model of Schmidt et al.
+
+    Args:
+      key: a typed key.
+      model: its parameters; "scale" is the bias of a coordinate.
+
+    Returns:
+      For each number of examples, under "by_count", the exact error of the linear classifier, as
+      an `Estimate` over draws: "standard", "robust" (against eps), and "threshold", after a
+      threshold on every coordinate. "count_for_goal" as for `simulate_gaussian`.
+    """
     by_count = []
     for count in model.counts:
         keys = jax.random.split(stream(key, f"bernoulli/{count}"), model.draws)

@@ -1,7 +1,7 @@
-"""The ascent kernel: each iterate against NumPy float64, and which iterate is kept."""
+"""The iterative kernel: each iterate against NumPy float64, and which iterate is kept."""
 
-import functools
 import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ import oracle
 import pytest
 
 import advfeat
-from advfeat.attacks import ascent, step_rules
+from advfeat.attacks import step_rules
+from advfeat.attacks.iterative import IterativeAttack
+from advfeat.attacks.keeping import by_distance, by_score, by_success, choose
 from advfeat.images.augmentation import flip
 from advfeat.objectives.classification import transformed
-from advfeat.types import Best, Evaluation
+from advfeat.types import Best, Evaluation, pytree, static
 
 SHAPE = (2, 3, 1)
 STEPS = 6
@@ -53,18 +55,18 @@ def test_every_iterate_is_that_of_numpy(norm, rule):
     make, reference = RULES[rule]
     wanted = oracle.ascent(NET, norm, eps, X0, 1, reference(norm, step_size), steps=STEPS)
     threat = advfeat.threat_model(norm, eps)
-    kernel = ascent.projected_ascent(threat, make, jnp.float32(step_size))
-    white_box = ascent.white_box(advfeat.untargeted(), MODEL, jnp.int32(1))
+    attack = advfeat.pgd(threat, steps=STEPS, step_size=step_size, rule=make)
+    white_box = attack.oracle(MODEL, jnp.int32(1))
 
     @jax.jit
     def move(state):
         seen = white_box(jax.random.key(0), state.x)
-        return kernel.update(state, seen), seen
+        return attack.update(state, seen), seen
 
-    state = kernel.init(jax.random.key(0), jnp.float32(X0), jnp.float32(X0))
+    state = attack.first(jax.random.key(0), jnp.float32(X0), jnp.float32(X0))
     for index, point in enumerate(wanted):
         np.testing.assert_allclose(state.x, point, atol=3e-5, err_msg=f"iterate {index}")
-        assert int(state.count) == index
+        assert int(state.step) == index
         state, seen = move(state)
         assert float(seen.score) == pytest.approx(NET.loss(point, 1), abs=1e-4)
         np.testing.assert_allclose(seen.grad, NET.gradient(point, 1), atol=1e-4)
@@ -94,59 +96,74 @@ def test_pgd_ends_where_numpy_ends_and_keeps_its_best(norm):
 # --- Which iterate is kept: a walk over scripted scores. ------------------------------------------
 
 
-def walk(scores, successes, *, prefer=ascent.by_success, score_last=True):
-    """Ascends along x = 0, 1, 2 … where the oracle reads its answers from two lists."""
-    return _walk(jnp.float32(scores), jnp.array(successes), prefer, score_last)
+class Place(NamedTuple):
+    x: Any
+    x0: Any
+    step: Any
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _walk(table, hit, prefer, score_last):
-    def read(key, x):
-        del key
-        return Evaluation(table[x.astype(int)], hit[x.astype(int)], jnp.ones(()))
+@pytree
+class Walk(IterativeAttack):
+    """Walks along x = 0, 1, 2 … and reads the answers of the oracle from two lists."""
 
-    kernel = ascent.Ascent(
-        init=lambda key, x0, start: ascent.ProjectedState(start, x0, jnp.int32(0), ()),
-        update=lambda state, seen: state._replace(x=state.x + 1, count=state.count + 1),
-    )
-    zero = jnp.zeros(())
-    return ascent.ascend(
-        kernel,
-        read,
-        read,
-        jax.random.key(0),
-        zero,
-        zero,
-        steps=len(table) - 1,
-        distance=lambda a, b: jnp.abs(b - a),
-        prefer=prefer,
-        score_last=score_last,
-    )
+    scores: Any
+    successes: Any
+    steps: int = static()
+    keep: Any = static()
+
+    def first(self, key, x0, start):
+        return Place(start, x0, jnp.int32(0))
+
+    def update(self, search, seen):
+        return search._replace(x=search.x + 1, step=search.step + 1)
+
+    def distance(self, x0, x):
+        return jnp.abs(x - x0)
+
+    def oracle(self, model_fn, aim):
+        def read(key, x):
+            at = x.astype(int)
+            return Evaluation(self.scores[at], self.successes[at], jnp.ones(()))
+
+        return read
+
+    value_oracle = oracle
+
+
+def walk(scores, successes, *, keep=by_success):
+    return _walk(Walk(jnp.float32(scores), jnp.array(successes), len(scores) - 1, keep))
+
+
+@jax.jit
+def _walk(attack):
+    state = attack.init(jax.random.key(0), None, jnp.zeros(()), 0, 0)
+    for _ in range(attack.steps):
+        state = attack.step(None, state)
+    return attack.finish(None, state)
 
 
 YES, NO = True, False
 
 
 @pytest.mark.parametrize(
-    ("scores", "successes", "prefer", "kept"),
+    ("scores", "successes", "keep", "kept"),
     [
-        ([1, 5, 3, 2], [NO, NO, YES, NO], ascent.by_success, 2),
-        ([1, 5, 3, 2], [NO, NO, YES, NO], ascent.by_score, 1),
-        ([1, 5, 3, 4], [NO, YES, YES, NO], ascent.by_distance, 1),
-        ([1, 2, 3, 4], [NO, YES, YES, NO], ascent.by_success, 2),
-        ([1, 2, 3, 4], [NO, YES, YES, NO], ascent.by_distance, 1),
-        ([1, 2, 3, 4], [NO, NO, NO, NO], ascent.by_distance, 3),
-        ([4, 2, 3, 1], [NO, NO, NO, NO], ascent.by_success, 0),
-        ([1, 1, 1, 1], [NO, NO, NO, NO], ascent.by_success, 0),  # the first of equals
-        ([9, 2, 3, 1], [YES, NO, NO, YES], ascent.by_success, 0),
-        ([1, 2, 3, 9], [NO, NO, NO, NO], ascent.by_score, 3),  # the last is scored too
-        ([1, np.nan, 3, 2], [NO, YES, NO, NO], ascent.by_success, 2),  # a NaN never wins
-        ([np.nan, 2, np.nan, 1], [YES, NO, YES, NO], ascent.by_score, 1),
-        ([9, 8, 7, 1], [YES, YES, NO, NO], ascent.by_recency, 3),
+        ([1, 5, 3, 2], [NO, NO, YES, NO], by_success, 2),
+        ([1, 5, 3, 2], [NO, NO, YES, NO], by_score, 1),
+        ([1, 5, 3, 4], [NO, YES, YES, NO], by_distance, 1),
+        ([1, 2, 3, 4], [NO, YES, YES, NO], by_success, 2),
+        ([1, 2, 3, 4], [NO, YES, YES, NO], by_distance, 1),
+        ([1, 2, 3, 4], [NO, NO, NO, NO], by_distance, 3),
+        ([4, 2, 3, 1], [NO, NO, NO, NO], by_success, 0),
+        ([1, 1, 1, 1], [NO, NO, NO, NO], by_success, 0),  # the first of equals
+        ([9, 2, 3, 1], [YES, NO, NO, YES], by_success, 0),
+        ([1, 2, 3, 9], [NO, NO, NO, NO], by_score, 3),  # the last is scored too
+        ([1, np.nan, 3, 2], [NO, YES, NO, NO], by_success, 2),  # a NaN never wins
+        ([np.nan, 2, np.nan, 1], [YES, NO, YES, NO], by_score, 1),
     ],
 )
-def test_the_preferred_iterate_is_kept(scores, successes, prefer, kept):
-    result = walk(scores, successes, prefer=prefer)
+def test_the_preferred_iterate_is_kept(scores, successes, keep, kept):
+    result = walk(scores, successes, keep=keep)
     assert float(result.best.x) == kept
     assert float(result.best.score) == scores[kept]
     assert bool(result.best.success) == successes[kept]
@@ -156,8 +173,8 @@ def test_the_preferred_iterate_is_kept(scores, successes, prefer, kept):
     assert (int(result.queries), int(result.gradients)) == (len(scores), len(scores) - 1)
 
 
-def test_without_the_last_score_the_final_iterate_is_the_result():
-    result = walk([9, 1, 1, 7], [YES, NO, NO, NO], score_last=False)
+def test_who_keeps_nothing_gets_the_final_iterate_unscored():
+    result = walk([9, 1, 1, 7], [YES, NO, NO, NO], keep=None)
     assert float(result.best.x) == float(result.last.x) == 3
     assert float(result.best.distance) == 3
     assert float(result.best.score) == -np.inf
@@ -174,17 +191,12 @@ def test_only_nan_scores_keep_the_start():
 def test_the_oracle_sees_a_fresh_key_at_every_step():
     seen = []
 
-    def note(key, x):
+    def note(model_fn, x, y, key):
         jax.debug.callback(lambda bits: seen.append(int(bits)), jax.random.bits(key))
-        return Evaluation(x.sum(), x.sum() > 9, jnp.ones_like(x))
+        return x.sum(), x.sum() > 9
 
-    threat = advfeat.linf(1.0)
-    kernel = ascent.projected_ascent(threat, advfeat.steepest, jnp.float32(0.1))
-    x = jnp.zeros(2)
-    result = ascent.ascend(
-        kernel, note, note, jax.random.key(1), x, x, steps=4, distance=threat.distance
-    )
-    jax.block_until_ready(result)
+    attack = advfeat.pgd(advfeat.linf(1.0), steps=4, step_size=0.1, objective=note)
+    jax.block_until_ready(attack(jax.random.key(1), lambda x: x, jnp.zeros(2), 0))
     jax.effects_barrier()
     assert len(seen) == len(set(seen)) == 5
 
@@ -221,7 +233,7 @@ def test_choose_takes_whole_records():
         Best(jnp.full(2, v), jnp.float32(v), jnp.array(False), jnp.float32(v)) for v in (1.0, 2.0)
     )
     for new, old in ((low, high), (high, low)):
-        kept = ascent.choose(ascent.by_score, new, old)
+        kept = choose(by_score, new, old)
         assert {float(np.mean(leaf)) for leaf in (kept.x, kept.score, kept.distance)} == {2.0}
 
 

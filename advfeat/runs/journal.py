@@ -1,4 +1,12 @@
-"""Stores the decided images of an evaluation, so that a killed run can resume."""
+"""Stores the decided images of an evaluation, so that a killed one can resume.
+
+    with RunDirectory.open("runs/mine", {"eps": 8 / 255}, name="mine") as run:
+        with Journal(run, checksum([variables, images, labels])) as journal:
+            result = advfeat.evaluate(key, model_fn, images, labels, ..., **journal.hooks())
+
+Run again after a kill, the same lines attack only the images that are not decided yet, and return
+the result of an unbroken evaluation.
+"""
 
 from __future__ import annotations
 
@@ -19,32 +27,61 @@ from advfeat.runs.files import read_arrays
 SAVE_SECONDS = 10.0  # a kill loses the decisions of this time, and the images in flight
 
 
-def check_same_problem(workdir: str | os.PathLike[str], problem: str) -> None:
-    """Checks that stored verdicts are about the same network and images.
+def check_same_problem(path: str | os.PathLike[str], problem: str) -> None:
+    """Checks that the verdicts stored in a run directory are about the same network and images.
 
-    Flags already match; but the files behind them may have changed: a checkpoint may have been
-    retrained, or data prepared again, under the same name.
+    Equal flags do not suffice, since the files behind them may have changed: a checkpoint may have
+    been retrained, or data prepared again, under the same name.
+
+    Args:
+      path: the run directory; need not exist.
+      problem: a checksum of the network's weights, the images and the labels (`files.checksum`).
 
     Raises:
       ValueError: if they are not.
     """
-    for path in sorted(pathlib.Path(workdir).glob("parts/*.npz"))[:1]:
-        saved = read_arrays(path)
+    for part in sorted(pathlib.Path(path).glob("parts/*.npz"))[:1]:
+        saved = read_arrays(part)
         if "problem" not in saved or str(saved["problem"]) != problem:
             raise ValueError(
-                f"workdir {workdir} holds verdicts on another network or other images than "
-                "--checkpoint and --dataset hold now; choose another workdir, or --overwrite"
+                f"{path} holds verdicts on another network or other images than are given now; "
+                "choose another directory, or delete it"
             )
 
 
 class Journal:
     """Stores the parts of an evaluation in `parts/` of its run, and shows a progress bar.
 
+    Args:
+      run: the open run directory.
+      problem: a checksum of the network's weights, the images and the labels (`files.checksum`).
+
     Attributes:
       done: images decided by earlier processes, by attack.
+
+    Raises:
+      ValueError: if the directory holds verdicts on another problem.
+
+    >>> import tempfile
+    >>> from advfeat.runs.files import checksum
+    >>> import jax
+    >>> import advfeat
+    >>> x, y = np.full((4, 2, 2, 1), 0.5, np.float32), np.zeros(4, int)
+    >>> network = advfeat.as_model_fn(lambda x: x.ravel() + np.array([0.3, 0.0, 0.0, 0.0]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RunDirectory.open(folder, {"eps": 0.2}, name="mine") as run:
+    ...         with Journal(run, checksum([x, y])) as journal:
+    ...             result = advfeat.evaluate(
+    ...                 jax.random.key(0), network, x, y, threat=advfeat.linf(0.2), suite="fgsm",
+    ...                 checks=False, **journal.hooks())
+    ...         with Journal(run, checksum([x, y])) as journal:
+    ...             decided = journal.done["fgsm"]
+    >>> result.robust_accuracy.mean, decided.rows.tolist(), bool(decided.fooled.all())
+    (0.0, [0, 1, 2, 3], True)
     """
 
     def __init__(self, run: RunDirectory, problem: str):
+        check_same_problem(run.path, problem)
         self._run, self._problem = run, problem
         self.done: dict[str, Part] = {}
         self._seconds: dict[str, float] = {}
@@ -66,6 +103,15 @@ class Journal:
         self._since = time.perf_counter()
         self._bar: Any = None
         self._checks: Any = None
+
+    def hooks(self) -> dict[str, Any]:
+        """Returns the arguments of `advfeat.evaluate` that store and resume."""
+        return {
+            "done": self.done,
+            "on_part": self.part,
+            "on_attack": self.attack,
+            "on_check": self.check,
+        }
 
     def attack(self, name: str, count: int) -> None:
         """Starts an attack on a number of images, or resumes it on more of them."""

@@ -1,0 +1,82 @@
+"""Entries of the registry of objectives: how one is made, and what commands may ask of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from advfeat.attacks.fgsm import fgsm
+from advfeat.attacks.pgd import pgd
+from advfeat.threats.balls import ThreatModel
+from advfeat.training.losses.base import Descent
+from advfeat.types import Array, LogitLoss
+
+USUAL_STEPS = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An entry of `OBJECTIVES`. Called with the factory's arguments, it makes the objective.
+
+    Attributes:
+      factory: `(model, loss, attack, **numbers) -> Descent`.
+      numbers: the objective's own options with their usual values; `experiments.train` has a flag
+        for each of ours and takes those of other packages by `--numbers`.
+      attack_steps: usual steps of PGD; 0 for an objective that attacks nothing, None for one that
+        makes its own attack (its factory takes `threat` and `step_size` in place of `attack`).
+      one_step: whether it trains on a single-step attack, so that it is prone to catastrophic
+        overfitting.
+      takes_loss: whether the loss can be chosen.
+    """
+
+    factory: Callable[..., Descent]
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    attack_steps: int | None = USUAL_STEPS
+    one_step: bool = False
+    takes_loss: bool = True
+
+    def __call__(self, *args: Any, **options: Any) -> Descent:
+        """Makes the objective."""
+        return self.factory(*args, **options)
+
+    def build(
+        self,
+        model: Any,
+        loss: LogitLoss,
+        threat: ThreatModel | None,
+        *,
+        attack_steps: int = USUAL_STEPS,
+        step_size: float | Array | None = None,
+        **numbers: float,
+    ) -> Descent:
+        """Makes the objective with its attack on a threat model.
+
+        Args:
+          model: a flax module.
+          loss: logits `[K]`, label `[]` -> `[]`.
+          threat: the threat model; None for an objective that attacks nothing.
+          attack_steps: steps of PGD; one step of a one-step objective is FGSM from the image.
+          step_size: in the threat model's norm; by default that of FGSM, `1.4 eps / steps` for PGD,
+            or that of the objective's own attack.
+          **numbers: the objective's own options.
+
+        Raises:
+          ValueError: without a threat model for an objective that attacks.
+        """
+        options: dict[str, Any] = dict(numbers)
+        if self.takes_loss:
+            options["loss"] = loss
+        if self.attack_steps == 0:
+            return self.factory(model, **options)
+        if threat is None:
+            raise ValueError("threat must be a threat model for an objective that attacks")
+        if self.attack_steps is None:
+            return self.factory(model, threat=threat, step_size=step_size, **options)
+        attack: Any
+        if self.one_step and attack_steps == 1:
+            attack = fgsm(threat, step_size=step_size, keep=None)
+        else:
+            size = 1.4 * threat.eps / attack_steps if step_size is None else step_size
+            attack = pgd(threat, steps=attack_steps, step_size=size, random_start=True, keep=None)
+        return self.factory(model, attack=attack, **options)
