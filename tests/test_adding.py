@@ -100,7 +100,7 @@ def test_an_attack_that_says_more(monkeypatch):
     moved = np.abs(found.adversarial - IMAGES).max()
     assert 0 <= moved <= 0.1 + 1e-6
     given = {"workdir": "w", "checkpoint": "zoo:x", "eps": 0.1, "attack": ("shared",)}
-    evaluate_flags.Config(**given).validate()
+    evaluate_flags.Config(**given, norm="linf").validate()
     with pytest.raises(ValueError, match="shared is defined for --norm=linf, not for l2"):
         evaluate_flags.Config(**given, norm="l2").validate()
 

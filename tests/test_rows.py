@@ -158,7 +158,7 @@ def test_all_classes_of_a_sorted_set_are_in_the_curves(monkeypatch):
     plan = types.SimpleNamespace(
         images=np.zeros((1000, 2, 2, 1), np.float32), labels=labels, threat=advfeat.l2(0.5)
     )
-    options = {"workdir": "unused", "checkpoint": "unused", "eps": 0.5}
+    options = {"workdir": "unused", "checkpoint": "unused", "norm": "l2", "eps": 0.5}
     seen = spied(monkeypatch)
     for most, wanted in ((200, [20] * 10), (0, [100] * 10)):
         with pytest.raises(StopIteration):

@@ -15,7 +15,7 @@ from ..shared.limits import check_linf_eps
 class Config(BaseConfig):
     """Flags of `experiments.defences`."""
 
-    SMALLEST = {"defences": DEFENCES.written()[:3], "num_examples": 20, "epochs": 1}
+    SMALLEST = {"defences": DEFENCES.written()[:3], "eval_examples": 20, "epochs": 1}
 
     defences: tuple[str, ...] = flag(DEFENCES.written(), "Which ones.", choices=DEFENCES)
     norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
@@ -23,11 +23,13 @@ class Config(BaseConfig):
     attack: tuple[str, ...] = flag(
         ("standard",), "A suite, or attacks in their order.", choices=SUITES_AND_ATTACKS
     )
-    num_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
+    eval_examples: int = flag(100, "Test images, drawn by the seed; 0: all.", kind="natural")
     model: str = flag("mlp", "Architecture of the networks.", choices=MODELS)
     width: int = flag(64, "Their width.", kind="count")
     epochs: int = flag(10, "Epochs of training; twice as many if adversarial.", kind="count")
-    batch_size: int = flag(250, "Images attacked at a time, which bounds the memory.", kind="count")
+    attack_batch_size: int = flag(
+        250, "Images attacked at a time, which bounds the memory.", kind="count"
+    )
 
     def validate(self) -> None:
         """Also checks flags against each other."""

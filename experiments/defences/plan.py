@@ -51,7 +51,7 @@ class Plan:
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
-    test = data.subset(dataset.test, config.num_examples, seed=config.seed)
+    test = data.subset(dataset.test, config.eval_examples, seed=config.seed)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
     threat = advfeat.threat_model(config.norm, config.eps)
     suite = suite_for(config, config.attack, threat, num_classes=dataset.num_classes)

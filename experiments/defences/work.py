@@ -61,7 +61,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     subjects = _subjects(config, plan, run)
     # One family of functions, so that the attacks compile once for all of them.
     family = dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
-    where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.batch_size}
+    where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.attack_batch_size}
     verdicts = {}
     for name, fn in tqdm(family.items(), desc="defences", unit="network"):
         key = stream(jax.random.key(config.seed), "attacks")

@@ -1,9 +1,9 @@
 """Measures a network's robust accuracy by AutoAttack or other attacks, and checks the result.
 
     python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/robust \\
-        --attack=autoattack --norm=l2 --eps=1 --num_examples=445
+        --attack=autoattack --norm=l2 --eps=1 --eval_examples=445
     python -m experiments.evaluate --workdir=runs/evaluated --checkpoint=runs/imagenet \\
-        --dataset=imagenet2012 --stream --norm=linf --eps=4/255 --num_examples=5000
+        --dataset=imagenet2012 --stream --norm=linf --eps=4/255 --eval_examples=5000
 
 `--attack` is a suite (autoattack, standard, plus, rand, quick) or attacks separated by commas, each
 run on the images that the previous ones left standing (`--each`: each on all images). A killed run

@@ -16,7 +16,7 @@ from ..shared.limits import check_linf_eps
 class Config(StreamConfig):
     """Flags of `experiments.evaluate`."""
 
-    SMALLEST = {"num_examples": 20, "checks": False}
+    SMALLEST = {"eval_examples": 20, "checks": False}
 
     checkpoint: str | None = flag(None, "The network: DIR, DIR:NAME or zoo:NAME (required).")
     attack: tuple[str, ...] = flag(
@@ -30,10 +30,12 @@ class Config(StreamConfig):
         None, "--attack=pgd: step size [2.5 eps / steps].", kind="positive"
     )
     each: bool = flag(False, "Run each attack on every image, not only on those still standing.")
-    norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
+    norm: str = flag(None, "Norm of the threat model (required).", choices=NORMS)
     eps: float | None = flag(None, "Eps of the threat model, as in 8/255 (required).", kind="eps")
-    num_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
-    batch_size: int = flag(250, "Images attacked at a time, which bounds the memory.", kind="count")
+    eval_examples: int = flag(1000, "Test images, drawn by the seed; 0: all.", kind="natural")
+    attack_batch_size: int = flag(
+        250, "Images attacked at a time, which bounds the memory.", kind="count"
+    )
     checks: bool = flag(True, "Check whether the result can be trusted (--nochecks: do not).")
     curves: bool = flag(
         True, "Measure accuracy against eps and loss against steps (--nocurves: do not)."
@@ -44,10 +46,10 @@ class Config(StreamConfig):
 
     def validate(self) -> None:
         """Also checks flags against each other."""
-        super().validate()
-        for name in ("checkpoint", "eps"):
+        for name in ("checkpoint", "norm", "eps"):
             if getattr(self, name) is None:
                 raise ValueError(f"flag --{name} is missing")
+        super().validate()
         check_linf_eps(self.norm, eps=self.eps)
         check_attacks(self.attack, self.norm)
         for name, value in self.pgd_options().items():

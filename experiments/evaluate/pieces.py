@@ -102,7 +102,7 @@ class Problem:
                 threat=self.threat,
                 suite=self.suite,
                 sequential=not self.config.each,
-                batch_size=self.config.batch_size,
+                batch_size=self.config.attack_batch_size,
                 ids=ids,
                 checks=checks,
                 **journal.hooks(),

@@ -75,11 +75,11 @@ def prepare(config: Config) -> Plan:
         named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
     # raises on unsupported attacks
     suite = suite_for(config, named, threat, num_classes=dataset.num_classes)
-    drawn: Any = data.subset(dataset.test, config.num_examples, seed=config.seed)
+    drawn: Any = data.subset(dataset.test, config.eval_examples, seed=config.seed)
     first, *rest = cut(drawn, seed=config.seed) if config.stream else (drawn,)
     test = in_memory(first)
     images = data.unit(test.image)
-    logits = advfeat.predict(network.model_fn(), images, batch_size=config.batch_size)
+    logits = advfeat.predict(network.model_fn(), images, batch_size=config.attack_batch_size)
     check_logits(logits, name=f"checkpoint {config.checkpoint}")
     others = [(piece.label, piece.id) for piece in rest]
     known = checksum([network.variables, images, test.label, test.id, *others])

@@ -91,7 +91,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     if not config.curves or not np.isfinite(eps) or eps == 0:
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
-    where = {"images": images, "labels": labels, "batch_size": config.batch_size}
+    where = {"images": images, "labels": labels, "batch_size": config.attack_batch_size}
     sweep = pgd_sweep(key, fn, grid=grid, norm=norm, steps=steps, desc="curves", **where)
     attack = advfeat.pgd(plan.threat, steps=2 * steps, keep=by_score)
     by_step = advfeat.best_score_curve(key, attack, fn, **where)

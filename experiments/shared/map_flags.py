@@ -23,7 +23,7 @@ def options_of(config: MapConfig, train: data.Split) -> Options:
         objective=advfeat.targeted() if config.loss else class_score(),
         samples=config.samples,
         sigma=config.sigma,
-        steps=config.steps,
+        steps=config.path_steps,
         layer=config.layer,
         baselines=data.unit(some.image),
     )

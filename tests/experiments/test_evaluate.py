@@ -39,8 +39,8 @@ def network(tmp_path_factory):
 
 
 def config(path, network, **options):
-    usual = {"norm": "l2", "eps": 0.5, "num_examples": 60, "attack": ("fgsm", "pgd")}
-    usual |= {"checks": False, "sweep_examples": 20, "batch_size": 16}
+    usual = {"norm": "l2", "eps": 0.5, "eval_examples": 60, "attack": ("fgsm", "pgd")}
+    usual |= {"checks": False, "sweep_examples": 20, "attack_batch_size": 16}
     return Config(workdir=str(path), checkpoint=network, **{**usual, **options})
 
 
@@ -127,13 +127,13 @@ def test_verdicts_on_another_network_are_not_gone_on_with(network, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(evaluate_report, "write", dying)
         with pytest.raises(Killed):
-            evaluate_work.run(config(tmp_path / "w", changing, num_examples=20))
+            evaluate_work.run(config(tmp_path / "w", changing, eval_examples=20))
     multiplied(network, 0.9, changing)
     before = (tmp_path / "w" / "run.json").read_bytes()
     with pytest.raises(UsageError, match="holds verdicts on another network or other images"):
-        evaluate_work.run(config(tmp_path / "w", changing, num_examples=20))
+        evaluate_work.run(config(tmp_path / "w", changing, eval_examples=20))
     assert (tmp_path / "w" / "run.json").read_bytes() == before
-    afresh = config(tmp_path / "w", changing, num_examples=20, overwrite=True)
+    afresh = config(tmp_path / "w", changing, eval_examples=20, overwrite=True)
     assert evaluate_work.run(afresh)["num_examples"] == 20
 
 
@@ -149,7 +149,7 @@ MOMENTS = ("apgd_ce:", "apgd_targeted:", "fab_targeted:", "square:", "checks:", 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_killed_by_the_system_at_any_moment_it_ends_as_an_unbroken_run(network, tmp_path, norm):
     """SIGKILL in the midst of every attack, of the checks and of the report."""
-    flags = [f"--norm={norm}", "--eps=0.1", "--num_examples=60", "--batch_size=16"]
+    flags = [f"--norm={norm}", "--eps=0.1", "--eval_examples=60", "--attack_batch_size=16"]
     command = [sys.executable, "-m", "experiments.evaluate", f"--checkpoint={network}", *flags]
     rng = np.random.default_rng(0)
     # Each of the processes would compile the same programs.
@@ -219,24 +219,40 @@ def test_pgds_own_flags(network, tmp_path):
     ("flags", "message"),
     [
         (["--eps=1"], "flag --checkpoint is missing"),
-        (["--checkpoint={net}"], "flag --eps is missing"),
-        (["--checkpoint={net}", "--eps=8"], "eps"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,autoattack"], "stands alone"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
-        (["--checkpoint={net}", "--eps=0.1", "--steps=5"], "--attack=pgd alone, not for --attack"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd", "--restarts=0"], "--restarts=0"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=pgdd"], "must be"),
-        (["--checkpoint={net}", "--eps=0.1", "--classes=1,2"], "knows the classes"),
+        (["--checkpoint={net}", "--norm=l2"], "flag --eps is missing"),
+        (["--checkpoint={net}", "--eps=1"], "flag --norm is missing"),
+        (["--checkpoint={net}", "--norm=linf", "--eps=8"], "eps"),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgd,autoattack"],
+            "stands alone",
+        ),
+        (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--steps=5"],
+            "--attack=pgd alone, not for --attack",
+        ),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgd", "--restarts=0"],
+            "--restarts=0",
+        ),
+        (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgdd"], "must be"),
+        (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--classes=1,2"], "knows the classes"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,ddn"], "ddn is defined for --norm=l2"),
         (["--checkpoint={net}", "--eps=0.1", "--attack=ddn", "--dry_run"], "defined for --norm=l2"),
         (["--checkpoint={net}", "--eps=128", "--norm=l2"], "--eps=128: must be below 8 for l2"),
         (["--checkpoint={net}", "--eps=255", "--norm=l1"], "--eps=255: must be below 64 for l1"),
         (["--checkpoint={net}", "--eps=8", "--norm=l2"], "--eps=8: must be below 8 for l2"),
-        (["--checkpoint={net}", "--eps=1"], "--eps=1: must be below 1 for linf"),
-        (["--checkpoint={net}", "--eps=0.1", "--batch_size=0"], "--batch_size=0: must be a whole"),
-        (["--checkpoint=/nowhere", "--eps=0.1"], "there is no directory"),
-        (["--checkpoint={net}", "--eps=0.1", "--dataset={npz}"], "takes images of (8, 8, 1)"),
-        (["--checkpoint={nan}", "--eps=0.1"], "must return finite logits, got NaN"),
+        (["--checkpoint={net}", "--norm=linf", "--eps=1"], "--eps=1: must be below 1 for linf"),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack_batch_size=0"],
+            "--attack_batch_size=0: must be a whole",
+        ),
+        (["--checkpoint=/nowhere", "--norm=linf", "--eps=0.1"], "there is no directory"),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--dataset={npz}"],
+            "takes images of (8, 8, 1)",
+        ),
+        (["--checkpoint={nan}", "--norm=linf", "--eps=0.1"], "must return finite logits, got NaN"),
     ],
 )
 def test_refused_in_one_line_before_any_work(flags, message, network, tmp_path, capsys):
@@ -261,7 +277,7 @@ def test_a_network_that_knows_nothing_is_reported_all_the_same(network, tmp_path
     """Zero weights: every gradient is zero, and the report must not call that robust."""
     multiplied(network, 0.0, tmp_path / "dead")
     found = evaluate_work.run(
-        config(tmp_path / "w", str(tmp_path / "dead"), checks=True, num_examples=40)
+        config(tmp_path / "w", str(tmp_path / "dead"), checks=True, eval_examples=40)
     )
     assert "zero_gradients" in {warned["code"] for warned in found["warnings"]}
     assert not found["trusted"]

@@ -57,7 +57,7 @@ def test_a_dry_run_keeps_the_attack_that_was_asked_for():
     assert (small.eval_steps, small.restarts, small.attack_steps, small.seeds) == (2, 1, 1, 2)
     evaluated = config_of("evaluate", "--attack=square", "--norm=l2").smallest()
     assert (evaluated.attack, evaluated.norm, evaluated.eps) == (("square",), "l2", 0.1)
-    assert (evaluated.num_examples, evaluated.checks) == (20, False)
+    assert (evaluated.eval_examples, evaluated.checks) == (20, False)
 
 
 def test_a_dry_run_of_defences_takes_few_of_those_that_were_named():

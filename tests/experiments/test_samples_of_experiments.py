@@ -18,8 +18,8 @@ PAIR = {"standard": "zoo:digits_standard", "robust": "zoo:digits_l2_robust"}
 NETWORK = {"checkpoint": "zoo:digits_l2_robust", "norm": "l2", "eps": 0.5}
 FLAGS = {
     "counterfactual": PAIR | {"measured": 4},
-    "defences": {"num_examples": 77},
-    "evaluate": NETWORK | {"num_examples": 123},
+    "defences": {"eval_examples": 77},
+    "evaluate": NETWORK | {"eval_examples": 123},
     "mislabeled": {"train_examples": 300},
     "representations": PAIR | {"judges": ("none",), "measured": 33, "searched": 200},
     "roar": {"train_examples": 300, "eval_examples": 50, "methods": ("gradient",)},
@@ -140,7 +140,7 @@ def test_the_robust_estimate_of_a_sorted_set_is_that_of_a_shuffled_one(sets, tmp
                 workdir=str(tmp_path / order),
                 dataset=str(path),
                 attack=(attack,),
-                num_examples=0 if order == "all" else 150,
+                eval_examples=0 if order == "all" else 150,
                 sweep_examples=0 if order == "all" else 60,
                 checks=False,
                 **NETWORK,

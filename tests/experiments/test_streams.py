@@ -223,9 +223,9 @@ def network(tmp_path_factory, folder):
 
 
 def evaluation(path, folder, network, **options):
-    usual = {"norm": "l2", "eps": 1.0, "num_examples": 24, "attack": ("fgsm", "pgd")}
+    usual = {"norm": "l2", "eps": 1.0, "eval_examples": 24, "attack": ("fgsm", "pgd")}
     usual |= {"dataset": "cifar10", "stream": True, "checks": False, "curves": False}
-    usual |= {"batch_size": 8, "data_dir": folder, "checkpoint": network}
+    usual |= {"attack_batch_size": 8, "data_dir": folder, "checkpoint": network}
     return evaluate_flags.Config(workdir=str(path), **{**usual, **options})
 
 

@@ -16,13 +16,13 @@ USUAL = tuple(name for name in METHODS.written() if not METHODS.fact(name, "on_h
 class MapConfig(BaseConfig):
     """The saliency methods and their options."""
 
-    SMALLEST = {"samples": 2, "steps": 2}
+    SMALLEST = {"samples": 2, "path_steps": 2}
 
     methods: tuple[str, ...] = flag(USUAL, "Which methods.", choices=METHODS)
     loss: bool = flag(False, "Differentiate the negated loss at the label, not the score.")
     samples: int = flag(25, "Number of noisy copies (SmoothGrad and variants).", kind="count")
     sigma: float = flag(0.15, "Standard deviation of their noise.", kind="nonnegative")
-    steps: int = flag(20, "Gradients along the path of integrated gradients.", kind="count")
+    path_steps: int = flag(20, "Gradients along the path of integrated gradients.", kind="count")
     layer: str | None = flag(None, "Layer of Grad-CAM. Default: the last with positions.")
 
     def validate(self) -> None:
