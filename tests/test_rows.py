@@ -211,7 +211,7 @@ ALLOWED = {
     ("advfeat/stats/bootstrap.py", "samples[:_REST_DRAWS]"): DRAWN,
     ("advfeat/evaluation/robust_accuracy.py", "share[:len(rows)]"): PADDING,
     ("experiments/mislabeled/report.py", "examples[:6 - len(turned.examples)]"): DRAWN,
-    ("experiments/saliency/work.py", "checked[:FEW]"): NO_EXAMPLES,
+    ("experiments/saliency/plan.py", "checked[:_CHECKED]"): NO_EXAMPLES,
     (
         "experiments/transfer_learning/work.py",
         "slice(None, len(plan.choice))",
@@ -273,7 +273,7 @@ ALLOWED = {
         "advfeat/runs/train_states.py",
         "(str(error).strip().splitlines() or [type(error).__name__])[0][:200]",
     ): NO_EXAMPLES,
-    ("experiments/defences/plan.py", "config.defences[::6]"): NO_EXAMPLES,
+    ("experiments/defences/flags.py", "DEFENCES.written()[:3]"): NO_EXAMPLES,
     (
         "advfeat/runs/journal.py",
         "sorted(pathlib.Path(path).glob('parts/*.npz'))[:1]",

@@ -65,7 +65,7 @@ def test_summary_report_and_arrays_agree(unbroken):
     assert 0 < summary["robust_accuracy"]["mean"] < summary["clean_accuracy"]["mean"]
     by_eps = [part["accuracy"]["mean"] for part in summary["curves"]["accuracy_by_eps"]]
     assert by_eps == sorted(by_eps, reverse=True)
-    losses = summary["curves"]["best_score_curve"]
+    losses = summary["curves"]["loss_by_step"]
     assert losses == sorted(losses)
     assert summary["warnings"] == []
     assert "worst case" in (path / "report.html").read_text()
@@ -237,8 +237,14 @@ def test_pgds_own_flags(network, tmp_path):
         ),
         (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgdd"], "must be"),
         (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--classes=1,2"], "knows the classes"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=pgd,ddn"], "ddn is defined for --norm=l2"),
-        (["--checkpoint={net}", "--eps=0.1", "--attack=ddn", "--dry_run"], "defined for --norm=l2"),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgd,ddn"],
+            "ddn is defined for --norm=l2",
+        ),
+        (
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=ddn", "--dry_run"],
+            "defined for --norm=l2",
+        ),
         (["--checkpoint={net}", "--eps=128", "--norm=l2"], "--eps=128: must be below 8 for l2"),
         (["--checkpoint={net}", "--eps=255", "--norm=l1"], "--eps=255: must be below 64 for l1"),
         (["--checkpoint={net}", "--eps=8", "--norm=l2"], "--eps=8: must be below 8 for l2"),

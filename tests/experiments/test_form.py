@@ -13,7 +13,7 @@ from advfeat.runs.runner import Experiment
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 TOOLS = ("pack", "prepare_data")  # they have no run directory
 NAMES = sorted({path.parent.name for path in ROOT.glob("*/work.py")} - set(TOOLS))
-REQUIRED = {"evaluate": ["--checkpoint=zoo:digits_standard", "--eps=0.1"]}
+REQUIRED = {"evaluate": ["--checkpoint=zoo:digits_standard", "--norm=linf", "--eps=0.1"]}
 
 
 def config_of(name: str, *arguments: str) -> Config:
