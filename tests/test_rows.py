@@ -259,7 +259,6 @@ ALLOWED = {
     ("advfeat/evaluation/prediction.py", "np.asarray(scores)[:real]"): PADDING,
     ("advfeat/figures/charts.py", "column_names[::step]"): NO_EXAMPLES,
     ("advfeat/figures/charts.py", "row_names[::step]"): NO_EXAMPLES,
-    ("advfeat/runs/report.py", "content[:8]"): NO_EXAMPLES,
     ("advfeat/features/representations.py", "order[::-1][:count]"): BY_VALUE,
     ("advfeat/features/representations.py", "order[:count]"): BY_VALUE,
     ("advfeat/evaluation/robust_accuracy.py", "inside[:len(rows)]"): PADDING,

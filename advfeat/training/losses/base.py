@@ -36,8 +36,8 @@ D = TypeVar("D", bound="Descent")
 class Descent:
     """A training objective, a `LossFn`: a pure function of key, params, state and batch.
 
-    Subclasses are frozen, registered dataclasses, so that equal ones share one compiled train step;
-    numbers, including those of an attack (eps, step size), are leaves. A subclass defines `descend`
+    Subclasses are pytrees, so that those of equal structure share one compiled train step: numbers,
+    including those of an attack (eps, step size), are leaves. A subclass defines `descend`
     and, if it needs more than the batch, `prepare`.
 
     Attributes:

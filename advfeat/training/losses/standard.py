@@ -33,9 +33,10 @@ def standard(model: Any, loss: LogitLoss = cross_entropy) -> Standard:
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
 
+    >>> import jax
     >>> from advfeat import models
-    >>> network = models.create("linear", num_classes=3)
-    >>> standard(network) == standard(network)
+    >>> one, two = (standard(models.create("linear", num_classes=3)) for _ in range(2))
+    >>> jax.tree.structure(one) == jax.tree.structure(two)  # they share one compiled train step
     True
     """
     return Standard(model, loss)
