@@ -34,7 +34,7 @@ from .flags import Config
 PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
 
 _VERDICTS = ("clean_share", "robust_share", "distance", "fooled_by")
-_BY_IMAGE = ("tried", "fooled", "share")
+_BY_IMAGE = ("tried", "fooled", "share", "queries")
 _TOTALS = ("forward_passes", "gradients", "seconds", "claims", "outside", "unconfirmed")
 
 
