@@ -22,7 +22,14 @@ def requirements() -> list[str]:
 
 
 NOTEBOOK = ["ipykernel>=6.25", "jupytext>=1.16", "nbclient>=0.9"]
-TEST = [*NOTEBOOK, "hypothesis>=6.100", "lime>=0.2", "pytest>=8.0", "pytest-xdist>=3.5"]
+TEST = [
+    *NOTEBOOK,
+    "beartype>=0.19",
+    "hypothesis>=6.100",
+    "lime>=0.2",
+    "pytest>=8.0",
+    "pytest-xdist>=3.5",
+]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.7", "mkdocstrings[python]>=1.0"]
 DEV = [*TEST, "build>=1.0", "mypy>=1.10", "pre-commit>=3.7", "ruff==0.17.*"]
 

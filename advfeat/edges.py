@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.checks import check_ids, check_labels, check_range, is_concrete
 from advfeat.types import Array, Batch, Key, ModelFn, as_model_fn
@@ -73,7 +74,7 @@ def one_key(key: Any, *, name: str = "key") -> Key:
     return found
 
 
-def working(x: Any, *, name: str = "x") -> Array:
+def working(x: Any, *, name: str = "x") -> Float[Array, " ..."]:
     """Casts an image to the working precision of attacks and maps: float32; float64 is kept.
 
     Half-precision numbers below 1 are spaced about as widely as steps of a few 1/255, and rounding
@@ -130,7 +131,7 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
 
 def on_one(
     method: Any, key: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
-) -> tuple[Key, Array, Any]:
+) -> tuple[Key, Float[Array, " ..."], Any]:
     """Checks and normalises key, example and aim of an attack or map on ONE example.
 
     Args:

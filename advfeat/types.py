@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, dataclass_transform
 
 import jax
+from jaxtyping import ArrayLike, Bool, Float, Integer, PyTree, Real
 
 Array = jax.Array
 F = TypeVar("F")
@@ -17,16 +18,29 @@ T = TypeVar("T")
 Key = jax.Array
 """A typed key, as returned by `jax.random.key`."""
 
-ModelFn = Callable[[Array], Array]
-"""ONE example `[H, W, C]` in [0, 1] -> logits `[K]` (or features), including pixel normalisation.
+if TYPE_CHECKING:
+    Number = float | Array
+    Label = int | Array
+else:
+    Number = Real[ArrayLike, ""]
+    """A number that may be traced."""
+
+    Label = Integer[ArrayLike, ""]
+    """A class index in `[0, K)` that may be traced."""
+
+ModelFn = Callable[[Float[Array, "*example"]], Float[Array, "*output"]]
+"""ONE example (`[H, W, C]` in [0, 1]) -> logits `[K]` (or features), including pixel normalisation.
 
 At a `jit` boundary it must be a pytree, e.g. `jax.tree_util.Partial`; see `as_model_fn`."""
 
-LogitLoss = Callable[[Array, Array], Array]
-"""Logits `[K]`, label `[]` -> loss `[]`."""
+LogitLoss = Callable[[Float[Array, " K"], Label], Float[Array, ""]]
+"""Logits, label -> loss."""
 
-Objective = Callable[[ModelFn, Array, Any, Key], tuple[Array, Array]]
-"""Model, example, aim (a label, a target, a unit …), key -> (score to ASCEND, success)."""
+Scored = tuple[Float[Array, ""], Bool[Array, ""]]
+"""A score to ASCEND, and whether the objective is reached."""
+
+Objective = Callable[[ModelFn, Float[Array, "*example"], Any, Key], Scored]
+"""Model, example, aim (a label, a target, a unit …), key -> score and success."""
 
 
 class Evaluation(NamedTuple):
@@ -87,7 +101,10 @@ Batch = dict[str, Array]
 
 Metrics = dict[str, Array]
 
-LossFn = Callable[[Key, Any, Any, Batch], tuple[Array, tuple[Any, Metrics]]]
+Descended = tuple[Float[Array, ""], tuple[PyTree, Metrics]]
+"""A loss to minimise, and with it the new model state and metrics."""
+
+LossFn = Callable[[Key, PyTree, PyTree, Batch], Descended]
 """Key, params, model state, batch -> (loss, (model state, metrics)): minimised by a train step."""
 
 

@@ -21,7 +21,23 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ and "PYTEST_XDIST_WORKER" not i
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import jaxtyping
 import pytest
+
+# Every call into these that returns is compared with its annotations, shapes included.
+SHAPED = (
+    "advfeat.edges",
+    "advfeat.evaluation.prediction",
+    "advfeat.features",
+    "advfeat.images",
+    "advfeat.objectives",
+    "advfeat.saliency",
+    "advfeat.stats",
+    "advfeat.theory",
+    "advfeat.threats",
+    "advfeat.training.losses",
+)
+jaxtyping.install_import_hook(SHAPED, "shape_checks.after_the_call")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,6 +1,8 @@
 """One of each kind is added from outside, by its registry alone, and used like those of ours."""
 
 import dataclasses
+import os
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -22,6 +24,7 @@ from experiments.evaluate import flags as evaluate_flags
 from experiments.roar import flags as roar_flags
 from experiments.train import flags as train_flags, plan as train_plan, work as train_work
 
+ROOT = pathlib.Path(__file__).parents[1]
 KEY = jax.random.key(0)
 WEIGHTS = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
 IMAGES = np.random.default_rng(1).random((8, 4, 4, 1)).astype(np.float32)
@@ -239,9 +242,7 @@ def work(config, dataset, run):
 def test_an_experiment(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(data.SOURCES, "stripes", data.Source(stripes))
 
-    def run(config):
-        return runner.execute(config, prepare, work, name="bright")
-
+    run = runner.Experiment("bright", prepare, work)
     words = [f"--workdir={tmp_path / 'run'}", "--dataset=stripes", "--share=0.4"]
     runner.main(run, Config, "How bright are images?", words)
     again = run(Config(workdir=str(tmp_path / "run"), dataset="stripes", share=0.4))
@@ -287,6 +288,9 @@ def test_a_command_trains_with_a_plugin(tmp_path):
     (tmp_path / "my_plugin.py").write_text(textwrap.dedent(PLUGIN))
     words = ["--workdir=run", "--objective=mine", "--eps=0.5", "--dataset=stripes", "--dry_run"]
     command = [sys.executable, "-m", "experiments.train", "--plugins=my_plugin", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}  # the plugin lies where the command is called
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").exists()

@@ -141,7 +141,8 @@ def test_draws_depend_on_key_and_id_alone(impl, raw):
     typed = jax.random.wrap_key_data(key, impl=impl) if raw else key
     keys = jax.vmap(jax.random.fold_in, (None, 0))(typed, ids)
     for run in (noise, method):
-        many = jax.vmap(run, (0, None, 0, 0))(keys, advfeat.as_model_fn(linear), IMAGES, LABELS)
+        batch = (keys, advfeat.as_model_fn(linear), IMAGES, LABELS)
+        many = jax.jit(jax.vmap(run, (0, None, 0, 0)))(*batch)
         one = run(keys[2], linear, IMAGES[2], 2)
         for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
             np.testing.assert_allclose(a[2], b, atol=1e-6)

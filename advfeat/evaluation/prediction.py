@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Integer
 
 from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.attacks.iterative import AttackState, IterativeAttack
@@ -33,25 +34,25 @@ def _logits_batch(model_fn: ModelFn, key: Key | None, ids: Array, x: Array) -> A
 
 def predict(
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
     *,
     batch_size: int = 500,
     key: Key | None = None,
-    ids: np.ndarray | None = None,
-) -> np.ndarray:
+    ids: Integer[np.ndarray, " N"] | None = None,
+) -> Float[np.ndarray, " N *K"]:
     """Computes the logits of a data set in batches of one shape.
 
     Args:
       model_fn: the network, for ONE example.
-      images: `[N, H, W, C]` floating point in [0, 1], on the host.
+      images: in [0, 1], on the host.
       batch_size: examples per batch.
       key: key of a `Randomised` network, folded with the image id, so that every image gets its own
         draw. By default all images share the single draw of the network's own key, which says
         little about the network as a whole; see `shares`.
-      ids: `[N]`, by default 0 … N-1.
+      ids: by default 0 … N-1.
 
     Returns:
-      `[N, K]` logits on the host.
+      The logits (or whatever the network returns), on the host.
 
     Raises:
       ValueError: for invalid images, or a network that does not take ONE of them.
@@ -72,7 +73,7 @@ def predict(
 
 def numpy_predict(
     model_fn: ModelFn, *, batch_size: int = 100
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> Callable[[Float[np.ndarray, "N H W C"]], Float[np.ndarray, "N K"]]:
     """Wraps a network for other libraries: NumPy images in, NumPy probabilities out.
 
     For example, `lime.lime_image.LimeImageExplainer().explain_instance(image, predict, ...)` then
@@ -83,7 +84,7 @@ def numpy_predict(
       batch_size: examples per batch; fixed, so that it compiles once.
 
     Returns:
-      A function `[N, H, W, C]` floating point in [0, 1] -> probabilities `[N, K]`.
+      A function from images in [0, 1] to probabilities.
 
     >>> predict_fn = numpy_predict(lambda x: x.ravel())
     >>> predict_fn(np.zeros((3, 1, 2, 1))).tolist()
@@ -105,14 +106,14 @@ def numpy_predict(
 
 def shares(
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     key: Key,
     looks: int = LOOKS,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 500,
-) -> np.ndarray:
+) -> Float[np.ndarray, " N"]:
     """Computes the share of a network's draws that classify each image correctly.
 
     Every verdict on an image is based on it. A deterministic network has one draw: 0 or 1. A
@@ -121,15 +122,15 @@ def shares(
 
     Args:
       model_fn: the network, for ONE example.
-      images: `[N, H, W, C]` floating point in [0, 1].
-      labels: `[N]` integers.
+      images: in [0, 1].
+      labels: class indices.
       key: key of the draws, folded with the index of the draw and the image id.
       looks: draws per image of a random network.
-      ids: `[N]`, by default 0 … N-1.
+      ids: by default 0 … N-1.
       batch_size: examples per batch.
 
     Returns:
-      `[N]` float64 in [0, 1].
+      The share of each image, float64 in [0, 1].
 
     Raises:
       ValueError: for invalid images or labels.
@@ -152,19 +153,24 @@ def shares(
     return total / looks
 
 
-def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _right(
+    logits: Float[np.ndarray, "N K"], labels: Integer[np.ndarray, " N"]
+) -> Bool[np.ndarray, " N"]:
     check_labels(labels, num_classes=logits.shape[1], count=len(logits))
     return np.asarray(np.argmax(logits, axis=1) == np.asarray(labels))
 
 
 def correct(
-    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
-) -> np.ndarray:
+    model_fn: ModelFn,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    batch_size: int = 500,
+) -> Bool[np.ndarray, " N"] | Float[np.ndarray, " N"]:
     """Returns which examples of a data set are classified correctly, on the host.
 
     Returns:
-      `[N]` bool; for a `Randomised` network the share of `LOOKS` draws under its own key, `[N]`
-      float64.
+      Booleans; for a `Randomised` network the shares of `LOOKS` draws under its own key, float64.
 
     Raises:
       ValueError: for invalid images or labels.
@@ -175,7 +181,11 @@ def correct(
 
 
 def accuracy(
-    model_fn: ModelFn, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 500
+    model_fn: ModelFn,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    batch_size: int = 500,
 ) -> float:
     """Computes the accuracy on a data set: the mean of `correct`.
 
@@ -192,23 +202,23 @@ class EpsilonSweep(NamedTuple):
     """Result of `evaluate_epsilons`.
 
     Attributes:
-      epsilons: `[E]`, in the order given.
-      robust: `[E, N]` bool: correct on the clean image and at the attack's point, at this eps and
+      epsilons: in the order given.
+      robust: correct on the clean image and at the attack's point, at this eps and
         every smaller one of the list (an adversarial example at a smaller eps is valid at a larger
         one). For a `Randomised` network, the share of correct draws at the worst of these points.
     """
 
-    epsilons: np.ndarray
-    robust: np.ndarray
+    epsilons: Float[np.ndarray, " E"]
+    robust: Bool[np.ndarray, "E N"] | Float[np.ndarray, "E N"]
 
 
 def evaluate_epsilons(
     key: Key,
-    attack_for: Callable[[Array], AttackFn],
+    attack_for: Callable[[Float[Array, ""]], AttackFn],
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    epsilons: Sequence[float],
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    epsilons: Sequence[float] | Float[np.ndarray, " E"],
     *,
     norm: str | Norm | None = None,
     batch_size: int = 250,
@@ -221,10 +231,10 @@ def evaluate_epsilons(
 
     Args:
       key: a typed key.
-      attack_for: eps `[]` -> attack, e.g. `lambda eps: pgd(l2(eps), steps=20)`.
+      attack_for: eps -> attack, e.g. `lambda eps: pgd(l2(eps), steps=20)`.
       model_fn: the network, for ONE example.
-      images: `[N, H, W, C]` floating point in [0, 1].
-      labels: `[N]` integers.
+      images: in [0, 1].
+      labels: class indices.
       epsilons: any numbers >= 0; 0 gives the clean accuracy.
       norm: norm of eps; if given, points beyond eps do not count. By default points must lie in
         the attack's own threat model, or just in [0, 1] if it has none.
@@ -283,8 +293,10 @@ def _within(threat: ThreatModel, x0: Array, x: Array) -> Array:
     return jax.vmap(threat.contains)(x0, x)
 
 
-def within(threat: ThreatModel | None, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Tests whether points are images and, given a threat model, lie in it: `[N]` bool."""
+def within(
+    threat: ThreatModel | None, x0: Float[np.ndarray, "N H W C"], x: Float[np.ndarray, "N H W C"]
+) -> Bool[np.ndarray, " N"]:
+    """Tests whether points are images and, given a threat model, lie in it."""
     x = np.asarray(x, np.float32)
     if threat is None:
         return np.asarray(((x >= 0) & (x <= 1)).all(axis=(1, 2, 3)))  # False for NaN
@@ -312,11 +324,11 @@ def best_score_curve(
     key: Key,
     attack: IterativeAttack,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     batch_size: int = 250,
-) -> np.ndarray:
+) -> Float[np.ndarray, "N {attack.steps}+1"]:
     """Traces the score of the preferred iterate over steps, to check convergence of an attack.
 
     Args:
@@ -325,12 +337,12 @@ def best_score_curve(
         a higher score; for the running maximum of the score, which never falls, use
         `pgd(..., keep=keeping.by_score)`.
       model_fn: the network, for ONE example.
-      images: `[N, H, W, C]` floating point in [0, 1].
-      labels: `[N]` integers.
+      images: in [0, 1].
+      labels: class indices.
       batch_size: examples per batch.
 
     Returns:
-      `[N, steps + 1]`.
+      A score for every step, and last that of the result.
 
     Raises:
       ValueError: for invalid images or labels.

@@ -11,64 +11,38 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.batch import attack_dataset, check_batch
+from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import attack_survivors, slots_for
-from advfeat.checks import (
-    check_images,
-    check_labels,
-    check_logits,
-    check_positive,
-)
-from advfeat.edges import one_key, output_of
-from advfeat.evaluation.diagnostics import examine
-from advfeat.evaluation.prediction import LOOKS, predict, shares, within
+from advfeat.checks import check_logits
+from advfeat.evaluation.diagnostics import Case, examine
+from advfeat.evaluation.prediction import LOOKS, within
+from advfeat.evaluation.problem import Problem, asked
 from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult
-from advfeat.evaluation.suites import Suite, resolve
+from advfeat.evaluation.suites import Suite
 from advfeat.evaluation.triage import Contest
 from advfeat.keys import stream
 from advfeat.threats.balls import ThreatModel
-from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomised, as_model_fn
+from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn
 
 
-class _Problem(NamedTuple):
-    """The network, data and threat model under evaluation."""
+class _Watch(NamedTuple):
+    """What the caller has from before, and wants to be told."""
 
-    key: Key
-    model_fn: ModelFn
-    images: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    threat: ThreatModel
-    batch_size: int
+    done: Mapping[str, Part]
+    on_part: Callable[[str, Part], Any] | None
+    on_attack: Callable[[str, int], Any] | None
 
-    @property
-    def random(self) -> bool:
-        """Whether the network is random."""
-        return isinstance(self.model_fn, Randomised)
-
-    def logits(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Computes logits `[N, K]` of all images, each with its own draw."""
-        key = stream(self.key, name) if self.random else None
-        return predict(self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids)
-
-    def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
-        """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""
-        return shares(
-            self.model_fn,
-            images,
-            self.labels[rows],
-            key=stream(self.key, name),
-            ids=self.ids[rows],
-            batch_size=self.batch_size,
-        )
+    def attack(self, name: str, tried: np.ndarray) -> None:
+        """Announces an attack and its number of images."""
+        if self.on_attack is not None:
+            self.on_attack(name, int(tried.sum()))
 
 
 class _Standing:
@@ -78,7 +52,7 @@ class _Standing:
     otherwise the minimum of many noisy shares would be biased downwards.
     """
 
-    def __init__(self, problem: _Problem, logits: np.ndarray):
+    def __init__(self, problem: Problem, logits: np.ndarray):
         self._problem, self._rows = problem, np.arange(len(problem.labels))
         self.adversarial = np.array(problem.images, np.float32)
         self.chosen = (logits.argmax(axis=1) == problem.labels).astype(np.float64)
@@ -169,56 +143,21 @@ def evaluate(
     >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)
     True
     """
-    key = one_key(key)
-    check_positive(batch_size, name="batch_size")
-    if not isinstance(threat, ThreatModel):
-        raise ValueError(f"threat must be a threat model, as in linf(8 / 255), got {threat!r}")
-    check_images(images)
-    num_classes = _classes(model_fn, np.shape(images)[1:])
-    check_labels(labels, num_classes=num_classes, count=len(images))
-    images, labels, ids = check_batch(model_fn, images, labels, ids)
-    model_fn = as_model_fn(model_fn)
-    chosen = resolve(suite, threat, num_classes=num_classes)
-    _check_gradient(chosen.attacks, key, model_fn, images[0], labels[0])
-    if isinstance(suite, Mapping):
-        _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
-    problem = _Problem(key, model_fn, images, labels, ids, threat, batch_size)
-    logits = problem.logits(images, "looks/logits")
+    problem, chosen = asked(key, model_fn, images, labels, threat, suite, batch_size, ids)
+    logits = problem.logits(problem.images, "looks/logits")
     check_logits(logits)
     standing, outcomes = _Standing(problem, logits), []
-    clean = standing.clean >= 0.5
-    fooled_by = np.where(clean, -1, -2)
-    contest = Contest(chosen.gates, logits, labels) if chosen.gates else None
+    watch = _Watch(done or {}, on_part, on_attack)
+    fooled_by = np.where(standing.clean >= 0.5, -1, -2)
+    contest = Contest(chosen.gates, logits, problem.labels) if chosen.gates else None
     for index, (name, attack) in enumerate(chosen.attacks.items()):
         tried = (standing.chosen if sequential else standing.clean) > 0
-        if contest is not None:
-            tried = contest.among(name, tried)
-        if on_attack is not None:
-            on_attack(name, int(tried.sum()))
         begun = time.perf_counter()
-        part = _run(problem, name, attack, np.flatnonzero(tried), (done or {}).get(name), on_part)
-        if contest is not None:
-            left = standing.chosen > 0
-            tried, part = _contested(problem, contest, name, attack, left, part, on_part, on_attack)
+        tried, part = _attacked(problem, name, attack, tried, standing, contest, watch)
         standing.note(part)
-        fooled, queries = np.zeros(len(images), bool), np.zeros(len(images), int)
-        fooled[part.rows], queries[part.rows] = part.fooled, part.queries
         fooled_by[(fooled_by == -1) & (standing.share < 0.5)] = index
-        outcomes.append(
-            AttackOutcome(
-                name=name,
-                tried=tried.copy(),
-                fooled=fooled,
-                share=standing.share if sequential else standing.alone(part),
-                forward_passes=int(part.queries.sum()),
-                gradients=int(part.gradients.sum()),
-                seconds=time.perf_counter() - begun,
-                queries=queries,
-                claims=int(part.claimed.sum()),
-                outside=int(part.outside.sum()),
-                unconfirmed=int(part.unconfirmed.sum()),
-            )
-        )
+        share = standing.share if sequential else standing.alone(part)
+        outcomes.append(_outcome(name, tried, part, share, time.perf_counter() - begun))
     result = SuiteResult(
         suite=chosen.name,
         threat=threat,
@@ -226,36 +165,65 @@ def evaluate(
         robust_share=standing.share,
         looks=LOOKS if problem.random else 1,
         adversarial=standing.adversarial,
-        distance=_distances(threat, images, standing.adversarial),
+        distance=_distances(threat, problem.images, standing.adversarial),
         fooled_by=fooled_by,
         attacks=tuple(outcomes),
         warnings=tuple(chosen.notes),
         checked=checks,
     )
-    found = examine(
-        key,
-        model_fn,
-        images,
-        labels,
-        logits,
-        result,
-        ids=ids,
-        batch_size=batch_size,
-        free=not checks,
-        on_check=on_check,
-    )
+    data = (problem.key, problem.model_fn, problem.images, problem.labels, logits, problem.ids)
+    found = examine(Case(*data, result, batch_size), free=not checks, on_check=on_check)
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
+def _attacked(
+    problem: Problem,
+    name: str,
+    attack: AttackFn,
+    tried: np.ndarray,
+    standing: _Standing,
+    contest: Contest | None,
+    watch: _Watch,
+) -> tuple[np.ndarray, Part]:
+    """Runs one attack on the images at `tried` or, given a contest, on the contested ones."""
+    if contest is not None:
+        tried = contest.among(name, tried)
+    watch.attack(name, tried)
+    part = _run(problem, name, attack, np.flatnonzero(tried), watch.done.get(name), watch.on_part)
+    if contest is None:
+        return tried, part
+    return _contested(problem, contest, name, attack, standing.chosen > 0, part, watch)
+
+
+def _outcome(
+    name: str, tried: np.ndarray, part: Part, share: np.ndarray, seconds: float
+) -> AttackOutcome:
+    """Summarises what one attack did; `share` is that of correct draws at the points found."""
+    fooled, queries = np.zeros(len(tried), bool), np.zeros(len(tried), int)
+    fooled[part.rows], queries[part.rows] = part.fooled, part.queries
+    return AttackOutcome(
+        name=name,
+        tried=tried.copy(),
+        fooled=fooled,
+        share=share,
+        forward_passes=int(part.queries.sum()),
+        gradients=int(part.gradients.sum()),
+        seconds=seconds,
+        queries=queries,
+        claims=int(part.claimed.sum()),
+        outside=int(part.outside.sum()),
+        unconfirmed=int(part.unconfirmed.sum()),
+    )
+
+
 def _contested(
-    problem: _Problem,
+    problem: Problem,
     contest: Contest,
     name: str,
     attack: AttackFn,
     standing: np.ndarray,
     part: Part,
-    on_part: Callable[[str, Part], Any] | None,
-    on_attack: Callable[[str, int], Any] | None,
+    watch: _Watch,
 ) -> tuple[np.ndarray, Part]:
     """Repeats the attack on images that its own successes make contested, until none remain."""
     while True:
@@ -270,68 +238,13 @@ def _contested(
         more = contest.among(name, standing) & ~tried
         if not more.any():
             return tried, part
-        if on_attack is not None:
-            on_attack(name, int((tried | more).sum()))
-        part = _run(problem, name, attack, np.flatnonzero(tried | more), part, on_part)
-
-
-def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
-    """Returns the number of classes, from the shape of the network's output."""
-    output = output_of(model_fn, shape)
-    if output.ndim != 1 or output.shape[0] < 2:
-        raise ValueError(
-            f"model_fn must return logits [K] with K >= 2 classes for ONE image {list(shape)}, "
-            f"got shape {output.shape}"
-        )
-    if not jnp.issubdtype(output.dtype, jnp.floating):
-        raise ValueError(f"model_fn must return floating-point logits, got dtype {output.dtype}")
-    return output.shape[0]
-
-
-def _slope(model_fn: ModelFn, x: Array) -> Array:
-    return jax.grad(lambda point: jnp.sum(model_fn(point)))(x)
-
-
-def _check_gradient(
-    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
-) -> None:
-    """Raises for a network without gradient and names the attacks that need one."""
-    point = jnp.asarray(x, jnp.float32)
-    try:
-        jax.eval_shape(_slope, model_fn, point)
-    except Exception as error:  # user code may raise anything
-        line = (str(error).strip().splitlines() or [""])[0]
-        needing = []
-        for name, attack in attacks.items():
-            try:
-                jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
-            except Exception:
-                needing.append(name)
-        if needing:
-            raise ValueError(
-                f"model_fn has no gradient ({type(error).__name__}: {line}), and suite needs one "
-                f"for {', '.join(needing)}. Attack it by its scores, suite=['square'], or with "
-                "gradients estimated from them, "
-                "advfeat.attacks.nes_gradient.with_nes_gradient(model_fn, sigma=...)"
-            ) from error
-
-
-def _check_attacks(
-    attacks: Mapping[str, AttackFn], key: Key, model_fn: ModelFn, x: np.ndarray, y: np.ndarray
-) -> None:
-    """Traces each attack once, so that an invalid one fails before any attack runs."""
-    for name, attack in attacks.items():
-        point = jnp.asarray(x, jnp.float32)
-        try:
-            found = jax.eval_shape(partial(as_model_fn(attack), key, model_fn), point, y)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"suite[{name!r}] cannot attack this network: {error}") from error
-        if not isinstance(found, AttackResult):
-            raise ValueError(f"suite[{name!r}] must return an AttackResult, got {found!r}")
+        tried |= more
+        watch.attack(name, tried)
+        part = _run(problem, name, attack, np.flatnonzero(tried), part, watch.on_part)
 
 
 def _run(
-    problem: _Problem,
+    problem: Problem,
     name: str,
     attack: AttackFn,
     rows: np.ndarray,
@@ -364,7 +277,7 @@ def _run(
     return Part(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _verified(problem: _Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
+def _verified(problem: Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
     """Verifies an attack: evaluates the network at the points that it returns."""
     x = np.asarray(result.best.x, np.float32)
     # Padded to few sizes, so that a new number of images rarely recompiles.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from advfeat.attacks.keeping import by_distance
 from advfeat.attacks.pgd import GradientAttack, pgd
@@ -18,26 +19,31 @@ from advfeat.checks import check_positive
 from advfeat.numerics import finite
 from advfeat.saliency.layers import Split
 from advfeat.threats.balls import l2
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, Label, Number, Scored
 
 
 class Features(NamedTuple):
     """Features of a layer that favour a label over a prediction.
 
     Attributes:
-      units: `[n]` int32, strongest first.
-      gains: `[n]`, first-order gain in the margin of label over prediction per `scale` of each
-        unit.
-      weights: `[D]`, `1 / scale` at these units and 0 elsewhere: the direction that enhances them.
+      units: strongest first.
+      gains: first-order gain in the margin of label over prediction per `scale` of each unit.
+      weights: `1 / scale` at these units and 0 elsewhere: the direction that enhances them.
     """
 
-    units: Array
-    gains: Array
-    weights: Array
+    units: Int[Array, " n"]
+    gains: Float[Array, " n"]
+    weights: Float[Array, " D"]
 
 
 def supporting(
-    network: Split, x: Array, label: Array, predicted: Array, scale: Array, *, count: int = 2
+    network: Split,
+    x: Float[Array, "*x"],
+    label: Label,
+    predicted: Label,
+    scale: Float[Array, " D"],
+    *,
+    count: int = 2,
 ) -> Features:
     """Selects the features that most increase the margin of the label over the prediction.
 
@@ -46,9 +52,9 @@ def supporting(
         `models.with_fake_relu(model)`, or inactive units cannot be enhanced later. For maps
         `[H, W, D]` a feature is a whole channel.
       x: ONE image.
-      label: `[]`, true class.
-      predicted: `[]`, predicted class.
-      scale: `[D]`, positive, standard deviation of each unit over images.
+      label: true class.
+      predicted: predicted class.
+      scale: positive, standard deviation of each unit over images.
       count: number of features.
 
     Raises:
@@ -85,11 +91,13 @@ def _check_split(network: Any) -> None:
 class Enhanced:
     """Weighted sum of activations; success is a prediction of the label.
 
-    The aim is a pair: weights `[D]` and label. The network is `models.split_fn`, which returns
+    The aim is a pair: weights and label. The network is `models.split_fn`, which returns
     activations and logits from one forward pass.
     """
 
-    def __call__(self, model_fn: Any, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(
+        self, model_fn: Any, x: Float[Array, "*x"], y: tuple[Float[Array, " D"], Label], key: Key
+    ) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         weights, label = y
@@ -99,9 +107,7 @@ class Enhanced:
         return jnp.sum(mean * weights), jnp.argmax(logits) == label
 
 
-def enhance(
-    *, eps: float | Array = 4.0, steps: int = 80, step_size: float | Array = 0.1
-) -> GradientAttack:
+def enhance(*, eps: Number = 4.0, steps: int = 80, step_size: Number = 0.1) -> GradientAttack:
     """Enhances given features until the label is predicted and keeps the nearest such image.
 
     The aim is `(weights, label)`, and the network comes from `models.split_fn` at the features'

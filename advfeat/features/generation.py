@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 
 from advfeat.attacks.keeping import by_score
 from advfeat.attacks.pgd import GradientAttack, pgd
@@ -27,15 +28,15 @@ from advfeat.images.parametrisations import Fourier
 from advfeat.objectives.classification import targeted, transformed
 from advfeat.objectives.features import inversion, masked, painted, reach, unit
 from advfeat.threats.balls import l2
-from advfeat.types import Array, Key, Objective
+from advfeat.types import Array, Key, Label, Number, Objective
 
 
 def _ascent(
     objective: Objective,
     *,
-    eps: float | Array,
+    eps: Number,
     steps: int,
-    step_size: float | Array,
+    step_size: Number,
     transform: Transform | None = None,
     rule: StepRule = steepest,
     noisy: bool = False,
@@ -55,9 +56,9 @@ def _ascent(
 
 def maximise(
     *,
-    eps: float | Array = jnp.inf,
+    eps: Number = jnp.inf,
     steps: int = 200,
-    step_size: float | Array = 0.5,
+    step_size: Number = 0.5,
     transform: Transform | None = None,
     space: Fourier | None = None,
     objective: Objective = unit(),
@@ -92,9 +93,9 @@ def maximise(
 
 def add_feature(
     *,
-    eps: float | Array = jnp.inf,
+    eps: Number = jnp.inf,
     steps: int = 100,
-    step_size: float | Array = 0.1,
+    step_size: Number = 0.1,
     level: float = 1.0,
 ) -> GradientAttack:
     """Adds a feature to an image by raising a unit to a given activation.
@@ -110,9 +111,9 @@ def add_feature(
 
 def paint(
     *,
-    eps: float | Array = 10.0,
+    eps: Number = 10.0,
     steps: int = 140,
-    step_size: float | Array = 0.15,
+    step_size: Number = 0.15,
     share: float = 0.1,
     weight: float = 90.0,
 ) -> GradientAttack:
@@ -120,9 +121,7 @@ def paint(
     return _ascent(painted(share=share, weight=weight), eps=eps, steps=steps, step_size=step_size)
 
 
-def invert(
-    *, eps: float | Array = jnp.inf, steps: int = 300, step_size: float | Array = 0.2
-) -> GradientAttack:
+def invert(*, eps: Number = jnp.inf, steps: int = 300, step_size: Number = 0.2) -> GradientAttack:
     """Inverts a representation: finds an image whose activations match the aim at a layer.
 
     The paper takes 10,000 steps of length 1 at 224 pixels and steps of 0.1 on CIFAR. Here the step
@@ -134,7 +133,7 @@ def invert(
 
 
 def generate(
-    *, eps: float | Array = 4.0, steps: int = 60, step_size: float | Array | None = None
+    *, eps: Number = 4.0, steps: int = 60, step_size: Number | None = None
 ) -> GradientAttack:
     """Generates an image of a class from a seed (`fit_seeds`) by ascent within a ball.
 
@@ -147,9 +146,9 @@ def generate(
 
 def inpaint(
     *,
-    eps: float | Array = 3.0,
+    eps: Number = 3.0,
     steps: int = 200,
-    step_size: float | Array = 0.1,
+    step_size: Number = 0.1,
     weight: float = 10.0,
 ) -> GradientAttack:
     """Inpaints a region; the aim is `(class, image, mask)`, with mask 1 where pixels may change."""
@@ -160,17 +159,17 @@ class Seeds(NamedTuple):
     """Class-conditional Gaussians of small images, as starts for generation.
 
     Attributes:
-      mean: `[K, D]`, with D pixel values per small image.
-      factor: `[K, D, D]`, lower Cholesky factors of the covariances.
+      mean: with D pixel values per small image.
+      factor: lower Cholesky factors of the covariances.
       side: `(h, w, C)`, shape of the small images.
     """
 
-    mean: Array
-    factor: Array
+    mean: Float[Array, "K D"]
+    factor: Float[Array, "K D D"]
     side: tuple[int, int, int]
 
-    def draw(self, key: Key, label: Array, size: tuple[int, int]) -> Array:
-        """Draws one seed `[H, W, C]` in [0, 1] of a class, upsampled by pixel repetition."""
+    def draw(self, key: Key, label: Label, size: tuple[int, int]) -> Float[Array, "H W C"]:
+        """Draws one seed in [0, 1] of a class, upsampled by pixel repetition."""
         noise = jax.random.normal(one_key(key), self.mean.shape[1:], self.mean.dtype)
         small = self.mean[label] + self.factor[label] @ noise
         image = jnp.clip(small, 0.0, 1.0).reshape(self.side)
@@ -178,13 +177,17 @@ class Seeds(NamedTuple):
 
 
 def fit_seeds(
-    images: np.ndarray, labels: np.ndarray, *, num_classes: int, side: int | tuple[int, int]
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    num_classes: int,
+    side: int | tuple[int, int],
 ) -> Seeds:
     """Fits mean and covariance of every class after downsampling images by block means.
 
     Args:
-      images: `[N, H, W, C]` floating point in [0, 1], training images.
-      labels: `[N]`.
+      images: training images in [0, 1].
+      labels: their classes.
       num_classes: K; each class needs at least two images.
       side: size of the small images, one number or `(h, w)`, divisors of H and W; the covariance
         has `(h * w * C) ** 2` values.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, Integer
 
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.keeping import by_success
@@ -24,38 +25,37 @@ from advfeat.images.augmentation import Transform
 from advfeat.objectives.classification import targeted, transformed
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import LINF, scale_to_norm
-from advfeat.types import Array, AttackFn, Key, ModelFn, Objective
+from advfeat.types import Array, AttackFn, Key, ModelFn, Number, Objective
 
 
 class ConstructedSet(NamedTuple):
     """Images with their new labels, on the host.
 
     Attributes:
-      image: `[N, H, W, C]` float32 in [0, 1], perturbed.
-      label: `[N]` int32, the target class of the perturbation, used as training label.
-      original_label: `[N]` int32, the class that a human sees.
-      id: `[N]` int32, id of the example in its source.
-      fooled: `[N]` bool, whether the source network predicts the new label.
-      distance: `[N]` float32, size of the perturbation.
+      image: float32 in [0, 1], perturbed.
+      label: int32, the target class of the perturbation, used as training label.
+      original_label: int32, the class that a human sees.
+      id: int32, id of the example in its source.
+      fooled: whether the source network predicts the new label.
+      distance: float32, size of the perturbation.
     """
 
-    image: np.ndarray
-    label: np.ndarray
-    original_label: np.ndarray
-    id: np.ndarray
-    fooled: np.ndarray
-    distance: np.ndarray
+    image: Float[np.ndarray, "N H W C"]
+    label: Int[np.ndarray, " N"]
+    original_label: Int[np.ndarray, " N"]
+    id: Int[np.ndarray, " N"]
+    fooled: Bool[np.ndarray, " N"]
+    distance: Float[np.ndarray, " N"]
 
-    def take(self, rows: np.ndarray) -> ConstructedSet:
+    def take(self, rows: Integer[np.ndarray, " n"] | Bool[np.ndarray, " N"]) -> ConstructedSet:
         """Selects the examples at `rows` (indices or a mask)."""
         return ConstructedSet(*(field[rows] for field in self))
 
 
-def random_targets(key: Key, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+def random_targets(
+    key: Key, labels: Integer[np.ndarray, " N"], *, num_classes: int
+) -> Int[np.ndarray, " N"]:
     """Draws the targets of D_rand: uniform over all classes, original included (Table 6).
-
-    Returns:
-      `[N]` int32.
 
     Raises:
       ValueError: for labels out of range or fewer than 2 classes.
@@ -65,11 +65,10 @@ def random_targets(key: Key, labels: np.ndarray, *, num_classes: int) -> np.ndar
     return np.asarray(drawn, np.int32)
 
 
-def deterministic_targets(labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+def deterministic_targets(
+    labels: Integer[np.ndarray, " N"], *, num_classes: int
+) -> Int[np.ndarray, " N"]:
     """Returns the targets of D_det: the class after the original, t = (y + 1) mod C.
-
-    Returns:
-      `[N]` int32.
 
     Raises:
       ValueError: for labels out of range or fewer than 2 classes.
@@ -91,9 +90,9 @@ def towards(
     threat: ThreatModel,
     *,
     steps: int = 100,
-    step_size: float | Array | None = None,
+    step_size: Number | None = None,
     transform: Transform | None = None,
-    gradient_filter: Callable[[Array], Array] | None = None,
+    gradient_filter: Callable[[Float[Array, "H W C"]], Float[Array, "H W C"]] | None = None,
 ) -> GradientAttack:
     """Returns the attack that builds D_rand and D_det: targeted PGD from the image itself.
 
@@ -121,11 +120,11 @@ def construct(
     key: Key,
     attack: AttackFn,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    targets: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    targets: Integer[np.ndarray, " N"],
     *,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
 ) -> ConstructedSet:
@@ -135,10 +134,10 @@ def construct(
       key: a typed key.
       attack: a targeted attack on ONE example; `towards(l2(0.5))` in the paper.
       model_fn: the source network, for ONE example.
-      images: `[N, H, W, C]` floating point in [0, 1].
-      labels: `[N]`, original labels.
-      targets: `[N]`, new labels.
-      ids: `[N]`, by default 0 … N-1.
+      images: in [0, 1].
+      labels: original labels.
+      targets: new labels.
+      ids: by default 0 … N-1.
       batch_size: examples per batch.
       advance: called after each batch with its number of examples.
 
@@ -187,7 +186,7 @@ def _noise_like(threat: ThreatModel, key: Key, ids: Array, x: Array, distance: A
 
 
 def noise_control(
-    key: Key, threat: ThreatModel, made: ConstructedSet, images: np.ndarray
+    key: Key, threat: ThreatModel, made: ConstructedSet, images: Float[np.ndarray, "N H W C"]
 ) -> ConstructedSet:
     """Returns a control with the same labels and Gaussian noise of the size of each perturbation.
 
@@ -195,7 +194,7 @@ def noise_control(
       key: a typed key.
       threat: its norm measures the size.
       made: the constructed set.
-      images: `[N, H, W, C]`, original images.
+      images: original images.
     """
     noisy = _noise_like(
         threat, one_key(key), jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
@@ -203,7 +202,9 @@ def noise_control(
     return made._replace(image=np.asarray(noisy), fooled=np.zeros(len(images), bool))
 
 
-def unperturbed_control(made: ConstructedSet, images: np.ndarray) -> ConstructedSet:
+def unperturbed_control(
+    made: ConstructedSet, images: Float[np.ndarray, "N H W C"]
+) -> ConstructedSet:
     """Returns a control with the same labels on the original images: mislabelling alone."""
     nothing = np.zeros(len(images), np.float32)
     return made._replace(
@@ -228,8 +229,8 @@ def feature_free_control(
     key: Key,
     threat: ThreatModel,
     made: ConstructedSet,
-    images: np.ndarray,
-    resemblance: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    resemblance: Float[np.ndarray, " N"],
     *,
     num_classes: int,
 ) -> ConstructedSet:
@@ -246,8 +247,8 @@ def feature_free_control(
       key: a typed key, for the patterns.
       threat: norm and eps of the patterns.
       made: the constructed set whose labels are kept.
-      images: `[N, H, W, C]`, original images.
-      resemblance: `[N]`, margin of the new label on the original image under the source network.
+      images: original images.
+      resemblance: margin of the new label on the original image under the source network.
       num_classes: C.
     """
     suits = made.label == made.original_label
@@ -265,8 +266,10 @@ def feature_free_control(
     )
 
 
-def target_margin(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Computes the margins `[N]` of the target's logit over the best other one."""
+def target_margin(
+    logits: Float[np.ndarray, "N K"], targets: Integer[np.ndarray, " N"]
+) -> Float[np.ndarray, " N"]:
+    """Computes the margins of the target's logit over the best other one."""
     rows = np.arange(len(logits))
     others = np.array(logits, np.float64)
     others[rows, targets] = -np.inf

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int, Integer
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import THREEFRY, one_key
-from advfeat.types import Array, Key, pytree, static
+from advfeat.types import Array, Key, Label, pytree, static
 
 SHAPES = ("disc", "square", "cross", "ring")
 """Shapes by class; also the class names."""
@@ -28,16 +29,16 @@ class Drawing(NamedTuple):
     """One image with the locations of its features.
 
     Attributes:
-      image: `[H, W, C]` in [0, 1].
-      shape: `[H, W]` bool, pixels of the shape.
-      mark: `[H, W]` bool, pixels of the mark.
-      classes: `[3]` int32, the classes that shape, texture and mark indicate.
+      image: in [0, 1].
+      shape: pixels of the shape.
+      mark: pixels of the mark.
+      classes: the classes that shape, texture and mark indicate.
     """
 
-    image: Array
-    shape: Array
-    mark: Array
-    classes: Array
+    image: Float[Array, "H W C"]
+    shape: Bool[Array, "H W"]
+    mark: Bool[Array, "H W"]
+    classes: Int[Array, " 3"]
 
 
 @pytree
@@ -45,19 +46,19 @@ class Planted:
     """Distribution of images with planted features; make one with `planted`.
 
     Attributes:
-      strengths: `[3]`, contrast of shape, texture and mark in units of [0, 1] pixels.
-      agreements: `[3]`, probability that each indicates the label; otherwise it indicates a class
+      strengths: contrast of shape, texture and mark in units of [0, 1] pixels.
+      agreements: probability that each indicates the label; otherwise it indicates a class
         drawn uniformly.
-      noise: `[]`, standard deviation of the background.
-      textures: `[K, H, W, C]`, patterns of signs.
+      noise: standard deviation of the background.
+      textures: patterns of signs.
       size: side of the images, static.
       mark_size: side of the mark, static.
     """
 
-    strengths: Array
-    agreements: Array
-    noise: Array
-    textures: Array
+    strengths: Float[Array, " 3"]
+    agreements: Float[Array, " 3"]
+    noise: Float[Array, ""]
+    textures: Float[Array, "K H W C"]
     size: int = static()
     mark_size: int = static()
 
@@ -66,7 +67,7 @@ class Planted:
         """K."""
         return int(self.textures.shape[0])
 
-    def draw(self, key: Key, label: Array) -> Drawing:
+    def draw(self, key: Key, label: Label) -> Drawing:
         """Draws one image with a given label."""
         key_agree, key_other, key_place, key_noise, key_colour = jax.random.split(key, 5)
         agrees = jax.random.uniform(key_agree, (3,)) < self.agreements
@@ -82,7 +83,7 @@ class Planted:
         image += self.strengths[2] * mark[:, :, None]
         return Drawing(jnp.clip(image, 0.0, 1.0), shape, mark, classes)
 
-    def _shape(self, key: Key, which: Array) -> Array:
+    def _shape(self, key: Key, which: Label) -> Bool[Array, "H W"]:
         key_size, key_row, key_column = jax.random.split(key, 3)
         radius = self.size * jax.random.uniform(key_size, (), minval=0.16, maxval=0.26)
         # The shape stays clear of the marks in the corners.
@@ -103,8 +104,8 @@ class Planted:
         )
         return found[which]
 
-    def mark(self, which: Array) -> Array:
-        """Returns the pixels of the mark of a class, `[H, W]` bool."""
+    def mark(self, which: Label) -> Bool[Array, "H W"]:
+        """Returns the pixels of the mark of a class."""
         near = jnp.arange(self.size) < self.mark_size
         far = near[::-1]
         rows = jnp.where(which < 2, near, far)
@@ -139,9 +140,9 @@ def planted(
       ValueError: for arguments out of range, or images too small for the shapes.
 
     >>> world = planted(agreements=(1.0, 1.0, 0.0))
-    >>> drawing = world.draw(jax.random.key(0), jnp.array(2))
-    >>> drawing.image.shape, drawing.classes[:2].tolist()
-    ((32, 32, 3), [2, 2])
+    >>> drawn = drawings(world, jax.random.key(0), jnp.array([2]))
+    >>> drawn.image.shape, drawn.classes[:, :2].tolist()
+    ((1, 32, 32, 3), [[2, 2]])
     """
     check_positive(channels, name="channels")
     check_positive(mark_size, name="mark_size")
@@ -168,26 +169,33 @@ def planted(
 
 
 @jax.jit
-def drawings(world: Planted, key: Key, labels: Array, ids: Array | None = None) -> Drawing:
+def drawings(
+    world: Planted,
+    key: Key,
+    labels: Integer[Array, " N"],
+    ids: Integer[Array, " N"] | None = None,
+) -> Drawing:
     """Draws images for many labels with independent keys; every leaf has a leading axis.
 
     Args:
       world: the distribution.
       key: a typed key.
-      labels: `[N]`.
-      ids: `[N]`, ids that are folded into the key; by default 0 … N-1.
+      labels: a class each.
+      ids: ids that are folded into the key; by default 0 … N-1.
     """
     ids = jnp.arange(len(labels)) if ids is None else ids
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(world.draw)(keys, labels)
 
 
-def pointing(ranking: Array, region: Array) -> tuple[Array, Array]:
+def pointing(
+    ranking: Float[Array, "H W"], region: Bool[Array, "H W"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Measures how well a saliency map localises a region.
 
     Args:
-      ranking: `[H, W]`, non-negative importance.
-      region: `[H, W]` bool.
+      ranking: non-negative importance.
+      region: its pixels.
 
     Returns:
       The share of the map's mass inside the region minus the region's share of the image (0 for an

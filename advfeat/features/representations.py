@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int, Shaped
 
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
@@ -24,13 +25,15 @@ from advfeat.threats.norms import l2_length
 from advfeat.types import Array, Key, ModelFn
 
 
-def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
+def relative_distance(
+    layer_fn: ModelFn, x: Float[Array, "*x"], other: Float[Array, "*x"]
+) -> Float[Array, ""]:
     """Computes `|f(other) - f(x)| / |f(x)|`; 0 for equal representations, even if both are 0.
 
     Args:
       layer_fn: ONE image -> activations of a layer, of any shape.
       x: ONE image.
-      other: like `x`.
+      other: another.
 
     >>> float(relative_distance(lambda x: 2 * x, jnp.array([3.0, 4.0]), jnp.array([3.0, 9.0])))
     1.0
@@ -39,7 +42,9 @@ def relative_distance(layer_fn: ModelFn, x: Array, other: Array) -> Array:
     return l2_length(layer_fn(other) - here) / jnp.maximum(l2_length(here), 1e-12)
 
 
-def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
+def ordered(
+    layer_fn: ModelFn, x: Float[Array, "H W C"], graded: Float[Array, "S H W C"]
+) -> Float[Array, ""]:
     """Computes how often a stronger distortion lies farther away, over all pairs of strengths.
 
     A two-alternative forced choice with the strength in place of a human judgement: 0.5 is chance,
@@ -47,8 +52,8 @@ def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
 
     Args:
       layer_fn: ONE image -> activations.
-      x: ONE image `[H, W, C]`.
-      graded: `[S, H, W, C]`, distorted versions of the image, weakest first, S at least 2.
+      x: ONE image.
+      graded: distorted versions of the image, weakest first, S at least 2.
 
     Raises:
       ValueError: for fewer than two strengths.
@@ -61,12 +66,14 @@ def ordered(layer_fn: ModelFn, x: Array, graded: Array) -> Array:
     return jnp.where(jnp.isnan(far).any(), jnp.nan, jnp.mean(right))
 
 
-def unit_values(layer_fn: ModelFn, images: np.ndarray) -> np.ndarray:
-    """Computes unit activations or channel means of every image, `[N, D]`.
+def unit_values(
+    layer_fn: ModelFn, images: Float[np.ndarray, "N H W C"]
+) -> Float[np.ndarray, "N D"]:
+    """Computes unit activations or channel means of every image.
 
     Args:
       layer_fn: ONE image -> activations `[D]` or `[h, w, D]`.
-      images: `[N, H, W, C]` in [0, 1].
+      images: in [0, 1].
 
     Raises:
       ValueError: for bad images.
@@ -84,12 +91,12 @@ class Sensitivity(NamedTuple):
     """Distance that an attack moves a layer, and distance between two images in that layer.
 
     Attributes:
-      moved: `[N]`, `max |f(x') - f(x)|`.
-      apart: `[N]`, `|f(x) - f(x2)|` for another image of the set, drawn at random.
+      moved: `max |f(x') - f(x)|`.
+      apart: `|f(x) - f(x2)|` for another image of the set, drawn at random.
     """
 
-    moved: np.ndarray
-    apart: np.ndarray
+    moved: Float[np.ndarray, " N"]
+    apart: Float[np.ndarray, " N"]
 
     @property
     def ratio(self) -> float:
@@ -100,7 +107,7 @@ class Sensitivity(NamedTuple):
 def layer_sensitivity(
     key: Key,
     layer_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
     threat: ThreatModel,
     *,
     steps: int = 20,
@@ -111,7 +118,7 @@ def layer_sensitivity(
     Args:
       key: a typed key.
       layer_fn: ONE image -> activations of a layer, of any shape.
-      images: `[N, H, W, C]` in [0, 1], N at least 2.
+      images: in [0, 1], N at least 2.
       threat: the threat model.
       steps: steps of the attack.
       batch_size: images per batch.
@@ -132,7 +139,9 @@ def layer_sensitivity(
     return Sensitivity(np.asarray(found.best.score), np.linalg.norm(apart, axis=1))
 
 
-def interpolate(start: Array, end: Array, count: int) -> Array:
+def interpolate(
+    start: Float[Array, "*x"], end: Float[Array, "*x"], count: int
+) -> Float[Array, " {count} *x"]:
     """Interpolates linearly between two images or representations, ends included.
 
     Raises:
@@ -149,11 +158,13 @@ def interpolate(start: Array, end: Array, count: int) -> Array:
     return (1 - share) * start[None] + share * end[None]
 
 
-def extremes(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def extremes(
+    values: Shaped[np.ndarray, " N"], count: int
+) -> tuple[Int[np.ndarray, " {count}"], Int[np.ndarray, " {count}"]]:
     """Returns the indices of the largest and smallest values, most extreme first.
 
     Args:
-      values: `[N]`.
+      values: one a place.
       count: number of each.
 
     Raises:

@@ -91,34 +91,18 @@ def example_strip(
         raise ValueError(f"examples: must be 1 to 6, not {len(examples)}")
     order, sign = _norm(norm)
     pairs = [(as_image(e.original), as_image(e.perturbed)) for e in examples]
-    factors = {
-        smooth: magnification(
-            np.concatenate(
-                [
-                    (after - before).ravel()
-                    for e, (before, after) in zip(examples, pairs, strict=True)
-                    if e.smooth == smooth
-                ]
-            )
-        )
-        for smooth in {e.smooth for e in examples}
-    }
-    lines = 1 + max(max(len(e.networks), len(e.note) > 0) for e in examples)
-    side, text, gap, between, head = 1.55, 0.19 * lines + 0.06, 0.22, 0.95, 0.75  # inches
-    width = 3 * side + 2 * between
-    height = head + len(examples) * (side + text + gap)
-    figure = style.new_figure(width, height)
-    figure.set_layout_engine("none")  # every panel is placed by hand, in inches
-    if title:
-        figure.text(0.02, 1 - 0.06 / height, title, fontsize=style.LARGE, va="top")
+    factors = _factors(examples, pairs)
     one = set(factors.values()) - {1}
-    magnified = f"perturbation × {min(one)}" if len(factors) == len(one) == 1 else "perturbation"
+    common = min(one) if len(factors) == len(one) == 1 else None
+    magnified = "perturbation" if common is None else f"perturbation × {common}"
     heads = ("original", f"{magnified}\n(grey: no change)", "perturbed")
+    lines = 1 + max(max(len(e.networks), len(e.note) > 0) for e in examples)
+    strip = _Strip(len(examples), lines, title)
     for row, (example, (before, after)) in enumerate(zip(examples, pairs, strict=True)):
-        top, factor = head + row * (side + text + gap), factors[example.smooth]
-        shown = (before, np.clip(0.5 + factor * (after - before), 0, 1), after)
+        factor = factors[example.smooth]
         size = np.linalg.norm((after - before).ravel(), order)
-        many = f", shown × {factor}" if magnified == "perturbation" and factor > 1 else ""
+        many = f", shown × {factor}" if common is None and factor > 1 else ""
+        shown = (before, np.clip(0.5 + factor * (after - before), 0, 1), after)
         notes = (
             _notes(example, names[0], example.label, 0),
             [
@@ -128,38 +112,72 @@ def example_strip(
             _notes(example, names[1], example.new_label, 1),
         )
         for column in range(3):
-            left = column * (side + between)
-            axes = figure.add_axes(
-                (left / width, 1 - (top + side) / height, side / width, side / height)
-            )
+            axes = strip.panel(row, column)
             show(axes, shown[column], smooth=example.smooth)
+            _below(axes, notes[column], bold=column != 1)
             if row == 0:
                 axes.set_title(heads[column], fontsize=style.NORMAL, color=style.INK, pad=6)
-            for line, (words, colour) in enumerate(notes[column]):
-                axes.annotate(
-                    words,
-                    (0.5, 0),
-                    xycoords="axes fraction",
-                    xytext=(0, -4 - 13.5 * line),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top",
-                    fontsize=style.SMALL,
-                    fontweight="bold" if line == 0 and column != 1 else "normal",
-                    color=colour,
-                )
-        share = "+" if factor == 1 else f"+ 1/{factor} ×"
-        for column, symbol in ((0, share), (1, "=")):
-            figure.text(
-                (column * (side + between) + side + between / 2) / width,
-                1 - (top + side / 2) / height,
-                symbol,
-                fontsize=12.5,
-                ha="center",
-                va="center",
-                color=style.INK,
-            )
-    return figure
+        strip.symbol(row, 0, "+" if factor == 1 else f"+ 1/{factor} ×")
+        strip.symbol(row, 1, "=")
+    return strip.figure
+
+
+def _factors(
+    examples: Sequence[Example], pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[bool, int]:
+    """Returns the magnification of photographs' perturbations, and of the others'."""
+    moves: dict[bool, list[np.ndarray]] = {}
+    for example, (before, after) in zip(examples, pairs, strict=True):
+        moves.setdefault(example.smooth, []).append((after - before).ravel())
+    return {smooth: magnification(np.concatenate(each)) for smooth, each in moves.items()}
+
+
+class _Strip:
+    """The figure of `example_strip`, whose panels are placed by hand, in inches."""
+
+    side, gap, between, head = 1.55, 0.22, 0.95, 0.75
+
+    def __init__(self, rows: int, lines: int, title: str | None):
+        self._row = self.side + 0.19 * lines + 0.06 + self.gap
+        self._width = 3 * self.side + 2 * self.between
+        self._height = self.head + rows * self._row
+        self.figure = style.new_figure(self._width, self._height)
+        self.figure.set_layout_engine("none")
+        if title:
+            self.figure.text(0.02, 1 - 0.06 / self._height, title, fontsize=style.LARGE, va="top")
+
+    def _at(self, row: int, left: float, down: float) -> tuple[float, float]:
+        """Returns the place of a point of a row, in the figure's fractions."""
+        top = self.head + row * self._row
+        return left / self._width, 1 - (top + down) / self._height
+
+    def panel(self, row: int, column: int) -> Axes:
+        """Adds the axes of one image."""
+        corner = self._at(row, column * (self.side + self.between), self.side)
+        return self.figure.add_axes((*corner, self.side / self._width, self.side / self._height))
+
+    def symbol(self, row: int, column: int, symbol: str) -> None:
+        """Writes a symbol between the images of two columns."""
+        left = column * (self.side + self.between) + self.side + self.between / 2
+        place = self._at(row, left, self.side / 2)
+        self.figure.text(*place, symbol, fontsize=12.5, ha="center", va="center", color=style.INK)
+
+
+def _below(axes: Axes, lines: Sequence[tuple[str, str]], *, bold: bool) -> None:
+    """Writes lines with their colours under an image, the first one bold."""
+    for line, (words, colour) in enumerate(lines):
+        axes.annotate(
+            words,
+            (0.5, 0),
+            xycoords="axes fraction",
+            xytext=(0, -4 - 13.5 * line),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=style.SMALL,
+            fontweight="bold" if line == 0 and bold else "normal",
+            color=colour,
+        )
 
 
 def _notes(example: Example, what: str, label: str, which: int) -> list[tuple[str, str]]:

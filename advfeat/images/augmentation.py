@@ -1,4 +1,4 @@
-"""Random class-preserving transforms of ONE image, `(key, image [H, W, C]) -> image`.
+"""Random class-preserving transforms of ONE image, `(key, image) -> image`.
 
 Training uses them as augmentation, inside jit and keyed by step and example id. Attacks apply them
 so that perturbations survive them (input diversity, expectation over transformation).
@@ -11,24 +11,25 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.types import Array, Key
 
-Transform = Callable[[Key, Array], Array]
+Transform = Callable[[Key, Float[Array, "H W C"]], Float[Array, "H W C"]]
 
 
-def identity(key: Key, image: Array) -> Array:
+def identity(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Returns the image unchanged."""
     del key
     return image
 
 
-def flip(key: Key, image: Array) -> Array:
+def flip(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Mirrors the image horizontally with probability one half."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def shift(key: Key, image: Array, *, pixels: int) -> Array:
+def shift(key: Key, image: Float[Array, "H W C"], *, pixels: int) -> Float[Array, "H W C"]:
     """Shifts by up to `pixels` in each direction with zero padding: the usual padded crop."""
     height, width, _ = image.shape
     offset = jax.random.randint(key, (2,), -pixels, pixels + 1)
@@ -42,17 +43,17 @@ def shift(key: Key, image: Array, *, pixels: int) -> Array:
     return jnp.einsum("ij,kl,jlc->ikc", rows, columns, image, precision=exact)
 
 
-def shift1(key: Key, image: Array) -> Array:
+def shift1(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Shifts by up to one pixel, for 8x8 digits."""
     return shift(key, image, pixels=1)
 
 
-def shift2(key: Key, image: Array) -> Array:
+def shift2(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Shifts by up to two pixels, for MNIST, where flips change the class."""
     return shift(key, image, pixels=2)
 
 
-def flip_shift4(key: Key, image: Array) -> Array:
+def flip_shift4(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Flips and shifts by up to four pixels, the standard augmentation for CIFAR-10."""
     key_flip, key_shift = jax.random.split(key)
     return shift(key_shift, flip(key_flip, image), pixels=4)
@@ -72,8 +73,8 @@ class RandomAffine:
     degrees: float
     scale: float
 
-    def __call__(self, key: Key, image: Array) -> Array:
-        """Transforms an image, or each of several `[n, H, W, C]` independently."""
+    def __call__(self, key: Key, image: Float[Array, "*n H W C"]) -> Float[Array, "*n H W C"]:
+        """Transforms an image, or each of several independently."""
         if image.ndim > 3:
             return jax.vmap(self)(jax.random.split(key, len(image)), image)
         height, width, _ = image.shape

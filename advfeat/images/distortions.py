@@ -1,7 +1,7 @@
 """Graded distortions of ONE image, for tests of perceptual ordering.
 
-Each is a function `(image [H, W, C] in [0, 1], strength in [0, 1], generator) -> image`; strength 0
-changes nothing, 1 leaves little. To add one, write a function and register it in `DISTORTIONS`.
+Each is a function `(image in [0, 1], strength in [0, 1], generator) -> image`; strength 0 changes
+nothing, 1 leaves little. To add one, write a function and register it in `DISTORTIONS`.
 """
 
 from __future__ import annotations
@@ -9,49 +9,66 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from scipy import ndimage
 
-Distortion = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+Distortion = Callable[
+    [Float[np.ndarray, "H W C"], float, np.random.Generator], Float[np.ndarray, "H W C"]
+]
 
 
-def noise(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def noise(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Adds Gaussian noise with a standard deviation of up to 0.4."""
     return np.clip(image + 0.4 * strength * rng.standard_normal(image.shape), 0, 1)
 
 
-def blur(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def blur(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Applies a Gaussian blur with a standard deviation of up to a tenth of the side."""
     del rng
     sigma = 0.1 * strength * image.shape[0]
     return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
 
 
-def contrast(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def contrast(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Shrinks contrast towards the mean of each channel."""
     del rng
     mean = image.mean(axis=(0, 1), keepdims=True)
     return mean + (1 - 0.9 * strength) * (image - mean)
 
 
-def brightness(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def brightness(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Darkens the image towards black."""
     del rng
     return (1 - 0.9 * strength) * image
 
 
-def shift(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def shift(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Shifts horizontally by up to a quarter of the side, bilinear, with edges repeated."""
     del rng
     return ndimage.shift(image, (0, 0.25 * strength * image.shape[1], 0), order=1, mode="nearest")
 
 
-def rotate(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def rotate(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Rotates by up to 45 degrees, bilinear, with edges repeated."""
     del rng
     return ndimage.rotate(image, 45 * strength, reshape=False, order=1, mode="nearest")
 
 
-def occlusion(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def occlusion(
+    image: Float[np.ndarray, "H W C"], strength: float, rng: np.random.Generator
+) -> Float[np.ndarray, "H W C"]:
     """Covers the centre with a grey square of up to three quarters of the side."""
     del rng
     height, width, _ = image.shape
@@ -73,13 +90,13 @@ DISTORTIONS: dict[str, Distortion] = {
 
 
 def graded(
-    name: str, images: np.ndarray, strengths: Sequence[float], *, seed: int = 0
-) -> np.ndarray:
-    """Distorts every image at every strength, `[N, S, H, W, C]` float32; one noise draw per image.
+    name: str, images: Float[np.ndarray, "N H W C"], strengths: Sequence[float], *, seed: int = 0
+) -> Float[np.ndarray, "N S H W C"]:
+    """Distorts every image at every strength, in float32; one noise draw per image.
 
     Args:
       name: one of `DISTORTIONS`.
-      images: `[N, H, W, C]` in [0, 1].
+      images: in [0, 1].
       strengths: S numbers in [0, 1].
       seed: seed of the noise.
 

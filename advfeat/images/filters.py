@@ -13,6 +13,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import scipy.fft
+from jaxtyping import Float
 
 from advfeat.types import Array
 
@@ -20,11 +21,11 @@ OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3.0], [2.0]
 """Orthonormal opponent colour axes: brightness, red-green, yellow-blue."""
 
 
-def chroma420(image: Array) -> Array:
+def chroma420(image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Averages chroma over 2x2 blocks and keeps brightness, like 4:2:0 chroma subsampling in JPEG.
 
     Args:
-      image: `[H, W, C]`; grey images and odd sizes are returned unchanged.
+      image: grey images and odd sizes are returned unchanged.
     """
     height, width, channels = image.shape
     if channels != 3 or height % 2 or width % 2:
@@ -36,8 +37,8 @@ def chroma420(image: Array) -> Array:
 
 
 @functools.cache
-def cosine_matrix(size: int) -> np.ndarray:
-    """Returns the orthonormal DCT-II matrix `[frequency, pixel]`."""
+def cosine_matrix(size: int) -> Float[np.ndarray, "frequency pixel"]:
+    """Returns the orthonormal DCT-II matrix."""
     return scipy.fft.dct(np.eye(size), axis=0, norm="ortho")
 
 
@@ -60,8 +61,8 @@ class SpectralFilter:
 
     weights: tuple[tuple[tuple[float, ...], ...], ...]
 
-    def __call__(self, gradient: Array) -> Array:
-        """Filters a gradient `[H, W, C]` whose sides are multiples of the block size."""
+    def __call__(self, gradient: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+        """Filters a gradient whose sides are multiples of the block size."""
         weights = jnp.asarray(self.weights, gradient.dtype)
         height, width, channels = gradient.shape
         size = weights.shape[-1]
@@ -74,7 +75,9 @@ class SpectralFilter:
         return blocks.reshape(gradient.shape)
 
 
-def natural_spectrum(images: np.ndarray, *, band: int = 6, power: float = 1.0) -> SpectralFilter:
+def natural_spectrum(
+    images: Float[np.ndarray, "N H W C"], *, band: int = 6, power: float = 1.0
+) -> SpectralFilter:
     """Returns the filter that weights each frequency by its strength in natural images.
 
     The weight is `min(1, rms / reference) ** power`, where the reference is the rms of brightness
@@ -82,7 +85,7 @@ def natural_spectrum(images: np.ndarray, *, band: int = 6, power: float = 1.0) -
     unchanged, weaker ones are attenuated.
 
     Args:
-      images: `[N, H, W, C]` in [0, 1]; a few hundred suffice.
+      images: in [0, 1]; a few hundred suffice.
       band: reference band, the sum of the two frequency indices.
       power: exponent of the weights; 0 passes everything.
 

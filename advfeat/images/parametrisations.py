@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.images.filters import OPPONENT, cosine_matrix
 from advfeat.types import Array
@@ -34,19 +35,19 @@ class Fourier:
     decay: float = 1.0
     colours: tuple[float, float, float] = (1.0, 0.4, 0.3)
 
-    def image(self, z: Array) -> Array:
-        """Maps coefficients `[H, W, C]` (or several, `[n, H, W, C]`) linearly to an image."""
+    def image(self, z: Float[Array, "*n H W C"]) -> Float[Array, "*n H W C"]:
+        """Maps coefficients linearly to an image, or several to as many."""
         if z.ndim > 3:
             return jax.vmap(self.image)(z)
         return self._back(z * self._scale(z.shape, z.dtype))
 
-    def adjoint(self, gradient: Array) -> Array:
+    def adjoint(self, gradient: Float[Array, "*n H W C"]) -> Float[Array, "*n H W C"]:
         """Maps a gradient in the image to a gradient in the coefficients."""
         if gradient.ndim > 3:
             return jax.vmap(self.adjoint)(gradient)
         return self._forth(gradient) * self._scale(gradient.shape, gradient.dtype)
 
-    def __call__(self, gradient: Array) -> Array:
+    def __call__(self, gradient: Float[Array, "*n H W C"]) -> Float[Array, "*n H W C"]:
         """Returns the move in pixels of a step along the gradient in the coefficients."""
         return self.image(self.adjoint(gradient))
 
@@ -59,12 +60,12 @@ class Fourier:
         shares = np.asarray(self.colours if channels == 3 else (1.0,) * channels)
         return jnp.asarray(scale[:, :, None] * shares[None, None, :], dtype)
 
-    def _forth(self, image: Array) -> Array:
+    def _forth(self, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         down, across = (jnp.asarray(cosine_matrix(size), image.dtype) for size in image.shape[:2])
         found = jnp.einsum("ah,hwc,bw->abc", down, image, across)
         return found @ _axes(image).T if image.shape[-1] == 3 else found
 
-    def _back(self, z: Array) -> Array:
+    def _back(self, z: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
         down, across = (jnp.asarray(cosine_matrix(size), z.dtype) for size in z.shape[:2])
         found = jnp.einsum("ah,abc,bw->hwc", down, z, across)
         return found @ _axes(z) if z.shape[-1] == 3 else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float, Real
 from scipy import linalg
 from scipy.spatial import distance
 from skimage import metrics
@@ -11,15 +12,15 @@ ROUNDING = 1 / (12 * 255**2)
 """Mean squared error of rounding to 8 bits, which is invisible."""
 
 
-def psnr(image: np.ndarray, original: np.ndarray) -> float:
+def psnr(image: Real[np.ndarray, "H W C"], original: Real[np.ndarray, "H W C"]) -> float:
     """Computes the peak signal-to-noise ratio in decibels, at most 58.9.
 
     Errors are floored at that of rounding to 8 bits. Without this floor identical images would have
     an infinite ratio and make every mean infinite.
 
     Args:
-      image: `[H, W, C]` in [0, 1].
-      original: like `image`.
+      image: in [0, 1].
+      original: in [0, 1].
 
     Raises:
       ValueError: for another shape.
@@ -34,14 +35,19 @@ def psnr(image: np.ndarray, original: np.ndarray) -> float:
     return -10 * float(np.log10(max(error, ROUNDING)))
 
 
-def ssim(image: np.ndarray, original: np.ndarray, *, data_range: float = 1.0) -> float:
+def ssim(
+    image: Real[np.ndarray, "H W C"],
+    original: Real[np.ndarray, "H W C"],
+    *,
+    data_range: float = 1.0,
+) -> float:
     """Computes structural similarity, 1 for equal images (scikit-image, default window if it fits).
 
     Wang et al. (2004), https://doi.org/10.1109/TIP.2003.819861.
 
     Args:
-      image: `[H, W, C]`.
-      original: like `image`.
+      image: an image.
+      original: what it should look like.
       data_range: difference between the largest and the smallest possible value.
 
     Raises:
@@ -70,15 +76,15 @@ def _check(image: np.ndarray, original: np.ndarray) -> None:
         )
 
 
-def frechet_distance(features: np.ndarray, real: np.ndarray) -> float:
+def frechet_distance(features: Real[np.ndarray, "N D"], real: Real[np.ndarray, "M D"]) -> float:
     """Computes the Fréchet distance of Gaussians fitted to two feature sets; 0 for equal sets.
 
     Heusel et al. (2017), https://arxiv.org/abs/1706.08500, for features of any representation. It
     is biased upwards for small samples, so compare only with the same number of real images.
 
     Args:
-      features: `[N, D]`, features of generated images, N at least 2.
-      real: `[M, D]`, features of real images, M at least 2.
+      features: of generated images, N at least 2.
+      real: of real images, M at least 2.
 
     Raises:
       ValueError: for other shapes, or fewer than two examples.
@@ -103,17 +109,17 @@ def frechet_distance(features: np.ndarray, real: np.ndarray) -> float:
     return max(apart + float(np.trace(one) + np.trace(other)) - 2 * float(shared), 0.0)
 
 
-def _root(matrix: np.ndarray) -> np.ndarray:
+def _root(matrix: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:
     values, vectors = linalg.eigh(matrix)
     found: np.ndarray = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return found
 
 
-def diversity(features: np.ndarray) -> float:
+def diversity(features: Real[np.ndarray, "N D"]) -> float:
     """Computes the mean pairwise distance of features.
 
     Args:
-      features: `[N, D]`, N at least 2.
+      features: N at least 2.
 
     >>> diversity(np.array([[0.0, 0.0], [3.0, 4.0]]))
     5.0

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Integer
 
 from advfeat.images.augmentation import Transform
 from advfeat.objectives.losses import cross_entropy, dlr_targeted, kl_divergence
-from advfeat.types import Array, Key, LogitLoss, ModelFn, Objective
+from advfeat.types import Array, Key, Label, LogitLoss, ModelFn, Objective, Scored
 
-TargetedLoss = Callable[[Array, Array, Array], Array]
-"""Logits `[K]`, label `[]`, target `[]` -> loss `[]` to ascend."""
+TargetedLoss = Callable[[Float[Array, " K"], Label, Label], Float[Array, ""]]
+"""Logits, label, target -> loss to ascend."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Untargeted:
     """Ascends the loss at the label; success is any other prediction.
 
     Attributes:
-      loss: logits `[K]`, label `[]` -> `[]`.
+      loss: of logits at the label.
     """
 
     takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -44,13 +45,13 @@ class Targeted:
     """Descends the loss at the target; success is a prediction of the target.
 
     Attributes:
-      loss: logits `[K]`, target `[]` -> `[]`.
+      loss: of logits at the target.
     """
 
     takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -65,14 +66,14 @@ class UntargetedViaTarget:
     direction. The aim is the pair (label, target).
 
     Attributes:
-      loss: logits `[K]`, label `[]`, target `[]` -> `[]`, to ascend.
+      loss: of logits at label and target, to ascend.
     """
 
     loss: TargetedLoss = dlr_targeted
 
     def __call__(
-        self, model_fn: ModelFn, x: Array, y: tuple[Array, Array], key: Key
-    ) -> tuple[Array, Array]:
+        self, model_fn: ModelFn, x: Float[Array, "*x"], y: tuple[Label, Label], key: Key
+    ) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         label, target = y
@@ -87,7 +88,7 @@ class KLDivergence:
     The aim is the logits `[K]` of the reference prediction.
     """
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -106,7 +107,7 @@ class Transformed:
     objective: Objective
     transform: Transform
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at a transform of `x`, from one forward pass."""
         key_transform, key_objective = jax.random.split(key)
         return self.objective(model_fn, self.transform(key_transform, x), y, key_objective)
@@ -160,16 +161,18 @@ def kl_from_prediction() -> KLDivergence:
     return KLDivergence()
 
 
-def likely_target(logits: Array, label: Array, rank: Array) -> Array:
-    """Returns the class with the `rank`-th largest logit among all classes but the label.
+def likely_target(
+    logits: Float[Array, " K"], label: Label, rank: Integer[Array, "*n"]
+) -> Int[Array, "*n"]:
+    """Returns the classes with the `rank`-th largest logits among all classes but the label.
 
     Args:
-      logits: `[K]`.
-      label: `[]` integer in `[0, K)`.
-      rank: `[]` integer in `[0, K - 1)`; 0 is the most likely class.
+      logits: of one example.
+      label: in `[0, K)`.
+      rank: one or several in `[0, K - 1)`; 0 is the most likely class.
 
     Returns:
-      `[]` integer. Ties are broken in favour of the lower class index.
+      A class for each rank. Ties are broken in favour of the lower class index.
 
     >>> likely_target(jnp.array([1.0, 4.0, 2.0]), jnp.array(1), jnp.array(0))
     Array(2, dtype=int32)

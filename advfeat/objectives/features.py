@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.objectives.losses import cross_entropy
 from advfeat.threats.norms import L2, l2_length
-from advfeat.types import Array, Key, ModelFn, Objective
+from advfeat.types import Array, Key, ModelFn, Objective, Scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ClassScore:
     takes_label: ClassVar[bool] = True
     log_probability: bool = False
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -46,7 +47,7 @@ class Unit:
 
     takes_label: ClassVar[bool] = True
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
@@ -59,7 +60,7 @@ class Unit:
 class Direction:
     """Inner product of the activations with the aim, an array of the same shape."""
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success (a positive product) at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
@@ -83,7 +84,7 @@ class Inversion:
 
     within: float = 0.05
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y) / jnp.maximum(l2_length(y), 1e-12)
@@ -103,7 +104,7 @@ class Masked:
 
     weight: float = 10.0
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         label, image, mask = y
@@ -127,7 +128,7 @@ class Painted:
     share: float = 0.1
     weight: float = 90.0
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success (the unit is active) at `x`, from one forward pass."""
         which, image, mask = y
         _check_mask(x, image, mask)
@@ -146,7 +147,7 @@ class Reach:
 
     level: float = 1.0
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         value, _ = Unit()(model_fn, x, y, key)
         return jnp.minimum(value - self.level, 0.0), value >= self.level
@@ -156,7 +157,7 @@ class Reach:
 class Departure:
     """Distance of the activations from the aim, `|r - r*|`; any positive distance is success."""
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y)
@@ -167,7 +168,7 @@ class Departure:
 class Diverse:
     """Applies an objective to several images at once and rewards diversity among them.
 
-    `x` is `[n, H, W, C]`, one image per row; all images share one aim. The diversity term is that
+    There is one image per row of `x`; all images share one aim. The diversity term is that
     of Olah et al. (2017), https://distill.pub/2017/feature-visualization, "Diversity": it
     penalises similar Gram matrices of the activations (which channels are active together).
 
@@ -179,7 +180,7 @@ class Diverse:
     objective: Objective
     weight: float = 1.0
 
-    def __call__(self, model_fn: ModelFn, x: Array, y: Any, key: Key) -> tuple[Array, Array]:
+    def __call__(self, model_fn: ModelFn, x: Float[Array, " n *x"], y: Any, key: Key) -> Scored:
         """Returns score and success (of all images) at `x`, from one forward pass per image."""
         activations = jax.vmap(model_fn)(x)
         scores, successes = jax.vmap(lambda found: self.objective(lambda _: found, x[0], y, key))(
@@ -194,7 +195,7 @@ class Diverse:
         return jnp.mean(scores) - self.weight * alike, jnp.all(successes)
 
 
-def _entry(values: Array, index: Any) -> Array:
+def _entry(values: Float[Array, " K"], index: Any) -> Float[Array, ""]:
     """Returns `values[index]`, or NaN for an index out of range, which JAX would clamp."""
     place = jnp.asarray(index)
     inside = (place >= 0) & (place < values.shape[0])

@@ -7,21 +7,22 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float
 
-from advfeat.types import Array
+from advfeat.types import Array, Label
 
 DLR_TINY = 1e-12  # the authors' guard against ties of the leading logits
 
 
-def cross_entropy(logits: Array, label: Array) -> Array:
+def cross_entropy(logits: Float[Array, " K"], label: Label) -> Float[Array, ""]:
     """Computes the softmax cross-entropy, `-log softmax(logits)[label]`.
 
     Args:
-      logits: `[K]`, unnormalised (not probabilities).
-      label: `[]` integer in `[0, K)`.
+      logits: unnormalised (not probabilities).
+      label: in `[0, K)`.
 
     Returns:
-      `[]`, in nats.
+      The loss, in nats.
 
     >>> cross_entropy(jnp.zeros(4), jnp.array(1)).round(4)
     Array(1.3863, dtype=float32)
@@ -29,7 +30,7 @@ def cross_entropy(logits: Array, label: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, label)
 
 
-def margin(logits: Array, label: Array) -> Array:
+def margin(logits: Float[Array, " K"], label: Label) -> Float[Array, ""]:
     """Computes the margin of the best other class over `label`: `max_{i != label} z_i - z_label`.
 
     It is positive exactly where the network is wrong. This is the loss of Carlini and Wagner
@@ -37,11 +38,11 @@ def margin(logits: Array, label: Array) -> Array:
     not saturate.
 
     Args:
-      logits: `[K]` with K >= 2.
-      label: `[]` integer in `[0, K)`.
+      logits: unnormalised, with K >= 2.
+      label: in `[0, K)`.
 
     Returns:
-      `[]`, in units of the logits.
+      The margin, in units of the logits.
 
     >>> margin(jnp.array([1.0, 4.0, 2.0]), jnp.array(1))
     Array(-2., dtype=float32)
@@ -50,18 +51,20 @@ def margin(logits: Array, label: Array) -> Array:
     return best_other - jnp.take(logits, label)
 
 
-def smoothed_cross_entropy(logits: Array, label: Array, *, smoothing: float) -> Array:
+def smoothed_cross_entropy(
+    logits: Float[Array, " K"], label: Label, *, smoothing: float
+) -> Float[Array, ""]:
     """Computes cross-entropy against `1 - smoothing` on the label plus `smoothing / K` per class.
 
     Szegedy et al. (2016), https://arxiv.org/abs/1512.00567, section 7.
 
     Args:
-      logits: `[K]`.
-      label: `[]` integer in `[0, K)`.
+      logits: unnormalised.
+      label: in `[0, K)`.
       smoothing: in [0, 1); 0 gives `cross_entropy`.
 
     Returns:
-      `[]`, in nats.
+      The loss, in nats.
 
     >>> smoothed_cross_entropy(jnp.zeros(4), jnp.array(1), smoothing=0.1).round(4)
     Array(1.3863, dtype=float32)
@@ -81,8 +84,8 @@ class LabelSmoothing:
 
     smoothing: float
 
-    def __call__(self, logits: Array, label: Array) -> Array:
-        """Logits `[K]`, label `[]` -> `[]`."""
+    def __call__(self, logits: Float[Array, " K"], label: Label) -> Float[Array, ""]:
+        """Computes the loss of one example."""
         return smoothed_cross_entropy(logits, label, smoothing=self.smoothing)
 
 
@@ -103,15 +106,15 @@ def label_smoothing(smoothing: float) -> LabelSmoothing:
     return LabelSmoothing(float(smoothing))
 
 
-def kl_divergence(reference: Array, logits: Array) -> Array:
+def kl_divergence(reference: Float[Array, " K"], logits: Float[Array, " K"]) -> Float[Array, ""]:
     """Computes `KL(softmax(reference) || softmax(logits))`, finite for any finite logits.
 
     Args:
-      reference: `[K]` logits of the distribution under which the expectation is taken.
-      logits: `[K]` logits of the other distribution.
+      reference: logits of the distribution under which the expectation is taken.
+      logits: logits of the other distribution.
 
     Returns:
-      `[]`, in nats.
+      The loss, in nats.
 
     >>> kl_divergence(jnp.array([0.0, 0.0]), jnp.array([0.0, 1.0])).round(4)
     Array(0.1201, dtype=float32)
@@ -123,18 +126,18 @@ def kl_divergence(reference: Array, logits: Array) -> Array:
     return jnp.sum(probability * gap)
 
 
-def boosted_cross_entropy(logits: Array, label: Array) -> Array:
+def boosted_cross_entropy(logits: Float[Array, " K"], label: Label) -> Float[Array, ""]:
     """Computes MART's boosted cross-entropy, which also penalises the most likely wrong class.
 
     Wang et al. (2020), https://openreview.net/forum?id=rklOg6EFwS, equation 8:
     `-log p_y - log(1 - max_{k != y} p_k)`.
 
     Args:
-      logits: `[K]` with K >= 2.
-      label: `[]` integer in `[0, K)`.
+      logits: unnormalised, with K >= 2.
+      label: in `[0, K)`.
 
     Returns:
-      `[]`, in nats; finite for any finite logits.
+      The loss, in nats; finite for any finite logits.
 
     >>> boosted_cross_entropy(jnp.zeros(4), jnp.array(1)).round(4)
     Array(1.674, dtype=float32)
@@ -145,8 +148,8 @@ def boosted_cross_entropy(logits: Array, label: Array) -> Array:
     return cross_entropy(logits, label) + jax.nn.logsumexp(logits) - rest
 
 
-def _is_class(logits: Array, index: Array) -> Array:
-    """Returns a `[K]` mask; int32 throughout, since strict promotion forbids mixed types."""
+def _is_class(logits: Float[Array, " K"], index: Label) -> Bool[Array, " K"]:
+    """Returns a mask; int32 throughout, since strict promotion forbids mixed types."""
     classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     return classes == jnp.asarray(index).astype(jnp.int32)
 
@@ -160,7 +163,7 @@ def _need_classes(logits: Array, least: int, *, name: str, instead: str) -> None
         )
 
 
-def dlr(logits: Array, label: Array) -> Array:
+def dlr(logits: Float[Array, " K"], label: Label) -> Float[Array, ""]:
     """Computes the difference of logits ratio: the margin over the gap of first to third logit.
 
     Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 5:
@@ -169,11 +172,11 @@ def dlr(logits: Array, label: Array) -> Array:
     so its gradient does not vanish for overconfident networks.
 
     Args:
-      logits: `[K]` with K >= 3.
-      label: `[]` integer in `[0, K)`.
+      logits: unnormalised, with K >= 3.
+      label: in `[0, K)`.
 
     Returns:
-      `[]`, to ascend; in [-1, 0) where the network is correct.
+      The ratio, to ascend; in [-1, 0) where the network is correct.
 
     Raises:
       ValueError: while tracing, for fewer than three classes.
@@ -186,16 +189,16 @@ def dlr(logits: Array, label: Array) -> Array:
     return margin(logits, label) / (top[0] - top[2] + DLR_TINY)
 
 
-def margin_targeted(logits: Array, label: Array, target: Array) -> Array:
+def margin_targeted(logits: Float[Array, " K"], label: Label, target: Label) -> Float[Array, ""]:
     """Computes the margin of the target over `label`: `z_target - z_label`.
 
     Args:
-      logits: `[K]`.
-      label: `[]` integer in `[0, K)`.
-      target: `[]` integer in `[0, K)`.
+      logits: unnormalised.
+      label: in `[0, K)`.
+      target: in `[0, K)`.
 
     Returns:
-      `[]`, in units of the logits, to ascend.
+      The margin, in units of the logits, to ascend.
 
     >>> margin_targeted(jnp.array([1.0, 4.0, 2.0]), jnp.array(1), jnp.array(0))
     Array(-3., dtype=float32)
@@ -203,19 +206,19 @@ def margin_targeted(logits: Array, label: Array, target: Array) -> Array:
     return jnp.take(logits, target) - jnp.take(logits, label)
 
 
-def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
+def dlr_targeted(logits: Float[Array, " K"], label: Label, target: Label) -> Float[Array, ""]:
     """Computes the targeted difference of logits ratio.
 
     Croce and Hein (2020), https://arxiv.org/abs/2003.01690, equation 6:
     `-(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2)`, with pi in descending order.
 
     Args:
-      logits: `[K]` with K >= 4.
-      label: `[]` integer in `[0, K)`.
-      target: `[]` integer in `[0, K)`.
+      logits: unnormalised, with K >= 4.
+      label: in `[0, K)`.
+      target: in `[0, K)`.
 
     Returns:
-      `[]`, to ascend; positive exactly where the target's logit exceeds the label's.
+      The ratio, to ascend; positive exactly where the target's logit exceeds the label's.
 
     Raises:
       ValueError: while tracing, for fewer than four classes.
@@ -229,16 +232,18 @@ def dlr_targeted(logits: Array, label: Array, target: Array) -> Array:
     return margin_targeted(logits, label, target) / (gap + DLR_TINY)
 
 
-def cross_entropy_targeted(logits: Array, label: Array, target: Array) -> Array:
+def cross_entropy_targeted(
+    logits: Float[Array, " K"], label: Label, target: Label
+) -> Float[Array, ""]:
     """Computes the log-probability of the target: `log softmax(logits)[target]`.
 
     Args:
-      logits: `[K]`.
+      logits: unnormalised.
       label: unused.
-      target: `[]` integer in `[0, K)`.
+      target: in `[0, K)`.
 
     Returns:
-      `[]`, in nats, to ascend.
+      The log-probability, in nats, to ascend.
 
     >>> cross_entropy_targeted(jnp.zeros(4), jnp.array(0), jnp.array(1)).round(4)
     Array(-1.3863, dtype=float32)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.threats.norms import L2
 from advfeat.types import Array
 
 
-def alignment(x: Array, gradient: Array) -> Array:
+def alignment(x: Float[Array, "*x"], gradient: Float[Array, "*x"]) -> Float[Array, ""]:
     """Computes `|<x, g>| / |g|`; for a linear score without bias, the distance to its zero set.
 
     Args:
@@ -20,7 +21,7 @@ def alignment(x: Array, gradient: Array) -> Array:
       gradient: gradient of a score at `x`.
 
     Returns:
-      `[]`, the alignment, in the image's units; 0 for a zero gradient. Divided by `|x|` it is the
+      The alignment, in the image's units; 0 for a zero gradient. Divided by `|x|` it is the
       absolute cosine.
 
     >>> float(alignment(jnp.array([3.0, 1.0]), jnp.array([2.0, 0.0])))

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
@@ -17,27 +18,33 @@ from advfeat.numerics import scaled
 from advfeat.objectives.features import class_score
 from advfeat.saliency.types import Saliency
 from advfeat.threats.norms import l2_length
-from advfeat.types import Array, Key, ModelFn
+from advfeat.types import Array, Key, Label, ModelFn
 
 
 def curve(
-    model_fn: ModelFn, x: Array, other: Array, ranking: Array, y: Any, *, steps: int = 32
-) -> Array:
+    model_fn: ModelFn,
+    x: Float[Array, "H W C"],
+    other: Float[Array, "H W C"],
+    ranking: Float[Array, "H W"],
+    y: Label,
+    *,
+    steps: int = 32,
+) -> Float[Array, " {steps}+1"]:
     """Traces the class probability as pixels of `x` are replaced by `other`, most important first.
 
     Deletion replaces the image by grey (or another substrate); insertion replaces the substrate by
     the image, `curve(model_fn, blurred, image, ...)`.
 
     Args:
-      model_fn: the network, with logits `[K]`.
-      x: ONE image `[H, W, C]`, start of the curve.
-      other: like `x`, end of the curve.
-      ranking: `[H, W]` importance; larger values are replaced earlier.
+      model_fn: the network.
+      x: ONE image, start of the curve.
+      other: end of the curve.
+      ranking: importance; larger values are replaced earlier.
       y: the class.
       steps: number of intervals of the curve.
 
     Returns:
-      `[steps + 1]` probabilities, from no pixel to all: `ceil(index * H * W / steps)` pixels are
+      The probabilities, from no pixel to all: `ceil(index * H * W / steps)` pixels are
       replaced at each index.
 
     Raises:
@@ -59,8 +66,8 @@ def curve(
     return jax.lax.map(at, jnp.asarray(counts, jnp.int32))
 
 
-def curve_area(values: Array) -> Array:
-    """Computes the area under a curve of `[n]` values over [0, 1] by the trapezoidal rule.
+def curve_area(values: Float[Array, " n"]) -> Float[Array, ""]:
+    """Computes the area under a curve of values over [0, 1] by the trapezoidal rule.
 
     >>> float(curve_area(jnp.array([1.0, 0.5, 0.0])))
     0.5
@@ -69,15 +76,15 @@ def curve_area(values: Array) -> Array:
 
 
 def infidelity(
-    attribution: Array,
+    attribution: Float[Array, "*x"],
     key: Key,
     model_fn: ModelFn,
-    x: Array,
-    y: Any,
+    x: Float[Array, "*x"],
+    y: Label,
     *,
     sigma: float = 0.2,
     samples: int = 100,
-) -> Array:
+) -> Float[Array, ""]:
     """Computes the infidelity of a map (definition 2.1) under Gaussian noise, at its best scale.
 
     Measures how badly the map predicts the effect of noise on the logit. As in the authors' work,
@@ -85,7 +92,7 @@ def infidelity(
     are comparable.
 
     Args:
-      attribution: like `x`, in units of logit per pixel (a gradient).
+      attribution: in units of logit per pixel (a gradient).
       key: a typed key.
       model_fn: the network.
       x: ONE image.
@@ -94,7 +101,7 @@ def infidelity(
       samples: number of draws.
 
     Returns:
-      `[]`, the mean squared error over the mean squared change of the logit: 0 for a perfect
+      The mean squared error over the mean squared change of the logit: 0 for a perfect
       prediction, 1 for an uninformative map.
     """
     check_positive(samples, name="samples")
@@ -120,12 +127,12 @@ def max_sensitivity(
     method: Saliency,
     key: Key,
     model_fn: ModelFn,
-    x: Array,
+    x: Float[Array, "*x"],
     y: Any,
     *,
     radius: float = 0.02,
     samples: int = 10,
-) -> Array:
+) -> Float[Array, ""]:
     """Computes the maximum sensitivity of a map to small noise (definition 2.3), relative to it.
 
     Args:
@@ -138,7 +145,7 @@ def max_sensitivity(
       samples: number of draws; the worst one counts.
 
     Returns:
-      `[]`, the largest `|map(x + noise) - map(x)| / |map(x)|`; NaN for a zero map.
+      The largest `|map(x + noise) - map(x)| / |map(x)|`; NaN for a zero map.
     """
     check_positive(samples, name="samples")
     if not radius > 0:

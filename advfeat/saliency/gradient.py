@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jaxtyping import Float
 
 from advfeat.edges import on_one
 from advfeat.numerics import finite
@@ -17,7 +18,7 @@ from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_k
 
 @pytree
 class Gradient:
-    """Gradient of an objective's score, `[H, W, C]`; make one with `gradient`.
+    """Gradient of an objective's score; make one with `gradient`.
 
     Attributes:
       objective: `(model_fn, x, y, key) -> (score, success)`, static.
@@ -27,14 +28,18 @@ class Gradient:
     objective: Objective = static()
     times_input: bool = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*x"]:
         """Computes the map of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         found = score_gradient(self.objective, key, model_fn, x, y)
         return found * x if self.times_input else found
 
 
-def score_gradient(objective: Objective, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+def score_gradient(
+    objective: Objective, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+) -> Float[Array, "*x"]:
     """Computes the gradient of a score at ONE example; non-finite entries are set to 0."""
 
     def score(point: Array) -> Array:

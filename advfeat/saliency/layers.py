@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.edges import on_one
 from advfeat.numerics import finite
@@ -19,16 +20,16 @@ from advfeat.types import Array, Key, ModelFn, Objective, as_model_fn, pytree, s
 class Split(Protocol):
     """A network that exposes a layer: `models.split_fn`, or `split` of two functions."""
 
-    def __call__(self, x: Array) -> Array:
-        """Maps ONE example to logits `[K]`."""
+    def __call__(self, x: Float[Array, "*x"]) -> Float[Array, " K"]:
+        """Maps ONE example to logits."""
 
-    def activations(self, x: Array) -> Array:
+    def activations(self, x: Float[Array, "*x"]) -> Float[Array, "*layer"]:
         """Maps ONE example to the activations of the layer."""
 
-    def both(self, x: Array) -> tuple[Array, Array]:
+    def both(self, x: Float[Array, "*x"]) -> tuple[Float[Array, "*layer"], Float[Array, " K"]]:
         """Returns activations and logits, from one forward pass."""
 
-    def perturbed(self, x: Array, delta: Array) -> Array:
+    def perturbed(self, x: Float[Array, "*x"], delta: Float[Array, "*layer"]) -> Float[Array, " K"]:
         """Returns the logits after adding `delta` to the activations of the layer."""
 
 
@@ -39,20 +40,20 @@ class Composed:
     before: ModelFn
     after: ModelFn
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*x"]) -> Float[Array, " K"]:
         """Maps ONE example to logits."""
         return self.after(self.before(x))
 
-    def activations(self, x: Array) -> Array:
+    def activations(self, x: Float[Array, "*x"]) -> Float[Array, "*layer"]:
         """Returns the activations between the two functions."""
         return self.before(x)
 
-    def both(self, x: Array) -> tuple[Array, Array]:
+    def both(self, x: Float[Array, "*x"]) -> tuple[Float[Array, "*layer"], Float[Array, " K"]]:
         """Returns the activations between the two functions, and the logits."""
         between = self.before(x)
         return between, self.after(between)
 
-    def perturbed(self, x: Array, delta: Array) -> Array:
+    def perturbed(self, x: Float[Array, "*x"], delta: Float[Array, "*layer"]) -> Float[Array, " K"]:
         """Returns the logits after adding `delta` between the two functions."""
         return self.after(self.before(x) + delta)
 
@@ -67,7 +68,9 @@ def split(before: ModelFn, after: ModelFn) -> Composed:
     return Composed(as_model_fn(before), as_model_fn(after))
 
 
-def _parts(objective: Objective, key: Key, network: Any, x: Array, y: Any) -> tuple[Array, Array]:
+def _parts(
+    objective: Objective, key: Key, network: Any, x: Float[Array, "*x"], y: Any
+) -> tuple[Float[Array, "*layer"], Float[Array, "*layer"]]:
     """Returns the activations of a layer and the gradient of the score with respect to them."""
     if not hasattr(network, "perturbed"):
         raise ValueError(
@@ -88,7 +91,9 @@ class LayerGradient:
 
     objective: Objective = static()
 
-    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: Any, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*layer"]:
         """Computes the gradient for ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         return _parts(self.objective, key, model_fn, x, y)[1]
@@ -101,8 +106,10 @@ class GradCam:
     objective: Objective = static()
     rectify: bool = static()
 
-    def __call__(self, key: Key, model_fn: Any, x: Array, y: Any) -> Array:
-        """Computes the map `[H, W]`, upsampled bilinearly to the size of the image."""
+    def __call__(
+        self, key: Key, model_fn: Any, x: Float[Array, "H W C"], y: Any
+    ) -> Float[Array, "H W"]:
+        """Computes the map, upsampled bilinearly to the size of the image."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         activations, found = _parts(self.objective, key, model_fn, x, y)
         if activations.ndim != 3:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
-from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_key
+from advfeat.types import Array, Key, ModelFn, Number, Objective, pytree, static, with_key
 
 
 @pytree
@@ -22,21 +23,23 @@ class Occlusion:
     """Occlusion by sliding patches; make one with `occlusion`.
 
     Attributes:
-      value: `[]` or `[C]`, fill value of a patch.
+      value: fill value of a patch, one for all channels or one a channel.
       objective: objective that provides the score, static.
       size: side of a patch in pixels, static.
       stride: pixels between the starts of two patches, static.
       chunk: patches evaluated at a time, static.
     """
 
-    value: Array
+    value: Float[Array, "*C"]
     objective: Objective = static()
     size: int = static()
     stride: int = static()
     chunk: int = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        """Computes the map `[H, W]`: mean score drop over the patches that cover each pixel."""
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "H W C"], y: Any
+    ) -> Float[Array, "H W"]:
+        """Computes the map: the mean score drop over the patches that cover each pixel."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         height, width, _ = x.shape
         if self.size > min(height, width):
@@ -88,7 +91,7 @@ def occlusion(
     *,
     size: int = 4,
     stride: int = 2,
-    value: float | Array = 0.5,
+    value: Number | Float[Array, " C"] = 0.5,
     chunk: int = 16,
 ) -> Occlusion:
     """Returns a method that computes occlusion maps.

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.checks import check_positive
 from advfeat.edges import on_one
 from advfeat.objectives.features import class_score
 from advfeat.saliency.gradient import score_gradient
-from advfeat.types import Array, Key, ModelFn, Objective, pytree, static, with_key
+from advfeat.types import Array, Key, ModelFn, Number, Objective, pytree, static, with_key
 
 
 @pytree
@@ -26,18 +27,20 @@ class IntegratedGradients:
     Make one with `integrated_gradients`.
 
     Attributes:
-      baseline: `[H, W, C]`, or a number for all pixels.
+      baseline: an image, or a number for all pixels.
       objective: objective to differentiate, static.
       steps: number of gradients along the line, static.
       chunk: gradients computed at a time, static.
     """
 
-    baseline: Array
+    baseline: Float[Array, "*x"]
     objective: Objective = static()
     steps: int = static()
     chunk: int = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example; the sum is close to the change of the score."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
@@ -69,18 +72,20 @@ class ExpectedGradients:
     Make one with `expected_gradients`.
 
     Attributes:
-      baselines: `[N, H, W, C]`.
+      baselines: images.
       objective: objective to differentiate, static.
       samples: number of draws, static.
       chunk: draws computed at a time, static.
     """
 
-    baselines: Array
+    baselines: Float[Array, " N *x"]
     objective: Objective = static()
     samples: int = static()
     chunk: int = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
         if self.baselines.shape[1:] != x.shape:
@@ -110,7 +115,7 @@ class ExpectedGradients:
 def integrated_gradients(
     objective: Objective = class_score(),
     *,
-    baseline: float | Array = 0.0,
+    baseline: Number | Float[Array, "*x"] = 0.0,
     steps: int = 32,
     chunk: int = 4,
 ) -> IntegratedGradients:
@@ -143,7 +148,7 @@ def integrated_gradients(
 
 
 def expected_gradients(
-    baselines: Array,
+    baselines: Float[Array, " N *x"],
     objective: Objective = class_score(),
     *,
     samples: int = 100,
@@ -152,7 +157,7 @@ def expected_gradients(
     """Returns expected gradients: integrated gradients averaged over a data set of baselines.
 
     Args:
-      baselines: `[N, H, W, C]`, training images.
+      baselines: training images.
       objective: objective to differentiate; by default the logit of the class `y`.
       samples: number of draws of a baseline and a point on its line.
       chunk: draws computed at a time.
@@ -175,8 +180,8 @@ def expected_gradients(
 
 
 def completeness(
-    method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Array, y: Any
-) -> Array:
+    method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+) -> Float[Array, ""]:
     """Computes the completeness error: map sum against score change, relative to that change.
 
     Args:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, PyTree, Shaped
 from scipy import ndimage
 
 from advfeat.images import quality
 
-Params = Mapping[str, Any]
+Params = Mapping[str, PyTree]
 
 PERCENTILE = 99.0  # scaled to the maximum, a few pixels would turn the rest of a map black
 
@@ -146,7 +147,9 @@ def _by_collection(modules: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray, *, absolute: bool = True) -> float:
+def rank_correlation(
+    one: Shaped[np.ndarray, "*map"], other: Shaped[np.ndarray, "*map"], *, absolute: bool = True
+) -> float:
     """Computes Spearman's rank correlation of two maps, by default of their absolute values.
 
     Returns:
@@ -191,14 +194,14 @@ def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
 
 
-def edges(image: np.ndarray) -> np.ndarray:
+def edges(image: Shaped[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
     """Computes the Sobel magnitude per channel, a "saliency map" that needs no network.
 
     Args:
-      image: `[H, W, C]`.
+      image: in any unit.
 
     Returns:
-      `[H, W, C]` float64, in units of the image: 4 times the height of an edge.
+      float64, in units of the image: 4 times the height of an edge.
 
     A step in red alone is an edge in red alone:
 

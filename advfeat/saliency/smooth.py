@@ -11,12 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import on_one
 from advfeat.saliency.gradient import gradient
 from advfeat.saliency.types import Saliency
-from advfeat.types import Array, Key, ModelFn, pytree, static
+from advfeat.types import Array, Key, ModelFn, Number, pytree, static
 
 HOW = ("mean", "squared", "variance")
 
@@ -27,19 +28,21 @@ class Smooth:
 
     Attributes:
       method: the method to average.
-      sigma: `[]`, standard deviation of the noise, in units of [0, 1] pixels.
+      sigma: standard deviation of the noise, in units of [0, 1] pixels.
       samples: number of copies, static.
       how: one of `HOW`, static.
       chunk: copies evaluated at a time, static.
     """
 
     method: Saliency
-    sigma: Array
+    sigma: Float[Array, ""]
     samples: int = static()
     how: str = static()
     chunk: int = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
+    def __call__(
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    ) -> Float[Array, "*map"]:
         """Computes the map of ONE example."""
         key, x, y = on_one(self, key, model_fn, x, y, box=False)
 
@@ -78,7 +81,7 @@ def smoothgrad(
     method: Saliency | None = None,
     *,
     samples: int = 50,
-    sigma: float | Array = 0.15,
+    sigma: Number = 0.15,
     how: str = "mean",
     chunk: int = 4,
 ) -> Smooth:

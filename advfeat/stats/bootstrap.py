@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
 from advfeat.stats.intervals import FEW, shared, t_quantile
@@ -14,7 +14,10 @@ _REST_DRAWS, _PADDINGS = 100, 20
 
 
 def computed(
-    compute: Callable[..., float], *hits: Any, draws: int = 300, limits: Ends = FREE
+    compute: Callable[..., float],
+    *hits: Shaped[np.ndarray, "seeds ... _"],
+    draws: int = 300,
+    limits: Ends = FREE,
 ) -> Estimate:
     """Estimates any function of hits (a gap, a ratio, a correlation) with its interval.
 
@@ -30,8 +33,8 @@ def computed(
     Args:
       compute: maps the arrays, in their order, to the number; it accepts any number of seeds and
         points.
-      *hits: `[seeds, ..., N]` each: the same seeds in all, different points in each. Quantities
-        compared on the same points go into one array, along the axes in between.
+      *hits: the last axis is that of the points: the same seeds in all, different points in each.
+        Quantities compared on the same points go into one array, along the axes in between.
       draws: number of bootstrap draws.
       limits: bounds of the number.
 

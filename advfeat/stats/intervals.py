@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # which imports its parts on their first use, as `import advfeat` wants it
+from jaxtyping import Float, Shaped
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, Unit, estimated
+
+Values = Shaped[np.ndarray, "... N"] | Sequence[Any]
+"""Values of N points, of one network or of several: booleans or numbers, as an array or a list."""
 
 FEW = 10
 """With fewer values than this, or points in fewer, a mean has no trustworthy interval."""
@@ -53,14 +57,16 @@ def shared(seeds: int) -> float:
     return (seeds - 2) / (seeds + 1)
 
 
-def _covariance(array: np.ndarray) -> np.ndarray:
-    """Returns the covariance `[S, S]` of the rows of `[S, N]` over points; zero for one point."""
+def _covariance(array: Float[np.ndarray, "S N"]) -> Float[np.ndarray, "S S"]:
+    """Returns the covariance of the rows over points; zero for one point."""
     seeds, points = array.shape
     return np.cov(array).reshape(seeds, seeds) if points > 1 else np.zeros((seeds, seeds))
 
 
-def _parts(rows: np.ndarray, covariance: np.ndarray, points: int) -> _Parts:
-    """Decomposes the variance, from row means `[..., S]` and their covariance `[..., S, S]`."""
+def _parts(
+    rows: Float[np.ndarray, "*sets S"], covariance: Float[np.ndarray, "*sets S S"], points: int
+) -> _Parts:
+    """Decomposes the variance, from row means and their covariance."""
     seeds = rows.shape[-1]
     whole = covariance.mean(axis=(-2, -1))
     if seeds == 1:
@@ -97,8 +103,8 @@ def _rate_ends(mean: Any, parts: _Parts, counted: Any, most: Any, level: float) 
     return _korn_graubard(mean, np.clip(effective, 1.0, most), level)
 
 
-def _hits(name: str, values: Any) -> np.ndarray:
-    """Validates and returns `[seeds, N]`."""
+def _hits(name: str, values: Values) -> Float[np.ndarray, "seeds N"]:
+    """Validates and returns hits."""
     array = np.atleast_2d(np.asarray(values, np.float64))
     if np.ndim(values) not in (1, 2) or array.size == 0:
         raise ValueError(f"{name} must have shape [N] or [seeds, N], got {np.shape(values)}")
@@ -107,7 +113,7 @@ def _hits(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def rate(hits: Any, *, among: Any = None) -> Estimate:
+def rate(hits: Values, *, among: Values | None = None) -> Estimate:
     """Estimates a rate with its interval over test points and, if there are several, over seeds.
 
     With one seed it is the Clopper-Pearson interval, whose coverage is at least nominal. With more,
@@ -115,7 +121,7 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     which is at most the actual number if too few points differ.
 
     Args:
-      hits: `[N]` or `[seeds, N]`, in [0, 1]: booleans, or shares (of a randomised network's draws).
+      hits: in [0, 1]: booleans, or shares (of a randomised network's draws).
         One row per independently trained network.
       among: booleans of the same shape: the rate among these only, e.g. the share of correctly
         classified images that an attack fools. By default all.
@@ -162,7 +168,7 @@ def rate(hits: Any, *, among: Any = None) -> Estimate:
     return estimated(mean, at, n=round(counted), seeds=seeds)
 
 
-def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Estimate:
+def difference(effect: Values, control: Values, *, same_networks: bool = False) -> Estimate:
     """Estimates the difference of two rates on the same points, paired point by point.
 
     For values that are not rates, use `mean` of the differences: the points added here suit hits,
@@ -172,8 +178,8 @@ def difference(effect: Any, control: Any, *, same_networks: bool = False) -> Est
     independent (Welch) unless they are the same networks.
 
     Args:
-      effect: `[N]` or `[seeds, N]`, in [0, 1].
-      control: `[N]` or `[seeds, N]`, the same N points.
+      effect: in [0, 1].
+      control: in [0, 1], at the same N points.
       same_networks: whether each row is the same network on both sides, e.g. its accuracy with and
         without an attack; the spread is then that of each network's own difference.
 
@@ -252,7 +258,7 @@ def apart(effect: Estimate, control: Estimate) -> Estimate:
     return estimated(gap, at, n=n, seeds=seeds, unit=unit)
 
 
-def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
+def mean(values: Values, *, limits: Ends = FREE) -> Estimate:
     """Estimates a mean with its interval, for values that are not rates.
 
     Over points, each end is the wider of Student's interval and Hall's (1992, "On the removal of
@@ -264,7 +270,7 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     limits there is no interval.
 
     Args:
-      values: `[N]` or `[seeds, N]`.
+      values: one a point, finite.
       limits: bounds of the values, at which the interval ends as well.
 
     Returns:
@@ -312,7 +318,7 @@ def mean(values: Any, *, limits: Ends = FREE) -> Estimate:
     return estimated(middle, at if tells else None, n=points, seeds=seeds, unit="number")
 
 
-def _moments(values: np.ndarray) -> tuple[float, float]:
+def _moments(values: Float[np.ndarray, " N"]) -> tuple[float, float]:
     """Returns the standard error of the mean, and its skewness."""
     count, spread = len(values), float(values.std(ddof=1))
     skew = float((((values - values.mean()) / spread) ** 3).mean())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy  # which imports its parts on their first use, as `import advfeat` wants it
+from jaxtyping import Real, Shaped
 
 from advfeat.stats.estimate import FREE, Ends, Estimate, estimated
 from advfeat.stats.intervals import FEW, rate
 
 
 def of_set(
-    compute: Callable[[np.ndarray], float],
-    values: Any,
+    compute: Callable[[Shaped[np.ndarray, " n *point"]], float],
+    values: Shaped[np.ndarray, " N *point"],
     *,
     parts: int = 100,
     limits: Ends = FREE,
@@ -26,8 +26,8 @@ def of_set(
     numbers depend on the number of points; the interval is for sets of this size.
 
     Args:
-      compute: maps `[n, ...]` points, for any n from two thirds of N, to the number.
-      values: `[N, ...]`.
+      compute: maps n points, for any n from two thirds of N, to the number.
+      values: the points.
       parts: number of subsets of two thirds to draw.
       limits: bounds of the number.
 
@@ -61,14 +61,14 @@ def of_set(
     return estimated(value, at, n=count, unit="number")
 
 
-def counted(hits: Any, points: int) -> Estimate:
+def counted(hits: float | Sequence[float] | Real[np.ndarray, "*seeds"], points: int) -> Estimate:
     """Estimates a rate from counts alone, without knowing which points were hits.
 
     How much several networks add to one depends on which points they miss. They are assumed to miss
     the same points as far as their counts allow, the arrangement with the widest interval.
 
     Args:
-      hits: `[]` or `[seeds]`, integers.
+      hits: their number, whole, or one a seed.
       points: N.
 
     Returns:

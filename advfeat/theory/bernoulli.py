@@ -26,17 +26,19 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Num
 
 from advfeat.checks import check_between, check_eps, check_positive
 from advfeat.numerics import over, whole
 from advfeat.threats.norms import l2_length
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, Number
 
-Number = float | Array
+Vector = Float[Array, " d"]
+Scalar = Float[Array, ""]
 
 
-def draw_signs(key: Key, dim: int) -> Array:
-    """Draws the model's sign vector: `[d]` of -1.0 and 1.0, uniform.
+def draw_signs(key: Key, dim: int) -> Vector:
+    """Draws the model's sign vector: of -1.0 and 1.0, uniform.
 
     Raises:
       ValueError: for a dimension below 1.
@@ -48,17 +50,19 @@ def draw_signs(key: Key, dim: int) -> Array:
     return jax.random.rademacher(key, (dim,), float)
 
 
-def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Array]:
+def sample(
+    key: Key, signs: Vector, bias: Number, count: int
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Draws examples of the model.
 
     Args:
       key: a typed key.
-      signs: `[d]`, each -1 or 1.
-      bias: `[]`, in (0, 1/2].
+      signs: each -1 or 1.
+      bias: in (0, 1/2].
       count: n, static.
 
     Returns:
-      Examples `[n, d]` and labels `[n]`, all of them -1.0 or 1.0.
+      Examples and labels, all of them -1.0 or 1.0.
 
     Raises:
       ValueError: for signs that are not a vector, a bias outside (0, 1/2] or a count below 1.
@@ -75,12 +79,12 @@ def sample(key: Key, signs: Array, bias: Number, count: int) -> tuple[Array, Arr
     return label[:, None] * jnp.where(right, signs[None], -signs[None]), label
 
 
-def sum_estimator(x: Array, y: Array) -> Array:
-    """Returns n times the paper's learner, the sum of `y * x`: `[d]` int32 in [-n, n].
+def sum_estimator(x: Num[Array, "n d"], y: Num[Array, " n"]) -> Int[Array, " d"]:
+    """Returns n times the paper's learner, the sum of `y * x`: in [-n, n].
 
     Args:
-      x: `[n, d]`, -1 or 1.
-      y: `[n]`, -1 or 1.
+      x: -1 or 1.
+      y: -1 or 1.
 
     Raises:
       ValueError: for inconsistent shapes.
@@ -94,16 +98,16 @@ def sum_estimator(x: Array, y: Array) -> Array:
     return jnp.sum(y[:, None] * x, axis=0).astype(jnp.int32)
 
 
-def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array:
-    """Draws the result of `sum_estimator` on n fresh examples from its distribution: `[d]` int32.
+def draw_estimator(key: Key, signs: Vector, bias: Number, count: Number) -> Int[Array, " d"]:
+    """Draws the result of `sum_estimator` on n fresh examples from its distribution.
 
     Each coordinate is `signs_i * (2 B - n)` with B binomial; n may be traced.
 
     Args:
       key: a typed key.
-      signs: `[d]`, each -1 or 1.
-      bias: `[]`, in (0, 1/2].
-      count: `[]`, n >= 1.
+      signs: each -1 or 1.
+      bias: in (0, 1/2].
+      count: n >= 1.
 
     Raises:
       ValueError: as for `sample`.
@@ -117,20 +121,22 @@ def draw_estimator(key: Key, signs: Array, bias: Number, count: Number) -> Array
     return (signs * (2.0 * right - count)).astype(jnp.int32)
 
 
-def margin_law(weights: Array, signs: Array, bias: Number, *, count: int) -> Array:
+def margin_law(
+    weights: Num[Array, " d"], signs: Vector, bias: Number, *, count: int
+) -> Float[Array, " 2*{count}*d+1"]:
     """Returns the distribution of a fresh example's margin `y <weights, x>`.
 
     It takes one convolution per coordinate. Only nonnegative numbers are added, so that small
     probabilities keep their precision.
 
     Args:
-      weights: `[d]` integers in [-count, count]; larger ones are clipped.
-      signs: `[d]`, each -1 or 1.
-      bias: `[]`, in (0, 1/2].
+      weights: integers in [-count, count]; larger ones are clipped.
+      signs: each -1 or 1.
+      bias: in (0, 1/2].
       count: static; bounds the margin by `count * d`.
 
     Returns:
-      `[2 * count * d + 1]`, the probability of each margin from `-count * d` upwards.
+      The probability of each margin from `-count * d` upwards.
 
     Raises:
       ValueError: for different shapes, a bias outside (0, 1/2] or a count below 1.
@@ -155,15 +161,15 @@ def margin_law(weights: Array, signs: Array, bias: Number, *, count: int) -> Arr
 
 
 def robust_error(
-    weights: Array,
-    signs: Array,
+    weights: Num[Array, " d"],
+    signs: Vector,
     bias: Number,
     eps: Number,
     *,
     count: int,
     threshold: bool = False,
-) -> Array:
-    """Returns the exact L-infinity robust error of a linear classifier with integer weights: `[]`.
+) -> Scalar:
+    """Returns the exact L-infinity robust error of a linear classifier with integer weights.
 
     An adversary reduces the margin by `eps |w|_1` (the dual norm), so the error is
     `P[margin < eps |w|_1]` plus half of `P[margin = eps |w|_1]`, since a margin of exactly this
@@ -173,11 +179,11 @@ def robust_error(
     controls every coordinate.
 
     Args:
-      weights: `[d]` integers in [-count, count], as from `sum_estimator`. The classifier does not
+      weights: integers in [-count, count], as from `sum_estimator`. The classifier does not
         depend on their scale.
-      signs: `[d]`, each -1 or 1.
-      bias: `[]`, in (0, 1/2].
-      eps: `[]`, >= 0; 0 gives the standard error.
+      signs: each -1 or 1.
+      bias: in (0, 1/2].
+      eps: >= 0; 0 gives the standard error.
       count: number of training examples, which bounds the weights; static.
       threshold: whether the classifier sees `sign(x)` (section 2.2's T).
 
@@ -201,9 +207,15 @@ def robust_error(
 
 
 def simulated_error(
-    key: Key, weights: Array, signs: Array, bias: Number, eps: Number, *, draws: int
-) -> Array:
-    """Estimates the L-infinity robust error of ANY linear classifier from fresh examples: `[]`.
+    key: Key,
+    weights: Num[Array, " d"],
+    signs: Vector,
+    bias: Number,
+    eps: Number,
+    *,
+    draws: int,
+) -> Scalar:
+    """Estimates the L-infinity robust error of ANY linear classifier from fresh examples.
 
     There is no closed form for weights that are not integers. The standard deviation of the result
     is at most `0.5 / sqrt(draws)`. A margin within rounding of `eps |w|_1` is a tie, which counts
@@ -211,10 +223,10 @@ def simulated_error(
 
     Args:
       key: a typed key.
-      weights: `[d]` real numbers.
-      signs: `[d]`, each -1 or 1.
-      bias: `[]`, in (0, 1/2].
-      eps: `[]`, >= 0.
+      weights: real numbers.
+      signs: each -1 or 1.
+      bias: in (0, 1/2].
+      eps: >= 0.
       draws: number of fresh examples, static.
 
     Raises:
@@ -237,8 +249,8 @@ def simulated_error(
     return jnp.mean(jnp.where(tie, 0.5, (left < 0).astype(left.dtype)))
 
 
-def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Array:
-    """Returns Hoeffding's bound on any linear classifier's robust error: `[]`, Lemma 26 with eps.
+def error_bound(weights: Num[Array, " d"], signs: Vector, bias: Number, eps: Number) -> Scalar:
+    """Returns Hoeffding's bound on any linear classifier's robust error: Lemma 26 with eps.
 
     `exp(-max(2 bias <w, signs> - eps |w|_1, 0)^2 / (2 |w|_2^2))`: the margin is a sum of
     independent terms in `[-|w_i|, |w_i|]` whose mean is `2 bias <w, signs>`.
@@ -259,7 +271,7 @@ def error_bound(weights: Array, signs: Array, bias: Number, eps: Number) -> Arra
     return jnp.exp(-jnp.square(jnp.maximum(left, 0.0)) / 2.0)
 
 
-def one_example_bound(dim: int, bias: Number) -> tuple[Array, Array]:
+def one_example_bound(dim: int, bias: Number) -> tuple[Scalar, Scalar]:
     """Bounds the standard error after one training example, and how often the bound may fail.
 
     Theorem 27: error `exp(-2 bias^4 d)`, except with probability `exp(-bias^2 d / 2)`. After a
@@ -277,7 +289,7 @@ def one_example_bound(dim: int, bias: Number) -> tuple[Array, Array]:
     return jnp.exp(-2.0 * dim * jnp.square(square)), jnp.exp(-0.5 * dim * square)
 
 
-def one_example_bias(dim: int, beta: Number) -> Array:
+def one_example_bias(dim: int, beta: Number) -> Scalar:
     """Returns the bias from which one example gives a standard error <= beta w.h.p.: Corollary 28.
 
     `(ln(1 / beta) / (2 d))^(1/4)`; if it exceeds 1/2, the theorem covers no bias.
@@ -293,7 +305,7 @@ def one_example_bias(dim: int, beta: Number) -> Array:
     return (-jnp.log(jnp.asarray(beta, float)) / (2.0 * dim)) ** 0.25
 
 
-def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Array:
+def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Scalar:
     """Returns n up to which every LINEAR learner's expected robust error is >= 1/2 - gamma.
 
     Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for uniformly drawn signs, a bias

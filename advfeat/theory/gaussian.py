@@ -25,18 +25,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import erfc, ndtr
+from jaxtyping import Float
 
 from advfeat.checks import check_between, check_eps, check_positive
 from advfeat.numerics import over
 from advfeat.threats.hyperplane import dual_length
 from advfeat.threats.norms import LINF, Norm, l2_length
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, Number
 
-Number = float | Array
+Vector = Float[Array, " d"]
+Scalar = Float[Array, ""]
 
 
-def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Array:
-    """Draws a mean from the prior of the lower bounds: `[d]`, N(0, I).
+def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Vector:
+    """Draws a mean from the prior of the lower bounds, N(0, I).
 
     Args:
       key: a typed key.
@@ -55,17 +57,19 @@ def draw_mean(key: Key, dim: int, *, fixed_length: bool = False) -> Array:
     return mean * (dim**0.5 / l2_length(mean)) if fixed_length else mean
 
 
-def sample(key: Key, mean: Array, noise: Number, count: int) -> tuple[Array, Array]:
+def sample(
+    key: Key, mean: Vector, noise: Number, count: int
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Draws examples of the model (section 2.1).
 
     Args:
       key: a typed key.
-      mean: `[d]`.
-      noise: `[]`, standard deviation of each coordinate, > 0.
+      mean: of the examples labelled 1.
+      noise: standard deviation of each coordinate, > 0.
       count: n, static.
 
     Returns:
-      Examples `[n, d]` and labels `[n]`, -1.0 or 1.0.
+      Examples and labels, -1.0 or 1.0.
 
     Raises:
       ValueError: for a mean that is not a vector, a noise that is not positive, or a count below 1.
@@ -83,8 +87,8 @@ def sample(key: Key, mean: Array, noise: Number, count: int) -> tuple[Array, Arr
     return label[:, None] * mean[None] + spread, label
 
 
-def mean_estimator(x: Array, y: Array) -> Array:
-    """Returns the paper's learner, the mean of `y * x`: weights `[d]` from `[n, d]` and `[n]`.
+def mean_estimator(x: Float[Array, "n d"], y: Float[Array, " n"]) -> Vector:
+    """Returns the weights of the paper's learner, the mean of `y * x`.
 
     Raises:
       ValueError: for inconsistent shapes.
@@ -98,16 +102,10 @@ def mean_estimator(x: Array, y: Array) -> Array:
     return jnp.mean(y[:, None] * x, axis=0)
 
 
-def draw_estimator(key: Key, mean: Array, noise: Number, count: Number) -> Array:
+def draw_estimator(key: Key, mean: Vector, noise: Number, count: Number) -> Vector:
     """Draws the result of `mean_estimator` on n fresh examples, N(mean, noise^2 / n I).
 
     It costs `[d]` numbers instead of `[n, d]`, and n may be traced.
-
-    Args:
-      key: a typed key.
-      mean: `[d]`.
-      noise: `[]`, > 0.
-      count: `[]`, n >= 1.
 
     Raises:
       ValueError: for a mean that is not a vector, a noise that is not positive, or a count below 1.
@@ -123,9 +121,9 @@ def draw_estimator(key: Key, mean: Array, noise: Number, count: Number) -> Array
 
 
 def robust_error(
-    weights: Array, mean: Array, noise: Number, eps: Number, *, norm: Norm = LINF
-) -> Array:
-    """Returns a linear classifier's exact robust error: `[]` in [0, 1]; eps 0: the standard error.
+    weights: Vector, mean: Vector, noise: Number, eps: Number, *, norm: Norm = LINF
+) -> Scalar:
+    """Returns a linear classifier's exact robust error; at eps 0, the standard error.
 
     An adversary can reduce the margin `y <w, x> ~ N(<w, mean>, noise^2 |w|_2^2)` by up to
     `eps * |w|_dual`, so the error is
@@ -133,10 +131,10 @@ def robust_error(
     tails; this is the cdf itself.)
 
     Args:
-      weights: `[d]`, of any length. All zeros give a constant classifier with error 1/2.
-      mean: `[d]`.
-      noise: `[]`, > 0.
-      eps: `[]`, >= 0, in the units of x.
+      weights: of any length. All zeros give a constant classifier with error 1/2.
+      mean: of the examples labelled 1.
+      noise: > 0.
+      eps: >= 0, in the units of x.
       norm: the norm of the adversary's perturbation.
 
     Raises:
@@ -155,8 +153,8 @@ def robust_error(
     return ndtr((eps * dual_length(norm, unit) - jnp.dot(unit, mean)) / noise)
 
 
-def optimal_weights(mean: Array, eps: Number) -> Array:
-    """Returns the most robust L-infinity classifier for a known mean: `[d]`, soft-thresholded.
+def optimal_weights(mean: Vector, eps: Number) -> Vector:
+    """Returns the most robust L-infinity classifier for a known mean: it, soft-thresholded.
 
     Coordinates that the adversary can cancel get weight zero, the others what it must leave:
     `sign(m) * max(|m| - eps, 0)`.
@@ -173,8 +171,8 @@ def optimal_weights(mean: Array, eps: Number) -> Array:
     return mean - jnp.clip(mean, -eps, eps)
 
 
-def optimal_robust_error(mean: Array, noise: Number, eps: Number) -> Array:
-    """Returns the least L-infinity robust error of ANY classifier for a known mean: `[]`.
+def optimal_robust_error(mean: Vector, noise: Number, eps: Number) -> Scalar:
+    """Returns the least L-infinity robust error of ANY classifier for a known mean.
 
     It is `Phi(-|s| / noise)` with s the `optimal_weights`. No classifier does better: the adversary
     may move every example by `-y * clip(mean, -eps, eps)`, which leaves the model with mean s,
@@ -199,21 +197,21 @@ class Posterior(NamedTuple):
     """The predictive distribution after n examples, for the prior N(0, I) of the mean.
 
     Attributes:
-      mean: `[d]`, posterior mean, also of the next `y * x`.
-      noise: `[]`, standard deviation of the next `y * x`, including the uncertainty of the mean.
+      mean: posterior mean, also of the next `y * x`.
+      noise: standard deviation of the next `y * x`, including the uncertainty of the mean.
     """
 
-    mean: Array
-    noise: Array
+    mean: Vector
+    noise: Scalar
 
 
-def posterior(estimate: Array, noise: Number, count: Number) -> Posterior:
+def posterior(estimate: Vector, noise: Number, count: Number) -> Posterior:
     """Returns the next example's distribution given `mean_estimator` (sufficient, appendix A.2).
 
     Args:
-      estimate: `[d]`.
-      noise: `[]`, > 0.
-      count: `[]`, n >= 1.
+      estimate: from `mean_estimator`.
+      noise: > 0.
+      count: n >= 1.
 
     Raises:
       ValueError: for a noise that is not positive or a count below 1.
@@ -229,8 +227,8 @@ def posterior(estimate: Array, noise: Number, count: Number) -> Posterior:
     return Posterior((1.0 - shrunk) * estimate, jnp.sqrt(variance + shrunk))
 
 
-def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """Draws the error of the best of ALL learners once: `[]`.
+def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
+    """Draws the error of the best of ALL learners once.
 
     Its mean over keys is the smallest expected L-infinity robust error of any learner on n
     examples, if the model's mean is drawn from N(0, I). Given the examples, the next one follows
@@ -252,8 +250,8 @@ def least_error(key: Key, dim: int, noise: Number, count: Number, eps: Number) -
     return optimal_robust_error(found.mean, found.noise, eps)
 
 
-def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """Returns a lower bound on every learner's expected L-infinity robust error: `[]`, Theorem 11.
+def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
+    """Returns a lower bound on every learner's expected L-infinity robust error: Theorem 11.
 
     `1/2 P[sqrt(n / (noise^2 + n)) |v|_inf <= eps]` with v ~ N(0, I), computed exactly: if every
     coordinate of the posterior mean lies within eps, the adversary moves both classes to the same
@@ -261,9 +259,9 @@ def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
 
     Args:
       dim: d.
-      noise: `[]`, > 0.
-      count: `[]`, n >= 0.
-      eps: `[]`, >= 0.
+      noise: > 0.
+      count: n >= 0.
+      eps: >= 0.
 
     Raises:
       ValueError: for a number out of range.
@@ -281,7 +279,7 @@ def lower_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
     return 0.5 * jnp.exp(dim * jnp.log1p(-erfc(ratio / jnp.sqrt(2.0))))
 
 
-def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
+def lower_bound_count(dim: int, noise: Number, eps: Number) -> Scalar:
     """Returns n up to which every learner's expected error is >= (1 - 1/d) / 2: Corollary 23.
 
     `eps^2 noise^2 / (8 ln d)`: then `eps >= sqrt(n / (noise^2 + n)) * 2 sqrt(2 ln d)`, which the
@@ -289,8 +287,8 @@ def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
 
     Args:
       dim: d >= 2.
-      noise: `[]`, > 0.
-      eps: `[]`, >= 0.
+      noise: > 0.
+      eps: >= 0.
 
     Raises:
       ValueError: for a number out of range.
@@ -305,17 +303,17 @@ def lower_bound_count(dim: int, noise: Number, eps: Number) -> Array:
     return jnp.square(eps * jnp.asarray(noise)) / (8.0 * jnp.log(float(dim)))
 
 
-def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
-    """Returns a high-probability upper bound on the mean estimator's L-infinity robust error: `[]`.
+def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Scalar:
+    """Returns a high-probability upper bound on the mean estimator's L-infinity robust error.
 
     `exp(-d max(a - eps, 0)^2 / (2 noise^2))` with a from `alignment`; Theorem 18 (eps = 0) and
     Theorem 21, for a mean of length sqrt(d), except with probability `failure_probability`.
 
     Args:
       dim: d.
-      noise: `[]`, > 0.
-      count: `[]`, n >= 1.
-      eps: `[]`, >= 0.
+      noise: > 0.
+      count: n >= 1.
+      eps: >= 0.
 
     Raises:
       ValueError: for a number out of range.
@@ -329,7 +327,7 @@ def upper_bound(dim: int, noise: Number, count: Number, eps: Number) -> Array:
     return jnp.exp(-dim * jnp.square(slack / noise) / 2.0)
 
 
-def alignment(noise: Number, count: Number) -> Array:
+def alignment(noise: Number, count: Number) -> Scalar:
     """Returns a high-probability lower bound on the mean estimator's cosine to the mean: Lemma 16.
 
     `<w, mean> / (|w| |mean|) >= (2 sqrt(n) - 1) / (2 sqrt(n) + 4 noise)`, for a mean of length
@@ -348,7 +346,7 @@ def alignment(noise: Number, count: Number) -> Array:
     return (root - 1.0) / (root + 4.0 * noise)
 
 
-def failure_probability(dim: int, noise: Number) -> Array:
+def failure_probability(dim: int, noise: Number) -> Scalar:
     """Bounds the probability that the upper bounds fail: `min(1, 2 exp(-d / (8 (noise^2 + 1))))`.
 
     Raises:
@@ -362,7 +360,7 @@ def failure_probability(dim: int, noise: Number) -> Array:
     return jnp.minimum(1.0, 2.0 * jnp.exp(-dim / (8.0 * (jnp.square(noise) + 1.0))))
 
 
-def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Array:
+def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Scalar:
     """Returns n that suffices for a robust error <= beta w.h.p.: Theorem 21, solved for n.
 
     With c = eps + noise sqrt(2 ln(1/beta) / d) the theorem's condition is
@@ -371,9 +369,9 @@ def upper_bound_count(dim: int, noise: Number, eps: Number, beta: Number) -> Arr
 
     Args:
       dim: d.
-      noise: `[]`, > 0.
-      eps: `[]`, >= 0.
-      beta: `[]`, the target error, in (0, 1).
+      noise: > 0.
+      eps: >= 0.
+      beta: the target error, in (0, 1).
 
     Returns:
       n >= 1, not rounded; infinite if the theorem covers no n.

@@ -6,10 +6,11 @@ eps is a traced leaf, so a new eps does not recompile; the norm is static.
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from advfeat.checks import check_eps, is_concrete
 from advfeat.threats import norms
-from advfeat.types import Array, Key, pytree, static
+from advfeat.types import Array, Key, Number, pytree, static
 
 
 @pytree
@@ -19,43 +20,45 @@ class ThreatModel:
     Make one with `linf`, `l2` or `l1`. Every method is for ONE example.
 
     Attributes:
-      eps: `[]` float32, in units of [0, 1] pixels.
+      eps: float32, in units of [0, 1] pixels.
       norm: the norm, static.
     """
 
-    eps: Array
+    eps: Float[Array, ""]
     norm: norms.Norm = static()
 
-    def project(self, x0: Array, x: Array) -> Array:
+    def project(self, x0: Float[Array, "*x"], x: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """Projects `x` onto the threat model."""
         return self.norm.project(self.eps, x0, x)
 
-    def sample(self, key: Key, x0: Array) -> Array:
+    def sample(self, key: Key, x0: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """Samples an allowed point: uniformly in the ball, then projected into the box."""
         return self.norm.sample(key, self.eps, x0)
 
-    def direction(self, x: Array, gradient: Array) -> Array:
+    def direction(self, x: Float[Array, "*x"], gradient: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """Returns the steepest ascent direction of unit norm at `x`."""
         return self.norm.direction(x, gradient)
 
-    def distance(self, x0: Array, x: Array) -> Array:
-        """Computes the distance `[]` of `x` from `x0` in this norm."""
+    def distance(self, x0: Float[Array, "*x"], x: Float[Array, "*x"]) -> Float[Array, ""]:
+        """Computes the distance of `x` from `x0` in this norm."""
         return self.norm.distance(x0, x)
 
-    def contains(self, x0: Array, x: Array, *, rtol: float = 1e-6) -> Array:
-        """Tests whether `x` is allowed, up to a relative tolerance of a few ulp: `[]` bool."""
+    def contains(
+        self, x0: Float[Array, "*x"], x: Float[Array, "*x"], *, rtol: float = 1e-6
+    ) -> Bool[Array, ""]:
+        """Tests whether `x` is allowed, up to a relative tolerance of a few ulp."""
         in_box = jnp.all((x >= 0.0) & (x <= 1.0))
         # An L-infinity bound x0 + eps is rounded at the scale of x0, not of eps.
         slack = rtol * self.eps + 2.0 * jnp.finfo(x0.dtype).eps
         return in_box & (self.distance(x0, x) <= self.eps + slack)
 
 
-def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
+def threat_model(norm: str | norms.Norm, eps: Number) -> ThreatModel:
     """Returns a threat model by the name of its norm.
 
     Args:
       norm: `linf`, `l2`, `l1`, or a `Norm`.
-      eps: `[]`, any value >= 0 in units of [0, 1] pixels, infinity included.
+      eps: any value >= 0 in units of [0, 1] pixels, infinity included.
 
     Raises:
       ValueError: for an unknown norm, or an eps that is negative or NaN.
@@ -74,7 +77,7 @@ def threat_model(norm: str | norms.Norm, eps: float | Array) -> ThreatModel:
     return ThreatModel(eps=jnp.asarray(eps, jnp.float32), norm=norm)
 
 
-def linf(eps: float | Array = jnp.inf) -> ThreatModel:
+def linf(eps: Number = jnp.inf) -> ThreatModel:
     """Returns an L-infinity ball: every pixel may change by at most `eps` (e.g. 8/255).
 
     Without an eps every image in [0, 1] is allowed, for minimum-norm attacks such as `ddn(l2())`.
@@ -85,7 +88,7 @@ def linf(eps: float | Array = jnp.inf) -> ThreatModel:
     return threat_model(norms.LINF, eps)
 
 
-def l2(eps: float | Array = jnp.inf) -> ThreatModel:
+def l2(eps: Number = jnp.inf) -> ThreatModel:
     """Returns an L2 ball: Euclidean distance at most `eps`; unbounded by default (see `linf`).
 
     >>> l2(0.5).project(jnp.zeros(2), jnp.array([3.0, 4.0])).round(3)
@@ -94,7 +97,7 @@ def l2(eps: float | Array = jnp.inf) -> ThreatModel:
     return threat_model(norms.L2, eps)
 
 
-def l1(eps: float | Array = jnp.inf) -> ThreatModel:
+def l1(eps: Number = jnp.inf) -> ThreatModel:
     """Returns an L1 ball: absolute changes sum to at most `eps`; unbounded by default (see `linf`).
 
     >>> l1(1.0).project(jnp.zeros(2), jnp.array([0.9, 0.5])).tolist()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from advfeat.numerics import over, scaled
 from advfeat.threats.norms import Norm, l2_length
@@ -29,16 +30,18 @@ class Move(NamedTuple):
     """A move to a hyperplane.
 
     Attributes:
-      step: like the example; example plus step lies in the box, up to rounding.
-      reached: `[]` bool, whether the hyperplane meets the box. If not, the step ends in the corner
+      step: example plus step lies in the box, up to rounding.
+      reached: whether the hyperplane meets the box. If not, the step ends in the corner
         of the box nearest to the hyperplane.
     """
 
-    step: Array
-    reached: Array
+    step: Float[Array, "*x"]
+    reached: Bool[Array, ""]
 
 
-def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
+def to_hyperplane(
+    norm: Norm, x: Float[Array, "*x"], slope: Float[Array, "*x"], value: Float[Array, ""]
+) -> Move:
     """Computes the shortest move inside the box [0, 1] to the zero set of an affine function.
 
     The function is `z -> value + <slope, z - x>`: the hyperplane `<w, z> + b = 0` has `slope = w`
@@ -48,8 +51,8 @@ def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
     Args:
       norm: `linf`, `l2` or `l1`; measures the length of the move.
       x: the example, in [0, 1].
-      slope: like `x`; pixels with slope 0 stay. A zero or non-finite slope moves nothing.
-      value: `[]`, value of the affine function at `x`.
+      slope: pixels with slope 0 stay. A zero or non-finite slope moves nothing.
+      value: value of the affine function at `x`.
 
     Returns:
       The move, and whether it reaches the hyperplane.
@@ -75,7 +78,9 @@ def to_hyperplane(norm: Norm, x: Array, slope: Array, value: Array) -> Move:
     return Move((towards * moved).astype(x.dtype), reached)
 
 
-def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
+def unbounded_distance(
+    norm: Norm, slope: Float[Array, "*x"], value: Float[Array, ""]
+) -> Float[Array, ""]:
     """Computes the distance to a hyperplane without the box: `|value| / |slope|` in the dual norm.
 
     Infinite for a zero or non-finite slope.
@@ -91,7 +96,7 @@ def unbounded_distance(norm: Norm, slope: Array, value: Array) -> Array:
     return jnp.where(usable, distance, jnp.inf)
 
 
-def dual_length(norm: Norm, slope: Array) -> Array:
+def dual_length(norm: Norm, slope: Float[Array, "*x"]) -> Float[Array, ""]:
     """Computes the dual norm of a slope: the maximum rise per unit of distance.
 
     L1 for L-infinity, L2 for L2, L-infinity for L1.
@@ -112,7 +117,7 @@ def _capped(gain: Array, steep: Array, room: Array, gap: Array, *, passes: int) 
     kink = jnp.minimum(room / jnp.where(gain > 0, gain, 1.0), HUGE)
     area, rate = steep * room, steep * gain
 
-    def newton(_: int, time: Array) -> Array:
+    def newton(_: Array, time: Array) -> Array:
         is_capped = kink <= time
         left = gap - jnp.sum(jnp.where(is_capped, area, 0.0))
         speed = jnp.sum(jnp.where(is_capped, 0.0, rate))

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.numerics import over, scaled
-from advfeat.types import Array, Key
+from advfeat.types import Array, Key, Number
 
 L2_PASSES = 16  # four are exact for most images; black-and-white ones far outside need ten or more
 L1_SHARE = 0.01  # share of coordinates moved by one step in the sparse L1 direction
@@ -26,7 +27,7 @@ class Norm:
 
     Attributes:
       name: `linf`, `l2` or `l1`.
-      distance: `(x0, x) -> []`.
+      distance: `(x0, x) -> distance`.
       direction: `(x, gradient) -> ` steepest ascent direction of unit norm; 0 at a zero gradient.
       project: `(eps, x0, x) -> ` the nearest point of ball and box.
       noise: `(key, shape) -> ` a uniform draw from the unit ball; float32, also in 64-bit mode.
@@ -34,13 +35,13 @@ class Norm:
     """
 
     name: str
-    distance: Callable[[Array, Array], Array]
-    direction: Callable[[Array, Array], Array]
-    project: Callable[[Array, Array, Array], Array]
-    noise: Callable[[Key, tuple[int, ...]], Array]
+    distance: Callable[[Float[Array, "*x"], Float[Array, "*x"]], Float[Array, ""]]
+    direction: Callable[[Float[Array, "*x"], Float[Array, "*x"]], Float[Array, "*x"]]
+    project: Callable[[Number, Float[Array, "*x"], Float[Array, "*x"]], Float[Array, "*x"]]
+    noise: Callable[[Key, tuple[int, ...]], Float[Array, "*x"]]
     diameter: Callable[[int], float]
 
-    def sample(self, key: Key, eps: Array, x0: Array) -> Array:
+    def sample(self, key: Key, eps: Number, x0: Float[Array, "*x"]) -> Float[Array, "*x"]:
         """Samples uniformly from the ball around `x0`, then projects into the box."""
         radius = jnp.minimum(eps, self.diameter(x0.size)).astype(x0.dtype)
         return self.project(eps, x0, x0 + radius * self.noise(key, x0.shape).astype(x0.dtype))
@@ -49,7 +50,7 @@ class Norm:
         return f"Norm({self.name})"
 
 
-def l2_length(x: Array) -> Array:
+def l2_length(x: Float[Array, "*x"]) -> Float[Array, ""]:
     """Computes the Euclidean length without overflow or underflow; its gradient at 0 is 0, not NaN.
 
     >>> l2_length(jnp.array([3e-25, 4e-25]))
@@ -67,7 +68,7 @@ def l2_length(x: Array) -> Array:
 # --- L-infinity ---------------------------------------------------------------------------------
 
 
-def _linf_project(eps: Array, x0: Array, x: Array) -> Array:
+def _linf_project(eps: Number, x0: Array, x: Array) -> Array:
     low, high = jnp.maximum(x0 - eps, 0.0), jnp.minimum(x0 + eps, 1.0)
     return jnp.clip(x, low, high).astype(x0.dtype)
 
@@ -87,7 +88,7 @@ def _l2_direction(x: Array, gradient: Array) -> Array:
     return ratio / jnp.sqrt(square)
 
 
-def _l2_project(eps: Array, x0: Array, x: Array) -> Array:
+def _l2_project(eps: Number, x0: Array, x: Array) -> Array:
     """Projects onto ball and box: `clip(x0 + s * (x - x0))` for the right s in [0, 1].
 
     The Lagrangian of `min |z - x|^2` under both constraints is separable, so z has that form, and
@@ -161,7 +162,7 @@ def _l1_direction(x: Array, gradient: Array) -> Array:
     return share.reshape(gradient.shape) * jnp.sign(gradient)
 
 
-def _l1_project(eps: Array, x0: Array, x: Array) -> Array:
+def _l1_project(eps: Number, x0: Array, x: Array) -> Array:
     """Projects onto ball and box: `x0 + sign(d) * clip(|d| - t, 0, room)` for the right t >= 0.
 
     The L1 length is piecewise linear and decreasing in t, with kinks at `|d|` (slope begins) and
@@ -242,7 +243,9 @@ def title(norm: str | Norm) -> str:
     return _TITLES.get(name, name)
 
 
-def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: int = 40) -> Array:
+def scale_to_norm(
+    norm: Norm, eps: Number, x0: Float[Array, "*x"], noise: Float[Array, "*x"], *, passes: int = 40
+) -> Float[Array, "*x"]:
     """Scales noise so that `clip(x0 + s * noise)` lies exactly `eps` from `x0`; bisects on s.
 
     Clipping to the box reduces noise of norm eps to about 0.8 eps, for which a baseline "of the
@@ -251,13 +254,13 @@ def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: in
 
     Args:
       norm: the norm of the distance.
-      eps: `[]`, target distance.
+      eps: target distance.
       x0: the example, in [0, 1].
-      noise: like `x0`; only its direction matters.
+      noise: only its direction matters.
       passes: number of bisections; each halves the error in s.
 
     Returns:
-      A point of the box like `x0`, at most eps away.
+      A point of the box, at most eps away.
 
     >>> x0, noise = jnp.full(100, 0.9), jax.random.normal(jax.random.key(0), (100,))
     >>> round(float(L2.distance(x0, scale_to_norm(L2, jnp.float32(1.0), x0, noise))), 4)
@@ -271,7 +274,7 @@ def scale_to_norm(norm: Norm, eps: Array, x0: Array, noise: Array, *, passes: in
     def at(log_scale: Array) -> Array:
         return jnp.clip(x0 + jnp.exp(log_scale) * unit, 0.0, 1.0)
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = 0.5 * (low + high)
         inside = norm.distance(x0, at(middle)) <= eps

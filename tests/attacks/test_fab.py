@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import nearest
 import numpy as np
 import oracle
+import passes
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -173,9 +174,7 @@ def test_the_targeted_form_at_what_is_wrong_flat_or_broken():
 @settings(max_examples=10, deadline=None, derandomize=True)
 def test_what_it_claims_is_true(seed, eps):
     for norm in oracle.NORMS:
-        model, x, y = nearest.problem(seed, corners=True, apart=1.0)
-        found = nearest.attacked(SHORT["fab"](advfeat.threat_model(norm, eps)), model, x, y)
-        nearest.check_record(norm, eps, found, model, x, y)
+        found = nearest.check_claims(norm, SHORT["fab"](advfeat.threat_model(norm, eps)), seed)
         assert set(found.queries) == {14}
         assert set(found.gradients) == {12}
 
@@ -253,34 +252,13 @@ def test_survivors_have_the_same_verdicts():
     ],
 )
 def test_counts_are_those_of_the_passes_really_made(attack, queries, gradients):
-    seen = {"forward": 0, "backward": 0}
-
-    def count(kind, x):
-        def one(_):
-            seen[kind] += 1
-
-        jax.debug.callback(one, x.ravel()[0])
-
-    @jax.custom_vjp
-    def tap(x):
-        count("forward", x)
-        return x
-
-    def tap_forward(x):
-        count("forward", x)
-        return x, None
-
-    def tap_backward(_, g):
-        count("backward", g)  # once per row, where a `vmap` goes over it
-        return (g,)
-
-    tap.defvjp(tap_forward, tap_backward)
-    model = jax.tree_util.Partial(lambda x: jnp.stack([2.0, 1.0, 0.5]) * jnp.sum(tap(x)))
-    result = jax.jit(attack)(nearest.KEY, model, jnp.full((2, 2, 1), 0.5), 0)
-    jax.block_until_ready(result)
-    jax.effects_barrier()
-    assert seen == {"forward": queries, "backward": gradients}
-    assert (int(result.queries), int(result.gradients)) == (queries, gradients)
+    made, said = passes.made_and_said(
+        attack,
+        nearest.KEY,
+        lambda x: jnp.stack([2.0, 1.0, 0.5]) * jnp.sum(x),
+        jnp.full((2, 2, 1), 0.5),
+    )
+    assert made == said == (queries, gradients)
 
 
 # --- Arguments. -----------------------------------------------------------------------------------

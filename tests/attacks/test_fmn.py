@@ -93,9 +93,7 @@ def test_the_contract_of_minimum_norm_attacks(norm):
 @given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 0.05, 0.3, 2.0, np.inf]))
 @settings(max_examples=5, deadline=None, derandomize=True)
 def test_what_it_claims_is_true(norm, seed, eps):
-    model, x, y = nearest.problem(seed, corners=True, apart=1.0)
-    found = nearest.attacked(advfeat.fmn(advfeat.threat_model(norm, eps)), model, x, y)
-    nearest.check_record(norm, eps, found, model, x, y)
+    found = nearest.check_claims(norm, advfeat.fmn(advfeat.threat_model(norm, eps)), seed)
     assert set(found.queries) == {101}
     assert set(found.gradients) == {100}
 

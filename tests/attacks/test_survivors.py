@@ -75,20 +75,15 @@ def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
     fooled = left.best.success
     assert fooled.mean() > 0.3
     assert np.median(left.gradients[fooled]) < 20
-    # The first evaluation that succeeded is the last one counted.
-    for row in np.flatnonzero(fooled)[:5]:
-        short = (
-            advfeat.pgd(
-                advfeat.l2(0.4), steps=int(left.gradients[row]) - 1, step_size=0.4 * 2.5 / 40
-            )
-            if left.gradients[row] > 1
-            else None
-        )
-        if short is not None:
-            key = jax.random.fold_in(KEY, row)
-            again = short(key, network(), jnp.asarray(x[row]), y[row])
-            assert bool(again.best.success)
-            assert int(again.queries) == left.queries[row]
+    # The first evaluation that succeeded is the last one counted: an attack with a step less than
+    # it took gradients succeeds there. One program for every image that took as many.
+    counts, times = np.unique(left.gradients[fooled & (left.gradients > 1)], return_counts=True)
+    for count in counts[np.argsort(-times)][:2]:
+        rows = np.flatnonzero(fooled & (left.gradients == count))
+        short = advfeat.pgd(advfeat.l2(0.4), steps=int(count) - 1, step_size=0.4 * 2.5 / 40)
+        again = advfeat.attack_batch(short, KEY, rows, network(), x[rows], y[rows])
+        assert again.best.success.all()
+        np.testing.assert_array_equal(again.queries, left.queries[rows])
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from margins import evaluate, network, problem
 
 import advfeat
 from advfeat.evaluation import suites
-from advfeat.evaluation.robust_accuracy import _contested, _Problem, _run
+from advfeat.evaluation.problem import Problem
+from advfeat.evaluation.robust_accuracy import _contested, _run, _Watch
 from advfeat.evaluation.suites import QUICK_GATE, resolve
 from advfeat.evaluation.triage import MEASURING, SAFETY, Contest, margins
 
@@ -66,7 +67,7 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
     def network(x):
         return jnp.stack([jnp.sum(x) - 0.05, jnp.zeros(())])
 
-    problem = _Problem(
+    problem = Problem(
         jax.random.key(0),
         jax.tree_util.Partial(network),
         x,
@@ -96,8 +97,7 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
         attack,
         np.ones(count, bool),
         part,
-        on_part,
-        lambda name, images: told.append(images),
+        _Watch({}, on_part, lambda name, images: told.append(images)),
     )
     assert len(told) == 3
     assert told[-1] == decided[-1] == count

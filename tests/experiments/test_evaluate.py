@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from killed import Killed
 
 from advfeat.models.network import Network
 from advfeat.runs import journal, runner
@@ -77,10 +78,6 @@ def multiplied(network, factor, path):
     loaded = load_network(network)
     scaled = jax.tree.map(lambda leaf: leaf * factor, loaded.variables)
     save_network(path, Network(loaded.spec, scaled, {}))
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from estimates import assert_claims
+from killed import assert_refused, killed_at_call, result_of
 
 from advfeat import data, stats
-from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
 from experiments.mislabeled import (
     colour_example,
@@ -21,8 +21,11 @@ from experiments.mislabeled import (
 RATE = {"mean", "low", "high", "n"}
 
 
+TINY = {"model": "mlp", "width": 16, "robust_width": 16}
+
+
 def config(path, **options):
-    return mislabeled_flags.Config(workdir=str(path), dry_run=True, **options)
+    return mislabeled_flags.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
 
 
 @pytest.fixture(scope="module")
@@ -146,31 +149,17 @@ def test_other_flags_are_refused_by_name(finished):
         mislabeled_work.run(config(path, eps=0.5))
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
-
-
 @pytest.mark.slow
 def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, monkeypatch):
     _, whole = finished
-    real, calls = mislabeled_fresh.networks.train, []
-
-    def dying(run, name, *rest, **options):
-        calls.append(name)
-        if len(calls) == 6:
-            raise Killed
-        return real(run, name, *rest, **options)
-
+    broken = config(tmp_path / "broken")
     with monkeypatch.context() as patch:
-        patch.setattr(mislabeled_fresh.networks, "train", dying)
-        with pytest.raises(Killed):
-            mislabeled_work.run(config(tmp_path / "broken"))
+        killed_at_call(
+            patch, mislabeled_fresh.networks, "train", 6, lambda: mislabeled_work.run(broken)
+        )
     assert not (tmp_path / "broken" / "summary.json").exists()
-    again = mislabeled_work.run(config(tmp_path / "broken"))
-    apart = {"wall_seconds", "peak_memory_bytes"}
-    assert {k: v for k, v in again.items() if k not in apart} == {
-        k: v for k, v in whole.items() if k not in apart
-    }
+    again = mislabeled_work.run(broken)
+    assert result_of(again) == result_of(whole)
 
 
 def test_learning_curves_have_intervals_and_gaps():
@@ -217,16 +206,9 @@ def test_what_the_controls_explain_is_said_by_the_verdict():
     ],
 )
 def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    with pytest.raises(SystemExit) as end:
-        runner.main(
-            mislabeled_work.run, mislabeled_flags.Config, None, [f"--workdir={workdir}", *arguments]
-        )
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert words in lines[0]
-    assert not workdir.exists()
+    assert_refused(
+        mislabeled_work.run, mislabeled_flags.Config, arguments, words, tmp_path / "run", capsys
+    )
 
 
 @pytest.mark.slow

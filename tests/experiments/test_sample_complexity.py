@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 from estimates import assert_claims
+from killed import assert_refused, killed_at_call, result_of
 
 import advfeat
 from advfeat import data, stats
-from advfeat.runs import runner
 from advfeat.theory import simulation
 from experiments.sample_complexity import (
     flags as sample_complexity_flags,
@@ -102,31 +102,17 @@ def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
         sample_complexity_work.run(config(path, eps=0.1))
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
     _, whole = finished
-    real, calls = sweeps.networks.train, []
-
-    def dying(run, name, *rest, **options):
-        calls.append(name)
-        if len(calls) == 4:
-            raise Killed
-        return real(run, name, *rest, **options)
-
-    monkeypatch.setattr(sweeps.networks, "train", dying)
-    with pytest.raises(Killed):
-        sample_complexity_work.run(config(tmp_path / "broken"))
+    broken = config(tmp_path / "broken")
+    calls = killed_at_call(
+        monkeypatch, sweeps.networks, "train", 4, lambda: sample_complexity_work.run(broken)
+    )
     assert not (tmp_path / "broken" / "summary.json").exists()
-    again = sample_complexity_work.run(config(tmp_path / "broken"))
+    again = sample_complexity_work.run(broken)
     assert len(calls) == 8 + 1  # three were measured, the fourth was begun twice
-    apart = {"wall_seconds", "peak_memory_bytes"}
-    assert {k: v for k, v in again.items() if k not in apart} == {
-        k: v for k, v in whole.items() if k not in apart
-    }
+    assert result_of(again) == result_of(whole)
 
 
 @pytest.mark.slow
@@ -318,16 +304,11 @@ def test_the_measurement_is_what_the_flags_say():
     ],
 )
 def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    with pytest.raises(SystemExit) as end:
-        runner.main(
-            sample_complexity_work.run,
-            sample_complexity_flags.Config,
-            None,
-            [f"--workdir={workdir}", *arguments],
-        )
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert words in lines[0]
-    assert not workdir.exists()
+    assert_refused(
+        sample_complexity_work.run,
+        sample_complexity_flags.Config,
+        arguments,
+        words,
+        tmp_path / "run",
+        capsys,
+    )

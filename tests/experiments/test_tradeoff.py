@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from estimates import assert_claims, revived
+from killed import assert_refused, killed_at_call, result_of
 from scipy.stats import rankdata
 
 import advfeat
 from advfeat import data, stats
-from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
 from advfeat.stats import Estimate
 from experiments.shared import sweeps
@@ -98,30 +98,16 @@ def test_the_same_command_on_a_finished_run_says_so(finished, capsys):
         tradeoff_work.run(config(path, seeds=1))
 
 
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, monkeypatch):
     _, whole = finished
-    real, calls = sweeps.networks.train, []
-
-    def dying(run, name, *rest, **options):
-        calls.append(name)
-        if len(calls) == 4:
-            raise Killed
-        return real(run, name, *rest, **options)
-
-    monkeypatch.setattr(sweeps.networks, "train", dying)
-    with pytest.raises(Killed):
-        tradeoff_work.run(config(tmp_path / "broken"))
-    again = tradeoff_work.run(config(tmp_path / "broken"))
+    broken = config(tmp_path / "broken")
+    calls = killed_at_call(
+        monkeypatch, sweeps.networks, "train", 4, lambda: tradeoff_work.run(broken)
+    )
+    again = tradeoff_work.run(broken)
     assert len(calls) == 6 + 1  # the standard networks of both norms were trained once
-    apart = {"wall_seconds", "peak_memory_bytes"}
-    assert {k: v for k, v in again.items() if k not in apart} == {
-        k: v for k, v in whole.items() if k not in apart
-    }
+    assert result_of(again) == result_of(whole)
 
 
 @pytest.mark.slow
@@ -269,13 +255,6 @@ def test_what_is_not_shown_is_said_to_be_not_shown(finished):
     ],
 )
 def test_bad_flags_end_with_one_line_and_nothing_written(arguments, words, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    with pytest.raises(SystemExit) as end:
-        runner.main(
-            tradeoff_work.run, tradeoff_flags.Config, None, [f"--workdir={workdir}", *arguments]
-        )
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert words in lines[0]
-    assert not workdir.exists()
+    assert_refused(
+        tradeoff_work.run, tradeoff_flags.Config, arguments, words, tmp_path / "run", capsys
+    )

@@ -9,6 +9,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from killed import Killed
 
 from advfeat.runs import runner
 from advfeat.runs.checkpoints import load_network
@@ -42,10 +43,6 @@ def test_summary_states_what_was_measured(unbroken):
     assert grid == [0.0, 0.5, 1.0]
     means = [part["accuracy"]["mean"] for part in summary["accuracy_by_eps"]]
     assert means == sorted(means, reverse=True)
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
 
 
 @pytest.mark.slow_for("3", "7")

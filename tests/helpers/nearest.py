@@ -231,6 +231,28 @@ def check_record(norm, eps, found, model, x, y, *, confidence=0.0):
         assert np.all((found.best.distance >= wanted - 1e-5)[found.best.success])
 
 
+def check_claims(norm, attack, seed, **options):
+    """That what an attack claims is true, on a problem with corners; returns its result."""
+    model, x, y = problem(seed, corners=True, apart=1.0)
+    found = attacked(attack, model, x, y)
+    check_record(norm, float(attack.threat.eps), found, model, x, y, **options)
+    return found
+
+
+def ratios_of_class(norm, attack, **options):
+    """How much farther a targeted attack goes than the nearest points of the next class.
+
+    It must reach every one, and none may be nearer than the nearest.
+    """
+    model, x, y = problem(3, **options)
+    targets = (y + 1) % CLASSES
+    best = attacked(attack, model, x, targets).best
+    np.testing.assert_array_equal(np.argmax(logits_of(model, best.x), -1), targets)
+    ratios = best.distance / nearest_of_class(norm, model, x, targets)
+    assert np.all(ratios >= 1 - 1e-4)
+    return ratios
+
+
 def check_contract(norm, make):
     """What is misclassified, a finite eps, a plateau, a network of NaN, jit and bad steps.
 

@@ -17,18 +17,18 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("shape", [(8, 8, 3), (6, 9, 1)])
 def test_the_adjoint_is_the_adjoint(shape):
     space = parametrisations.fourier()
-    z, g = RNG.normal(size=shape).astype(np.float32), RNG.normal(size=shape).astype(np.float32)
-    left = np.sum(np.asarray(space.image(z)) * g)
-    right = np.sum(z * np.asarray(space.adjoint(g)))
+    z, g = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for _ in range(2))
+    left = np.sum(np.asarray(space.image(z) * g))
+    right = np.sum(np.asarray(z * space.adjoint(g)))
     np.testing.assert_allclose(left, right, rtol=1e-4)
-    gradient = jax.grad(lambda z: jnp.sum(space.image(z) * g))(jnp.asarray(z))
+    gradient = jax.grad(lambda z: jnp.sum(space.image(z) * g))(z)
     np.testing.assert_allclose(gradient, space.adjoint(g), atol=1e-4)
 
 
 def test_low_frequencies_move_further():
     space = parametrisations.fourier(decay=1.0, colours=(1.0, 1.0, 1.0))
     noise = RNG.normal(size=(32, 32, 3)).astype(np.float32)
-    power = np.abs(np.fft.fft2(np.asarray(space(noise)).mean(-1))) ** 2
+    power = np.abs(np.fft.fft2(np.asarray(space(jnp.asarray(noise))).mean(-1))) ** 2
     before = np.abs(np.fft.fft2(noise.mean(-1))) ** 2
     low, high = power[1, 1] / before[1, 1], power[16, 16] / before[16, 16]
     # decay counts in the coefficient and again in its gradient
@@ -40,16 +40,16 @@ def test_colours_move_as_far_as_they_count():
     from advfeat.images.filters import OPPONENT
 
     for axis, share in zip(OPPONENT, space.colours, strict=True):
-        flat = np.broadcast_to(axis, (4, 4, 3)).astype(np.float32)
+        flat = jnp.asarray(np.broadcast_to(axis, (4, 4, 3)), jnp.float32)
         np.testing.assert_allclose(space(flat), share**2 * flat, atol=1e-5)
 
 
 def test_plain_descent_within_is_plain_descent_of_the_coefficients():
     space = parametrisations.fourier()
     x = RNG.random((8, 8, 3)).astype(np.float32)
-    g = RNG.normal(size=x.shape).astype(np.float32)
+    g = jnp.asarray(RNG.normal(size=x.shape), jnp.float32)
     rule = within(from_optax(optax.sgd), space)(l2(1.0), jnp.array(0.1))
-    move, _ = rule.update(jnp.asarray(g), rule.init(jnp.asarray(x)), jnp.asarray(x))
+    move, _ = rule.update(g, rule.init(jnp.asarray(x)), jnp.asarray(x))
     np.testing.assert_allclose(move, 0.1 * space(g), atol=1e-5)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from killed import Killed
 
 import advfeat
 from advfeat import data, models, stats, training
@@ -118,10 +119,6 @@ def test_it_goes_on_where_a_process_left_it(monkeypatch, tmp_path):
     assert ended.epoch(3, weights(3.0)) == (0.5, False)
     assert ended.epoch(4, weights(4.0)) == (0.5, True)
     assert first_weight(ended.chosen(None)) == 2.0
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing in the run catches it."""
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])

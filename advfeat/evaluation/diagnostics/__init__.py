@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from advfeat.evaluation.diagnostics.attacks import black_box, growth, not_converged, one_step
 from advfeat.evaluation.diagnostics.case import MOST, Case, Check, Seen
 from advfeat.evaluation.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
 from advfeat.evaluation.diagnostics.slopes import finite_gradients, gradients
-from advfeat.evaluation.result import SuiteResult, Warned
-from advfeat.types import Key, ModelFn
+from advfeat.evaluation.result import Warned
 
 __all__ = [
     "CHECKS",
@@ -60,27 +57,15 @@ images, four gradients per survivor. A check of your own is one more entry."""
 
 
 def look(
-    key: Key,
-    model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    logits: np.ndarray,
-    result: SuiteResult,
-    *,
-    ids: np.ndarray | None = None,
-    batch_size: int,
-    free: bool = False,
-    on_check: Callable[[str], Any] | None = None,
+    case: Case, *, free: bool = False, on_check: Callable[[str], Any] | None = None
 ) -> list[Seen]:
     """Returns the findings of all checks, warnings or not; arguments as for `examine`.
 
     A check that raises becomes a finding, so that the results of the attacks are never lost.
     """
-    ids = np.arange(len(images)) if ids is None else ids
-    case = Case(key, model_fn, images, labels, logits, ids, result, batch_size)
     found: list[Seen] = []
     failed: dict[str, list[str]] = {}
-    free = free or not result.clean.any()
+    free = free or not case.result.clean.any()
     for name, check in CHECKS.items():
         if free and not check.free:
             continue
@@ -105,45 +90,17 @@ def look(
 
 
 def examine(
-    key: Key,
-    model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    logits: np.ndarray,
-    result: SuiteResult,
-    *,
-    ids: np.ndarray | None = None,
-    batch_size: int,
-    free: bool = False,
-    on_check: Callable[[str], Any] | None = None,
+    case: Case, *, free: bool = False, on_check: Callable[[str], Any] | None = None
 ) -> list[Warned]:
     """Runs the checks and returns the warnings about a suite's result.
 
     Args:
-      key: a typed key.
-      model_fn: the network, a pytree.
-      images: `[N, H, W, C]` in [0, 1].
-      labels: `[N]`.
-      logits: `[N, K]`, logits of the images.
-      result: result of the suite.
-      ids: `[N]`, by default 0 … N-1.
-      batch_size: images per batch.
+      case: the network, its data and the suite's result.
       free: whether to run only the free checks.
       on_check: called with each check's name before it starts.
 
     Returns:
       One `Warned` per finding above its limit; empty if all is well.
     """
-    seen = look(
-        key,
-        model_fn,
-        images,
-        labels,
-        logits,
-        result,
-        ids=ids,
-        batch_size=batch_size,
-        free=free,
-        on_check=on_check,
-    )
+    seen = look(case, free=free, on_check=on_check)
     return [Warned(s.code, s.sentence, s.severity) for s in seen if s.value > s.limit]

@@ -8,18 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree
+from advfeat.types import AttackFn, Batch, Descended, Key, LogitLoss, pytree
 
 
 @pytree
 class Adversarial(Attacked):
     """Mean loss at adversarial examples, a `LossFn`; see `adversarial`."""
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics, all at the attacked images."""
         logits, model_state = forward(
             self.model, key, params, model_state, batch["attacked"], batch
@@ -37,7 +36,7 @@ def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`.
+      loss: of one example's logits at its label.
       attack: on ONE example; `pgd(..., keep=None)` saves the forward pass that only compares
         iterates.
 

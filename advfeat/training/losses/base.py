@@ -11,12 +11,23 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree
 
 from advfeat.edges import on_training_batch, one_key
 from advfeat.models import model_fn
 from advfeat.models.statistics import statistics_of
 from advfeat.training.padding import filled, real_rows
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree, static
+from advfeat.types import (
+    Array,
+    AttackFn,
+    Batch,
+    Descended,
+    Key,
+    LogitLoss,
+    Number,
+    pytree,
+    static,
+)
 
 D = TypeVar("D", bound="Descent")
 
@@ -31,13 +42,13 @@ class Descent:
 
     Attributes:
       model: a flax module with `apply(variables, images, train=...)`, static.
-      loss: logits `[K]`, label `[]` -> `[]`, static.
+      loss: of one example's logits at its label, static.
     """
 
     model: Any = static()
     loss: LogitLoss = static()
 
-    def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
+    def prepare(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Batch:
         """Adds attacked images, if the objective has an attack; no gradient flows through them.
 
         Every draw depends only on the step's key and the example's id, so a batch may be prepared
@@ -46,9 +57,7 @@ class Descent:
         del key, params, model_state
         return batch
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the training-mode loss of a prepared batch, the new model state and metrics.
 
         The loss is a mean weighted by `batch["weight"]`. Rows of weight 0 have no effect, not even
@@ -56,16 +65,14 @@ class Descent:
         """
         raise NotImplementedError
 
-    def __call__(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def __call__(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Prepares and descends: the function for an external training loop to differentiate."""
         on_training_batch(batch)
         key_prepare, key_descend = jax.random.split(one_key(key))
         prepared = self.prepare(key_prepare, params, model_state, filled(batch))
         return self.descend(key_descend, params, model_state, prepared)
 
-    def scaled(self: D, share: float | Array) -> D:
+    def scaled(self: D, share: Number) -> D:
         """Returns the objective with its attack's eps and step size scaled by `share`."""
         del share
         return self
@@ -81,13 +88,13 @@ class Attacked(Descent):
 
     attack: AttackFn
 
-    def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
+    def prepare(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Batch:
         """Attacks every example at its label; see `attacked_images`."""
         variables = {"params": params, **model_state}
         found = attacked_images(self.attack, key, self.model, variables, batch, batch["label"])
         return {**batch, "attacked": found}
 
-    def scaled(self: D, share: float | Array) -> D:
+    def scaled(self: D, share: Number) -> D:
         """Returns the objective with its attack's eps and step size scaled by `share`.
 
         Raises:
@@ -97,9 +104,9 @@ class Attacked(Descent):
 
 
 def attacked_images(
-    attack: AttackFn, key: Key, model: Any, variables: Any, batch: Batch, aim: Any
-) -> Array:
-    """Attacks every example and returns the images `[B, H, W, C]`.
+    attack: AttackFn, key: Key, model: Any, variables: PyTree, batch: Batch, aim: PyTree
+) -> Float[Array, "B H W C"]:
+    """Attacks every example and returns the images.
 
     The network is in evaluation mode and gradients to its weights are stopped, so the attack
     affects neither batch statistics nor gradients, and none of its steps is kept in memory.
@@ -110,7 +117,7 @@ def attacked_images(
       model: a flax module.
       variables: parameters and state of the model.
       batch: with `image` and `id`.
-      aim: `[B, ...]`, passed to the attack as the label.
+      aim: with a leading axis of the batch, passed to the attack as the label.
     """
     network = model_fn(model, jax.lax.stop_gradient(variables))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), batch["id"])
@@ -118,7 +125,7 @@ def attacked_images(
     return jax.lax.stop_gradient(result.best.x)
 
 
-def scaled_attack(attack: Any, share: float | Array) -> Any:
+def scaled_attack(attack: Any, share: Number) -> Any:
     """Scales an attack's step size and the eps of its threat model by `share`.
 
     Raises:
@@ -135,22 +142,27 @@ def scaled_attack(attack: Any, share: float | Array) -> Any:
     return dataclasses.replace(attack, **changes)
 
 
-def _times(size: Array, share: float | Array) -> Array:
+def _times(size: Float[Array, ""], share: Number) -> Float[Array, ""]:
     share = jnp.asarray(share, jnp.float32)
     return jnp.where(share > 0, size * share, 0.0)  # infinity times 0 would be NaN
 
 
 def forward(
-    model: Any, key: Key, params: Any, model_state: Any, images: Array, batch: Batch
-) -> tuple[Array, Any]:
-    """Returns logits `[B, K]` in training mode and the new model state.
+    model: Any,
+    key: Key,
+    params: PyTree,
+    model_state: PyTree,
+    images: Float[Array, "B H W C"],
+    batch: Batch,
+) -> tuple[Float[Array, "B K"], PyTree]:
+    """Returns logits in training mode and the new model state.
 
     Args:
       model: a flax module.
       key: for dropout.
       params: parameters of the model.
       model_state: its other collections.
-      images: `[B, H, W, C]`.
+      images: clean or attacked.
       batch: its weights select the rows that enter batch statistics.
     """
     real = real_rows(batch)
@@ -172,16 +184,31 @@ def forward(
     return logits, {**model_state, **updated}
 
 
-def mean(values: Array, batch: Batch) -> Array:
-    """Returns the weighted mean `[]` of values `[B]`; padding has weight 0."""
+def forward_both(
+    model: Any, key: Key, params: PyTree, model_state: PyTree, batch: Batch
+) -> tuple[Float[Array, "B K"], Float[Array, "B K"], PyTree]:
+    """Returns the logits of clean and of attacked images, and the new model state.
+
+    Two passes, so that clean and attacked images have separate batch statistics; both update them.
+    """
+    key_clean, key_attacked = jax.random.split(key)
+    clean, model_state = forward(model, key_clean, params, model_state, batch["image"], batch)
+    attacked, model_state = forward(
+        model, key_attacked, params, model_state, batch["attacked"], batch
+    )
+    return clean, attacked, model_state
+
+
+def mean(values: Float[Array, " B"], batch: Batch) -> Float[Array, ""]:
+    """Returns the weighted mean of values; padding has weight 0."""
     weight = batch["weight"]
     # A padded row may contain anything, and 0 times infinity would be NaN.
     kept = jnp.where(weight > 0, values, 0.0)
     return jnp.sum(weight * kept) / jnp.maximum(jnp.sum(weight), 1e-9)
 
 
-def accuracy(logits: Array, batch: Batch) -> Array:
-    """Returns the weighted accuracy `[]` of a batch."""
+def accuracy(logits: Float[Array, "B K"], batch: Batch) -> Float[Array, ""]:
+    """Returns the weighted accuracy of a batch."""
     hit = jnp.argmax(logits, axis=-1) == batch["label"]
     return mean(hit.astype(jnp.float32), batch)
 

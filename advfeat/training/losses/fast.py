@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree
 
 from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.pgd import GradientAttack
@@ -19,7 +20,7 @@ from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import l2_length
 from advfeat.training.losses.adversarial import Adversarial
 from advfeat.training.losses.base import mean
-from advfeat.types import Array, Batch, Key, LogitLoss, Metrics, pytree
+from advfeat.types import Array, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
 @pytree
@@ -27,12 +28,12 @@ class Aligned(Adversarial):
     """Adversarial training with gradient alignment, a `LossFn`; see `fast`.
 
     Attributes:
-      grad_align: `[]`, the regulariser's weight.
+      grad_align: the regulariser's weight.
     """
 
-    grad_align: Array
+    grad_align: Float[Array, ""]
 
-    def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
+    def prepare(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Batch:
         """Also samples `batch["nearby"]`, the points of the second input gradient."""
         key_attack, key_nearby = jax.random.split(key)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key_nearby, batch["id"])
@@ -40,9 +41,7 @@ class Aligned(Adversarial):
         nearby = jax.vmap(threat.sample)(keys, batch["image"])
         return {**super().prepare(key_attack, params, model_state, batch), "nearby": nearby}
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss with the regulariser, the new model state and metrics."""
         value, (after, metrics) = super().descend(key, params, model_state, batch)
         variables = {"params": params, **model_state}
@@ -62,14 +61,14 @@ class Aligned(Adversarial):
         return value, (after, {**metrics, "loss": value, "misaligned": misaligned})
 
 
-def _cosine(a: Array, b: Array) -> Array:
-    """Returns the cosine `[]` between two gradients; constant 1 if one of them is zero."""
+def _cosine(a: Float[Array, "*x"], b: Float[Array, "*x"]) -> Float[Array, ""]:
+    """Returns the cosine between two gradients; constant 1 if one of them is zero."""
     long = l2_length(a), l2_length(b)
     some = (long[0] > 0) & (long[1] > 0)
     return jnp.where(some, jnp.sum(over(a, long[0]) * over(b, long[1])), 1.0)
 
 
-def fast_attack(threat: ThreatModel, *, step_size: float | Array | None = None) -> GradientAttack:
+def fast_attack(threat: ThreatModel, *, step_size: Number | None = None) -> GradientAttack:
     """Returns the attack of `fast`: one step of 1.25 eps from a uniform start.
 
     >>> import advfeat
@@ -85,8 +84,8 @@ def fast(
     loss: LogitLoss,
     threat: ThreatModel,
     *,
-    step_size: float | Array | None = None,
-    grad_align: float | Array = 0.0,
+    step_size: Number | None = None,
+    grad_align: Number = 0.0,
 ) -> Adversarial:
     """Returns adversarial training with one step from a random start, optionally with GradAlign.
 
@@ -100,10 +99,10 @@ def fast(
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`.
+      loss: of one example's logits at its label.
       threat: the set of allowed inputs.
-      step_size: `[]`, by default 1.25 eps.
-      grad_align: `[]`, >= 0, the regulariser's weight; 0 disables it.
+      step_size: by default 1.25 eps.
+      grad_align: >= 0, the regulariser's weight; 0 disables it.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.

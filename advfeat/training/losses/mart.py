@@ -10,11 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree
 
 from advfeat.checks import check_eps
 from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
-from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    check_attack,
+    forward_both,
+    mean,
+)
+from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
 @pytree
@@ -22,22 +29,14 @@ class Mart(Attacked):
     """Boosted loss plus a KL divergence weighted by `1 - p_y`, a `LossFn`; see `mart`.
 
     Attributes:
-      beta: `[]`, the weight of the divergence.
+      beta: the weight of the divergence.
     """
 
-    beta: Array
+    beta: Float[Array, ""]
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
-        key_clean, key_attacked = jax.random.split(key)
-        clean, model_state = forward(
-            self.model, key_clean, params, model_state, batch["image"], batch
-        )
-        attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"], batch
-        )
+        clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
         label = batch["label"]
         doubt = 1.0 - jax.vmap(jnp.take)(jax.nn.softmax(clean), label)
         divergence = mean(doubt * jax.vmap(kl_divergence)(clean, attacked), batch)
@@ -58,7 +57,7 @@ def mart(
     loss: LogitLoss = boosted_cross_entropy,
     attack: AttackFn | None = None,
     *,
-    beta: float | Array = 6.0,
+    beta: Number = 6.0,
 ) -> Mart:
     """Returns the MART objective `min_w E loss(f(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x))`.
 
@@ -68,9 +67,9 @@ def mart(
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`, on the attacked images.
+      loss: of one example's logits at its label, on the attacked images.
       attack: on ONE example, such as `pgd(threat, steps=10, keep=None)`.
-      beta: `[]`, >= 0.
+      beta: >= 0.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.

@@ -9,10 +9,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree
 
 from advfeat.checks import check_share
-from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, pytree
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    check_attack,
+    forward_both,
+    mean,
+)
+from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
 @pytree
@@ -20,23 +27,14 @@ class Mixed(Attacked):
     """Weighted mean of clean and adversarial loss, a `LossFn`; see `mixed`.
 
     Attributes:
-      alpha: `[]`, the weight of the clean loss.
+      alpha: the weight of the clean loss.
     """
 
-    alpha: Array
+    alpha: Float[Array, ""]
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
-        key_clean, key_attacked = jax.random.split(key)
-        # Two passes, so that clean and attacked images have separate batch statistics.
-        clean, model_state = forward(
-            self.model, key_clean, params, model_state, batch["image"], batch
-        )
-        attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"], batch
-        )
+        clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
         losses = jax.vmap(self.loss)
         value = self.alpha * mean(losses(clean, batch["label"]), batch)
         value += (1.0 - self.alpha) * mean(losses(attacked, batch["label"]), batch)
@@ -50,7 +48,7 @@ class Mixed(Attacked):
         )
 
 
-def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array = 0.5) -> Mixed:
+def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: Number = 0.5) -> Mixed:
     """Returns the mixed objective `min_w E alpha loss(x, y) + (1 - alpha) loss(x', y)`.
 
     Goodfellow et al. (2015), https://arxiv.org/abs/1412.6572, section 6, where x' is one FGSM step
@@ -59,9 +57,9 @@ def mixed(model: Any, loss: LogitLoss, attack: AttackFn, *, alpha: float | Array
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`.
+      loss: of one example's logits at its label.
       attack: on ONE example; the paper's is `fgsm(threat, keep=None)`.
-      alpha: `[]`, the weight of the clean loss, in [0, 1].
+      alpha: the weight of the clean loss, in [0, 1].
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from advfeat.objectives.losses import cross_entropy
 from advfeat.training.losses.base import Descent, accuracy, forward, mean
-from advfeat.types import Array, Batch, Key, LogitLoss, Metrics, pytree
+from advfeat.types import Batch, Descended, Key, LogitLoss, pytree
 
 
 @pytree
 class Standard(Descent):
     """Mean loss on clean images, a `LossFn`; see `standard`."""
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics."""
         logits, model_state = forward(self.model, key, params, model_state, batch["image"], batch)
         value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
@@ -29,7 +28,7 @@ def standard(model: Any, loss: LogitLoss = cross_entropy) -> Standard:
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`.
+      loss: of one example's logits at its label.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.

@@ -10,14 +10,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree
 
 from advfeat.attacks.pgd import GradientAttack
 from advfeat.checks import check_eps
 from advfeat.models import model_fn
 from advfeat.objectives.classification import kl_from_prediction
 from advfeat.objectives.losses import kl_divergence
-from advfeat.training.losses.base import Attacked, accuracy, attacked_images, forward, mean
-from advfeat.types import Array, AttackFn, Batch, Key, LogitLoss, Metrics, ModelFn, pytree
+from advfeat.training.losses.base import (
+    Attacked,
+    accuracy,
+    attacked_images,
+    forward_both,
+    mean,
+)
+from advfeat.types import (
+    Array,
+    AttackFn,
+    Batch,
+    Descended,
+    Key,
+    LogitLoss,
+    ModelFn,
+    Number,
+    pytree,
+)
 
 
 @pytree
@@ -25,14 +42,14 @@ class NearStart(GradientAttack):
     """PGD that starts near the example instead of at it, where the divergence has zero gradient.
 
     Attributes:
-      spread: `[]`, standard deviation of the start's Gaussian noise.
+      spread: standard deviation of the start's Gaussian noise.
     """
 
-    spread: Array
+    spread: Float[Array, ""]
 
     def start(
-        self, key: Key, model_fn: ModelFn, x: Array, y: Any, index: Array
-    ) -> tuple[Array, Any]:
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, index: Array
+    ) -> tuple[Float[Array, "*x"], Any]:
         """Returns the example plus Gaussian noise, projected onto ball and box."""
         del model_fn, index
         noise = self.spread * jax.random.normal(key, x.shape)
@@ -44,29 +61,21 @@ class Trades(Attacked):
     """Clean loss plus KL divergence to the attacked prediction, a `LossFn`; see `trades`.
 
     Attributes:
-      beta: `[]`, the weight of the divergence.
+      beta: the weight of the divergence.
     """
 
-    beta: Array
+    beta: Float[Array, ""]
 
-    def prepare(self, key: Key, params: Any, model_state: Any, batch: Batch) -> Batch:
+    def prepare(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Batch:
         """Attacks the network's clean predictions; the labels are not used."""
         variables = jax.lax.stop_gradient({"params": params, **model_state})
         clean = jax.vmap(model_fn(self.model, variables))(batch["image"])
         found = attacked_images(self.attack, key, self.model, variables, batch, clean)
         return {**batch, "attacked": found}
 
-    def descend(
-        self, key: Key, params: Any, model_state: Any, batch: Batch
-    ) -> tuple[Array, tuple[Any, Metrics]]:
+    def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
-        key_clean, key_attacked = jax.random.split(key)
-        clean, model_state = forward(
-            self.model, key_clean, params, model_state, batch["image"], batch
-        )
-        attacked, model_state = forward(
-            self.model, key_attacked, params, model_state, batch["attacked"], batch
-        )
+        clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
         divergence = mean(jax.vmap(kl_divergence)(clean, attacked), batch)
         value = mean(jax.vmap(self.loss)(clean, batch["label"]), batch) + self.beta * divergence
         return value, (
@@ -85,8 +94,8 @@ def trades(
     loss: LogitLoss,
     attack: AttackFn,
     *,
-    beta: float | Array = 6.0,
-    spread: float | Array = 1e-3,
+    beta: Number = 6.0,
+    spread: Number = 1e-3,
 ) -> Trades:
     """Returns the TRADES objective `min_w E loss(f(x), y) + beta max_{x' allowed} KL(p(x) ||
     p(x'))`.
@@ -98,10 +107,10 @@ def trades(
 
     Args:
       model: a flax module with `apply(variables, images, train=...)`.
-      loss: logits `[K]`, label `[]` -> `[]`, on the clean images.
+      loss: of one example's logits at its label, on the clean images.
       attack: a `pgd` with one round; its objective and its start are replaced.
-      beta: `[]`, >= 0; 0 is standard training.
-      spread: `[]`, standard deviation of the start, in [0, 1] pixels.
+      beta: >= 0; 0 is standard training.
+      spread: standard deviation of the start, in [0, 1] pixels.
 
     Returns:
       A `LossFn`: `(key, params, model_state, batch) -> (loss, (model_state, metrics))`.
