@@ -34,7 +34,7 @@ from .flags import Config
 PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
 
 _VERDICTS = ("clean_share", "robust_share", "distance", "fooled_by")
-_BY_IMAGE = ("tried", "fooled", "share")
+_BY_IMAGE = ("tried", "fooled", "share", "queries")
 _TOTALS = ("forward_passes", "gradients", "seconds", "claims", "outside", "unconfirmed")
 
 
@@ -146,7 +146,7 @@ class Problem:
             threat=self.threat,
             adversarial=np.zeros((0, *shape), np.float32),
             attacks=attacks,
-            warnings=tuple(Warned(*map(str, pair)) for pair in saved["warning"].reshape(-1, 2)),
+            warnings=tuple(Warned(*map(str, pair)) for pair in saved["warning"]),
             looks=int(saved["looks"]),
             checked=False,
             **{field: saved[field] for field in _VERDICTS},
@@ -163,7 +163,7 @@ def _packed(result: SuiteResult) -> dict[str, Any]:
             for field in (*_BY_IMAGE, *_TOTALS)
         },
         "attack": np.array([part.name for part in attacks]),
-        "warning": np.array([tuple(warned) for warned in result.warnings], str),
+        "warning": np.array(result.warnings, str).reshape(-1, len(Warned._fields)),
         "looks": result.looks,
     }
 
