@@ -83,11 +83,26 @@ def attack_dataset(
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
-    key = one_key(key, name="key")
-    count = len(images)
+    return in_batches(
+        attack, one_key(key), model_fn, images, labels, ids, batch_size=batch_size, advance=advance
+    )
+
+
+def in_batches(
+    attack: OnOne[R],
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: Any,
+    ids: np.ndarray,
+    *,
+    batch_size: int,
+    advance: Callable[[int], Any] | None = None,
+) -> R:
+    """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments."""
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     parts = []
-    for rows, real in padded_rows(count, batch_size):
+    for rows, real in padded_rows(len(images), batch_size):
         x = jnp.asarray(images[rows], jnp.float32)
         y = jax.tree.map(lambda leaf, these=rows: jnp.asarray(leaf[these]), labels)
         result = _attack_batch(attack, key, jnp.asarray(ids[rows]), model_fn, x, y)

@@ -173,9 +173,39 @@ def attack_survivors(
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
-    key = one_key(key, name="key")
-    chunk = min(25, max(1, attack.steps // 20)) if chunk is None else chunk
+    chunk = usual_chunk(attack) if chunk is None else chunk
     check_positive(chunk, name="chunk")
+    return survive(
+        attack,
+        one_key(key),
+        model_fn,
+        images,
+        labels,
+        ids,
+        batch_size=batch_size,
+        chunk=chunk,
+        finished=finished,
+    )
+
+
+def usual_chunk(attack: IterativeAttack) -> int:
+    """Returns the number of steps between two success checks."""
+    return min(25, max(1, attack.steps // 20))
+
+
+def survive(
+    attack: IterativeAttack,
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: np.ndarray,
+    ids: np.ndarray,
+    *,
+    batch_size: int,
+    chunk: int,
+    finished: Finished | None = None,
+) -> AttackResult:
+    """Attacks a data set as `attack_survivors` does, whose caller has checked the arguments."""
     model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)
     slots = _Slots(len(images), slots_for(len(images), batch_size))
     state: AttackState | None = None

@@ -60,10 +60,22 @@ def predict(
     check_images(images)
     check_positive(batch_size, name="batch_size")
     key = None if key is None else one_key(key)
-    model_fn, images = as_model_fn(model_fn), np.asarray(images)
+    images = np.asarray(images)
     ids = np.arange(len(images)) if ids is None else np.asarray(ids)
-    output_of(model_fn, images.shape[1:])
-    parts = []
+    output_of(as_model_fn(model_fn), images.shape[1:])
+    return logits_of(model_fn, images, ids, batch_size=batch_size, key=key)
+
+
+def logits_of(
+    model_fn: ModelFn,
+    images: Float[np.ndarray, "N H W C"],
+    ids: Integer[np.ndarray, " N"],
+    *,
+    batch_size: int,
+    key: Key | None = None,
+) -> Float[np.ndarray, " N *K"]:
+    """Computes logits as `predict` does, whose caller has checked the arguments."""
+    model_fn, parts = as_model_fn(model_fn), []
     for rows, real in padded_rows(len(images), batch_size):
         x = jnp.asarray(images[rows], jnp.float32)
         logits = _logits_batch(model_fn, key, jnp.asarray(ids[rows]), x)

@@ -13,7 +13,7 @@ import numpy as np
 from advfeat.attacks.batch import check_batch
 from advfeat.checks import check_images, check_labels, check_positive
 from advfeat.edges import one_key, output_of
-from advfeat.evaluation.prediction import predict, shares
+from advfeat.evaluation.prediction import logits_of, shares
 from advfeat.evaluation.suites import Suite, resolve
 from advfeat.keys import stream
 from advfeat.threats.balls import ThreatModel
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
     def logits(self, images: np.ndarray, name: str) -> np.ndarray:
         """Computes logits `[N, K]` of all images, each with its own draw."""
         key = stream(self.key, name) if self.random else None
-        return predict(self.model_fn, images, batch_size=self.batch_size, key=key, ids=self.ids)
+        return logits_of(self.model_fn, images, self.ids, batch_size=self.batch_size, key=key)
 
     def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
         """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.batch import attack_dataset
+from advfeat.attacks.batch import in_batches
 from advfeat.attacks.iterative import IterativeAttack
-from advfeat.attacks.survivors import attack_survivors, slots_for
+from advfeat.attacks.survivors import slots_for, survive, usual_chunk
 from advfeat.checks import check_logits
 from advfeat.evaluation.diagnostics import Case, examine
 from advfeat.evaluation.prediction import LOOKS, within
@@ -263,13 +263,13 @@ def _run(
             on_part(name, part)
 
     if len(rows):
-        data = (problem.images[rows], problem.labels[rows])
-        root = stream(problem.key, name)
-        options: dict[str, Any] = {"ids": problem.ids[rows], "batch_size": problem.batch_size}
+        data = (problem.images[rows], problem.labels[rows], problem.ids[rows])
+        key, model_fn, size = stream(problem.key, name), problem.model_fn, problem.batch_size
         if isinstance(attack, IterativeAttack):
-            attack_survivors(attack, root, problem.model_fn, *data, finished=decided, **options)
+            chunk = usual_chunk(attack)
+            survive(attack, key, model_fn, *data, batch_size=size, chunk=chunk, finished=decided)
         else:
-            result = attack_dataset(attack, root, problem.model_fn, *data, **options)
+            result = in_batches(attack, key, model_fn, *data, batch_size=size)
             decided(np.arange(len(rows)), result)
     if not parts:
         none, never = np.zeros(0, int), np.zeros(0, bool)
