@@ -59,7 +59,7 @@ def write(
             "norm": title(config.norm),
             "eps": format_eps(summary["eps"]),
             "attacks": list(summary["attacks"]),
-            "draws of a random network": result.looks if result.looks > 1 else None,
+            **({"draws of the random network": result.looks} if result.looks > 1 else {}),
             "seed": config.seed,
         },
     )
