@@ -18,7 +18,7 @@ from advfeat.evaluation import diagnostics, suites
 from advfeat.runs import config as config_lib, runner
 from advfeat.runs.config import UsageError
 from advfeat.stats import rate
-from advfeat.training.losses.base import Attacked, forward, mean
+from advfeat.training.losses.base import AdversarialObjective, forward, mean
 from advfeat.types import AttackResult, Best, pytree
 from experiments.evaluate import flags as evaluate_flags
 from experiments.roar import flags as roar_flags
@@ -113,7 +113,7 @@ def test_an_attack_that_says_more(monkeypatch):
 )
 def test_a_check(monkeypatch, severity, trusted):
     def few(case):
-        yield diagnostics.Seen(
+        yield diagnostics.Finding(
             "few_images", 1 / len(case.images), 0.1, "There are few images.", severity
         )
 
@@ -140,7 +140,7 @@ def test_a_check(monkeypatch, severity, trusted):
 
 
 @pytree
-class Halves(Attacked):
+class Halves(AdversarialObjective):
     """A share of the loss at attacked images, the rest at clean ones."""
 
     gamma: jax.Array

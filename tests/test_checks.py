@@ -110,7 +110,7 @@ def test_images_of_a_training(case):
     says(
         "images",
         lambda: training.fit(
-            KEY, None, {}, BAD_IMAGES[case], LABELS, training.Fit(), num_classes=3
+            KEY, None, {}, BAD_IMAGES[case], LABELS, training.TrainConfig(), num_classes=3
         ),
     )
 
@@ -125,7 +125,10 @@ def test_labels(case):
         says(
             "labels", lambda method=method: advfeat.attack_dataset(method, KEY, linear, IMAGES, bad)
         )
-    says("labels", lambda: training.fit(KEY, None, {}, IMAGES, bad, training.Fit(), num_classes=3))
+    says(
+        "labels",
+        lambda: training.fit(KEY, None, {}, IMAGES, bad, training.TrainConfig(), num_classes=3),
+    )
     says("labels", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, bad, LABELS))
     says("targets", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, bad))
     sweep = advfeat.evaluate_epsilons
@@ -170,8 +173,8 @@ def test_counts(bad):
     says("restarts", lambda: advfeat.pgd(threat, restarts=bad))
     says("restarts", lambda: advfeat.gaussian_noise(threat, restarts=bad))
     says("batch_size", lambda: advfeat.predict(linear, IMAGES, batch_size=bad))
-    says("epochs", lambda: training.Fit(epochs=bad))
-    says("batch_size", lambda: training.Fit(batch_size=bad))
+    says("epochs", lambda: training.TrainConfig(epochs=bad))
+    says("batch_size", lambda: training.TrainConfig(batch_size=bad))
 
 
 @pytest.mark.parametrize(
@@ -194,13 +197,13 @@ def test_counts(bad):
         ("num_classes", lambda: mislabeled.random_targets(KEY, LABELS, num_classes=1)),
         ("num_classes", lambda: mislabeled.deterministic_targets(LABELS, num_classes=0)),
         ("labels", lambda: mislabeled.deterministic_targets(LABELS, num_classes=2)),
-        ("schedule", lambda: training.Fit(schedule="warm")),
+        ("schedule", lambda: training.TrainConfig(schedule="warm")),
         ("schedule", lambda: training.schedule("warm", learning_rate=1.0, steps=3)),
-        ("augment", lambda: training.Fit(augment="rotate")),
-        ("learning_rate", lambda: training.Fit(learning_rate=0.0)),
-        ("learning_rate", lambda: training.Fit(learning_rate=np.nan)),
-        ("momentum", lambda: training.Fit(momentum=1.0)),
-        ("weight_decay", lambda: training.Fit(weight_decay=-1.0)),
+        ("augment", lambda: training.TrainConfig(augment="rotate")),
+        ("learning_rate", lambda: training.TrainConfig(learning_rate=0.0)),
+        ("learning_rate", lambda: training.TrainConfig(learning_rate=np.nan)),
+        ("momentum", lambda: training.TrainConfig(momentum=1.0)),
+        ("weight_decay", lambda: training.TrainConfig(weight_decay=-1.0)),
         ("hits", lambda: stats.rate([])),
         ("hits", lambda: stats.rate(0.5)),
         ("hits", lambda: stats.rate(np.zeros((2, 2, 2)))),
@@ -261,7 +264,9 @@ def test_ids(case):
     says("ids", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad))
     says(
         "ids",
-        lambda: training.fit(KEY, None, {}, IMAGES, LABELS, training.Fit(), num_classes=3, ids=bad),
+        lambda: training.fit(
+            KEY, None, {}, IMAGES, LABELS, training.TrainConfig(), num_classes=3, ids=bad
+        ),
     )
 
 

@@ -51,7 +51,7 @@ def test_training_in_bfloat16_keeps_float32_and_learns_as_well():
             variables,
             IMAGES,
             LABELS,
-            training.Fit(epochs=30, batch_size=32, learning_rate=0.02),
+            training.TrainConfig(epochs=30, batch_size=32, learning_rate=0.02),
             num_classes=CLASSES,
             on_epoch=lambda _, state, means, told=told: told.append(means),
         )

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 import advfeat
 from advfeat import data, models
 from advfeat.data import draw_rows
-from advfeat.evaluation.diagnostics import MOST, Case
+from advfeat.evaluation.diagnostics import MOST, Context
 from advfeat.models.network import NetworkSpec
 from advfeat.runs import selection
 from experiments.evaluate import flags as evaluate_flags, work as evaluate_work
@@ -173,7 +173,7 @@ def test_checks_look_at_all_classes():
     robust = np.random.default_rng(0).random(600) < 0.8
     clean = robust | (labels == 1)
     result = types.SimpleNamespace(robust=robust, clean=clean)
-    case = Case(
+    case = Context(
         jax.random.key(0), None, np.zeros((600, 1, 1, 1)), labels, None, np.arange(600), result, 100
     )
     rows = case.standing()

@@ -19,7 +19,7 @@ ALWAYS = "always"
 """Severity of a warning that invalidates the robust accuracy even if no image survives."""
 
 
-class Warned(NamedTuple):
+class TrustWarning(NamedTuple):
     """A warning about the robust accuracy.
 
     Attributes:
@@ -33,7 +33,7 @@ class Warned(NamedTuple):
     severity: str = DOUBT
 
 
-class Part(NamedTuple):
+class AttackChunk(NamedTuple):
     """Outcome of one attack on some of the images; enough to resume an interrupted evaluation.
 
     Attributes:
@@ -143,7 +143,7 @@ class SuiteResult:
     distance: np.ndarray
     fooled_by: np.ndarray
     attacks: tuple[AttackOutcome, ...]
-    warnings: tuple[Warned, ...]
+    warnings: tuple[TrustWarning, ...]
     looks: int = 1
     checked: bool = True
 

@@ -21,12 +21,12 @@ from advfeat.attacks.batch import in_batches
 from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import slots_for, survive, usual_chunk
 from advfeat.checks import check_logits
-from advfeat.evaluation.diagnostics import Case, examine
+from advfeat.evaluation.diagnostics import Context, examine
 from advfeat.evaluation.prediction import LOOKS, within
 from advfeat.evaluation.problem import Problem, asked
-from advfeat.evaluation.result import AttackOutcome, Part, SuiteResult
+from advfeat.evaluation.result import AttackChunk, AttackOutcome, SuiteResult
 from advfeat.evaluation.suites import Suite
-from advfeat.evaluation.triage import Contest
+from advfeat.evaluation.triage import MarginGate
 from advfeat.keys import stream
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn
@@ -35,8 +35,8 @@ from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn
 class _Watch(NamedTuple):
     """What the caller has from before, and wants to be told."""
 
-    done: Mapping[str, Part]
-    on_part: Callable[[str, Part], Any] | None
+    done: Mapping[str, AttackChunk]
+    on_part: Callable[[str, AttackChunk], Any] | None
     on_attack: Callable[[str, int], Any] | None
 
     def attack(self, name: str, tried: np.ndarray) -> None:
@@ -67,14 +67,14 @@ class _Standing:
             return chosen.copy()
         return self._problem.shares(images, self._rows, "looks/report")
 
-    def note(self, part: Part) -> None:
+    def note(self, part: AttackChunk) -> None:
         """Adopts an attack's points where they are worse."""
         lower = part.allowed & (part.share < self.chosen[part.rows])
         rows = part.rows[lower]
         self.adversarial[rows], self.chosen[rows] = part.x[lower], part.share[lower]
         self.share = self._reported(self.adversarial, self.chosen)
 
-    def alone(self, part: Part) -> np.ndarray:
+    def alone(self, part: AttackChunk) -> np.ndarray:
         """Computes the shares `[N]` of one attack's points, independently of the other attacks."""
         points, shares = np.array(self._problem.images, np.float32), self.clean.copy()
         usable = part.allowed & (part.share < 1.0)
@@ -95,8 +95,8 @@ def evaluate(
     batch_size: int = 250,
     ids: np.ndarray | None = None,
     checks: bool = True,
-    done: Mapping[str, Part] | None = None,
-    on_part: Callable[[str, Part], Any] | None = None,
+    done: Mapping[str, AttackChunk] | None = None,
+    on_part: Callable[[str, AttackChunk], Any] | None = None,
     on_attack: Callable[[str, int], Any] | None = None,
     on_check: Callable[[str], Any] | None = None,
 ) -> SuiteResult:
@@ -149,7 +149,7 @@ def evaluate(
     standing, outcomes = _Standing(problem, logits), []
     watch = _Watch(done or {}, on_part, on_attack)
     fooled_by = np.where(standing.clean >= 0.5, -1, -2)
-    contest = Contest(chosen.gates, logits, problem.labels) if chosen.gates else None
+    contest = MarginGate(chosen.gates, logits, problem.labels) if chosen.gates else None
     for index, (name, attack) in enumerate(chosen.attacks.items()):
         tried = (standing.chosen if sequential else standing.clean) > 0
         begun = time.perf_counter()
@@ -172,7 +172,7 @@ def evaluate(
         checked=checks,
     )
     data = (problem.key, problem.model_fn, problem.images, problem.labels, logits, problem.ids)
-    found = examine(Case(*data, result, batch_size), free=not checks, on_check=on_check)
+    found = examine(Context(*data, result, batch_size), free=not checks, on_check=on_check)
     return dataclasses.replace(result, warnings=result.warnings + tuple(found))
 
 
@@ -182,9 +182,9 @@ def _attacked(
     attack: AttackFn,
     tried: np.ndarray,
     standing: _Standing,
-    contest: Contest | None,
+    contest: MarginGate | None,
     watch: _Watch,
-) -> tuple[np.ndarray, Part]:
+) -> tuple[np.ndarray, AttackChunk]:
     """Runs one attack on the images at `tried` or, given a contest, on the contested ones."""
     if contest is not None:
         tried = contest.among(name, tried)
@@ -196,7 +196,7 @@ def _attacked(
 
 
 def _outcome(
-    name: str, tried: np.ndarray, part: Part, share: np.ndarray, seconds: float
+    name: str, tried: np.ndarray, part: AttackChunk, share: np.ndarray, seconds: float
 ) -> AttackOutcome:
     """Summarises what one attack did; `share` is that of correct draws at the points found."""
     fooled, queries = np.zeros(len(tried), bool), np.zeros(len(tried), int)
@@ -218,13 +218,13 @@ def _outcome(
 
 def _contested(
     problem: Problem,
-    contest: Contest,
+    contest: MarginGate,
     name: str,
     attack: AttackFn,
     standing: np.ndarray,
-    part: Part,
+    part: AttackChunk,
     watch: _Watch,
-) -> tuple[np.ndarray, Part]:
+) -> tuple[np.ndarray, AttackChunk]:
     """Repeats the attack on images that its own successes make contested, until none remain."""
     while True:
         tried, fooled = np.zeros(len(standing), bool), np.zeros(len(standing), bool)
@@ -248,9 +248,9 @@ def _run(
     name: str,
     attack: AttackFn,
     rows: np.ndarray,
-    done: Part | None,
-    on_part: Callable[[str, Part], Any] | None,
-) -> Part:
+    done: AttackChunk | None,
+    on_part: Callable[[str, AttackChunk], Any] | None,
+) -> AttackChunk:
     """Runs one attack on its undecided rows and joins the result with the part already done."""
     parts = [] if done is None else [done]
     if done is not None:
@@ -273,11 +273,11 @@ def _run(
             decided(np.arange(len(rows)), result)
     if not parts:
         none, never = np.zeros(0, int), np.zeros(0, bool)
-        return Part(none, np.zeros(0), never, problem.images[:0], none, none, never)
-    return Part(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return AttackChunk(none, np.zeros(0), never, problem.images[:0], none, none, never)
+    return AttackChunk(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _verified(problem: Problem, name: str, rows: np.ndarray, result: AttackResult) -> Part:
+def _verified(problem: Problem, name: str, rows: np.ndarray, result: AttackResult) -> AttackChunk:
     """Verifies an attack: evaluates the network at the points that it returns."""
     x = np.asarray(result.best.x, np.float32)
     # Padded to few sizes, so that a new number of images rarely recompiles.
@@ -289,7 +289,7 @@ def _verified(problem: Problem, name: str, rows: np.ndarray, result: AttackResul
     # A point that is not allowed may not even be an image.
     looked_at = np.where(inside[:, None, None, None], padded, before).astype(np.float32)
     share = problem.shares(looked_at, padded_rows, f"looks/{name}")
-    return Part(
+    return AttackChunk(
         rows=rows,
         share=share[: len(rows)],
         allowed=inside[: len(rows)],

@@ -8,7 +8,7 @@ from typing import Any
 
 from advfeat.attacks import ATTACKS
 from advfeat.attacks.entries import TARGETS, Fitted
-from advfeat.evaluation.result import NOTE, Warned
+from advfeat.evaluation.result import NOTE, TrustWarning
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import AttackFn
 
@@ -30,7 +30,7 @@ class Suite:
     name: str
     attacks: dict[str, AttackFn]
     gates: dict[str, float] = dataclasses.field(default_factory=dict)
-    notes: list[Warned] = dataclasses.field(default_factory=list)
+    notes: list[TrustWarning] = dataclasses.field(default_factory=list)
 
 
 class Maker:
@@ -46,7 +46,7 @@ class Maker:
 
     def __init__(self, threat: ThreatModel, num_classes: int):
         self._threat, self._classes = threat, num_classes
-        self.notes: list[Warned] = []
+        self.notes: list[TrustWarning] = []
 
     def __call__(self, name: str, **options: Any) -> AttackFn:
         """Makes an attack; its entry's `fit` adapts the options."""
@@ -54,7 +54,7 @@ class Maker:
         fit = getattr(entry, "fit", None)
         if fit is not None:
             found = fit(self._threat, self._classes, options)
-        note = Warned("replaced", found.note, NOTE)
+        note = TrustWarning("replaced", found.note, NOTE)
         if found.note and note not in self.notes:
             self.notes.append(note)
         return entry(self._threat, **found.options)  # type: ignore[no-any-return]

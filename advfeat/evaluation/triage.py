@@ -34,7 +34,7 @@ def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(logits[rows, labels] - others.max(axis=1))
 
 
-class Contest:
+class MarginGate:
     """Tracks the remaining shares through a suite.
 
     Attributes:

@@ -86,7 +86,7 @@ def _check_classes(labels: np.ndarray, num_classes: int) -> None:
     check_labels(labels, num_classes=num_classes)
 
 
-def towards(
+def targeted_pgd(
     threat: ThreatModel,
     *,
     steps: int = 100,
@@ -132,7 +132,7 @@ def construct(
 
     Args:
       key: a typed key.
-      attack: a targeted attack on ONE example; `towards(l2(0.5))` in the paper.
+      attack: a targeted attack on ONE example; `targeted_pgd(l2(0.5))` in the paper.
       model_fn: the source network, for ONE example.
       images: in [0, 1].
       labels: original labels.

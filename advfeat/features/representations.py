@@ -18,7 +18,7 @@ from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.evaluation.prediction import predict
 from advfeat.keys import numpy_seed
-from advfeat.objectives.features import departure
+from advfeat.objectives.features import feature_distance
 from advfeat.rows import draw_rows
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import l2_length
@@ -42,7 +42,7 @@ def relative_distance(
     return l2_length(layer_fn(other) - here) / jnp.maximum(l2_length(here), 1e-12)
 
 
-def ordered(
+def rank_agreement(
     layer_fn: ModelFn, x: Float[Array, "H W C"], graded: Float[Array, "S H W C"]
 ) -> Float[Array, ""]:
     """Computes how often a stronger distortion lies farther away, over all pairs of strengths.
@@ -84,7 +84,7 @@ def unit_values(
 
 def depart(threat: ThreatModel, *, steps: int = 20) -> GradientAttack:
     """Returns an attack that moves a representation away from the clean one, which is the aim."""
-    return pgd(threat, steps=steps, objective=departure())
+    return pgd(threat, steps=steps, objective=feature_distance())
 
 
 class Sensitivity(NamedTuple):

@@ -115,13 +115,13 @@ def _root(matrix: Float[np.ndarray, "D D"]) -> Float[np.ndarray, "D D"]:
     return found
 
 
-def diversity(features: Real[np.ndarray, "N D"]) -> float:
+def mean_pairwise_distance(features: Real[np.ndarray, "N D"]) -> float:
     """Computes the mean pairwise distance of features.
 
     Args:
       features: N at least 2.
 
-    >>> diversity(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    >>> mean_pairwise_distance(np.array([[0.0, 0.0], [3.0, 4.0]]))
     5.0
     """
     array = np.asarray(features, np.float64)

@@ -154,7 +154,7 @@ class Reach:
 
 
 @dataclasses.dataclass(frozen=True)
-class Departure:
+class FeatureDistance:
     """Distance of the activations from the aim, `|r - r*|`; any positive distance is success."""
 
     def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
@@ -243,9 +243,9 @@ def inversion(*, within: float = 0.05) -> Inversion:
     return Inversion(within)
 
 
-def departure() -> Departure:
+def feature_distance() -> FeatureDistance:
     """Returns the objective that moves a representation away; its gradient is 0 at the aim."""
-    return Departure()
+    return FeatureDistance()
 
 
 def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:

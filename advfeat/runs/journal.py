@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from advfeat.evaluation.result import Part
+from advfeat.evaluation.result import AttackChunk
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.files import read_arrays
 
@@ -83,23 +83,23 @@ class Journal:
     def __init__(self, run: RunDirectory, problem: str):
         check_same_problem(run.path, problem)
         self._run, self._problem = run, problem
-        self.done: dict[str, Part] = {}
+        self.done: dict[str, AttackChunk] = {}
         self._seconds: dict[str, float] = {}
         self._count = 0
-        found: dict[str, list[Part]] = {}
+        found: dict[str, list[AttackChunk]] = {}
         for path in sorted(run.path.glob("parts/*.npz")):
             saved = read_arrays(path)
             name = str(saved["attack"])
-            part = Part(*(saved[field] for field in Part._fields))
+            part = AttackChunk(*(saved[field] for field in AttackChunk._fields))
             self._seconds[name] = self._seconds.get(name, 0.0) + float(saved["seconds"])
             found.setdefault(name, []).append(part)
             self._count += 1
         for name, parts in found.items():
             joined = zip(*parts, strict=True)
-            self.done[name] = Part(*(np.concatenate(columns) for columns in joined))
+            self.done[name] = AttackChunk(*(np.concatenate(columns) for columns in joined))
         self._decided = Counter({name: len(part.rows) for name, part in self.done.items()})
         self._name = ""
-        self._waiting: list[Part] = []
+        self._waiting: list[AttackChunk] = []
         self._since = time.perf_counter()
         self._bar: Any = None
         self._checks: Any = None
@@ -120,7 +120,7 @@ class Journal:
         self._bar = tqdm(total=count, initial=self._decided[name], desc=name, unit="image")
         self._finish_if_complete()
 
-    def part(self, name: str, part: Part) -> None:
+    def part(self, name: str, part: AttackChunk) -> None:
         """Records images that have just been decided."""
         self._waiting.append(part)
         self._decided[name] += len(part.rows)
@@ -154,7 +154,7 @@ class Journal:
         self._seconds[self._name] = self._seconds.get(self._name, 0.0) + passed
         if not self._waiting:
             return
-        joined = Part(*(np.concatenate(c) for c in zip(*self._waiting, strict=True)))
+        joined = AttackChunk(*(np.concatenate(c) for c in zip(*self._waiting, strict=True)))
         fooled = int(joined.fooled.sum())
         arrays = {
             **joined._asdict(),

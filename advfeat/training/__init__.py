@@ -1,10 +1,10 @@
 """Robust training: objectives, procedures, train steps and an exactly resumable loop."""
 
-from advfeat.training.loop import Fit, NotFinite, fit, initial_state
+from advfeat.training.loop import NotFinite, TrainConfig, fit, initial_state
 from advfeat.training.losses import (
     OBJECTIVES,
-    Descent,
     Entry,
+    TrainingObjective,
     adversarial,
     fast,
     fast_attack,
@@ -23,12 +23,12 @@ __all__ = [
     "OBJECTIVES",
     "PROCEDURES",
     "SCHEDULES",
-    "Descent",
     "Entry",
-    "Fit",
     "NotFinite",
     "Procedure",
+    "TrainConfig",
     "TrainState",
+    "TrainingObjective",
     "adversarial",
     "awp",
     "ema",

@@ -33,7 +33,7 @@ _AHEAD = 2  # steps queued beyond the running one: stopping has to wait for them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit:
+class TrainConfig:
     """Training hyper-parameters: plain numbers, so a run's provenance can store them.
 
     Attributes:
@@ -109,7 +109,7 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
 
 def initial_state(
     variables: Any,
-    how: Fit,
+    how: TrainConfig,
     procedure: Procedure = PLAIN,
     *,
     shape: tuple[int, ...] | None = None,
@@ -128,7 +128,7 @@ def initial_state(
     return initial(variables, optimiser, procedure, shape=shape)
 
 
-def _hyper(how: Fit, steps: int = 1) -> dict[str, Any]:
+def _hyper(how: TrainConfig, steps: int = 1) -> dict[str, Any]:
     hyper = {
         "learning_rate": jnp.float32(how.learning_rate),
         "momentum": jnp.float32(how.momentum),
@@ -153,7 +153,7 @@ def fit(
     variables: Any,
     images: np.ndarray,
     labels: np.ndarray,
-    how: Fit,
+    how: TrainConfig,
     *,
     num_classes: int,
     procedure: Procedure = PLAIN,
@@ -243,7 +243,7 @@ def fit(
 def set_up(
     loss_fn: LossFn,
     variables: Any,
-    how: Fit,
+    how: TrainConfig,
     procedure: Procedure,
     steps: int,
     shape: tuple[int, ...],

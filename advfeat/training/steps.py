@@ -13,7 +13,7 @@ import optax
 
 from advfeat.edges import on_training_batch, one_key
 from advfeat.images.augmentation import Transform
-from advfeat.training.losses.base import Descent
+from advfeat.training.losses.base import TrainingObjective
 from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
@@ -67,7 +67,7 @@ def train_step(
     def step(
         key: Key, state: TrainState, batch: Batch, share: float | Array = 1.0
     ) -> tuple[TrainState, Metrics]:
-        if isinstance(loss_fn, Descent):
+        if isinstance(loss_fn, TrainingObjective):
             on_training_batch(batch)
         root = jax.random.fold_in(one_key(key), state.step)
         return procedure.step(

@@ -16,7 +16,7 @@ from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS, Transform
 from advfeat.keys import stream
 from advfeat.training import sharding
-from advfeat.training.loop import Fit, descend, set_up
+from advfeat.training.loop import TrainConfig, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, as_unit, batch_step
@@ -66,7 +66,7 @@ def fit_stream(
     loss_fn: LossFn,
     variables: Any,
     batches: Batches,
-    how: Fit,
+    how: TrainConfig,
     *,
     procedure: Procedure = PLAIN,
     mesh: Mesh | None = None,

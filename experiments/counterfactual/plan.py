@@ -10,8 +10,8 @@ import advfeat
 from advfeat import data
 from advfeat.models.network import Network
 
-from ..shared.limits import check_eps
-from ..shared.pairs import check_layer, load_pair
+from ..shared.flag_checks import check_eps
+from ..shared.two_networks import check_layer, load_pair
 from .flags import Config
 
 

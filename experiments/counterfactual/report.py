@@ -11,7 +11,7 @@ from advfeat.features import representations
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import data_words, networks_words
+from ..shared.two_networks import data_words, networks_words
 from ..shared.words import per_cent, terms
 from .flags import Config
 from .plan import Plan

@@ -11,7 +11,7 @@ from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 from advfeat.stats import Estimate
 
-from ..shared.pairs import PAIR
+from ..shared.two_networks import PAIR
 from . import report
 from .flags import Config
 from .plan import Plan, prepare

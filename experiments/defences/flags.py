@@ -7,8 +7,8 @@ import math
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
+from ..shared.flag_checks import check_linf_eps
 from ..shared.flags.choices import DEFENCES, MODELS, NORMS, SUITES_AND_ATTACKS
-from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

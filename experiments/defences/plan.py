@@ -10,10 +10,10 @@ import advfeat
 from advfeat import data
 from advfeat.evaluation import broken_defences
 from advfeat.evaluation.suites import Suite
-from advfeat.training import Fit
+from advfeat.training import TrainConfig
 
 from ..shared.attacks import suite_for
-from ..shared.limits import check_eps
+from ..shared.flag_checks import check_eps
 from ..shared.networks import spec_for
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
@@ -58,7 +58,7 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     standard = Recipe(
         spec=spec_for(dataset, config.model, width=config.width),
-        how=Fit(
+        how=TrainConfig(
             epochs=config.epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate
         ),
     )

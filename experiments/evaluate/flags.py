@@ -7,9 +7,9 @@ from typing import Any
 
 from advfeat.runs.config import flag
 
+from ..shared.flag_checks import check_linf_eps
 from ..shared.flags.choices import NORMS, SUITES_AND_ATTACKS, check_attacks
 from ..shared.flags.streams import StreamConfig
-from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data
-from advfeat.evaluation.result import AttackOutcome, SuiteResult, Warned
+from advfeat.evaluation.result import AttackOutcome, SuiteResult, TrustWarning
 from advfeat.evaluation.suites import Suite
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
@@ -146,7 +146,7 @@ class Problem:
             threat=self.threat,
             adversarial=np.zeros((0, *shape), np.float32),
             attacks=attacks,
-            warnings=tuple(Warned(*map(str, pair)) for pair in saved["warning"]),
+            warnings=tuple(TrustWarning(*map(str, pair)) for pair in saved["warning"]),
             looks=int(saved["looks"]),
             checked=False,
             **{field: saved[field] for field in _VERDICTS},
@@ -163,7 +163,7 @@ def _packed(result: SuiteResult) -> dict[str, Any]:
             for field in (*_BY_IMAGE, *_TOTALS)
         },
         "attack": np.array([part.name for part in attacks]),
-        "warning": np.array(result.warnings, str).reshape(-1, len(Warned._fields)),
+        "warning": np.array(result.warnings, str).reshape(-1, len(TrustWarning._fields)),
         "looks": result.looks,
     }
 

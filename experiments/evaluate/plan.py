@@ -18,8 +18,8 @@ from advfeat.runs.journal import check_same_problem
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared.attacks import suite_for
+from ..shared.flag_checks import check_eps
 from ..shared.images import in_memory, load
-from ..shared.limits import check_eps
 from .flags import Config
 from .pieces import Problem, cut, places
 

@@ -12,7 +12,7 @@ from advfeat.features import planted
 from advfeat.features.planted import Drawing, Planted
 from advfeat.saliency import Options
 from advfeat.threats.balls import linf
-from advfeat.training import Fit
+from advfeat.training import TrainConfig
 
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.networks import spec_for
@@ -77,7 +77,7 @@ def prepare(config: Config) -> Plan:
     """Draws the images and builds the recipes; writes nothing."""
     sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
     spec = spec_for(sets["planted"], config.model, width=config.width)
-    how = Fit(
+    how = TrainConfig(
         epochs=config.epochs,
         batch_size=64,
         learning_rate=0.02,

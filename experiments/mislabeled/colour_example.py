@@ -69,7 +69,7 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
     right = np.flatnonzero(before.argmax(axis=1) == labels)
     images, labels, before = images[right], labels[right], before[right]
     aims = np.argsort(before, axis=1)[:, -2]
-    attack = mislabeled.towards(advfeat.l2(EPS), steps=steps)
+    attack = mislabeled.targeted_pgd(advfeat.l2(EPS), steps=steps)
     key = stream(jax.random.key(seed), "photographs")
     found = advfeat.attack_dataset(attack, key, network, images, aims, batch_size=50)
     perturbed = np.asarray(found.best.x)

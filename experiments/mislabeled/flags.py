@@ -7,9 +7,9 @@ import math
 
 from advfeat.runs.config import Config as BaseConfig, flag
 
+from ..shared.flag_checks import check_linf_eps
 from ..shared.flags.choices import MODELS, NORMS, TRANSFORMS
 from ..shared.flags.sweeps import PRESET
-from ..shared.limits import check_linf_eps
 
 VARIANTS = ("rand", "other", "det")
 CONTROLS = ("unperturbed", "noise", "feature_free", "robust_source")

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from advfeat import data
-from advfeat.features.mislabeled import towards
+from advfeat.features.mislabeled import targeted_pgd
 from advfeat.images.augmentation import TRANSFORMS
 from advfeat.images.filters import chroma420, natural_spectrum
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.threats.balls import ThreatModel, threat_model
-from advfeat.training import Fit
+from advfeat.training import TrainConfig
 from advfeat.types import AttackFn
 
-from ..shared.limits import check_eps
+from ..shared.flag_checks import check_eps
 from ..shared.networks import spec_for
 from ..shared.presets import Preset, chosen, preset_for
 from ..shared.recipes import Recipe
@@ -82,8 +82,8 @@ def _recipes(
 ) -> tuple[Recipe, Recipe, Recipe]:
     """Returns the recipes of source, robust and fresh networks."""
 
-    def fit(prefix: str) -> Fit:
-        return Fit(
+    def fit(prefix: str) -> TrainConfig:
+        return TrainConfig(
             epochs=chosen(config, preset, f"{prefix}epochs"),
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, f"{prefix}learning_rate"),
@@ -173,7 +173,7 @@ def prepare(config: Config) -> Plan:
     steps = chosen(config, preset, "steps")
     step_size = config.step_size or eps * preset.relative_step
     look = chosen(config, preset, "attack_transform")
-    attack = towards(
+    attack = targeted_pgd(
         threat,
         steps=steps,
         step_size=step_size,

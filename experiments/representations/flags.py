@@ -6,8 +6,8 @@ import dataclasses
 
 from advfeat.runs.config import flag
 
+from ..shared.flag_checks import check_least
 from ..shared.flags.pairs import JudgedConfig
-from ..shared.limits import check_least
 
 EXTREMES = 3  # number of most and of least activating images of a unit
 

@@ -26,7 +26,7 @@ def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndar
 
 def _ordered(key: Key, fn: ModelFn, x: Array, graded: Array) -> Array:
     del key
-    return representations.ordered(fn, x, graded)
+    return representations.rank_agreement(fn, x, graded)
 
 
 def as_pixels(x: jax.Array) -> jax.Array:

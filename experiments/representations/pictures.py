@@ -20,7 +20,7 @@ from advfeat.objectives.features import direction, diverse, unit as unit_score
 from advfeat.rows import draw_rows
 from advfeat.types import ModelFn
 
-from ..shared.pairs import PAIR
+from ..shared.two_networks import PAIR
 from .flags import EXTREMES
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from advfeat.features import representations
 from advfeat.models.network import Network
 from advfeat.threats.balls import ThreatModel, l2
 
-from ..shared.limits import check_eps
-from ..shared.pairs import check_layer, load_judges, load_pair
+from ..shared.flag_checks import check_eps
+from ..shared.two_networks import check_layer, load_judges, load_pair
 from .flags import Config
 
 PIXELS = "pixels"  # the control: distances between the images themselves

@@ -12,7 +12,7 @@ from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 
-from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.two_networks import PAIR, data_words, networks_words
 from ..shared.words import terms
 from . import pictures
 

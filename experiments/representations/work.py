@@ -7,7 +7,7 @@ from typing import Any
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared.pairs import PAIR
+from ..shared.two_networks import PAIR
 from . import pictures, report
 from .flags import Config
 from .plan import Plan, prepare

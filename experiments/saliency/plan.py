@@ -11,7 +11,7 @@ from advfeat.models.network import Network
 from advfeat.saliency import METHODS, Options
 
 from ..shared.map_flags import check_cam, options_of
-from ..shared.pairs import further, is_cifar10, load_fitting, load_pair
+from ..shared.two_networks import further, is_cifar10, load_fitting, load_pair
 from .flags import Config
 
 OTHERS = ("zoo:cifar10_cnn_standard", "zoo:cifar10_cnn_l2_robust")

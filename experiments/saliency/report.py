@@ -14,7 +14,7 @@ from advfeat.runs.report import Picture, Section, Table, format_number, write_re
 from advfeat.saliency import EDGES, Randomisation
 from advfeat.stats import Estimate
 
-from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.two_networks import PAIR, data_words, networks_words
 from ..shared.words import capital, method_words, terms, unless_it_holds
 
 if TYPE_CHECKING:

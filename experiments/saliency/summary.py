@@ -13,7 +13,7 @@ from advfeat.runs import runner
 from advfeat.saliency import CURVES, EDGES, total
 from advfeat.stats import Estimate
 
-from ..shared.pairs import PAIR
+from ..shared.two_networks import PAIR
 from .flags import Config
 from .plan import Plan
 

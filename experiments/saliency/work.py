@@ -14,7 +14,7 @@ from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
-from ..shared.pairs import PAIR
+from ..shared.two_networks import PAIR
 from . import report
 from .flags import Config
 from .plan import Plan, prepare

@@ -7,9 +7,9 @@ import math
 
 from advfeat.runs.config import flag
 
+from ..shared.flag_checks import check_linf_eps
 from ..shared.flags.choices import FEW, NORMS
 from ..shared.flags.sweeps import SweepConfig
-from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

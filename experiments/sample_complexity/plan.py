@@ -9,7 +9,7 @@ from advfeat.theory import simulation
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
-from ..shared.limits import check_eps
+from ..shared.flag_checks import check_eps
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points

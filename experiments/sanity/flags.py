@@ -6,9 +6,9 @@ import dataclasses
 
 from advfeat.runs.config import flag
 
+from ..shared.flag_checks import check_least
 from ..shared.flags.maps import MapConfig
 from ..shared.flags.sweeps import TrainingConfig
-from ..shared.limits import check_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

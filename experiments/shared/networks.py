@@ -148,7 +148,7 @@ def count(split: Split | Stream) -> int:
     return split.num_examples if isinstance(split, Stream) else len(split)
 
 
-def check_shared(how: training.Fit, examples: int) -> None:
+def check_shared(how: training.TrainConfig, examples: int) -> None:
     """Checks that the devices of all processes divide the batches evenly.
 
     Raises:

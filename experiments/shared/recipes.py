@@ -48,7 +48,7 @@ class Recipe:
     """
 
     spec: NetworkSpec
-    how: training.Fit
+    how: training.TrainConfig
     threat: advfeat.ThreatModel | None = None
     objective: str = "adversarial"
     attack_steps: int = USUAL_STEPS

@@ -19,7 +19,7 @@ from advfeat import data
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
 from advfeat.threats.balls import ThreatModel
-from advfeat.training import Fit
+from advfeat.training import TrainConfig
 from advfeat.types import AttackFn
 
 from . import networks
@@ -69,7 +69,7 @@ def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Rec
     epochs = config.epochs or min(20, preset.robust_epochs)
     return Recipe(
         spec=spec_for(dataset, model, width=width, bfloat16=config.bfloat16),
-        how=Fit(
+        how=TrainConfig(
             epochs=epochs,
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, "learning_rate"),

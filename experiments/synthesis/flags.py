@@ -7,8 +7,8 @@ import math
 
 from advfeat.runs.config import flag
 
+from ..shared.flag_checks import check_least
 from ..shared.flags.pairs import JudgedConfig
-from ..shared.limits import check_least
 
 TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
 

@@ -10,8 +10,8 @@ from advfeat import data
 from advfeat.features.tasks import Task
 from advfeat.models.network import Network
 
-from ..shared.limits import check_eps
-from ..shared.pairs import load_judges, load_pair
+from ..shared.flag_checks import check_eps
+from ..shared.two_networks import load_judges, load_pair
 from . import tasks
 from .flags import Config
 

@@ -11,7 +11,7 @@ from advfeat.features.tasks import Task
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
 
-from ..shared.pairs import PAIR, data_words, networks_words
+from ..shared.two_networks import PAIR, data_words, networks_words
 from ..shared.words import per_cent, terms
 
 if TYPE_CHECKING:

@@ -97,7 +97,9 @@ def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, An
             "frechet": stats.of_set(
                 lambda part: quality.frechet_distance(part, real), features, limits=(0.0, np.inf)
             ),
-            "diversity": stats.of_set(quality.diversity, features, limits=(0.0, np.inf)),
+            "diversity": stats.of_set(
+                quality.mean_pairwise_distance, features, limits=(0.0, np.inf)
+            ),
         }
     return found
 

@@ -8,9 +8,9 @@ import math
 from advfeat.runs.config import flag
 from advfeat.runs.kinds import format_eps
 
+from ..shared.flag_checks import check_linf_eps
 from ..shared.flags.choices import NORMS
 from ..shared.flags.sweeps import SweepConfig
-from ..shared.limits import check_linf_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from advfeat import data
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
-from ..shared.limits import check_eps
+from ..shared.flag_checks import check_eps
 from ..shared.presets import Preset, preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points

@@ -9,12 +9,12 @@ import advfeat
 from advfeat import data, models
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.selection import MAX_DROP, Selection
-from advfeat.training import Fit
+from advfeat.training import TrainConfig
 from advfeat.training.losses.entries import USUAL_STEPS
 
+from ..shared.flag_checks import check_eps
 from ..shared.flags.choices import RESIZED_CROP
 from ..shared.images import AnyDataset, Images, load, streamed
-from ..shared.limits import check_eps
 from ..shared.networks import check_shared, spec_for
 from ..shared.presets import Preset, chosen, preset_for
 from ..shared.recipes import Recipe, fine_tuned
@@ -136,7 +136,7 @@ def _recipe(
         epochs = max(1, round(whole / replays))
         notes.append(f"{whole} epochs in {epochs} passes over the data of {replays} replays")
     augment = _augment(config, dataset, preset, robust)
-    how = Fit(
+    how = TrainConfig(
         epochs=epochs,
         batch_size=chosen(config, preset, "batch_size"),
         learning_rate=option("learning_rate"),

@@ -12,7 +12,7 @@ from advfeat.models.network import Network
 from advfeat.runs.config import UsageError
 
 from ..shared import sweeps
-from ..shared.limits import check_eps
+from ..shared.flag_checks import check_eps
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe, fine_tuned
 from ..shared.sweeps import Points

@@ -138,7 +138,7 @@ def training(steps, batch, size=224):
     if steps:
         attack = advfeat.pgd(advfeat.l2(3.0), steps=steps, random_start=True, score_last=False)
         loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
-    how = training.Fit(epochs=1, batch_size=batch)
+    how = training.TrainConfig(epochs=1, batch_size=batch)
     rng = np.random.default_rng(0)
     given = {
         "image": rng.integers(0, 256, (batch, size, size, 3), np.uint8),

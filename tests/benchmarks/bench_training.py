@@ -71,7 +71,7 @@ class Case:
 
     def step(self, attack_steps):
         """Seconds and temporary bytes of a whole training step; 0 steps is standard training."""
-        how = training.Fit(epochs=1, batch_size=len(self.rows), augment=AUGMENT)
+        how = training.TrainConfig(epochs=1, batch_size=len(self.rows), augment=AUGMENT)
         loss_fn = training.standard(self.model, advfeat.cross_entropy)
         if attack_steps:
             attack = advfeat.pgd(

@@ -8,7 +8,7 @@ from advfeat.runs.config import parse
 from experiments.counterfactual import plan as counterfactual_plan
 from experiments.representations import plan as representations_plan
 from experiments.saliency import plan as saliency_plan
-from experiments.shared import pairs
+from experiments.shared import two_networks
 from experiments.synthesis import plan as synthesis_plan
 
 
@@ -63,12 +63,12 @@ def test_the_picture_experiments_need_no_data_prepared_first(experiment, tmp_pat
 
 def test_reports_say_which_images_they_speak_of():
     few, digits = data.load("samples:cifar10"), data.load("digits")
-    assert pairs.data_words(few) == (
+    assert two_networks.data_words(few) == (
         "Data: samples:cifar10, the 70 test images that come with the package."
     )
-    assert "for seeds and holes, 30 others in place of training images" in pairs.data_words(
+    assert "for seeds and holes, 30 others in place of training images" in two_networks.data_words(
         few, "seeds", "holes"
     )
-    assert pairs.data_words(digits, "seeds") == (
+    assert two_networks.data_words(digits, "seeds") == (
         "Data: digits, 445 test images and, for seeds, training images."
     )

@@ -129,7 +129,7 @@ def look(fn, x, y, *, eps=0.1, suite="pgd", norm="linf", **options):
     result = evaluate(KEY, fn, x, y, threat=threat, suite=suite, checks=False, **options)
     logits = advfeat.predict(fn, x)
     fn = advfeat.as_model_fn(fn)
-    case = diagnostics.Case(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
+    case = diagnostics.Context(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
     return case, result
 
 
@@ -148,7 +148,7 @@ def untouched(fn, x, y, *, eps=0.1, norm="linf"):
         attacks=(),
         warnings=(),
     )
-    return diagnostics.Case(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
+    return diagnostics.Context(KEY, fn, x, y, logits, np.arange(len(x)), result, 250)
 
 
 def flagged(check, case):

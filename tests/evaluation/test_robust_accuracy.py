@@ -10,7 +10,7 @@ from margins import KEY, evaluate, network, problem
 
 import advfeat
 from advfeat.evaluation import diagnostics
-from advfeat.evaluation.result import Part
+from advfeat.evaluation.result import AttackChunk
 from advfeat.evaluation.suites import SUITES, resolve
 from advfeat.types import AttackResult, Best
 
@@ -79,7 +79,7 @@ def test_a_killed_evaluation_goes_on_with_what_was_not_decided():
         done = {}
         for name, part in parts[:cut]:
             joined = zip(done[name], part, strict=True) if name in done else None
-            done[name] = part if joined is None else Part(*map(np.concatenate, joined))
+            done[name] = part if joined is None else AttackChunk(*map(np.concatenate, joined))
         seen = []
         again = evaluate(x, y, done=done, on_part=lambda name, part: seen.append(part))  # noqa: B023
         np.testing.assert_array_equal(again.robust, whole.robust)
@@ -267,7 +267,7 @@ def test_a_network_without_a_gradient_is_evaluated_by_scores(model_fn):
 
 def test_a_check_that_raises_costs_no_result(monkeypatch):
     def broken(case):
-        yield diagnostics.Seen("seen", 1.0, 0.0, "This was seen.")
+        yield diagnostics.Finding("seen", 1.0, 0.0, "This was seen.")
         raise RuntimeError("no more memory\nand a long story")
 
     x, y = problem()

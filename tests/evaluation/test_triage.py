@@ -11,7 +11,7 @@ from advfeat.evaluation import suites
 from advfeat.evaluation.problem import Problem
 from advfeat.evaluation.robust_accuracy import _contested, _run, _Watch
 from advfeat.evaluation.suites import QUICK_GATE, resolve
-from advfeat.evaluation.triage import MEASURING, SAFETY, Contest, margins
+from advfeat.evaluation.triage import MEASURING, SAFETY, MarginGate, margins
 
 
 def logits_of(lead):
@@ -29,7 +29,7 @@ def test_the_margin_is_the_lead_over_the_best_other_class():
 
 def test_shares_fall_and_never_rise_and_only_by_what_is_allowed():
     labels = np.zeros(3, int)
-    contest = Contest({"late": 0.5}, logits_of([4.0, 4.0, 4.0]), labels)
+    contest = MarginGate({"late": 0.5}, logits_of([4.0, 4.0, 4.0]), labels)
     everyone, nobody = np.ones(3, bool), np.zeros(3, bool)
     np.testing.assert_array_equal(contest.share, 1)
     contest.note("a", nobody, logits_of([3.0, 1.0, -2.0]), np.array([True, True, False]))
@@ -43,7 +43,7 @@ def test_shares_fall_and_never_rise_and_only_by_what_is_allowed():
 
 def test_an_image_fooled_from_afar_opens_the_gates():
     labels, everyone = np.zeros(4, int), np.ones(4, bool)
-    contest = Contest(dict.fromkeys(("x", "y"), 0.1), logits_of([1.0] * 4), labels)
+    contest = MarginGate(dict.fromkeys(("x", "y"), 0.1), logits_of([1.0] * 4), labels)
     lead = [-1.0, 0.3, 0.45, 0.7]
     for index in range(MEASURING):  # what fools while the shares are being measured says nothing
         contest.note(str(index), np.arange(4) == 0, logits_of(lead), everyone)
@@ -76,7 +76,7 @@ def test_an_attack_goes_on_as_far_as_its_own_successes_reach():
         advfeat.linf(1.0),
         4,
     )
-    contest = Contest({"gated": 0.2}, logits_of(np.ones(count)), y)
+    contest = MarginGate({"gated": 0.2}, logits_of(np.ones(count)), y)
     contest.share = np.linspace(0.1, 0.9, count)
     contest._seen = {"a", "b"}
     start = contest.among("gated", np.ones(count, bool))

@@ -20,7 +20,7 @@ from experiments.representations import (
     summary as representations_summary,
     work as representations_work,
 )
-from experiments.shared import pairs
+from experiments.shared import two_networks
 from experiments.synthesis import (
     flags as synthesis_flags,
     plan as synthesis_plan,
@@ -258,7 +258,7 @@ def test_judges_had_no_part_in_what_they_judge(monkeypatch):
 
     def judges(**options):
         config = synthesis_flags.Config(workdir="run", **options)
-        return tuple(pairs.load_judges(config, DIGITS).values())
+        return tuple(two_networks.load_judges(config, DIGITS).values())
 
     small = {"standard": "zoo:cifar10_cnn_standard", "robust": "zoo:cifar10_cnn_l2_robust"}
     assert judges() == tuple(small.values())

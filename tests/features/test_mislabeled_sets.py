@@ -28,7 +28,7 @@ def predictions(images):
 @pytest.fixture(scope="module")
 def d_rand():
     targets = mislabeled.random_targets(jax.random.key(5), LABELS, num_classes=CLASSES)
-    attack = mislabeled.towards(THREAT, steps=20)
+    attack = mislabeled.targeted_pgd(THREAT, steps=20)
     ids = np.arange(100, 100 + COUNT)
     return mislabeled.construct(KEY, attack, MODEL, IMAGES, LABELS, targets, ids=ids, batch_size=20)
 
@@ -81,15 +81,15 @@ def test_the_perturbation_is_targeted_pgd_from_the_image_itself():
     # Two classes: cross-entropy's slope is that of the lead, so the ascent is a straight line.
     model = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.asarray(WEIGHTS[:2]))
     inner = np.float32(0.4 + 0.2 * IMAGES[:4])
-    attack = mislabeled.towards(THREAT, steps=3)
+    attack = mislabeled.targeted_pgd(THREAT, steps=3)
     assert float(attack.step_size) == pytest.approx(0.8 / 5)
     assert not attack.random_start
     made = mislabeled.construct(KEY, attack, model, inner, LABELS[:4] % 2, np.full(4, 1))
     slope = (WEIGHTS[1] - WEIGHTS[0]).reshape(SHAPE).astype(np.float64)
     wanted = inner + 3 * (0.8 / 5) * slope / oracle.length("l2", slope)
     np.testing.assert_allclose(made.image, wanted, atol=1e-5)
-    assert mislabeled.towards(THREAT).steps == 100
-    assert float(mislabeled.towards(advfeat.l2(0.5)).step_size) == pytest.approx(0.1)
+    assert mislabeled.targeted_pgd(THREAT).steps == 100
+    assert float(mislabeled.targeted_pgd(advfeat.l2(0.5)).step_size) == pytest.approx(0.1)
 
 
 @pytest.mark.slow

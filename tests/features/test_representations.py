@@ -21,7 +21,7 @@ def linear(x):
     return WEIGHTS @ x.ravel()
 
 
-ordered = jax.jit(representations.ordered, static_argnums=0)
+ordered = jax.jit(representations.rank_agreement, static_argnums=0)
 
 
 def itself(x):
@@ -62,7 +62,7 @@ def test_sensitivity_of_a_linear_layer_is_its_spectral_norm():
 
 def test_bad_representations():
     with pytest.raises(ValueError, match="graded must hold at least two"):
-        representations.ordered(linear, IMAGES[0], jnp.asarray(IMAGES[:1]))
+        representations.rank_agreement(linear, IMAGES[0], jnp.asarray(IMAGES[:1]))
     with pytest.raises(ValueError, match="images must be at least two"):
         representations.layer_sensitivity(KEY, linear, IMAGES[:1], advfeat.l2(0.1))
     with pytest.raises(ValueError, match="count must be at least 2"):
@@ -111,12 +111,16 @@ def test_frechet_distance_of_gaussians_is_that_of_the_formula():
 def test_diversity_by_hand():
     points = RNG.normal(size=(7, 3))
     far = [np.linalg.norm(points[i] - points[j]) for i in range(7) for j in range(7) if i != j]
-    np.testing.assert_allclose(quality.diversity(points), np.mean(far), rtol=1e-9)
-    np.testing.assert_allclose(quality.diversity(points + 1e6), np.mean(far), rtol=1e-8)
-    assert quality.diversity(np.ones((5, 4))) == 0.0
+    np.testing.assert_allclose(quality.mean_pairwise_distance(points), np.mean(far), rtol=1e-9)
+    np.testing.assert_allclose(
+        quality.mean_pairwise_distance(points + 1e6), np.mean(far), rtol=1e-8
+    )
+    assert quality.mean_pairwise_distance(np.ones((5, 4))) == 0.0
     # An offset moves all of them alike; through squares it would cost the digits that differ.
     near = 1e-3 * points
-    np.testing.assert_allclose(quality.diversity(near + 1e6), 1e-3 * np.mean(far), rtol=1e-5)
+    np.testing.assert_allclose(
+        quality.mean_pairwise_distance(near + 1e6), 1e-3 * np.mean(far), rtol=1e-5
+    )
 
 
 def test_similarity():
@@ -134,7 +138,7 @@ def test_similarity():
         lambda: quality.ssim(image[:2], image[:2]),
         lambda: quality.frechet_distance(np.zeros((3, 2)), np.zeros((3, 4))),
         lambda: quality.frechet_distance(np.zeros((1, 2)), np.zeros((3, 2))),
-        lambda: quality.diversity(np.zeros((1, 2))),
+        lambda: quality.mean_pairwise_distance(np.zeros((1, 2))),
     ):
         with pytest.raises(ValueError, match=r"image|features"):
             bad()

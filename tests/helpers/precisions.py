@@ -119,13 +119,16 @@ def pictures():
             advfeat.pgd(threat, steps=2, rule=step_rules.annealed(step_rules.steepest, 2)),
             1,
         ),
-        "chroma": (mislabeled.towards(threat, steps=2, gradient_filter=filters.chroma420), 1),
-        "natural": (mislabeled.towards(threat, steps=2, gradient_filter=natural), 1),
+        "chroma": (mislabeled.targeted_pgd(threat, steps=2, gradient_filter=filters.chroma420), 1),
+        "natural": (mislabeled.targeted_pgd(threat, steps=2, gradient_filter=natural), 1),
         **{
-            f"through {name}": (mislabeled.towards(threat, steps=2, transform=transform), 1)
+            f"through {name}": (mislabeled.targeted_pgd(threat, steps=2, transform=transform), 1)
             for name, transform in augmentation.TRANSFORMS.items()
         },
-        "looks": (mislabeled.towards(threat, steps=2, transform=augmentation.random_affine()), 1),
+        "looks": (
+            mislabeled.targeted_pgd(threat, steps=2, transform=augmentation.random_affine()),
+            1,
+        ),
     }
     for name, (attack, aim) in tasks.items():
         trial(name, jax.tree_util.Partial(attack, KEY, network("float32"), x, aim), "float32")

@@ -69,7 +69,7 @@ class Shares:
 def trained(batch, mesh, stream=None, **options):
     model = Normed()
     attack = advfeat.pgd(advfeat.l2(0.5), steps=3, random_start=True, keep=None)
-    how = training.Fit(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
+    how = training.TrainConfig(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
     start = dict(jax.jit(model.init)(jax.random.key(0), np.zeros((1, *SHAPE), np.float32)))
     loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
     if stream is not None:

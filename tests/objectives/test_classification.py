@@ -417,4 +417,4 @@ def test_bad_input(message):
 
 def test_base_is_abstract():
     with pytest.raises(NotImplementedError):
-        base.Descent(LINEAR, advfeat.cross_entropy)(KEY, PARAMS, {}, BATCH)
+        base.TrainingObjective(LINEAR, advfeat.cross_entropy)(KEY, PARAMS, {}, BATCH)

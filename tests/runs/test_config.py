@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from advfeat.runs import config as config_lib, runner
 from advfeat.runs.config import HelpRequested, UsageError, flag, parse
 from advfeat.runs.kinds import format_eps, parse_eps
-from experiments.shared import limits
+from experiments.shared import flag_checks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Everything(config_lib.Config):
 
     def validate(self) -> None:
         super().validate()
-        limits.check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
+        flag_checks.check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

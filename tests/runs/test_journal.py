@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import advfeat
-from advfeat.evaluation.result import Part
+from advfeat.evaluation.result import AttackChunk
 from advfeat.runs import journal as journal_module
 from advfeat.runs.directory import RunDirectory
 
@@ -13,7 +13,7 @@ from advfeat.runs.directory import RunDirectory
 def test_an_attacks_seconds_end_with_its_last_image(tmp_path, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(journal_module.time, "perf_counter", lambda: next(clock))
-    part = Part(np.arange(3), *[np.zeros(3, bool)] * 6)
+    part = AttackChunk(np.arange(3), *[np.zeros(3, bool)] * 6)
     with RunDirectory.open(tmp_path / "w", {}, name="evaluate") as run:
         with journal_module.Journal(run, "problem") as journal:
             journal.attack("pgd", 3)
@@ -34,7 +34,7 @@ def test_an_attack_may_resume_on_more_images(tmp_path):
         with journal_module.Journal(run, "problem") as journal:
             for rows in (np.arange(3), np.arange(3, 8)):
                 journal.attack("square", rows[-1] + 1)
-                journal.part("square", Part(rows, *[np.zeros(len(rows), bool)] * 6))
+                journal.part("square", AttackChunk(rows, *[np.zeros(len(rows), bool)] * 6))
         with journal_module.Journal(run, "problem") as again:
             np.testing.assert_array_equal(again.done["square"].rows, np.arange(8))
 

@@ -16,7 +16,7 @@ from advfeat.runs import train_states
 from advfeat.runs.train_states import TrainingCheckpoints, disk_error
 
 LINEAR = models.create("linear", num_classes=2)
-HOW = training.Fit(epochs=4, batch_size=2, augment="none")
+HOW = training.TrainConfig(epochs=4, batch_size=2, augment="none")
 IMAGES = np.random.default_rng(0).random((6, 2, 2, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 0, 1, 1, 0])
 VARIABLES = models.init(jax.random.key(0), LINEAR, (2, 2, 1))

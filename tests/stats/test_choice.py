@@ -77,6 +77,6 @@ def test_diversity_has_an_interval_that_holds():
     def draw():
         return rng.normal(size=(count, 5))
 
-    true = np.mean([quality.diversity(draw()) for _ in range(400)])
-    found = [stats.of_set(quality.diversity, draw(), parts=40) for _ in range(80)]
+    true = np.mean([quality.mean_pairwise_distance(draw()) for _ in range(400)])
+    found = [stats.of_set(quality.mean_pairwise_distance, draw(), parts=40) for _ in range(80)]
     assert np.mean([each.low <= true <= each.high for each in found]) > 0.9

@@ -144,7 +144,7 @@ def test_free_training_has_one_backward_pass():
 @pytest.mark.slow
 def test_the_schedule_of_free_training_counts_updates():
     procedure = training.free(advfeat.linf(EPS), replays=4)
-    how = training.Fit(epochs=2, batch_size=6, schedule="onecycle", learning_rate=0.3)
+    how = training.TrainConfig(epochs=2, batch_size=6, schedule="onecycle", learning_rate=0.3)
     state = fit(procedure, training.standard(MLP), how)
     counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
     assert [int(count) for count in counts] == [16]
@@ -325,7 +325,7 @@ def test_batch_statistics_are_averaged_too():
 
 # --- A whole training. ----------------------------------------------------------------------------
 
-HOW = training.Fit(epochs=2, batch_size=4, learning_rate=0.2, eps_warmup=0.5)
+HOW = training.TrainConfig(epochs=2, batch_size=4, learning_rate=0.2, eps_warmup=0.5)
 
 
 def fit(procedure, loss_fn, how=HOW, *, model=MLP, **options):
@@ -456,7 +456,7 @@ BAD = {
     "decay must lie in [0, 1), got 1": lambda: training.ema(decay=1.0),
     "start must lie in [0, 1), got 1.5": lambda: training.swa(start=1.5),
     "inner must be a procedure without an average": lambda: training.ema(training.swa()),
-    "eps_warmup must lie in [0, 1], got 2": lambda: training.Fit(eps_warmup=2.0),
+    "eps_warmup must lie in [0, 1], got 2": lambda: training.TrainConfig(eps_warmup=2.0),
     "free training carries a perturbation": lambda: training.initial(
         {"params": {}}, training.sgd(lambda _: 0.1), training.free(advfeat.linf(EPS))
     ),

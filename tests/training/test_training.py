@@ -108,7 +108,7 @@ def test_schedules(name):
 @pytest.mark.parametrize("schedule", ["onecycle", "multistep"])
 def test_a_whole_fit_is_numpys(schedule):
     # One batch holds all, so that the order of the examples does not matter.
-    how = training.Fit(
+    how = training.TrainConfig(
         epochs=10,
         batch_size=999,
         learning_rate=0.4,
@@ -146,7 +146,7 @@ def test_a_whole_fit_is_numpys(schedule):
 
 # --- Resume. --------------------------------------------------------------------------------------
 
-HOW = training.Fit(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
+HOW = training.TrainConfig(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
 
 
 def losses():

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from advfeat.evaluation.diagnostics.attacks import black_box, growth, not_converged, one_step
-from advfeat.evaluation.diagnostics.case import MOST, Case, Check, Seen
+from advfeat.evaluation.diagnostics.case import MOST, Check, Context, Finding
 from advfeat.evaluation.diagnostics.numbers import eps_scale, outputs, randomness, refused, rounding
 from advfeat.evaluation.diagnostics.slopes import finite_gradients, gradients
-from advfeat.evaluation.result import Warned
+from advfeat.evaluation.result import TrustWarning
 
 __all__ = [
     "CHECKS",
     "MOST",
-    "Case",
     "Check",
-    "Seen",
+    "Context",
+    "Finding",
     "black_box",
     "eps_scale",
     "examine",
@@ -57,13 +57,13 @@ images, four gradients per survivor. A check of your own is one more entry."""
 
 
 def look(
-    case: Case, *, free: bool = False, on_check: Callable[[str], Any] | None = None
-) -> list[Seen]:
+    case: Context, *, free: bool = False, on_check: Callable[[str], Any] | None = None
+) -> list[Finding]:
     """Returns the findings of all checks, warnings or not; arguments as for `examine`.
 
     A check that raises becomes a finding, so that the results of the attacks are never lost.
     """
-    found: list[Seen] = []
+    found: list[Finding] = []
     failed: dict[str, list[str]] = {}
     free = free or not case.result.clean.any()
     for name, check in CHECKS.items():
@@ -78,7 +78,7 @@ def look(
             failed.setdefault(f"{type(error).__name__}: {line}", []).append(name)
     for error_line, names in failed.items():
         found.append(
-            Seen(
+            Finding(
                 "unchecked",
                 1.0,
                 0.0,
@@ -90,8 +90,8 @@ def look(
 
 
 def examine(
-    case: Case, *, free: bool = False, on_check: Callable[[str], Any] | None = None
-) -> list[Warned]:
+    case: Context, *, free: bool = False, on_check: Callable[[str], Any] | None = None
+) -> list[TrustWarning]:
     """Runs the checks and returns the warnings about a suite's result.
 
     Args:
@@ -100,7 +100,7 @@ def examine(
       on_check: called with each check's name before it starts.
 
     Returns:
-      One `Warned` per finding above its limit; empty if all is well.
+      One `TrustWarning` per finding above its limit; empty if all is well.
     """
     seen = look(case, free=free, on_check=on_check)
-    return [Warned(s.code, s.sentence, s.severity) for s in seen if s.value > s.limit]
+    return [TrustWarning(s.code, s.sentence, s.severity) for s in seen if s.value > s.limit]

@@ -10,7 +10,7 @@ from advfeat.attacks import pgd
 from advfeat.attacks.nes_gradient import with_nes_gradient
 from advfeat.attacks.square import square
 from advfeat.attacks.step_rules import momentum
-from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
+from advfeat.evaluation.diagnostics.case import LUCK, Context, Finding, percent
 from advfeat.objectives.classification import untargeted
 from advfeat.objectives.losses import margin
 from advfeat.threats.balls import ThreatModel, linf, threat_model
@@ -37,7 +37,7 @@ def _pgd(threat: ThreatModel, *, step_size: float = 0.05, steps: int = STEPS) ->
     return pgd(threat, steps=steps, step_size=step_size * threat.eps, objective=untargeted(margin))
 
 
-def one_step(case: Case) -> Iterator[Seen]:
+def one_step(case: Context) -> Iterator[Finding]:
     """Checks that a single step finds nothing that many steps miss."""
     rows = case.standing()
     if not len(rows):
@@ -54,10 +54,10 @@ def one_step(case: Case) -> Iterator[Seen]:
         )
         fooled |= case.fooled("one_step", step, rows)
     fall, words = case.fall(rows, fooled)
-    yield Seen("one_step", fall, FALL, f"A single gradient step {words}.")
+    yield Finding("one_step", fall, FALL, f"A single gradient step {words}.")
 
 
-def not_converged(case: Case) -> Iterator[Seen]:
+def not_converged(case: Context) -> Iterator[Finding]:
     """Checks that more steps from new starts find little more."""
     rows = case.standing()
     if not len(rows):
@@ -69,10 +69,10 @@ def not_converged(case: Case) -> Iterator[Seen]:
             fooled |= case.fooled(f"not_converged/{size}/{restart}", attack, rows)
     fall, words = case.fall(rows, fooled)
     what = f"PGD with {len(STEP_SIZES)} step sizes and {RESTARTS} restarts of {STEPS} steps each"
-    yield Seen("not_converged", fall, FALL, f"{what} {words}.")
+    yield Finding("not_converged", fall, FALL, f"{what} {words}.")
 
 
-def black_box(case: Case) -> Iterator[Seen]:
+def black_box(case: Context) -> Iterator[Finding]:
     """Checks for gradient masking: scores alone must not find what gradients miss."""
     followed = np.zeros(len(case.images), bool)
     by_gradient, by_scores = followed.copy(), followed.copy()
@@ -86,7 +86,7 @@ def black_box(case: Case) -> Iterator[Seen]:
     names = [part.name for part in case.result.attacks if not part.gradients and part.tried.any()]
     if names and followed.any():
         share = float(only.mean()) if only.sum() > LUCK else 0.0
-        yield Seen(
+        yield Finding(
             "black_box",
             share,
             FALL,
@@ -107,21 +107,21 @@ def black_box(case: Case) -> Iterator[Seen]:
     )
     network = with_nes_gradient(case.model_fn, sigma=sigma, pairs=PAIRS)
     fall, words = case.fall(rows, case.fooled("estimated", attack, rows, via=network))
-    yield Seen("black_box", fall, FALL, f"PGD with a gradient estimated from scores {words}.")
+    yield Finding("black_box", fall, FALL, f"PGD with a gradient estimated from scores {words}.")
     searched = np.sum([p.queries for p in case.result.attacks if not p.gradients], axis=0)
     if (np.broadcast_to(searched, len(case.images))[rows] < QUERIES).any():
         fooled = case.fooled("square", square(case.threat, steps=QUERIES), rows)
         fall, words = case.fall(rows, fooled)
-        yield Seen("black_box", fall, FALL, f"Square with {QUERIES} queries {words}.")
+        yield Finding("black_box", fall, FALL, f"Square with {QUERIES} queries {words}.")
 
 
-def _pixel_scale(case: Case) -> float:
+def _pixel_scale(case: Context) -> float:
     """Estimates how far a single pixel moves within eps."""
     eps, size = float(case.threat.eps), case.images[0].size
     return min(eps if case.threat.norm.name == "linf" else eps / size**0.5, 0.5)
 
 
-def growth(case: Case) -> Iterator[Seen]:
+def growth(case: Context) -> Iterator[Finding]:
     """Checks that success grows with eps, up to 100 % for an unbounded attack."""
     rows = case.sample()
     if not len(rows):
@@ -133,14 +133,14 @@ def growth(case: Case) -> Iterator[Seen]:
     ]
     highest = np.maximum.accumulate(rates)
     told = ", ".join(f"{percent(r)} at {eps:.3g}" for r, eps in zip(rates, sizes, strict=True))
-    yield Seen(
+    yield Finding(
         "not_monotone",
         float((highest - rates).max()),
         DROP,
         f"PGD fools fewer images as eps grows: {told}.",
     )
     missed = 1 - float(case.fooled("unbounded", _pgd(linf(1.0)), rows).mean())
-    yield Seen(
+    yield Finding(
         "unbounded",
         missed,
         UNREACHED,

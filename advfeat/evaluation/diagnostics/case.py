@@ -19,7 +19,7 @@ MOST = 100  # maximum number of images per check
 LUCK = 2  # images that a further attack may fool without casting doubt on the suite
 
 
-class Seen(NamedTuple):
+class Finding(NamedTuple):
     """Finding of a check.
 
     Attributes:
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
     severity: str = DOUBT
 
 
-class Case(NamedTuple):
+class Context(NamedTuple):
     """Evaluation that the checks examine.
 
     Attributes:
@@ -129,7 +129,7 @@ class Check(NamedTuple):
         where no image is classified correctly.
     """
 
-    look: Callable[[Case], Iterator[Seen]]
+    look: Callable[[Context], Iterator[Finding]]
     free: bool = False
 
 

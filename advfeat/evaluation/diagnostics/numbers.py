@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from advfeat.evaluation.diagnostics.case import LUCK, Case, Seen, percent
+from advfeat.evaluation.diagnostics.case import LUCK, Context, Finding, percent
 from advfeat.evaluation.prediction import predict
 from advfeat.evaluation.result import ALWAYS, NOTE
 from advfeat.keys import stream
@@ -22,7 +22,7 @@ REFUSED = 0.01  # share of claims of success that verification does not confirm
 UNROUNDED = 0.02  # share of adversarial examples that rounding to 8 bits undoes
 
 
-def eps_scale(case: Case) -> Iterator[Seen]:
+def eps_scale(case: Context) -> Iterator[Finding]:
     """Checks the scale of eps: pixels lie in [0, 1], so an eps of 8 presumably means 8/255."""
     eps, norm = float(case.threat.eps), case.threat.norm
     widest = norm.diameter(int(np.prod(case.images.shape[1:])))
@@ -31,7 +31,7 @@ def eps_scale(case: Case) -> Iterator[Seen]:
         if eps >= widest
         else f"can turn every image into the same grey one, at most {widest / 2:g} away"
     )
-    yield Seen(
+    yield Finding(
         "eps_scale",
         eps,
         float(np.nextafter(widest / 2, 0)),
@@ -41,11 +41,11 @@ def eps_scale(case: Case) -> Iterator[Seen]:
     )
 
 
-def outputs(case: Case) -> Iterator[Seen]:
+def outputs(case: Context) -> Iterator[Finding]:
     """Checks for probabilities in place of logits and for a softmax saturated in float32."""
     logits = case.logits.astype(np.float64)
     shares = (logits >= 0).all(1) & (logits <= 1).all(1) & (np.abs(logits.sum(1) - 1) < 1e-4)
-    yield Seen(
+    yield Finding(
         "probabilities",
         float(shares.mean()),
         PROBABILITIES,
@@ -57,7 +57,7 @@ def outputs(case: Case) -> Iterator[Seen]:
     deepest = -np.log(float(np.finfo(np.float32).tiny))
     ordered = np.sort(logits, axis=1)
     one_hot = float((ordered[:, -1] - ordered[:, -2] > deepest).mean())
-    yield Seen(
+    yield Finding(
         "saturated",
         one_hot,
         SATURATED,
@@ -67,12 +67,12 @@ def outputs(case: Case) -> Iterator[Seen]:
     )
 
 
-def refused(case: Case) -> Iterator[Seen]:
+def refused(case: Context) -> Iterator[Finding]:
     """Checks for claims of success that verification rejected."""
     for part in case.result.attacks:
         claims = part.claims
         words = f"{part.name} claims to have fooled {claims} images, but"
-        yield Seen(
+        yield Finding(
             "outside",
             part.outside / max(claims, 1),
             0.0,
@@ -81,7 +81,7 @@ def refused(case: Case) -> Iterator[Seen]:
         )
         if isinstance(case.model_fn, Randomised):
             continue  # chance, which `randomness` reports
-        yield Seen(
+        yield Finding(
             "unconfirmed",
             part.unconfirmed / max(claims, 1) if part.unconfirmed > LUCK else 0.0,
             REFUSED,
@@ -90,7 +90,7 @@ def refused(case: Case) -> Iterator[Seen]:
         )
 
 
-def rounding(case: Case) -> Iterator[Seen]:
+def rounding(case: Context) -> Iterator[Finding]:
     """Checks for adversarial examples that do not survive rounding to 8 bits."""
     rows = np.flatnonzero(case.result.clean & ~case.result.robust)
     if not len(rows):
@@ -99,7 +99,7 @@ def rounding(case: Case) -> Iterator[Seen]:
     rounded = np.round(case.result.adversarial[batch] * 255) / np.float32(255)
     lost = ~case.wrong("rounding", rounded, batch)[: len(rows)]
     after = float(case.result.robust.mean()) + lost.sum() / len(case.images)
-    yield Seen(
+    yield Finding(
         "rounding",
         float(lost.mean()),
         UNROUNDED,
@@ -109,7 +109,7 @@ def rounding(case: Case) -> Iterator[Seen]:
     )
 
 
-def randomness(case: Case) -> Iterator[Seen]:
+def randomness(case: Context) -> Iterator[Finding]:
     """Checks for randomness: two forward passes that differ."""
     batch, size = case.batch(case.anything())
     keys = [stream(case.key, f"checks/randomness/{look}") for look in ("once", "again")]
@@ -123,7 +123,7 @@ def randomness(case: Case) -> Iterator[Seen]:
     advice = "" if known else " Wrap it by `advfeat.types.randomised`, so that attacks know."
     if case.result.suite != "rand":
         advice += " The suite for such networks is `rand`, which averages gradients."
-    yield Seen(
+    yield Finding(
         "randomised",
         *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
         f"The network is random: between two passes its outputs change by up to {percent(change)}"

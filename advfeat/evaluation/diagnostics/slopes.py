@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.evaluation.diagnostics.case import Case, Seen, percent
+from advfeat.evaluation.diagnostics.case import Context, Finding, percent
 from advfeat.keys import stream
 from advfeat.numerics import finite
 from advfeat.objectives.losses import cross_entropy, margin
@@ -86,7 +86,7 @@ def _broken(
     return jax.vmap(one)(ids, x, y)
 
 
-def finite_gradients(case: Case) -> Iterator[Seen]:
+def finite_gradients(case: Context) -> Iterator[Finding]:
     """Checks for non-finite gradients at the survivors of gradient-based attacks."""
     rows = np.flatnonzero(case.result.robust)
     attacks = case.result.attacks
@@ -94,7 +94,7 @@ def finite_gradients(case: Case) -> Iterator[Seen]:
         return
     found = _by_batch(case, rows, _broken, stream(case.key, "checks/finite_gradients"), case.threat)
     count = int(found.sum())
-    yield Seen(
+    yield Finding(
         "nan_gradients",
         count / len(rows),
         0.0,
@@ -106,7 +106,7 @@ def finite_gradients(case: Case) -> Iterator[Seen]:
     )
 
 
-def _by_batch(case: Case, rows: np.ndarray, look: Any, key: Key, *given: Any) -> Any:
+def _by_batch(case: Context, rows: np.ndarray, look: Any, key: Key, *given: Any) -> Any:
     """Applies `look` to rows in batches of one size; returns leaves with a leading axis."""
     batch, size = case.batch(rows)
     parts = [
@@ -123,7 +123,7 @@ def _by_batch(case: Case, rows: np.ndarray, look: Any, key: Key, *given: Any) ->
     return jax.tree.map(lambda *leaf: np.concatenate(leaf)[: len(rows)], *parts)
 
 
-def gradients(case: Case) -> Iterator[Seen]:
+def gradients(case: Context) -> Iterator[Finding]:
     """Checks for gradients that are zero or do not match the network."""
     rows = case.sample()
     eps = jnp.minimum(case.threat.eps, case.threat.norm.diameter(case.images[0].size))
@@ -132,7 +132,7 @@ def gradients(case: Case) -> Iterator[Seen]:
     slope = jax.tree.map(np.ravel, found)
     where = f"of {len(slope.margin)} points (images, and random points near them)"
     flat, gone = float((slope.cross_entropy == 0).mean()), float((slope.margin == 0).mean())
-    yield Seen(
+    yield Finding(
         "zero_gradients",
         max(flat, gone),
         NO_GRADIENT,
@@ -142,7 +142,7 @@ def gradients(case: Case) -> Iterator[Seen]:
     told = np.isfinite(slope.promised) & (slope.promised > 0)
     gain = slope.gained[told] / slope.promised[told]
     less, more = ((gain < GAIN[0]).sum() / len(told), (gain > GAIN[1]).sum() / len(told))
-    yield Seen(
+    yield Finding(
         "misleading_gradients",
         float(less + more),
         MISLEADING,

@@ -6,7 +6,7 @@ Every entry makes a `LossFn`, a pure function of key, params, model state and ba
 from __future__ import annotations
 
 from advfeat.training.losses.adversarial import adversarial
-from advfeat.training.losses.base import Descent
+from advfeat.training.losses.base import TrainingObjective
 from advfeat.training.losses.entries import Entry
 from advfeat.training.losses.fast import fast, fast_attack
 from advfeat.training.losses.mart import mart
@@ -27,8 +27,8 @@ is one more entry, also from outside of this package: `OBJECTIVES["mine"] = Entr
 
 __all__ = [
     "OBJECTIVES",
-    "Descent",
     "Entry",
+    "TrainingObjective",
     "adversarial",
     "fast",
     "fast_attack",

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from advfeat.training.losses.base import Attacked, accuracy, check_attack, forward, mean
+from advfeat.training.losses.base import AdversarialObjective, accuracy, check_attack, forward, mean
 from advfeat.types import AttackFn, Batch, Descended, Key, LogitLoss, pytree
 
 
 @pytree
-class Adversarial(Attacked):
+class Adversarial(AdversarialObjective):
     """Mean loss at adversarial examples, a `LossFn`; see `adversarial`."""
 
     def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:

@@ -29,11 +29,11 @@ from advfeat.types import (
     static,
 )
 
-D = TypeVar("D", bound="Descent")
+D = TypeVar("D", bound="TrainingObjective")
 
 
 @pytree
-class Descent:
+class TrainingObjective:
     """A training objective, a `LossFn`: a pure function of key, params, state and batch.
 
     Subclasses are pytrees, so that those of equal structure share one compiled train step: numbers,
@@ -79,7 +79,7 @@ class Descent:
 
 
 @pytree
-class Attacked(Descent):
+class AdversarialObjective(TrainingObjective):
     """Base class of objectives with an attack, whose images become `batch["attacked"]`.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.pgd import pgd
 from advfeat.threats.balls import ThreatModel
-from advfeat.training.losses.base import Descent
+from advfeat.training.losses.base import TrainingObjective
 from advfeat.types import Array, LogitLoss
 
 USUAL_STEPS = 7
@@ -20,7 +20,7 @@ class Entry:
     """An entry of `OBJECTIVES`. Called with the factory's arguments, it makes the objective.
 
     Attributes:
-      factory: `(model, loss, attack, **numbers) -> Descent`.
+      factory: `(model, loss, attack, **numbers) -> TrainingObjective`.
       numbers: the objective's own options with their usual values; `experiments.train` has a flag
         for each of ours and takes those of other packages by `--numbers`.
       attack_steps: usual steps of PGD; 0 for an objective that attacks nothing, None for one that
@@ -30,13 +30,13 @@ class Entry:
       takes_loss: whether the loss can be chosen.
     """
 
-    factory: Callable[..., Descent]
+    factory: Callable[..., TrainingObjective]
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
     attack_steps: int | None = USUAL_STEPS
     one_step: bool = False
     takes_loss: bool = True
 
-    def __call__(self, *args: Any, **options: Any) -> Descent:
+    def __call__(self, *args: Any, **options: Any) -> TrainingObjective:
         """Makes the objective."""
         return self.factory(*args, **options)
 
@@ -49,7 +49,7 @@ class Entry:
         attack_steps: int = USUAL_STEPS,
         step_size: float | Array | None = None,
         **numbers: float,
-    ) -> Descent:
+    ) -> TrainingObjective:
         """Makes the objective with its attack on a threat model.
 
         Args:

@@ -15,7 +15,7 @@ from jaxtyping import Float, PyTree
 from advfeat.checks import check_eps
 from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
 from advfeat.training.losses.base import (
-    Attacked,
+    AdversarialObjective,
     accuracy,
     check_attack,
     forward_both,
@@ -25,7 +25,7 @@ from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Num
 
 
 @pytree
-class Mart(Attacked):
+class Mart(AdversarialObjective):
     """Boosted loss plus a KL divergence weighted by `1 - p_y`, a `LossFn`; see `mart`.
 
     Attributes:

@@ -13,7 +13,7 @@ from jaxtyping import Float, PyTree
 
 from advfeat.checks import check_share
 from advfeat.training.losses.base import (
-    Attacked,
+    AdversarialObjective,
     accuracy,
     check_attack,
     forward_both,
@@ -23,7 +23,7 @@ from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Num
 
 
 @pytree
-class Mixed(Attacked):
+class Mixed(AdversarialObjective):
     """Weighted mean of clean and adversarial loss, a `LossFn`; see `mixed`.
 
     Attributes:

@@ -8,12 +8,12 @@ import jax
 from jaxtyping import PyTree
 
 from advfeat.objectives.losses import cross_entropy
-from advfeat.training.losses.base import Descent, accuracy, forward, mean
+from advfeat.training.losses.base import TrainingObjective, accuracy, forward, mean
 from advfeat.types import Batch, Descended, Key, LogitLoss, pytree
 
 
 @pytree
-class Standard(Descent):
+class Standard(TrainingObjective):
     """Mean loss on clean images, a `LossFn`; see `standard`."""
 
     def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:

@@ -18,7 +18,7 @@ from advfeat.models import model_fn
 from advfeat.objectives.classification import kl_from_prediction
 from advfeat.objectives.losses import kl_divergence
 from advfeat.training.losses.base import (
-    Attacked,
+    AdversarialObjective,
     accuracy,
     attacked_images,
     forward_both,
@@ -57,7 +57,7 @@ class NearStart(GradientAttack):
 
 
 @pytree
-class Trades(Attacked):
+class Trades(AdversarialObjective):
     """Clean loss plus KL divergence to the attacked prediction, a `LossFn`; see `trades`.
 
     Attributes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from advfeat.runs.config import flag
 
-from ..limits import check_linf_eps
+from ..flag_checks import check_linf_eps
 from .choices import AUGMENTATIONS, MODELS, NORMS, OBJECTIVES, RESIZED_CROP, SCHEDULES
 from .streams import StreamConfig
 from .sweeps import PRESET

@@ -13,7 +13,7 @@ from experiments.ground_truth import flags as ground_truth
 from experiments.mislabeled import plan as mislabeled_plan
 from experiments.representations import plan as representations_plan
 from experiments.sample_complexity import plan as sample_complexity_plan
-from experiments.shared.limits import check_eps
+from experiments.shared.flag_checks import check_eps
 from experiments.synthesis import plan as synthesis_plan
 from experiments.tradeoff import plan as tradeoff_plan
 from experiments.train import plan as train_plan
