@@ -11,8 +11,8 @@ from advfeat.objectives.features import class_score
 from advfeat.saliency import Options
 
 from .flags.maps import MapConfig
-from .pairs import check_layer
 from .recipes import Recipe
+from .two_networks import check_layer
 
 
 def options_of(config: MapConfig, train: data.Split) -> Options:

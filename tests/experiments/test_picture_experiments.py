@@ -254,7 +254,7 @@ def test_a_network_that_nobody_gave_is_asked_for(given, tmp_path):
 
 
 def test_judges_had_no_part_in_what_they_judge(monkeypatch):
-    monkeypatch.setattr(pairs, "load_fitting", lambda reference, _: reference)
+    monkeypatch.setattr(two_networks, "load_fitting", lambda reference, _: reference)
 
     def judges(**options):
         config = synthesis_flags.Config(workdir="run", **options)
