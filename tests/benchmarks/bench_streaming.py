@@ -136,7 +136,7 @@ def training(steps, batch, size=224):
     variables = models.init(jax.random.key(0), model, (size, size, 3))
     loss_fn = training.standard(model, advfeat.cross_entropy)
     if steps:
-        attack = advfeat.pgd(advfeat.l2(3.0), steps=steps, random_start=True, score_last=False)
+        attack = advfeat.pgd(advfeat.l2(3.0), steps=steps, random_start=True, keep=None)
         loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
     how = training.TrainConfig(epochs=1, batch_size=batch)
     rng = np.random.default_rng(0)
