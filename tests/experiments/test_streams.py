@@ -182,7 +182,7 @@ def test_refused_in_one_line_before_any_work(
     run, config = train_work.run, train_flags.Config
     if command == "evaluate":
         run, config = evaluate_work.run, evaluate_flags.Config
-        arguments += [f"--checkpoint={unbroken[0]}", "--eps=0.1"]
+        arguments += [f"--checkpoint={unbroken[0]}", "--eps=0.1", "--norm=linf"]
     with pytest.raises(SystemExit) as end:
         runner.main(run, config, None, arguments)
     assert end.value.code == 2
