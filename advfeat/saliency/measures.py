@@ -50,7 +50,7 @@ def curves(
       batch_size: images per batch.
 
     Returns:
-      By method `[2, N, steps + 1]` probabilities, in the order of `CURVES`.
+      By method `[2, N, steps + 1]` probabilities: deletion, then insertion.
     """
     grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape)
     blurred = _blurred(images)
