@@ -44,14 +44,12 @@ def check_attacks(chosen: tuple[str, ...], norm: str | None = None) -> None:
       norm: of the threat model; None is not checked.
 
     Raises:
-      ValueError: for a suite among others, a repeated attack, or one undefined for the norm.
+      ValueError: for a suite among others, or an attack undefined for the norm.
     """
     given = f"flag --attack={','.join(chosen)}"
     suites = [name for name in chosen if name in SUITES]
     if suites and len(chosen) > 1:
         raise ValueError(f"{given}: the suite {suites[0]} stands alone")
-    if len(set(chosen)) != len(chosen):
-        raise ValueError(f"{given}: names one twice")
     for name in chosen:
         norms = ATTACKS.fact(name, "norms", None)
         if norm is not None and norms is not None and norm not in norms:
