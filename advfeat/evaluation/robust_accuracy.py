@@ -137,7 +137,7 @@ def evaluate(
     >>> import advfeat
     >>> x = np.random.default_rng(0).uniform(size=(20, 2, 2, 1)).astype(np.float32)
     >>> network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.eye(3, 4))
-    >>> y = predict(network, x).argmax(1)
+    >>> y = advfeat.predict(network, x).argmax(1)
     >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
     ...                  suite=["pgd"], checks=False)
     >>> bool(found.robust_accuracy.mean < found.clean_accuracy.mean)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Integer
 
 from advfeat.images.augmentation import Transform
@@ -162,7 +163,7 @@ def kl_from_prediction() -> KLDivergence:
 
 
 def likely_target(
-    logits: Float[Array, " K"], label: Label, rank: Integer[Array, "*n"]
+    logits: Float[Array, " K"], label: Label, rank: Integer[ArrayLike, "*n"]
 ) -> Int[Array, "*n"]:
     """Returns the classes with the `rank`-th largest logits among all classes but the label.
 

@@ -47,7 +47,11 @@ def test_an_unknown_flag_is_answered_before_anything_slow_is_imported(command):
 @pytest.mark.parametrize(
     ("command", "flags", "message"),
     [
-        ("evaluate", ["--workdir=w", "--checkpoint=zoo:x", "--eps=8"], "--eps=8: must be below 1"),
+        (
+            "evaluate",
+            ["--workdir=w", "--checkpoint=zoo:x", "--norm=linf", "--eps=8"],
+            "--eps=8: must be below 1",
+        ),
         ("evaluate", ["--workdir=w", "--attack=pgdd"], "--attack=pgdd: must be"),
         ("train", ["--workdir=w", "--model=resnet1000"], "--model=resnet1000: must be one of"),
         ("train", ["--workdir=w", "--replays=4"], "has no meaning for --objective=standard"),

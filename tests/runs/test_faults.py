@@ -17,7 +17,7 @@ import pytest
 from advfeat import training
 from advfeat.runs import runner, signals as stopping
 from advfeat.runs.checkpoints import is_saved
-from experiments.shared import networks, progress
+from experiments.shared import eps_sweep, networks, progress
 from experiments.train import flags as train_flags, work as train_work
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_sigterm_outside_a_training_leaves_at_once(whole, tmp_path, monkeypatch,
         raise AssertionError("it went on")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_work.advfeat, "evaluate_epsilons", evaluate)
+        patch.setattr(eps_sweep.advfeat, "evaluate_epsilons", evaluate)
         assert call(path) == stopping.TERMINATED
     assert "rerun the command to resume" in capsys.readouterr().err
     assert call(path) == 0
