@@ -133,6 +133,7 @@ class SuiteResult:
       attacks: outcomes in the order the attacks ran.
       warnings: reasons to distrust the robust accuracy.
       checked: whether further attacks looked for such reasons.
+      averages: whether the suite's gradients are means over draws of a random network.
     """
 
     suite: str
@@ -146,6 +147,7 @@ class SuiteResult:
     warnings: tuple[TrustWarning, ...]
     looks: int = 1
     checked: bool = True
+    averages: bool = False
 
     @property
     def clean(self) -> np.ndarray:

@@ -170,6 +170,7 @@ def evaluate(
         attacks=tuple(outcomes),
         warnings=tuple(chosen.notes),
         checked=checks,
+        averages=chosen.averages,
     )
     data = (problem.key, problem.model_fn, problem.images, problem.labels, logits, problem.ids)
     found = examine(Context(*data, result, batch_size), free=not checks, on_check=on_check)

@@ -25,12 +25,14 @@ class Suite:
       gates: minimum gate of each attack that receives only contested images; see
         `advfeat.evaluation.triage`.
       notes: a note for every deviation from the standard definition of the suite.
+      averages: whether its gradients are means over draws, as a random network needs them.
     """
 
     name: str
     attacks: dict[str, AttackFn]
     gates: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: list[TrustWarning] = dataclasses.field(default_factory=list)
+    averages: bool = False
 
 
 class Maker:
@@ -98,7 +100,7 @@ def _plus(threat: ThreatModel, num_classes: int) -> Suite:
 def _rand(threat: ThreatModel, num_classes: int) -> Suite:
     make = Maker(threat, num_classes)
     attacks = {name: make(name, eot=20) for name in ("apgd_ce", "apgd_dlr")}
-    return Suite("rand", attacks, notes=make.notes)
+    return Suite("rand", attacks, notes=make.notes, averages=True)
 
 
 def _quick(threat: ThreatModel, num_classes: int) -> Suite:

@@ -238,7 +238,7 @@ def test_noise_on_the_host_is_seen_and_declared_noise_too():
     assert flagged(diagnostics.randomness, known) == {"randomised"}
     assert "Wrap it" not in sentences(diagnostics.randomness, known)
     # The suite for random networks knows; what counts for it is whether predictions hold.
-    averaged = known._replace(result=dataclasses.replace(case.result, suite="rand"))
+    averaged = known._replace(result=dataclasses.replace(case.result, averages=True))
     share = np.mean(np.abs(np.diff(advfeat.predict(fn, x)[:, :2])) < 0.02)
     assert (flagged(diagnostics.randomness, averaged) == set()) == (share < 0.03)
 

@@ -121,11 +121,11 @@ def randomness(case: Context) -> Iterator[Finding]:
     flips = float((again.argmax(1) != once.argmax(1)).mean())
     known = isinstance(case.model_fn, Randomised)
     advice = "" if known else " Wrap it by `advfeat.types.randomised`, so that attacks know."
-    if case.result.suite != "rand":
+    if not case.result.averages:
         advice += " The suite for such networks is `rand`, which averages gradients."
     yield Finding(
         "randomised",
-        *((flips, FLIPS) if case.result.suite == "rand" else (change, DIFFERENT)),
+        *((flips, FLIPS) if case.result.averages else (change, DIFFERENT)),
         f"The network is random: between two passes its outputs change by up to {percent(change)}"
         f" of the largest, and {percent(flips)} of its predictions: attacks see one network and "
         f"are judged by another.{advice}",
