@@ -48,9 +48,9 @@ def assert_rate(value, low=0.0, high=1.0):
 def test_summary_has_every_rate_with_its_interval(finished):
     path, summary = finished
     assert json.loads((path / "summary.json").read_text()) == summary
-    assert summary["sizes"] == [60, 120]
+    assert summary["sizes"] == [30, 60, 120]
     assert summary["seeds"] == 2
-    assert [part["size"] for part in summary["by_size"]] == [60, 120]
+    assert [part["size"] for part in summary["by_size"]] == [30, 60, 120]
     for part in summary["by_size"]:
         for kind in ("standard", "adversarial"):
             for where in ("test", "train"):
@@ -58,7 +58,7 @@ def test_summary_has_every_rate_with_its_interval(finished):
                 assert set(rates) == {"clean", "robust", "noise"}
                 for rate in rates.values():
                     assert_rate(rate)
-                    assert rate["n"] == (50 if where == "test" else part["size"])
+                    assert rate["n"] == (50 if where == "test" else min(50, part["size"]))
                     assert rate["seeds"] == 2
                 assert rates["robust"]["mean"] <= rates["clean"]["mean"]
         assert_rate(part["clean_minus_robust"], -1)
@@ -111,7 +111,7 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(finished, tmp_path, mon
     )
     assert not (tmp_path / "broken" / "summary.json").exists()
     again = sample_complexity_work.run(broken)
-    assert len(calls) == 8 + 1  # three were measured, the fourth was begun twice
+    assert len(calls) == 12 + 1  # three were measured, the fourth was begun twice
     assert result_of(again) == result_of(whole)
 
 
