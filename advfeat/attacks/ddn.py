@@ -81,7 +81,8 @@ class DecoupledDirectionNorm(IterativeAttack):
 
     def first(self, key: Key, x0: Array, start: Array) -> DDNState:
         """Returns the state at the start, with the direction to fall back on."""
-        radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, self._widest(x0))
+        widest = jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
+        radius = jnp.full_like(x0, 0.0, shape=()) + jnp.minimum(self.initial_norm, widest)
         fallback = jax.random.normal(key, x0.shape, x0.dtype)
         return DDNState(start, x0, zero_like(x0), radius.astype(x0.dtype), fallback)
 
@@ -104,9 +105,6 @@ class DecoupledDirectionNorm(IterativeAttack):
         if self.levels is not None:
             moved = quantised(self.threat, x0, moved, self.levels)
         return DDNState(moved, x0, step + 1, radius, fallback)
-
-    def _widest(self, x0: Array) -> Array:
-        return jnp.minimum(self.threat.eps, self.threat.norm.diameter(x0.size))
 
 
 def ddn(

@@ -119,7 +119,7 @@ class IterativeAttack:
         """Starts round `index` (from 0) of an attack on `x`; rounds are independent."""
         key_start, key_steps = jax.random.split(jax.random.fold_in(key, index))
         start, aim = self.start(key_start, model_fn, x, y, index)
-        none = jnp.full_like(x, 0, shape=(), dtype=jnp.int32)
+        none = zero_like(x)
         search = self.first(key_steps, x, start)
         queries = none + self.start_queries
         return AttackState(search, none_yet(x, start), key_steps, aim, queries, none)
@@ -196,7 +196,7 @@ class IterativeAttack:
             state = jax.lax.fori_loop(0, self.steps, lambda _, s: self.step(model_fn, s), state)
             return self.finish(model_fn, state)
 
-        first = one(jnp.full_like(x, 0, shape=(), dtype=jnp.int32))
+        first = one(zero_like(x))
         if self.rounds == 1:
             return first
         # A scan rather than a vmap, so that memory does not grow with the rounds.
@@ -218,5 +218,5 @@ def varying_with(x: Array, *others: Any) -> Array:
 
 
 def zero_like(x: Array) -> Array:
-    """Returns a step count `[]` of 0 with the varying axes of `x`."""
+    """Returns a count `[]` of 0 with the varying axes of `x`."""
     return jnp.full_like(x, 0, shape=(), dtype=jnp.int32)

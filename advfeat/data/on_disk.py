@@ -24,7 +24,7 @@ from advfeat.data import (
     restricted_imagenet,
     tfds_images,
 )
-from advfeat.data.types import DataError, Split, channel_statistics, subset
+from advfeat.data.types import DataError, Described, Split, channel_statistics, subset
 
 IMAGE_SIZE = 224
 
@@ -116,8 +116,10 @@ class DiskSplit:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DiskDataset:
+class DiskDataset(Described):
     """A named image classification data set on disk, with what `Dataset` has.
+
+    Mean and deviation of the channels are the published ones, or those of 1,000 training images.
 
     Attributes:
       name: the name passed to `open_dataset`.
@@ -135,11 +137,6 @@ class DiskDataset:
         return self.train.class_names
 
     @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-    @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of one image."""
         return self.train.input_shape
@@ -148,16 +145,6 @@ class DiskDataset:
     def one_size(self) -> bool:
         """Whether the images on disk all have one size."""
         return self.train.source.image_size is not None
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each channel in [0, 1]: the published one, or that of 1,000 training images."""
-        return self._statistics[0]
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel in [0, 1], like `mean`."""
-        return self._statistics[1]
 
     @functools.cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

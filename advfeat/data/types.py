@@ -77,8 +77,33 @@ class Drawable(Protocol):
 S = TypeVar("S", bound=Drawable)
 
 
+class Described:
+    """What every data set says of its classes and channels, wherever its images are."""
+
+    class_names: Any  # a field, or a property
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over training images, in [0, 1]."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel over training images, in [0, 1]."""
+        return self._statistics[1]
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Described):
     """A named image classification data set.
 
     Attributes:
@@ -110,25 +135,10 @@ class Dataset:
             )
 
     @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-    @property
     def input_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of one image."""
         height, width, channels = self.train.image.shape[1:]
         return height, width, channels
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean of each channel over the training images, in [0, 1]."""
-        return self._statistics[0]
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel over the training images, in [0, 1]."""
-        return self._statistics[1]
 
     @functools.cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

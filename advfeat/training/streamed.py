@@ -79,9 +79,8 @@ def fit_stream(
     """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
     The stream determines order, crops and padding; the images it gives are augmented as `how` says.
-    Examples of weight 0 have no effect. Resumed
-    from a saved state, the training continues with the next batch and ends bit for bit like an
-    uninterrupted one.
+    Examples of weight 0 have no effect. Resumed from a saved state, the training continues with the
+    next batch and ends bit for bit like an uninterrupted one.
 
     Args:
       key: a typed key; the attacks follow from it.

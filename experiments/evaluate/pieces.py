@@ -149,6 +149,7 @@ class Problem:
             warnings=tuple(TrustWarning(*map(str, pair)) for pair in saved["warning"]),
             looks=int(saved["looks"]),
             checked=False,
+            averages=self.suite.averages,
             **{field: saved[field] for field in _VERDICTS},
         )
 

@@ -11,9 +11,10 @@ from advfeat.features import planted
 from advfeat.features.planted import FEATURES
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
+from advfeat.saliency import title_of
 from advfeat.stats import Claim
 
-from ..shared.words import method_words, per_cent, terms, training_words
+from ..shared.words import per_cent, terms, training_words
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -44,7 +45,7 @@ def write(
             f"{per_cent(told['standard']['uses']['texture'])} of the images correctly by texture "
             f"alone and the robust one {per_cent(told['robust']['uses']['shape'])} by shape "
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
-            f"({method_words(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
+            f"({title_of(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
         ),
         lead=_used(summary),
         terms=terms(
@@ -122,7 +123,7 @@ def _maps(plan: Plan, maps: dict[str, dict[str, np.ndarray]]) -> list[Picture]:
         some = plan.shown
         grid = figures.map_grid(
             list(plan.images(name)[some]),
-            {method_words(method): list(values[some]) for method, values in found.items()},
+            {title_of(method): list(values[some]) for method, values in found.items()},
             display="heat",
             labels=[planted.SHAPES[label] for label in plan.labels[some]],
         )
@@ -156,7 +157,7 @@ def _compared(config: Config, summary: dict[str, Any]) -> list[Table]:
             ),
         ],
         rows=[
-            [method_words(method), *(_beside(part["methods"][method]) for part in parts)]
+            [title_of(method), *(_beside(part["methods"][method]) for part in parts)]
             for method in config.methods
         ],
     )
@@ -175,7 +176,7 @@ def _pointing(summary: dict[str, Any]) -> Table:
             texture = part["texture"].get(method)
             rows.append(
                 [
-                    f"{name}: {method_words(method)}",
+                    f"{name}: {title_of(method)}",
                     format_number(scores["shape"]),
                     format_number(scores["mark"]),
                     None if texture is None else format_number(texture),
@@ -281,8 +282,8 @@ def findings(summary: dict[str, Any]) -> list[str]:
         scores = {method: found[feature] for method, found in pointing.items()}
         (best, most), (worst, least) = stats.chosen(scores), stats.chosen(scores, best=min)
         told.append(
-            f"The network of the {feature}: {method_words(best)} points at it best (area "
-            f"{format_number(most)}), {method_words(worst)} worst ({format_number(least)}; 0.5 "
+            f"The network of the {feature}: {title_of(best)} points at it best (area "
+            f"{format_number(most)}), {title_of(worst)} worst ({format_number(least)}; 0.5 "
             f"is chance): of {len(scores)} methods, selected after the fact, for which the "
             "intervals account."
         )

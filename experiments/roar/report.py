@@ -9,9 +9,9 @@ import numpy as np
 from advfeat import data, figures, stats
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
-from advfeat.saliency import mean_pixel, removed
+from advfeat.saliency import mean_pixel, removed, title_of
 
-from ..shared.words import method_words, per_cent, terms, training_words
+from ..shared.words import per_cent, terms, training_words
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, shown_rows
 
@@ -27,7 +27,7 @@ def write(
     chart = figures.curves(
         [0.0, *plan.shares],
         {
-            method_words(name): [summary["whole"], *values]
+            title_of(name): [summary["whole"], *values]
             for name, values in summary["accuracy"].items()
         },
         xlabel="share of the pixels removed, those ranked first",
@@ -39,7 +39,7 @@ def write(
     strips = figures.map_grid(
         list(images),
         {
-            method_words(name): list(data.unit(removed(images, values, share, mean)))
+            title_of(name): list(data.unit(removed(images, values, share, mean)))
             for name, values in rankings.items()
         },
         display="as_is",
@@ -62,7 +62,7 @@ def write(
             "Do saliency maps know which pixels a network needs? Networks were retrained without "
             "the pixels that each map ranks first: their accuracy is "
             f"{per_cent(summary['mean_accuracy'][RANDOM])} without random pixels and, for the best "
-            f"map ({method_words(best)}) {per_cent(together[best])}; {worse} of "
+            f"map ({title_of(best)}) {per_cent(together[best])}; {worse} of "
             f"{len(config.methods)} methods are decidably better than random."
         ),
         lead=lead,
@@ -74,7 +74,7 @@ def write(
         findings=[
             "From the best map to the worst (mean accuracy over the "
             "shares): "
-            + ", ".join(f"{method_words(name)} {format_rate(rate)}" for name, rate in ranked)
+            + ", ".join(f"{title_of(name)} {format_rate(rate)}" for name, rate in ranked)
             + ". The order was found after the fact; the intervals hold simultaneously."
         ],
         introduction=(
@@ -90,8 +90,7 @@ def write(
                         caption="Accuracy with 95 % intervals over test images and seeds",
                         columns=["method", *(f"{100 * s:.0f} % removed" for s in plan.shares)],
                         rows=[
-                            [method_words(name), *rates]
-                            for name, rates in summary["accuracy"].items()
+                            [title_of(name), *rates] for name, rates in summary["accuracy"].items()
                         ],
                     ),
                     Picture(

@@ -13,11 +13,10 @@ from advfeat import correct, data, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
-from advfeat.saliency import mean_pixel, removed
+from advfeat.saliency import mean_pixel, removed, title_of
 
 from ..shared import networks, sweeps
 from ..shared.sweeps import Points
-from ..shared.words import method_words
 from . import report
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, prepare, shown_rows
@@ -92,7 +91,7 @@ def summarise(
     areas = {name: stats.rate(array) for name, array in means.items()}
     claims = [
         stats.claim(
-            f"Without the pixels that {method_words(name)} ranks first, networks err more "
+            f"Without the pixels that {title_of(name)} ranks first, networks err more "
             "often than without pixels drawn at random (mean error over the shares).",
             areas[name].complement(),
             areas[RANDOM].complement(),

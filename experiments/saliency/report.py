@@ -11,11 +11,11 @@ from advfeat import figures, saliency, stats
 from advfeat.rows import draw_rows
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, write_report
-from advfeat.saliency import EDGES, Randomisation
+from advfeat.saliency import EDGES, Randomisation, title_of
 from advfeat.stats import Estimate
 
 from ..shared.two_networks import PAIR, data_words, networks_words
-from ..shared.words import capital, method_words, terms, unless_it_holds
+from ..shared.words import capital, terms, unless_it_holds
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -95,7 +95,7 @@ def write(
         recipe={
             **networks_words(config, plan.networks, plan.dataset),
             "images": summary["images"],
-            "methods": [method_words(name) for name in config.methods],
+            "methods": [title_of(name) for name in config.methods],
             "samples": summary["samples"],
             "sigma": summary["sigma"],
             "seed": config.seed,
@@ -139,7 +139,7 @@ def _grid(
     grid = figures.map_grid(
         [plan.images[index] for index, _ in rows],
         {
-            method_words(method): [found[network][method][index] for index, network in rows]
+            title_of(method): [found[network][method][index] for index, network in rows]
             for method in config.methods
         },
         display=config.display,
@@ -168,7 +168,7 @@ def _curves(name: str, part: dict[str, Any]) -> list[Picture]:
     for way, xlabel in words.items():
         # Without intervals, which would hide one another with so many lines.
         series = {
-            capital(method_words(method)): _means(values["curves"][way])
+            capital(title_of(method)): _means(values["curves"][way])
             for method, values in part["methods"].items()
         }
         steps = len(next(iter(series.values()))) - 1
@@ -208,7 +208,7 @@ def _numbers(part: dict[str, Any]) -> list[Any]:
             columns=["method", *(columns[key] for key in there)],
             rows=[
                 [
-                    capital(method_words(method)),
+                    capital(title_of(method)),
                     *(
                         "–"
                         if (key == "like_gradient" and method == "gradient")
@@ -247,7 +247,7 @@ def _sanity(name: str, tests: dict[str, Randomisation], part: dict[str, Any]) ->
                 places,
                 # Without intervals, as above: with ten lines they hide most.
                 {
-                    capital(method_words(method)): _means(values)
+                    capital(title_of(method)): _means(values)
                     for method, values in numbers[measure].items()
                 },
                 xlabel=xlabel,
@@ -288,8 +288,7 @@ def _cascades(
             },
             display=config.display,
             labels=[
-                textwrap.fill(f"{capital(method_words(method))}, {name}", 16)
-                for method, name in rows
+                textwrap.fill(f"{capital(title_of(method))}, {name}", 16) for method, name in rows
             ],
         )
         blocks.append(
@@ -312,7 +311,7 @@ def _between(summary: dict[str, Any]) -> Table:
         "depends on the architecture, and how much on the training",
         columns=["method", *(pair.replace("_", " ") for pair in pairs)],
         rows=[
-            [capital(method_words(method)), *(format_number(values[pair]) for pair in pairs)]
+            [capital(title_of(method)), *(format_number(values[pair]) for pair in pairs)]
             for method, values in summary["between"].items()
         ],
     )
@@ -348,7 +347,7 @@ def findings(summary: dict[str, Any]) -> list[str]:
         if not last or not all(value.known for value in last.values()):
             continue  # too few images for an interval, so nothing can be concluded
         stays = [
-            method_words(method)
+            title_of(method)
             for method, value in stats.together(last).items()
             if value.low is not None and value.low > _GONE
         ]
@@ -369,7 +368,7 @@ def _soonest(name: str, methods: dict[str, Any]) -> str:
     areas = {method: values["deletion"] for method, values in methods.items() if method != EDGES}
     best, area = stats.chosen(areas, best=min)
     return (
-        f"{_network(name)} network: the class is lost fastest when {method_words(best)} "
+        f"{_network(name)} network: the class is lost fastest when {title_of(best)} "
         f"ranks the pixels (area {format_number(area)}, edges "
         f"{format_number(methods[EDGES]['deletion'])}; the least of {len(areas)} methods, so "
         "optimistic, but its interval accounts for the selection)."

@@ -9,9 +9,9 @@ import numpy as np
 from advfeat import data, figures, saliency
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
-from advfeat.saliency import EDGES
+from advfeat.saliency import EDGES, title_of
 
-from ..shared.words import method_words, terms, training_words
+from ..shared.words import terms, training_words
 from .flags import Config
 from .plan import KINDS, MEASURES, PAIRS, Plan
 
@@ -37,7 +37,7 @@ def write(
         sentence=(
             "Does a saliency map show what a network has learned, or only the image? Two networks "
             "that learned the same labels have maps of rank correlation "
-            f"{same.mean:.2f} (method: {method_words(method)}), a network that learned "
+            f"{same.mean:.2f} (method: {title_of(method)}), a network that learned "
             f"permuted labels and one that learned the true ones of {permuted.mean:.2f}."
         ),
         lead=lead,
@@ -87,7 +87,7 @@ def _likeness(config: Config, summary: dict[str, Any]) -> list[Any]:
         pairs = summary["likeness"][measure]
         chart = figures.bars(
             {
-                method_words(method).replace(" ", "\n"): {
+                title_of(method).replace(" ", "\n"): {
                     "same labels": pairs["again"][method],
                     "permuted labels": pairs["permuted"][method],
                     "another image": pairs["unrelated"][method],
@@ -124,7 +124,7 @@ def _table(config: Config, summary: dict[str, Any]) -> Table:
         ],
         rows=[
             [
-                method_words(method),
+                title_of(method),
                 *(
                     format_number(summary["likeness"][measure][pair][method])
                     for measure in MEASURES
@@ -141,7 +141,7 @@ def _maps(config: Config, plan: Plan, first: dict[str, dict[str, np.ndarray]]) -
     grid = figures.map_grid(
         [plan.images[index] for index in some for _ in KINDS],
         {
-            method_words(method): [first[kind][method][index] for index in some for kind in KINDS]
+            title_of(method): [first[kind][method][index] for index in some for kind in KINDS]
             for method in config.methods
         }
         | {EDGES: [saliency.edges(plan.images[index]) for index in some for _ in KINDS]},

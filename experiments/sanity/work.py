@@ -13,9 +13,10 @@ from advfeat import correct, data, saliency, stats
 from advfeat.keys import stream
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.saliency import title_of
 
 from ..shared import networks, sweeps
-from ..shared.words import capital, method_words
+from ..shared.words import capital
 from . import report
 from .flags import Config
 from .plan import KINDS, PAIRS, Plan, prepare
@@ -109,7 +110,7 @@ def summarise(
     ranks = alike["rank_correlation"]
     claims = [
         stats.claim(
-            f"{capital(method_words(method))} maps of networks that learned other labels "
+            f"{capital(title_of(method))} maps of networks that learned other labels "
             "are less alike than those of two networks that learned the same (rank correlation).",
             stats.mean(ranks["again"][method], limits=stats.CORRELATION),
             stats.mean(ranks["permuted"][method], limits=stats.CORRELATION),

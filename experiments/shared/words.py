@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from advfeat import saliency
 from advfeat.models.network import Network
 from advfeat.stats import Claim
 from advfeat.threats.norms import title
@@ -62,11 +61,6 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     training = {key: value for key, value in recipe.get("training", {}).items() if value}
     rest = {key: value for key, value in recipe.items() if key != "training" and value is not None}
     return {**rest, **training}
-
-
-def method_words(name: str) -> str:
-    """Returns a saliency method's name as its authors write it."""
-    return saliency.title_of(name)
 
 
 def capital(words: str) -> str:

@@ -32,7 +32,6 @@ from experiments.saliency import (
 )
 from experiments.shared.flags import maps
 from experiments.shared.networks import spec_for
-from experiments.shared.words import method_words
 
 KEY = jax.random.key(0)
 FEW = ("gradient", "smoothgrad", "grad_cam", "occlusion")
@@ -113,7 +112,7 @@ def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
     best = min(FEW, key=lambda name: areas[name].mean)
     low, high = areas[best].at(1 - 0.05 / len(FEW))
     line = saliency_report._soonest("standard", methods)
-    assert f"{method_words(best)} ranks the pixels" in line
+    assert f"{saliency.title_of(best)} ranks the pixels" in line
     assert f"[{low:.2f}, {high:.2f}]" in line.replace("\u00a0", " ")
     assert f"least of {len(FEW)} methods" in line
 
