@@ -77,8 +77,9 @@ def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
     assert np.median(left.gradients[fooled]) < 20
     # The first evaluation that succeeded is the last one counted: an attack with a step less than
     # it took gradients succeeds there. One program for every image that took as many.
-    counts, times = np.unique(left.gradients[fooled & (left.gradients > 1)], return_counts=True)
-    for count in counts[np.argsort(-times)][:2]:
+    for count in np.unique(left.gradients[np.flatnonzero(fooled)[:5]]):
+        if count == 1:
+            continue  # no attack has no steps
         rows = np.flatnonzero(fooled & (left.gradients == count))
         short = advfeat.pgd(advfeat.l2(0.4), steps=int(count) - 1, step_size=0.4 * 2.5 / 40)
         again = advfeat.attack_batch(short, KEY, rows, network(), x[rows], y[rows])

@@ -21,11 +21,8 @@ from experiments.mislabeled import (
 RATE = {"mean", "low", "high", "n"}
 
 
-TINY = {"model": "mlp", "width": 16, "robust_width": 16}
-
-
 def config(path, **options):
-    return mislabeled_flags.Config(workdir=str(path), **{"dry_run": True, **TINY, **options})
+    return mislabeled_flags.Config(workdir=str(path), **{"dry_run": True, **options})
 
 
 @pytest.fixture(scope="module")
