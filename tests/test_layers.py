@@ -9,7 +9,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = {
-    0: ("types", "checks", "edges", "keys", "numerics", "rows", "stats", "threats", "images"),
+    0: (
+        "types",
+        "checks",
+        "devices",
+        "edges",
+        "keys",
+        "numerics",
+        "rows",
+        "stats",
+        "threats",
+        "images",
+    ),
     1: ("objectives",),
     2: ("attacks", "evaluation", "saliency", "features", "theory"),
     3: ("models", "training"),

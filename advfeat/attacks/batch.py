@@ -1,4 +1,4 @@
-"""Batched attacks: vmap, a single jit, and a loop over a data set in batches of fixed shape."""
+"""Batched attacks: vmap, a single program, and a loop over a data set in parts of fixed shape."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive
 from advfeat.edges import check_label, on_batch, one_key, output_of, takes_label
-from advfeat.rows import padded_rows
 from advfeat.types import Array, Key, ModelFn, as_model_fn
 
 R = TypeVar("R")
@@ -19,7 +19,7 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 """An attack, which returns an `AttackResult`, or a saliency method, which returns a map."""
 
 
-@jax.jit
+@devices.shared("ids", "x", "y")
 def _attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
@@ -27,6 +27,10 @@ def _attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: 
 
 def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
+
+    All devices of this process share the rows, and on CPU parts of the batch that stay in the
+    caches follow one another, unless the arguments are traced (inside your own `jit`) or `x` is
+    committed to devices of your choice.
 
     Args:
       attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
@@ -46,7 +50,15 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
         classes that the network does not have.
     """
     on_batch(attack, key, ids, model_fn, x, y)
-    return _attack_batch(as_model_fn(attack), key, ids, as_model_fn(model_fn), x, y)
+    attack, model_fn, count = as_model_fn(attack), as_model_fn(model_fn), np.shape(ids)[0]
+    if not devices.may_move((ids, x, y)):
+        return _attack_batch(attack, key, ids, model_fn, x, y)
+    size = devices.rows_at_once(model_fn, np.shape(x)[1:], count)
+    if size >= count:
+        return devices.home(_attack_batch(attack, key, ids, model_fn, x, y))  # type: ignore[no-any-return]
+    images, labels, numbers = jax.tree.map(np.asarray, (x, y, ids))
+    result = _in_parts(attack, key, model_fn, images, labels, numbers, size=size)
+    return jax.tree.map(jnp.asarray, result)  # type: ignore[no-any-return]
 
 
 def attack_dataset(
@@ -70,7 +82,7 @@ def attack_dataset(
       labels: `[N]` labels or targets; for an objective whose aim is a tuple, a tuple of arrays
         with a leading axis N.
       ids: `[N]`, by default 0 … N-1.
-      batch_size: examples per batch; bounds device memory.
+      batch_size: most examples at a time; bounds memory. On CPU it may be fewer (see `devices`).
       advance: called after each batch with its number of examples (a progress bar's `update`).
 
     Returns:
@@ -101,15 +113,33 @@ def in_batches(
 ) -> R:
     """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments."""
     attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
-    parts = []
-    for rows, real in padded_rows(len(images), batch_size):
-        x = jnp.asarray(images[rows], jnp.float32)
-        y = jax.tree.map(lambda leaf, these=rows: jnp.asarray(leaf[these]), labels)
-        result = _attack_batch(attack, key, jnp.asarray(ids[rows]), model_fn, x, y)
-        parts.append(jax.tree.map(lambda leaf, keep=real: np.asarray(leaf)[:keep], result))
-        if advance is not None:
-            advance(real)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
+    return _in_parts(
+        attack, key, model_fn, images, labels, ids, size=size, dtype=np.float32, advance=advance
+    )
+
+
+def _in_parts(
+    attack: OnOne[R],
+    key: Key,
+    model_fn: ModelFn,
+    images: np.ndarray,
+    labels: Any,
+    ids: np.ndarray,
+    *,
+    size: int,
+    dtype: Any = None,
+    advance: Callable[[int], Any] | None = None,
+) -> R:
+    """Attacks host arrays in parts of `size` rows, cast to `dtype`; returns host arrays."""
+    attack, key, model_fn = devices.everywhere((attack, key, model_fn))
+
+    def call(rows: np.ndarray) -> R:
+        x = images[rows].astype(dtype or images.dtype, copy=False)
+        y = jax.tree.map(lambda leaf: leaf[rows], labels)
+        return _attack_batch(attack, key, ids[rows], model_fn, x, y)
+
+    return devices.in_parts(call, len(images), size, advance)  # type: ignore[no-any-return]
 
 
 def check_batch(

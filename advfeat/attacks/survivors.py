@@ -3,24 +3,30 @@
 A fixed number of slots with one image each go through jitted chunks of steps. A slot whose image is
 decided takes the next one from a queue on the host. Shapes never change, so nothing recompiles, and
 a decided image wastes at most the rest of its chunk.
+
+The slots form two groups, each shared by all devices: while the host looks at one group's chunk and
+refills it, the devices compute the other's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advfeat import devices
 from advfeat.attacks.batch import check_batch
 from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.checks import check_positive
 from advfeat.edges import one_key
 from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
 
+_FEW = 16
+"""Images that make one group: two half-empty ones would cost more than the host's time."""
 Finished = Callable[[np.ndarray, AttackResult], Any]
 """Rows `[F]` of the images just decided, and their results with leading axis F."""
 
@@ -37,7 +43,7 @@ def _pick(flags: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(one, new, old)
 
 
-@jax.jit
+@devices.shared("ids", "index", "x", "y")
 def _begin(
     attack: IterativeAttack, key: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> AttackState:
@@ -45,12 +51,12 @@ def _begin(
     return jax.vmap(attack.init, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
 
 
-@jax.jit
+@devices.shared("flags", "new", "state")
 def _resume(flags: Array, new: AttackState, state: AttackState) -> AttackState:
     return _pick(flags, new, state)
 
 
-@partial(jax.jit, static_argnames="chunk")
+@devices.shared("state", static=("chunk",))
 def _chunk(
     attack: IterativeAttack, model_fn: ModelFn, state: AttackState, chunk: int
 ) -> tuple[AttackState, Array, Array]:
@@ -65,7 +71,7 @@ def _chunk(
     return state, state.best.success, state.search.step
 
 
-@partial(jax.jit, static_argnames="finish")
+@devices.shared("state", "kept", "over", "first", static=("finish",))
 def _close(
     attack: IterativeAttack,
     model_fn: ModelFn,
@@ -92,21 +98,30 @@ def _close(
 
 
 class _Slots:
-    """Host-side assignment of images and rounds to slots.
+    """A group of slots: host-side assignment of images and rounds, and the state on the devices.
 
     Attributes:
       rows: `[S]`, row of the image in each slot.
       index: `[S]`, its round.
       busy: `[S]` bool, whether the slot holds an undecided image.
       fresh: `[S]` bool, whether the slot starts a new round.
+      state: the state of all slots.
+      kept: the results over the rounds so far.
+      success: `[S]` bool, of the chunk under way.
+      count: `[S]`, its step counts.
     """
 
-    def __init__(self, count: int, slots: int):
-        self.rows = np.arange(slots) % count
+    def __init__(self, waiting: Iterator[int], slots: int):
+        taken = list(itertools.islice(waiting, slots))
+        self.rows = np.resize(np.array(taken, int), slots)
         self.index = np.zeros(slots, np.int32)
-        self.busy = np.arange(slots) < count
+        self.busy = np.arange(slots) < len(taken)
         self.fresh = np.ones(slots, bool)
-        self._waiting = iter(range(slots, count))
+        self.state: AttackState | None = None
+        self.kept: AttackResult | None = None
+        self.success: Array | None = None
+        self.count: Array | None = None
+        self._waiting = waiting
 
     def turn(self, decided: np.ndarray, again: np.ndarray) -> None:
         """Gives `decided` slots the next image and `again` slots their next round."""
@@ -206,38 +221,65 @@ def survive(
     finished: Finished | None = None,
 ) -> AttackResult:
     """Attacks a data set as `attack_survivors` does, whose caller has checked the arguments."""
-    model_fn, collected = as_model_fn(model_fn), _Collected(len(images), finished)
-    slots = _Slots(len(images), slots_for(len(images), batch_size))
-    state: AttackState | None = None
-    kept: AttackResult | None = None
-    while slots.busy.any():
+    attack, key, model_fn = devices.everywhere((attack, key, as_model_fn(model_fn)))
+    collected = _Collected(len(images), finished)
+
+    def begin(slots: _Slots) -> None:
+        """Dispatches the next chunk, after the start of fresh slots."""
         if slots.fresh.any():
-            x, y = jnp.asarray(images[slots.rows], jnp.float32), jnp.asarray(labels[slots.rows])
-            # Copies: on CPU jnp.asarray may alias the buffer, which `turn` then overwrites while
-            # the computation is still running.
-            index, fresh = jnp.array(slots.index), jnp.array(slots.fresh)
-            new = _begin(attack, key, jnp.asarray(ids[slots.rows]), index, model_fn, x, y)
-            state = new if state is None else _resume(fresh, new, state)
+            # Copies: on CPU arrays may alias the buffer, which `turn` then overwrites while the
+            # computation is still running.
+            index, fresh = slots.index.copy(), slots.fresh.copy()
+            x = images[slots.rows].astype(np.float32, copy=False)
+            new = _begin(attack, key, ids[slots.rows], index, model_fn, x, labels[slots.rows])
+            slots.state = new if slots.state is None else _resume(fresh, new, slots.state)
             slots.fresh[:] = False
-        assert state is not None
-        state, success, count = _chunk(attack, model_fn, state, chunk)
-        fooled, exhausted = np.asarray(success), np.asarray(count) >= attack.steps
+        slots.state, slots.success, slots.count = _chunk(attack, model_fn, slots.state, chunk)
+
+    def end(slots: _Slots) -> None:
+        """Waits for the chunk and collects what it decided."""
+        fooled, exhausted = np.asarray(slots.success), np.asarray(slots.count) >= attack.steps
         over = slots.busy & (fooled | exhausted)
         if not over.any():
-            continue
-        kept = _close(
+            return
+        slots.kept = _close(
             attack,
             model_fn,
-            state,
-            kept,
-            jnp.asarray(over),
-            jnp.asarray(slots.index == 0),
+            slots.state,
+            slots.kept,
+            over.copy(),
+            slots.index == 0,
             finish=bool((over & ~fooled).any()),
         )
-        decided = over & (np.asarray(kept.best.success) | (slots.index == attack.rounds - 1))
-        collected.add(slots.rows, decided, kept)
+        decided = over & (np.asarray(slots.kept.best.success) | (slots.index == attack.rounds - 1))
+        collected.add(slots.rows, decided, slots.kept)
         slots.turn(decided, over & ~decided)
+
+    waiting = iter(range(len(images)))
+    size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
+    groups = [_Slots(waiting, slots) for slots in _groups(len(images), batch_size, size)]
+    for slots in groups:
+        begin(slots)
+    while groups:
+        for slots in list(groups):
+            end(slots)
+            if slots.busy.any():
+                begin(slots)
+            else:
+                groups.remove(slots)
     return collected.result()
+
+
+def _groups(count: int, batch_size: int, size: int) -> list[int]:
+    """Returns the number of slots of each group, at most `size` in a group and `batch_size` in all.
+
+    >>> _groups(1000, 250, 250), _groups(1000, 250, 32), _groups(10, 250, 32)
+    ([125, 125], [32, 32], [16])
+    """
+    one = count <= min(size, _FEW) or batch_size == 1
+    groups = 1 if one else 2
+    each = slots_for(-(-count // groups), min(size, batch_size // groups))
+    return [devices.padded(each)] * groups
 
 
 class _Collected:

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from advfeat.data import tfds_images
-
-CACHE_VARIABLE = "ADVFEAT_CACHE_DIR"
+from advfeat.runs.cache import cache_dir
 
 
 def labels(source: tfds_images.Source, split: str) -> np.ndarray:
     """Returns the label of every record of a split, in order, without decoding images.
 
-    The cache folder is $ADVFEAT_CACHE_DIR, else $XDG_CACHE_HOME/advfeat, else ~/.cache/advfeat. A
-    cached file is used only for the same set, version, split, sizes and location. If the folder is
-    not writable, the labels are read again next time.
+    A file of the cache folder (`runs.cache`) is used only for the same set, version, split, sizes
+    and location. If the folder is not writable, the labels are read again next time.
 
     Args:
       source: the opened set.
@@ -46,13 +43,6 @@ def labels(source: tfds_images.Source, split: str) -> np.ndarray:
     with contextlib.suppress(OSError):
         _save(path, found)
     return found
-
-
-def cache_dir() -> Path:
-    """Returns the folder of cached labels; it need not exist."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "advfeat"
 
 
 def _fingerprint(source: tfds_images.Source, split: str) -> str:

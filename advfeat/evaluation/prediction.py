@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
+from advfeat import devices
 from advfeat.attacks.batch import attack_dataset, check_batch
 from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.checks import check_eps, check_images, check_labels, check_positive
 from advfeat.edges import one_key, output_of
 from advfeat.keys import stream
-from advfeat.rows import padded_rows
 from advfeat.threats.balls import ThreatModel, threat_model
 from advfeat.threats.norms import Norm
 from advfeat.types import Array, AttackFn, Key, ModelFn, Randomised, as_model_fn, with_key
@@ -25,7 +25,7 @@ LOOKS = 20
 """Number of draws of a random network that decide the verdict on an image."""
 
 
-@jax.jit
+@devices.shared("ids", "x")
 def _logits_batch(model_fn: ModelFn, key: Key | None, ids: Array, x: Array) -> Array:
     if key is None:
         return jax.vmap(model_fn)(x)
@@ -75,12 +75,15 @@ def logits_of(
     key: Key | None = None,
 ) -> Float[np.ndarray, " N *K"]:
     """Computes logits as `predict` does, whose caller has checked the arguments."""
-    model_fn, parts = as_model_fn(model_fn), []
-    for rows, real in padded_rows(len(images), batch_size):
-        x = jnp.asarray(images[rows], jnp.float32)
-        logits = _logits_batch(model_fn, key, jnp.asarray(ids[rows]), x)
-        parts.append(np.asarray(logits)[:real])
-    return np.concatenate(parts)
+    model_fn = as_model_fn(model_fn)
+    size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
+    model_fn, key = devices.everywhere((model_fn, key))
+
+    def call(rows: np.ndarray) -> Array:
+        x = images[rows].astype(np.float32, copy=False)
+        return _logits_batch(model_fn, key, ids[rows], x)
+
+    return np.asarray(devices.in_parts(call, len(images), size))
 
 
 def numpy_predict(
@@ -312,10 +315,10 @@ def within(
     x = np.asarray(x, np.float32)
     if threat is None:
         return np.asarray(((x >= 0) & (x <= 1)).all(axis=(1, 2, 3)))  # False for NaN
-    return np.asarray(_within(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))
+    return np.asarray(_within(threat, np.asarray(x0, np.float32), x))
 
 
-@partial(jax.jit, static_argnames="steps")
+@devices.shared("ids", "x", "y", static=("steps",))
 def _trace(
     attack: IterativeAttack, key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
 ) -> Array:
@@ -360,10 +363,11 @@ def best_score_curve(
       ValueError: for invalid images or labels.
     """
     images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
-    key = one_key(key)
-    model_fn, parts = as_model_fn(model_fn), []
-    for rows, real in padded_rows(len(images), batch_size):
-        x, y = jnp.asarray(images[rows], jnp.float32), jnp.asarray(labels[rows])
-        scores = _trace(attack, key, jnp.asarray(ids[rows]), model_fn, x, y, attack.steps)
-        parts.append(np.asarray(scores)[:real])
-    return np.concatenate(parts)
+    size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
+    attack, key, model_fn = devices.everywhere((attack, one_key(key), as_model_fn(model_fn)))
+
+    def call(rows: np.ndarray) -> Array:
+        x = images[rows].astype(np.float32, copy=False)
+        return _trace(attack, key, ids[rows], model_fn, x, labels[rows], attack.steps)
+
+    return np.asarray(devices.in_parts(call, len(images), size))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import in_batches
@@ -307,4 +306,4 @@ def _far(threat: ThreatModel, x0: Array, x: Array) -> Array:
 
 
 def _distances(threat: ThreatModel, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.asarray(_far(threat, jnp.asarray(x0, jnp.float32), jnp.asarray(x)))
+    return np.asarray(_far(threat, np.asarray(x0, np.float32), np.asarray(x)))

@@ -83,6 +83,9 @@ class Config:
     classes: tuple[str, ...] | None = flag(None, "Keep only these classes, as in cat,dog.")
     seed: int = flag(0, "Seed of everything random in the run.", kind="natural")
     dry_run: bool = flag(False, "Smallest run that exercises the whole experiment.")
+    cpu_devices: int | None = flag(
+        None, "CPU devices that share every batch (default: one per core).", kind="count"
+    )
     overwrite: bool = flag(False, "Delete the existing run in workdir and start afresh.")
     plugins: tuple[str, ...] | None = flag(
         None, "Your own modules to import first; flags can name what they register."
@@ -132,8 +135,8 @@ class Config:
         return dataclasses.replace(self, **changed)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the values that determine the result: all except `workdir` and `overwrite`."""
-        apart = ("workdir", "overwrite")
+        """Returns the values that determine the result: all but where it is computed and kept."""
+        apart = ("workdir", "overwrite", "cpu_devices")
         return {o.name: getattr(self, o.name) for o in _options(type(self)) if o.name not in apart}
 
     def command(self, module: str) -> str:

@@ -18,15 +18,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive, check_share
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS
-from advfeat.training import sharding
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
 from advfeat.training.steps import PLAIN, initial, scaled, train_update
-from advfeat.types import Array, Key, LossFn, Metrics
+from advfeat.types import Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two transfers to the host, each of which waits for the device
 _AHEAD = 2  # steps queued beyond the running one: stopping has to wait for them
@@ -177,8 +177,9 @@ def fit(
       num_classes: number of classes of the network.
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
-      mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); every process
-        of the training passes the same mesh. By default one device.
+      mesh: the devices that share the rows of every batch (`devices.data_mesh()`); every process
+        of the training passes the same mesh, and the state stays on it. By default as many devices
+        of this process as divide the batch.
       state: the state of an interrupted training, to resume from.
       seen: the metrics last passed to its `on_chunk`, so that the epoch's means cover all its
         steps.
@@ -208,25 +209,26 @@ def fit(
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
-    augment = TRANSFORMS[how.augment]
-    if mesh is None:
-        data, put = jax.tree.map(jnp.asarray, data), jnp.asarray
-        update = partial(train_update, make_optimiser=make, augment=augment)
+    options = {"make_optimiser": make, "augment": TRANSFORMS[how.augment]}
+    chosen = mesh is not None
+    mesh = mesh if mesh is not None else devices.training_mesh(min(how.batch_size, count))
+    if mesh.size == 1 and not chosen:
+        update, take = partial(train_update, **options), _batches(data, None)
     else:
-        sharding.check_divides(min(how.batch_size, count), mesh)
-        everywhere = (state, key_steps, loss_fn, hyper, procedure, data)
-        everywhere = sharding.replicate(everywhere, mesh)
-        state, key_steps, loss_fn, hyper, procedure, data = everywhere
-        put = partial(sharding.share_rows, mesh=mesh)
-        update = sharding.sharded(train_update, mesh, make_optimiser=make, augment=augment)
+        devices.check_divides(min(how.batch_size, count), mesh)
+        everywhere = (state, key_steps, loss_fn, hyper, procedure)
+        everywhere = devices.replicate(everywhere, mesh)
+        state, key_steps, loss_fn, hyper, procedure = everywhere
+        update, take = devices.sharded(train_update, mesh, **options), _batches(data, mesh)
 
-    def inputs(epoch: int, begin: int) -> Iterator[Array]:
-        return map(put, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
+    def inputs(epoch: int, begin: int) -> Iterator[Any]:
+        return map(take, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
 
-    def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, given: Any) -> tuple[TrainState, Metrics]:
+        data, rows = given
         return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
 
-    return descend(
+    state = descend(
         state,
         step,
         inputs,
@@ -238,6 +240,23 @@ def fit(
         on_chunk=on_chunk,
         on_epoch=on_epoch,
     )
+    return state if chosen else devices.home(state)
+
+
+def _batches(
+    data: tuple[np.ndarray, ...], mesh: Mesh | None
+) -> Callable[[np.ndarray], tuple[Any, Any]]:
+    """Returns a function from the rows of a step to the `data` and `rows` of `train_update`.
+
+    CPU devices share the host's memory: they get their rows, not a copy of the data set each.
+    """
+    if mesh is None:
+        alone = jax.tree.map(jnp.asarray, data)
+        return lambda rows: (alone, jnp.asarray(rows))
+    if mesh.devices.flat[0].platform == "cpu":
+        return lambda rows: (devices.share_rows(tuple(leaf[rows] for leaf in data), mesh), None)
+    placed = devices.replicate(data, mesh)
+    return lambda rows: (placed, devices.share_rows(rows, mesh))
 
 
 def set_up(

@@ -90,7 +90,7 @@ def train_update(
     state: TrainState,
     loss_fn: LossFn,
     data: tuple[Array, Array, Array],
-    rows: Array,
+    rows: Array | None,
     hyper: dict[str, Array],
     procedure: Procedure = PLAIN,
     *,
@@ -108,7 +108,7 @@ def train_update(
       state: the state to update; its memory is donated.
       loss_fn: the objective, a pytree.
       data: images `[N, H, W, C]` (uint8, or float32 in [0, 1]), labels `[N]`, ids `[N]`.
-      rows: `[B]` int32, the examples of this step.
+      rows: `[B]` int32, the examples of this step; None if `data` holds these alone.
       hyper: traced numbers: those that `make_optimiser` takes, `steps` (of the whole training) and,
         with an eps warm-up, its share of the training as `eps_warmup`.
       procedure: how a step uses objective and optimiser, a pytree.
@@ -118,15 +118,15 @@ def train_update(
     Returns:
       The new state and the metrics.
     """
-    images, labels, ids = data
+    images, labels, ids = data if rows is None else (leaf[rows] for leaf in data)
     key_augment, key_step = jax.random.split(one_key(key))
     root = jax.random.fold_in(key_augment, state.step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids[rows])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
     batch: dict[str, Any] = {
-        "image": jax.vmap(augment)(keys, as_unit(images[rows])),
-        "label": labels[rows],
-        "id": ids[rows],
-        "weight": np.ones(rows.shape, np.float32),  # concrete NumPy weights: nothing is masked
+        "image": jax.vmap(augment)(keys, as_unit(images)),
+        "label": labels,
+        "id": ids,
+        "weight": np.ones(ids.shape, np.float32),  # concrete NumPy weights: nothing is masked
     }
     return batch_step(key_step, state, loss_fn, batch, hyper, procedure, make_optimiser)
 

@@ -12,10 +12,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from advfeat import devices
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS, Transform
 from advfeat.keys import stream
-from advfeat.training import sharding
 from advfeat.training.loop import TrainConfig, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -109,15 +109,17 @@ def fit_stream(
     shape = (batches.batch_size, *batches.input_shape)
     state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
     key, done, augment = one_key(key), int(state.step), TRANSFORMS[how.augment]
-    if mesh is None:
+    chosen = mesh is not None
+    mesh = mesh if mesh is not None else devices.training_mesh(batches.batch_size)
+    if mesh.size == 1 and not chosen:
         update = partial(stream_update, make_optimiser=make, augment=augment)
         put: Any = partial(jax.tree.map, jnp.asarray)
     else:
-        sharding.check_divides(batches.batch_size, mesh)
-        everywhere = sharding.replicate((state, key, loss_fn, hyper, procedure), mesh)
+        devices.check_divides(batches.batch_size, mesh)
+        everywhere = devices.replicate((state, key, loss_fn, hyper, procedure), mesh)
         state, key, loss_fn, hyper, procedure = everywhere
-        update = sharding.sharded(stream_update, mesh, make_optimiser=make, augment=augment)
-        put = partial(sharding.join_rows, mesh=mesh)
+        update = devices.sharded(stream_update, mesh, make_optimiser=make, augment=augment)
+        put = partial(devices.join_rows, mesh=mesh)
     read = batches.after(done)
 
     def inputs(epoch: int, begin: int) -> Iterator[Any]:
@@ -127,7 +129,7 @@ def fit_stream(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         return update(key, state, loss_fn, batch, hyper, procedure)
 
-    return descend(
+    state = descend(
         state,
         step,
         inputs,
@@ -139,3 +141,4 @@ def fit_stream(
         on_chunk=on_chunk,
         on_epoch=on_epoch,
     )
+    return state if chosen else devices.home(state)

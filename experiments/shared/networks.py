@@ -11,13 +11,13 @@ import numpy as np
 
 from advfeat import models, training
 from advfeat.data import Split, Stream
+from advfeat.devices import check_divides, data_mesh, home
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints, processes, signals
 from advfeat.runs.config import UsageError
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.selection import Watch
 from advfeat.runs.train_states import Saved
-from advfeat.training.sharding import check_divides, data_mesh, local
 
 from .images import AnyDataset
 from .progress import Follower, Progress
@@ -111,7 +111,7 @@ def train(
             if not ended:
                 earlier = progress.earlier(variables, count(split))
                 state = _fit(key_fit, recipe, variables, split, progress, earlier)
-                weights = local(procedure.variables(state))
+                weights = home(procedure.variables(state))
             record = recipe.record()
             if watch is not None:
                 weights, record["selection"] = watch.chosen(weights), watch.summary()
@@ -154,7 +154,7 @@ def check_shared(how: training.TrainConfig, examples: int) -> None:
     Raises:
       UsageError: naming both numbers.
     """
-    if jax.device_count() > 1:
+    if not processes.alone():
         try:
             check_divides(min(how.batch_size, examples), data_mesh())
         except ValueError as error:
@@ -179,7 +179,7 @@ def _fit(
         state = processes.share_state(blank if state is None else state)
     options: Any = {
         "procedure": procedure,
-        "mesh": data_mesh() if jax.device_count() > 1 else None,
+        "mesh": None if processes.alone() else data_mesh(),
         "state": state,
         "seen": earlier.seen if earlier else None,
         "look": progress.look,
@@ -199,4 +199,4 @@ def _fit(
             ids=split.id,
             **options,
         )
-    return state if processes.alone() else local(state)
+    return state if processes.alone() else home(state)

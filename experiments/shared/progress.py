@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import models, training
+from advfeat.devices import home
 from advfeat.runs import processes, signals
 from advfeat.runs.config import UsageError
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.selection import Watch
 from advfeat.runs.train_states import Saved, TrainingCheckpoints
-from advfeat.training.sharding import local
 
 from .recipes import Recipe
 
@@ -90,7 +90,7 @@ class Progress:
     def epoch(self, epoch: int, state: training.TrainState, means: dict[str, float]) -> bool:
         """Logs an epoch with the network's current held-out accuracy; True ends the training."""
         scalars, ends = dict(means), False
-        variables = local(self._procedure.variables(state))
+        variables = home(self._procedure.variables(state))
         if self._held_out is not None:
             hits = advfeat.correct(models.model_fn(self._model, variables), *self._held_out)
             scalars["held_out_accuracy"] = float(hits.mean())

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+from pathlib import Path
 from typing import Any
 
 from advfeat.runs import command
+from advfeat.runs.cache import cache_dir
+
+CACHE_BYTES = 2 << 30
+"""Compiled programs that are kept; the least recently used ones go first."""
 
 
 def start(package: str, config_class: Any, doc: str | None, *, distributed: bool = False) -> None:
@@ -17,9 +23,47 @@ def start(package: str, config_class: Any, doc: str | None, *, distributed: bool
       doc: its help text.
       distributed: whether it takes several processes.
     """
-    command.check(config_class, doc)
+    config = command.check(config_class, doc)
+    _prepare_jax(config.cpu_devices)
 
     from advfeat.runs import runner
 
     run = importlib.import_module(".work", package).run
     runner.main(run, config_class, doc, distributed=distributed)
+
+
+def _prepare_jax(cpu_devices: int | None) -> None:
+    """Sets what JAX reads once, when it is imported; variables that the user has set stay.
+
+    One CPU device per core shares every batch (`advfeat.devices`), and what is compiled is kept for
+    the next command.
+    """
+    given = os.environ.get("XLA_FLAGS", "") + os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    several = any(name in os.environ for name in ("JAX_NUM_PROCESSES", "SLURM_NTASKS"))
+    if cpu_devices is not None:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(cpu_devices)
+    elif "device_count" not in given and not given.isdigit() and not several:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(_cores())
+    _keep_compiled(cache_dir() / "compiled")
+
+
+def _keep_compiled(folder: Path) -> None:
+    """Keeps compiled programs in a folder, unless it cannot be written.
+
+    With a limit of its size JAX locks the folder while it reads or writes, so that several
+    processes may share it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(CACHE_BYTES))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def _cores() -> int:
+    """Returns the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -5,7 +5,8 @@ import pytest
 from imagenet_like import WANTED, small_cifar, tiny
 
 from advfeat import data
-from advfeat.data import images, label_index
+from advfeat.data import images
+from advfeat.runs.cache import VARIABLE as CACHE_VARIABLE
 
 pytest.importorskip("tensorflow_datasets")
 
@@ -19,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(label_index.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def same(one, two):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from advfeat import data
 from advfeat.data import images, label_index, restricted_imagenet, streaming
+from advfeat.runs.cache import VARIABLE as CACHE_VARIABLE
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("grain")
@@ -39,7 +40,7 @@ def imagenet(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(label_index.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -271,7 +272,7 @@ def test_a_damaged_or_unwritable_cache_costs_time_only(imagenet, cache, monkeypa
     for content in (b"", b"rubbish", file.read_bytes()[:-4]):
         file.write_bytes(content)
         np.testing.assert_array_equal(real(opened(imagenet)), first)
-    monkeypatch.setenv(label_index.CACHE_VARIABLE, "/dev/null/x")
+    monkeypatch.setenv(CACHE_VARIABLE, "/dev/null/x")
     np.testing.assert_array_equal(real(opened(imagenet)), first)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from imagenet_like import WANTED, picture, pictures, small_cifar, tiny, written
 
-from advfeat.data import label_index
 from advfeat.runs import journal as evaluate_journal, runner
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.config import UsageError
@@ -50,7 +49,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(label_index.CACHE_VARIABLE, str(tmp_path_factory.mktemp("labels")))
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("labels")))
         yield
 
 

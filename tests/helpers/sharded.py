@@ -13,9 +13,8 @@ import numpy as np
 from flax import linen as nn
 
 import advfeat
-from advfeat import training
+from advfeat import devices, training
 from advfeat.runs import processes
-from advfeat.training import sharding
 
 CLASSES = 3
 SHAPE = (6, 6, 1)
@@ -92,7 +91,7 @@ def main(out, batch="16", streamed=""):
     told = []
     state = trained(
         batch,
-        sharding.data_mesh(),
+        devices.data_mesh(),
         shares,
         on_epoch=lambda epoch, state, means: told.append([means["loss"], means["accuracy"]]),
     )

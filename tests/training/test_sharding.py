@@ -14,8 +14,8 @@ import pytest
 import sharded
 from launchers import ROOT, environment, explicit, free_port, open_mpi, slurm
 
+from advfeat import devices
 from advfeat.runs import processes
-from advfeat.training import sharding
 
 TOLERANCE = 2e-5  # of weights of about 1
 
@@ -89,7 +89,7 @@ def test_each_process_reads_its_share_of_a_stream(tmp_path):
 
 @pytest.mark.slow
 def test_a_mesh_of_one_device_is_bit_for_bit_no_mesh(alone):
-    found = sharded.flat(sharded.trained(16, sharding.data_mesh(jax.devices()[:1])))
+    found = sharded.flat(sharded.trained(16, devices.data_mesh(jax.devices()[:1])))
     for name, value in found.items():
         np.testing.assert_array_equal(value, alone[name])
 

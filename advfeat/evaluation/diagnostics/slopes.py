@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advfeat import devices
 from advfeat.evaluation.diagnostics.case import Context, Finding, percent
 from advfeat.keys import stream
 from advfeat.numerics import finite
@@ -32,7 +33,7 @@ class _Slope(NamedTuple):
     gained: Array
 
 
-@jax.jit
+@devices.shared("ids", "x", "y")
 def _slopes(
     key: Key, ids: Array, threat: ThreatModel, length: Array, model_fn: ModelFn, x: Array, y: Array
 ) -> _Slope:
@@ -59,7 +60,7 @@ def _slopes(
     return jax.vmap(one)(ids, x, y)
 
 
-@jax.jit
+@devices.shared("ids", "x", "y")
 def _broken(
     key: Key, ids: Array, threat: ThreatModel, model_fn: ModelFn, x: Array, y: Array
 ) -> Array:
@@ -109,18 +110,16 @@ def finite_gradients(case: Context) -> Iterator[Finding]:
 def _by_batch(case: Context, rows: np.ndarray, look: Any, key: Key, *given: Any) -> Any:
     """Applies `look` to rows in batches of one size; returns leaves with a leading axis."""
     batch, size = case.batch(rows)
-    parts = [
-        look(
-            key,
-            jnp.asarray(batch[start : start + size]),
-            *given,
-            case.model_fn,
-            jnp.asarray(case.images[batch[start : start + size]], jnp.float32),
-            jnp.asarray(case.labels[batch[start : start + size]]),
-        )
-        for start in range(0, len(batch), size)
-    ]
-    return jax.tree.map(lambda *leaf: np.concatenate(leaf)[: len(rows)], *parts)
+    size = devices.rows_at_once(case.model_fn, case.images.shape[1:], size)
+    key, given, model_fn = devices.everywhere((key, given, case.model_fn))
+
+    def call(places: np.ndarray) -> Any:
+        taken = batch[places]
+        x = case.images[taken].astype(np.float32, copy=False)
+        return look(key, taken, *given, model_fn, x, case.labels[taken])
+
+    found = devices.in_parts(call, len(batch), size)
+    return jax.tree.map(lambda leaf: leaf[: len(rows)], found)
 
 
 def gradients(case: Context) -> Iterator[Finding]:

@@ -1,0 +1,125 @@
+"""Whatever loops over a batch, on three CPU devices and on one: the same verdicts.
+
+JAX_NUM_CPU_DEVICES=3 python tests/helpers/shared_by_three.py
+"""
+
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import advfeat
+from advfeat import attacks, devices, models, saliency, training
+from advfeat.evaluation.prediction import best_score_curve
+from advfeat.types import randomised
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+KEY, COUNT, CLASSES = jax.random.key(0), 26, 3
+RNG = np.random.default_rng(0)
+X = RNG.random((COUNT, 6, 6, 1)).astype(np.float32)
+Y = (np.arange(COUNT) % CLASSES).astype(np.int32)
+MODEL = models.create("mlp", num_classes=CLASSES)
+VARIABLES = models.init(KEY, MODEL, (6, 6, 1))
+NETWORK = models.model_fn(MODEL, VARIABLES)
+L2 = advfeat.l2(0.6)
+ATTACKS = {
+    "pgd": advfeat.pgd(L2, steps=4, restarts=2, random_start=True),
+    "square": advfeat.square(L2, steps=30),
+    "noise": advfeat.gaussian_noise(L2, restarts=2),
+}
+
+
+def alone():
+    return jax.default_device(jax.devices()[0])
+
+
+def same(one, other, what):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        if a.dtype.kind == "f":
+            np.testing.assert_allclose(a, b, atol=2e-5, err_msg=what)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=what)
+    print("same", what)
+
+
+def batches():
+    for name, attack in ATTACKS.items():
+        run = partial(advfeat.attack_batch, attack, KEY, np.arange(COUNT), NETWORK, X, Y)
+        shared = run()
+        assert len(shared.best.x.sharding.device_set) == 1
+        assert not shared.best.x.committed
+        with alone():
+            single = run()
+        same(single, shared, f"attack_batch {name}")
+        whole = advfeat.attack_dataset(attack, KEY, NETWORK, X, Y, batch_size=7)
+        same(single, whole, f"attack_dataset {name}")
+    size = attacks.batch._attack_batch._cache_size()
+    weaker = advfeat.pgd(advfeat.l2(0.1), steps=4, restarts=2, random_start=True)
+    advfeat.attack_batch(weaker, KEY, np.arange(COUNT), NETWORK, X, Y)
+    assert attacks.batch._attack_batch._cache_size() == size, "compiled again"
+
+
+def verdicts(result):
+    stood = ~result.best.success
+    return result.best.success, result.queries[stood], result.best.x[stood]
+
+
+def survivors():
+    for name in ("pgd", "square"):
+        run = partial(attacks.survivors.attack_survivors, ATTACKS[name], KEY, NETWORK, X, Y)
+        with alone():
+            single = verdicts(run(batch_size=10))
+        for size in (2, 8):
+            same(single, verdicts(run(batch_size=size)), f"survivors {name} {size}")
+
+
+def predictions():
+    noisy = randomised(lambda key, x: NETWORK(x) + jax.random.normal(key, (CLASSES,)))
+    runs = {
+        "predict": lambda: advfeat.predict(NETWORK, X, batch_size=8),
+        "draws": lambda: advfeat.predict(noisy, X, batch_size=8, key=KEY),
+        "curve": lambda: best_score_curve(KEY, ATTACKS["pgd"], NETWORK, X, Y, batch_size=9),
+        "map": lambda: advfeat.attack_dataset(
+            saliency.gradient(), KEY, NETWORK, X, Y, batch_size=9
+        ),
+    }
+    for name, run in runs.items():
+        with alone():
+            single = run()
+        same(single, run(), name)
+
+
+def placed():
+    """Who says where rows are computed is obeyed; weights on one device say nothing."""
+    last = jax.devices()[-1]
+    there = jax.device_put(X, last)
+    result = advfeat.attack_batch(ATTACKS["pgd"], KEY, np.arange(COUNT), NETWORK, there, Y)
+    assert result.best.x.devices() == {last}
+    held = models.model_fn(MODEL, jax.device_put(VARIABLES, last))
+    same(advfeat.predict(NETWORK, X), advfeat.predict(held, X), "weights on one device")
+    few = advfeat.attack_batch(ATTACKS["pgd"], KEY, np.arange(2), NETWORK, X[:2], Y[:2])
+    assert few.best.success.shape == (2,)
+
+
+def trainings():
+    attack = advfeat.pgd(L2, steps=2, keep=None)
+    how = training.TrainConfig(epochs=2, batch_size=8, learning_rate=0.05)
+    loss_fn = training.adversarial(MODEL, advfeat.cross_entropy, attack)
+    run = partial(training.fit, KEY, loss_fn, VARIABLES, X, Y, how, num_classes=CLASSES)
+    assert devices.training_mesh(8).size == 2
+    assert devices.training_mesh(7).size == 1
+    shared = run()
+    assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(shared.params))
+    jax.tree.map(jnp.sum, shared.params)
+    with alone():
+        single = run()
+    same(single.params, shared.params, "fit")
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == 3
+    {f.__name__: f for f in (batches, survivors, predictions, placed, trainings)}[sys.argv[1]]()
+    print("all the same")
