@@ -119,8 +119,8 @@ class Shared(Generic[R]):
         static = tuple(given[name] for name in self._static)
         run = self._for(mesh, static)
         result: R = run(
-            _put(whole, NamedSharding(mesh, PartitionSpec())),
-            _put(by_row, NamedSharding(mesh, PartitionSpec(AXIS))),
+            _put(whole, _whole(mesh)),
+            _put(by_row, _by_row(mesh)),
         )
         if room > count:
             result = jax.tree.map(lambda leaf: leaf[:count], result)
@@ -187,26 +187,38 @@ def _may_move(by_row: Any, whole: Any, mesh: Mesh) -> bool:
     for leaf in jax.tree.leaves(by_row):
         if isinstance(leaf, jax.core.Tracer):
             return False
-        if isinstance(leaf, jax.Array) and leaf.committed and not _is_ours(leaf, mesh):
+        if isinstance(leaf, jax.Array) and leaf.committed and not _is_there(leaf, _by_row(mesh)):
             return False
     return True
 
 
-def _is_ours(leaf: jax.Array, mesh: Mesh) -> bool:
-    return leaf.sharding.is_equivalent_to(NamedSharding(mesh, PartitionSpec(AXIS)), leaf.ndim)
+@functools.cache
+def _by_row(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+@functools.cache
+def _whole(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _is_there(leaf: jax.Array, sharding: NamedSharding) -> bool:
+    return leaf.sharding is sharding or leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
-    """Places arrays, keys included; those that are there already cost nothing."""
-
-    def put(leaf: Any) -> Any:
-        if not isinstance(leaf, (jax.Array, np.ndarray)):
-            return leaf  # a number
-        if isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
-            return leaf
-        return jax.device_put(leaf, sharding)
-
-    return jax.tree.map(put, tree)
+    """Places arrays, keys included, in one transfer; the compiled program places NumPy's."""
+    leaves, form = jax.tree.flatten(tree)
+    moving = [
+        place
+        for place, leaf in enumerate(leaves)
+        if isinstance(leaf, jax.Array) and not _is_there(leaf, sharding)
+    ]
+    if moving:
+        moved = jax.device_put([leaves[place] for place in moving], sharding)
+        for place, leaf in zip(moving, moved, strict=True):
+            leaves[place] = leaf
+    return jax.tree.unflatten(form, leaves)
 
 
 def everywhere(tree: Any) -> Any:
@@ -214,7 +226,11 @@ def everywhere(tree: Any) -> Any:
     mesh = local_mesh()
     if mesh is None or not _may_move(None, tree, mesh):
         return tree
-    return _put(tree, NamedSharding(mesh, PartitionSpec()))
+    return _put(jax.tree.map(_as_array, tree), _whole(mesh))
+
+
+def _as_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def home(tree: Any) -> Any:
@@ -330,7 +346,7 @@ def check_divides(batch_size: int, mesh: Mesh) -> None:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Replicates arrays (host or device), identical in every process, onto all devices."""
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole = _whole(mesh)
 
     def put(leaf: Any) -> Any:
         if not isinstance(leaf, (jax.Array, np.ndarray)):
@@ -345,7 +361,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 def share_rows(tree: Any, mesh: Mesh) -> Any:
     """Shards arrays `[B, …]`, identical in every process, along their first axis."""
-    by_row = NamedSharding(mesh, PartitionSpec(AXIS))
+    by_row = _by_row(mesh)
 
     def put(leaf: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(leaf.shape, by_row, lambda index: leaf[index])
@@ -355,7 +371,7 @@ def share_rows(tree: Any, mesh: Mesh) -> Any:
 
 def join_rows(tree: Any, mesh: Mesh) -> Any:
     """Assembles global arrays `[B, …]` from the processes' shares `[B / processes, …]`."""
-    by_row = NamedSharding(mesh, PartitionSpec(AXIS))
+    by_row = _by_row(mesh)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(by_row, leaf), tree)
 
 
@@ -375,5 +391,5 @@ def sharded(update: Any, mesh: Mesh, **static: Any) -> Any:
     return jax.jit(
         functools.partial(step, **static),
         donate_argnums=(1,),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
+        out_shardings=_whole(mesh),
     )

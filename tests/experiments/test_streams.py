@@ -8,6 +8,7 @@ import pytest
 from imagenet_like import WANTED, picture, pictures, small_cifar, tiny, written
 
 from advfeat.runs import journal as evaluate_journal, runner
+from advfeat.runs.cache import VARIABLE as CACHE_VARIABLE
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.config import UsageError
 from experiments.evaluate import (
