@@ -22,6 +22,7 @@ from advfeat.checks import check_ids, check_images, check_labels, check_positive
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS
 from advfeat.training import sharding
+from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -159,11 +160,8 @@ def fit(
     procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
     mesh: Mesh | None = None,
-    state: TrainState | None = None,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    resume: Saved | None = None,
+    hooks: Hooks = Hooks(),
 ) -> TrainState:
     """Trains a network on a data set that fits on the device.
 
@@ -179,14 +177,8 @@ def fit(
       ids: `[N]`, by default 0 … N-1.
       mesh: the devices that share the rows of every batch (`sharding.data_mesh()`); every process
         of the training passes the same mesh. By default one device.
-      state: the state of an interrupted training, to resume from.
-      seen: the metrics last passed to its `on_chunk`, so that the epoch's means cover all its
-        steps.
-      look: polled after every step; True ends the chunk there, e.g. because the process must stop.
-      on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
-        steps so far; it may keep the state, and stops the training by raising.
-      on_epoch: called with the number of finished epochs, the state and the epoch's mean metrics;
-        returning True ends the training.
+      resume: where an interrupted training stood, to go on from there.
+      hooks: what is called after steps, chunks of steps and epochs.
 
     Returns:
       The state after the last step; `procedure.variables(state)` is the trained network.
@@ -204,7 +196,7 @@ def fit(
     check_ids(ids, count=count)
     steps = len(epoch_rows(key, 0, count, how.batch_size))
     shape = (min(how.batch_size, count), *images.shape[1:])
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
+    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, resume)
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
@@ -233,10 +225,8 @@ def fit(
         epochs=how.epochs,
         steps=steps,
         done=done,
-        seen=seen,
-        look=look,
-        on_chunk=on_chunk,
-        on_epoch=on_epoch,
+        seen=resume.seen if resume else {},
+        hooks=hooks,
     )
 
 
@@ -247,7 +237,7 @@ def set_up(
     procedure: Procedure,
     steps: int,
     shape: tuple[int, ...],
-    state: TrainState | None = None,
+    resume: Saved | None = None,
 ) -> tuple[TrainState, Callable[..., optax.GradientTransformation], dict[str, Any]]:
     """Prepares a training: its state, the optimiser's factory and the traced hyper-parameters.
 
@@ -258,7 +248,7 @@ def set_up(
       procedure: as `fit` takes it.
       steps: steps per epoch.
       shape: `(B, H, W, C)` of a batch.
-      state: the state to resume from, if any.
+      resume: as `fit` takes it.
 
     Returns:
       The state, the optimiser's factory and its hyper-parameters.
@@ -271,11 +261,11 @@ def set_up(
     procedure.check(loss_fn)
     if how.eps_warmup:
         scaled(loss_fn, 1.0)
-    if state is None:
-        # A copy: updates donate their state's memory, and the caller keeps the variables.
-        copied = jax.tree.map(jnp.array, variables)
-        state = initial(copied, make(hyper), procedure, shape=shape)
-    return state, make, hyper
+    if resume is not None:
+        return resume.state, make, hyper
+    # A copy: updates donate their state's memory, and the caller keeps the variables.
+    copied = jax.tree.map(jnp.array, variables)
+    return initial(copied, make(hyper), procedure, shape=shape), make, hyper
 
 
 def descend(
@@ -286,10 +276,8 @@ def descend(
     epochs: int,
     steps: int,
     done: int,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    seen: Mapping[str, np.ndarray],
+    hooks: Hooks,
 ) -> TrainState:
     """Runs the loop of `fit` for any kind of step input.
 
@@ -300,10 +288,8 @@ def descend(
       epochs: number of epochs.
       steps: steps per epoch.
       done: steps already finished.
-      seen: as `fit` takes it.
-      look: as `fit` takes it.
-      on_chunk: as `fit` takes it.
-      on_epoch: as `fit` takes it.
+      seen: metrics of the first epoch's steps among them, as in `Saved`.
+      hooks: as `fit` takes them.
 
     Raises:
       ValueError: if the inputs run out early.
@@ -312,7 +298,7 @@ def descend(
     for epoch in range(done // steps, epochs):
         begin = max(done - epoch * steps, 0)
         rest = inputs(epoch, begin)
-        epoch_seen = dict(seen or {}) if begin else {}
+        epoch_seen = dict(seen) if begin else {}
         while begin < steps:
             pending: list[Metrics] = []
             for given in itertools.islice(rest, min(CHUNK, steps - begin)):
@@ -320,7 +306,7 @@ def descend(
                 pending.append(metrics)
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
-                if look is not None and look():
+                if hooks.stop is not None and hooks.stop():
                     break
             if not pending:
                 at, of = epoch * steps + begin, epochs * steps
@@ -335,11 +321,11 @@ def descend(
             # Report the epoch before its last state can be saved: a training resumed from that
             # state would never report it.
             ends = False
-            if on_epoch is not None and begin == steps:
+            if hooks.on_epoch is not None and begin == steps:
                 means = {k: float(values.mean()) for k, values in epoch_seen.items()}
-                ends = on_epoch(epoch + 1, state, means) is True
-            if on_chunk is not None:
-                on_chunk(state, epoch_seen)
+                ends = hooks.on_epoch(epoch + 1, state, means) is True
+            if hooks.on_chunk is not None:
+                hooks.on_chunk(state, epoch_seen)
             if ends:
                 return state
     return state

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,6 +15,7 @@ from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS, Transform
 from advfeat.keys import stream
 from advfeat.training import sharding
+from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.loop import TrainConfig, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -70,11 +70,8 @@ def fit_stream(
     *,
     procedure: Procedure = PLAIN,
     mesh: Mesh | None = None,
-    state: TrainState | None = None,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    resume: Saved | None = None,
+    hooks: Hooks = Hooks(),
 ) -> TrainState:
     """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
@@ -91,11 +88,8 @@ def fit_stream(
       how: as `fit` takes it; the batch size is the stream's, and ignored here.
       procedure: as `fit` takes it.
       mesh: as `fit` takes it; required with several processes.
-      state: as `fit` takes it.
-      seen: as `fit` takes it.
-      look: as `fit` takes it.
-      on_chunk: as `fit` takes it.
-      on_epoch: as `fit` takes it.
+      resume: as `fit` takes it.
+      hooks: as `fit` takes them.
 
     Returns:
       The state after the last step.
@@ -107,7 +101,7 @@ def fit_stream(
     """
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
+    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, resume)
     key, done, augment = one_key(key), int(state.step), TRANSFORMS[how.augment]
     if mesh is None:
         update = partial(stream_update, make_optimiser=make, augment=augment)
@@ -134,8 +128,6 @@ def fit_stream(
         epochs=how.epochs,
         steps=steps,
         done=done,
-        seen=seen,
-        look=look,
-        on_chunk=on_chunk,
-        on_epoch=on_epoch,
+        seen=resume.seen if resume else {},
+        hooks=hooks,
     )

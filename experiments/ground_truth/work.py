@@ -33,7 +33,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             if config.dry_run:  # no flag holds the number of training images
                 train = data.subset(train, 200, seed=config.seed)
             found[name] = networks.train(
-                run, name.replace(" ", "_"), stream(root, name), recipe, train, on_epoch=bar.update
+                run, name.replace(" ", "_"), stream(root, name), recipe, train, advance=bar.update
             )
     maps = {name: _maps(config, plan, name, network) for name, network in found.items()}
     changes = {name: changes_of(config, plan, name, network) for name, network in found.items()}

@@ -76,7 +76,7 @@ def _one(
             data.Split(made.image, made.label, made.id),
             held_out=plan.held_out,
             keep="_itself_" in name,
-            on_epoch=bar.update,
+            advance=bar.update,
         )
         images, labels = plan.evaluation
         predicted = np.argmax(advfeat.predict(network.model_fn(), images), axis=1)

@@ -47,7 +47,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 name = f"{kind}_{seed}"
                 train = training_set(config, plan, kind, seed)
                 network = networks.train(
-                    run, name, stream(root, name), plan.recipe, train, on_epoch=bar.update
+                    run, name, stream(root, name), plan.recipe, train, advance=bar.update
                 )
                 fn = network.model_fn()
                 learned[kind].append(correct(fn, data.unit(train.image), train.label))

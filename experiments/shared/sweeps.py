@@ -184,7 +184,7 @@ def _measured(
         job.recipe,
         job.train,
         keep=job.keep,
-        on_epoch=advance,
+        advance=advance,
     )
     fn, classes = network.model_fn(), len(job.recipe.spec.class_names)
     hits: Hits = {}
@@ -241,7 +241,7 @@ def clean_hits(
 
     def measure() -> tuple[Hits, dict[str, Any]]:
         key = stream(stream(jax.random.key(config.seed), name), "training")
-        network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
+        network = networks.train(run, name, key, recipe, train, keep=False, advance=advance)
         hits = advfeat.correct(network.model_fn(), points.image, points.label)
         return {"clean": hits}, {"network": name, **recipe.record()}
 

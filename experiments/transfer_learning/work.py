@@ -55,7 +55,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 name = f"source_{eps:g}_{seed}"
                 recipe = sweeps.robust(config, plan.standard, threat_model("l2", eps))
                 starts[f"{eps:g}"] = networks.train(
-                    run, name, stream(root, name), recipe, plan.train, on_epoch=bar.update
+                    run, name, stream(root, name), recipe, plan.train, advance=bar.update
                 )
             for name, start in starts.items():
                 found = frozen_hits(start or blank, plan.shots[seed], points)

@@ -54,8 +54,7 @@ def main(width=40, steps=60, batch=16):
             labels,
             how,
             num_classes=10,
-            look=lambda: True,
-            on_chunk=chunk,
+            hooks=training.Hooks(stop=lambda: True, on_chunk=chunk),
         )
         store.close()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables["params"])) * 2 / 1e6

@@ -208,7 +208,7 @@ def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
     assert found.notes == (f"training begins with the weights of {path}",)
     with RunDirectory.open(tmp_path / "run", {}, name="test", overwrite=False) as run:
         some = Split(found.train.image[:64], found.train.label[:64], found.train.id[:64])
-        tuned = networks.train(run, "model", KEY, found.recipe, some, on_epoch=lambda count: None)
+        tuned = networks.train(run, "model", KEY, found.recipe, some, advance=lambda count: None)
     for a, b in zip(
         jax.tree.leaves(tuned.variables), jax.tree.leaves(network.variables), strict=True
     ):

@@ -81,6 +81,16 @@ def trained(batch, mesh, stream=None, **options):
     )
 
 
+def telling():
+    """Hooks that tell every epoch's loss and accuracy, and the list that they fill."""
+    told = []
+
+    def tell(epoch, state, means):
+        told.append([means["loss"], means["accuracy"]])
+
+    return training.Hooks(on_epoch=tell), told
+
+
 def flat(state):
     leaves = jax.tree.leaves_with_path((state.params, state.model_state))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -89,13 +99,8 @@ def flat(state):
 def main(out, batch="16", streamed=""):
     index, batch = processes.join(), int(batch)
     shares = Shares(batch, index, jax.process_count()) if streamed else None
-    told = []
-    state = trained(
-        batch,
-        sharding.data_mesh(),
-        shares,
-        on_epoch=lambda epoch, state, means: told.append([means["loss"], means["accuracy"]]),
-    )
+    hooks, told = telling()
+    state = trained(batch, sharding.data_mesh(), shares, hooks=hooks)
     if processes.first():
         np.savez(out, told=np.array(told), devices=jax.device_count(), **flat(state))
 

@@ -192,7 +192,7 @@ def trained(path, **options):
             recipe(**options),
             Split(IMAGES, LABELS, np.arange(COUNT)),
             held_out=(IMAGES, LABELS),
-            on_epoch=lambda count: None,
+            advance=lambda count: None,
         )
 
 

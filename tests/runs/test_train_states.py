@@ -83,7 +83,7 @@ def test_a_training_goes_on_from_its_newest_state(tmp_path, monkeypatch):
     def tell(epoch, state, said):
         means.setdefault(epoch, []).append(said)
 
-    unbroken = fit(on_chunk=keep, on_epoch=tell)
+    unbroken = fit(hooks=training.Hooks(on_chunk=keep, on_epoch=tell))
     store.close()
     again = TrainingCheckpoints(tmp_path / "states")
     found = again.latest(BLANK)
@@ -91,7 +91,7 @@ def test_a_training_goes_on_from_its_newest_state(tmp_path, monkeypatch):
     assert type(found.state) is training.TrainState
     assert same(found.state, copies[5])
     assert len(found.seen["loss"]) == 2
-    assert same(fit(state=found.state, seen=found.seen, on_epoch=tell), unbroken)
+    assert same(fit(resume=found, hooks=training.Hooks(on_epoch=tell)), unbroken)
     # What is told of the broken epoch is what the unbroken training told.
     assert [len(said) for said in means.values()] == [1, 2, 2, 2]
     assert all(said[0] == said[-1] for said in means.values())

@@ -350,7 +350,11 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
     loss_fn = objective_for(name)
     unbroken = jax.tree.map(
         np.array,
-        fit(procedure, loss_fn, on_chunk=lambda s, m: kept.append(jax.tree.map(np.array, s))),
+        fit(
+            procedure,
+            loss_fn,
+            hooks=training.Hooks(on_chunk=lambda s, m: kept.append(jax.tree.map(np.array, s))),
+        ),
     )
     blank = training.initial_state(models.init(KEY, MLP, SHAPE), HOW, procedure, shape=IMAGES.shape)
     assert jax.tree.structure(blank) == jax.tree.structure(unbroken)
@@ -362,7 +366,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
     store.close()
     assert int(saved.step) == 3
     for state in (saved, kept[0]):
-        resumed = fit(procedure, loss_fn, state=jax.tree.map(jnp.array, state))
+        resumed = fit(procedure, loss_fn, resume=training.Saved(jax.tree.map(jnp.array, state)))
         for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(unbroken), strict=True):
             np.testing.assert_array_equal(a, b)
     found = procedure.variables(unbroken)["params"]
@@ -403,7 +407,7 @@ def test_eps_rises_linearly_from_zero():
         training.plain(),
         ShowsEps(jnp.float32(0.8)),
         dataclasses.replace(HOW, eps_warmup=2 / 3, learning_rate=0.01),
-        on_chunk=lambda state, metrics: seen.extend(metrics["eps"]),
+        hooks=training.Hooks(on_chunk=lambda state, metrics: seen.extend(metrics["eps"])),
     )
     np.testing.assert_allclose(seen, [0.0, 0.2, 0.4, 0.6, 0.8, 0.8], atol=1e-6)
 
@@ -416,7 +420,9 @@ def test_the_eps_of_free_training_rises_too():
         procedure,
         training.standard(MLP),
         dataclasses.replace(HOW, batch_size=12, epochs=5),
-        on_chunk=lambda state, metrics: reached.append(float(jnp.abs(state.extra).max())),
+        hooks=training.Hooks(
+            on_chunk=lambda state, metrics: reached.append(float(jnp.abs(state.extra).max()))
+        ),
     )
     np.testing.assert_allclose(reached, [0.0, 0.08, 0.16, 0.2, 0.2], atol=1e-6)
 
@@ -436,7 +442,7 @@ def test_a_training_may_end_early():
         training.plain(),
         objective_for("plain"),
         dataclasses.replace(HOW, epochs=5),
-        on_epoch=lambda epoch, state, means: told.append(epoch) or epoch == 2,
+        hooks=training.Hooks(on_epoch=lambda epoch, state, means: told.append(epoch) or epoch == 2),
     )
     assert told == [1, 2]
     assert int(state.step) == 6

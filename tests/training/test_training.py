@@ -126,7 +126,9 @@ def test_a_whole_fit_is_numpys(schedule):
         LABELS,
         how,
         num_classes=CLASSES,
-        on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"])),
+        hooks=training.Hooks(
+            on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"]))
+        ),
     )
     for t in range(10):
         loss, _ = by_hand.step(
@@ -180,17 +182,18 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
     told = {}
     unbroken = copy(
         run(
-            on_chunk=lambda s, seen: kept.append((copy(s), seen)),
-            on_epoch=lambda epoch, s, means: told.update({epoch: means}),
+            hooks=training.Hooks(
+                on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+                on_epoch=lambda epoch, s, means: told.update({epoch: means}),
+            )
         )
     )
     found = [(int(s.step), len(seen["loss"])) for s, seen in kept]
     assert found == [(2, 2), (3, 3), (5, 2), (6, 3), (8, 2), (9, 3)]
     for state, seen in kept:
         resumed = run(
-            state=copy(state),
-            seen=seen,
-            on_epoch=lambda epoch, s, means: epochs.append((epoch, means)),
+            resume=training.Saved(copy(state), seen),
+            hooks=training.Hooks(on_epoch=lambda epoch, s, means: epochs.append((epoch, means))),
         )
         assert equal(resumed, unbroken), int(state.step)
     assert [epoch for epoch, _ in epochs] == [1, 2, 3, 2, 3, 2, 3, 3, 3]
@@ -263,7 +266,7 @@ def test_a_training_can_be_stopped_after_any_step():
     def run(asked, **options):
         kept = []
 
-        def look():
+        def stop():
             asked.append(None)
             return len(asked) >= 5
 
@@ -281,8 +284,7 @@ def test_a_training_can_be_stopped_after_any_step():
                 LABELS,
                 HOW,
                 num_classes=CLASSES,
-                look=look,
-                on_chunk=keep,
+                hooks=training.Hooks(stop=stop, on_chunk=keep),
                 **options,
             )
         except Stop:
@@ -292,7 +294,7 @@ def test_a_training_can_be_stopped_after_any_step():
     kept, _ = run([])  # 3 steps an epoch
     assert [int(state.step) for state, _ in kept] == [3, 5]
     state, seen = kept[-1]
-    _, resumed = run([], state=copy(state), seen=seen)
+    _, resumed = run([], resume=training.Saved(copy(state), seen))
     assert equal(
         resumed,
         training.fit(
@@ -338,7 +340,7 @@ def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
             LABELS,
             HOW,
             num_classes=CLASSES,
-            on_chunk=lambda state, metrics: reached.append(int(state.step)),
+            hooks=training.Hooks(on_chunk=lambda state, metrics: reached.append(int(state.step))),
         )
     assert caught.value.step == step
     # Nothing is kept of a chunk that holds it.
