@@ -72,7 +72,9 @@ def test_an_attack(monkeypatch):
 def test_a_suite_that_holds_it_and_a_place_in_ours(monkeypatch):
     monkeypatch.setitem(advfeat.ATTACKS, "to_white", to_white)
     monkeypatch.setitem(suites.SUITES, "bright", suites.listed("to_white", "fgsm"))
-    assert evaluate(suite="bright", checks=False).attacks[0].name == "to_white"
+    found = evaluate(suite="bright", checks=False)
+    assert found.attacks[0].name == "to_white"
+    assert found.suite == "bright"
 
     def longer(threat, num_classes, ours=suites.SUITES["standard"]):
         suite = ours(threat, num_classes)
@@ -81,6 +83,13 @@ def test_a_suite_that_holds_it_and_a_place_in_ours(monkeypatch):
     monkeypatch.setitem(suites.SUITES, "standard", longer)
     found = suites.resolve("standard", advfeat.linf(0.3), num_classes=10)
     assert list(found.attacks)[:2] == ["to_white", "apgd_ce"]
+
+
+def test_a_suite_made_from_another_has_its_own_name(monkeypatch):
+    monkeypatch.setitem(suites.SUITES, "longer", suites.SUITES["quick"])
+    for name in suites.SUITES:
+        assert suites.resolve(name, advfeat.linf(0.3), num_classes=10).name == name
+    assert suites.resolve("pgd", advfeat.linf(0.3), num_classes=10).name == "custom"
 
 
 def test_an_attack_that_says_more(monkeypatch):
