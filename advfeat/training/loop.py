@@ -110,7 +110,7 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
 
 def initial_state(
     variables: Any,
-    how: TrainConfig,
+    config: TrainConfig,
     procedure: Procedure = PLAIN,
     *,
     shape: tuple[int, ...] | None = None,
@@ -119,25 +119,25 @@ def initial_state(
 
     Args:
       variables: of the network, before training.
-      how: as `fit` takes it.
+      config: as `fit` takes it.
       procedure: as `fit` takes it.
       shape: `(N, H, W, C)` of the training set, for procedures that carry a batch.
     """
-    optimiser = _make_optimiser(_hyper(how), name=how.schedule, steps=1)
+    optimiser = _make_optimiser(_hyper(config), name=config.schedule, steps=1)
     if shape is not None:
-        shape = (min(how.batch_size, shape[0]), *shape[1:])
+        shape = (min(config.batch_size, shape[0]), *shape[1:])
     return initial(variables, optimiser, procedure, shape=shape)
 
 
-def _hyper(how: TrainConfig, steps: int = 1) -> dict[str, Any]:
+def _hyper(config: TrainConfig, steps: int = 1) -> dict[str, Any]:
     hyper = {
-        "learning_rate": jnp.float32(how.learning_rate),
-        "momentum": jnp.float32(how.momentum),
-        "weight_decay": jnp.float32(how.weight_decay),
+        "learning_rate": jnp.float32(config.learning_rate),
+        "momentum": jnp.float32(config.momentum),
+        "weight_decay": jnp.float32(config.weight_decay),
         "steps": jnp.float32(steps),
     }
     # Only when requested: not every attack can be scaled.
-    return hyper | ({"eps_warmup": jnp.float32(how.eps_warmup)} if how.eps_warmup else {})
+    return hyper | ({"eps_warmup": jnp.float32(config.eps_warmup)} if config.eps_warmup else {})
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
@@ -154,7 +154,7 @@ def fit(
     variables: Any,
     images: np.ndarray,
     labels: np.ndarray,
-    how: TrainConfig,
+    config: TrainConfig,
     *,
     num_classes: int,
     procedure: Procedure = PLAIN,
@@ -171,7 +171,7 @@ def fit(
       variables: of the network, before training.
       images: `[N, H, W, C]`, uint8 or float32 in [0, 1].
       labels: `[N]` integers.
-      how: epochs, batch size, learning rate and other hyper-parameters.
+      config: epochs, batch size, learning rate and other hyper-parameters.
       num_classes: number of classes of the network.
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
@@ -194,18 +194,18 @@ def fit(
     key, count = one_key(key), len(images)
     ids = np.arange(count) if ids is None else np.asarray(ids)
     check_ids(ids, count=count)
-    steps = len(epoch_rows(key, 0, count, how.batch_size))
-    shape = (min(how.batch_size, count), *images.shape[1:])
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, resume)
+    steps = len(epoch_rows(key, 0, count, config.batch_size))
+    shape = (min(config.batch_size, count), *images.shape[1:])
+    state, make, hyper = set_up(loss_fn, variables, config, procedure, steps, shape, resume)
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
-    augment = TRANSFORMS[how.augment]
+    augment = TRANSFORMS[config.augment]
     if mesh is None:
         data, put = jax.tree.map(jnp.asarray, data), jnp.asarray
         update = partial(train_update, make_optimiser=make, augment=augment)
     else:
-        sharding.check_divides(min(how.batch_size, count), mesh)
+        sharding.check_divides(min(config.batch_size, count), mesh)
         everywhere = (state, key_steps, loss_fn, hyper, procedure, data)
         everywhere = sharding.replicate(everywhere, mesh)
         state, key_steps, loss_fn, hyper, procedure, data = everywhere
@@ -213,7 +213,7 @@ def fit(
         update = sharding.sharded(train_update, mesh, make_optimiser=make, augment=augment)
 
     def inputs(epoch: int, begin: int) -> Iterator[Array]:
-        return map(put, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
+        return map(put, epoch_rows(key_order, epoch, count, config.batch_size)[begin:])
 
     def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
         return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
@@ -222,7 +222,7 @@ def fit(
         state,
         step,
         inputs,
-        epochs=how.epochs,
+        epochs=config.epochs,
         steps=steps,
         done=done,
         seen=resume.seen if resume else {},
@@ -233,7 +233,7 @@ def fit(
 def set_up(
     loss_fn: LossFn,
     variables: Any,
-    how: TrainConfig,
+    config: TrainConfig,
     procedure: Procedure,
     steps: int,
     shape: tuple[int, ...],
@@ -244,7 +244,7 @@ def set_up(
     Args:
       loss_fn: as `fit` takes it.
       variables: as `fit` takes them.
-      how: as `fit` takes it.
+      config: as `fit` takes it.
       procedure: as `fit` takes it.
       steps: steps per epoch.
       shape: `(B, H, W, C)` of a batch.
@@ -256,10 +256,10 @@ def set_up(
     Raises:
       ValueError: for an objective that the procedure (or a warm-up) does not support.
     """
-    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
-    hyper = _hyper(how, how.epochs * steps)
+    make = _optimiser_factory(config.schedule, config.epochs * steps * procedure.updates)
+    hyper = _hyper(config, config.epochs * steps)
     procedure.check(loss_fn)
-    if how.eps_warmup:
+    if config.eps_warmup:
         scaled(loss_fn, 1.0)
     if resume is not None:
         return resume.state, make, hyper

@@ -66,7 +66,7 @@ def fit_stream(
     loss_fn: LossFn,
     variables: Any,
     batches: Batches,
-    how: TrainConfig,
+    config: TrainConfig,
     *,
     procedure: Procedure = PLAIN,
     mesh: Mesh | None = None,
@@ -75,7 +75,7 @@ def fit_stream(
 ) -> TrainState:
     """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
-    The stream determines order, crops and padding; the images it gives are augmented as `how` says.
+    The stream determines order, crops and padding; its images are augmented as `config` says.
     Examples of weight 0 have no effect. Resumed from a saved state, the training continues with the
     next batch and ends bit for bit like an uninterrupted one.
 
@@ -83,9 +83,9 @@ def fit_stream(
       key: a typed key; the attacks follow from it.
       loss_fn: as `fit` takes it.
       variables: of the network, before training.
-      batches: the stream, endless or at least `how.epochs` long; each of several processes opens it
-        with its own index and their number.
-      how: as `fit` takes it; the batch size is the stream's, and ignored here.
+      batches: the stream, endless or at least `config.epochs` long; each of several processes opens
+        it with its own index and their number.
+      config: as `fit` takes it; the batch size is the stream's, and ignored here.
       procedure: as `fit` takes it.
       mesh: as `fit` takes it; required with several processes.
       resume: as `fit` takes it.
@@ -101,8 +101,8 @@ def fit_stream(
     """
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, resume)
-    key, done, augment = one_key(key), int(state.step), TRANSFORMS[how.augment]
+    state, make, hyper = set_up(loss_fn, variables, config, procedure, steps, shape, resume)
+    key, done, augment = one_key(key), int(state.step), TRANSFORMS[config.augment]
     if mesh is None:
         update = partial(stream_update, make_optimiser=make, augment=augment)
         put: Any = partial(jax.tree.map, jnp.asarray)
@@ -125,7 +125,7 @@ def fit_stream(
         state,
         step,
         inputs,
-        epochs=how.epochs,
+        epochs=config.epochs,
         steps=steps,
         done=done,
         seen=resume.seen if resume else {},

@@ -26,7 +26,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, computes maps and changes, scores and reports."""
     root = jax.random.key(config.seed)
     found: dict[str, Network] = {}
-    total = sum(recipe.how.epochs for recipe in plan.recipes.values())
+    total = sum(recipe.config.epochs for recipe in plan.recipes.values())
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for name, recipe in plan.recipes.items():
             train = plan.sets[NETWORKS[name]].train

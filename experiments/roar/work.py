@@ -28,7 +28,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
     seeds = range(config.seeds)
-    epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
+    epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.config.epochs
     shown: dict[str, np.ndarray] = {}
     hits: dict[tuple[str, float], np.ndarray] = {}
     with tqdm(total=epochs, desc="networks", unit="epoch") as bar:

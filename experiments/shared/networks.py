@@ -147,7 +147,7 @@ def count(split: Split | Stream) -> int:
     return split.num_examples if isinstance(split, Stream) else len(split)
 
 
-def check_shared(how: training.TrainConfig, examples: int) -> None:
+def check_shared(config: training.TrainConfig, examples: int) -> None:
     """Checks that the devices of all processes divide the batches evenly.
 
     Raises:
@@ -155,7 +155,7 @@ def check_shared(how: training.TrainConfig, examples: int) -> None:
     """
     if jax.device_count() > 1:
         try:
-            check_divides(min(how.batch_size, examples), data_mesh())
+            check_divides(min(config.batch_size, examples), data_mesh())
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -169,11 +169,11 @@ def _fit(
     resume: training.Saved | None,
 ) -> training.TrainState:
     """Runs the training itself, over all devices of all processes."""
-    check_shared(recipe.how, count(split))
+    check_shared(recipe.config, count(split))
     procedure = recipe.procedure()
     if not processes.alone() and processes.tell_all(resume is not None):
         shape = (count(split), *recipe.spec.input_shape)
-        blank = training.initial_state(variables, recipe.how, procedure, shape=shape)
+        blank = training.initial_state(variables, recipe.config, procedure, shape=shape)
         shared = processes.share_state(blank if resume is None else resume.state)
         resume = training.Saved(shared, resume.seen if resume else {})
     options: Any = {
@@ -186,13 +186,13 @@ def _fit(
     }
     given = key, recipe.loss_fn(), variables
     if isinstance(split, Stream):
-        state = training.fit_stream(*given, split, recipe.how, **options)
+        state = training.fit_stream(*given, split, recipe.config, **options)
     else:
         state = training.fit(
             *given,
             split.image,
             split.label,
-            recipe.how,
+            recipe.config,
             num_classes=len(recipe.spec.class_names),
             ids=split.id,
             **options,

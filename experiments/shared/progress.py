@@ -58,7 +58,7 @@ class Progress:
         self._store: TrainingCheckpoints | None = None
         self._every = save_seconds()
         self._saved_at = self._looked_at = time.monotonic()
-        self._bar = None if advance else tqdm(total=recipe.how.epochs, desc=name, unit="epoch")
+        self._bar = None if advance else tqdm(total=recipe.config.epochs, desc=name, unit="epoch")
         self._advance = advance or self._bar.update  # type: ignore[union-attr]
         self._epochs_before = 0
 
@@ -67,7 +67,7 @@ class Progress:
         if not self._path.exists():
             return None
         shape = (examples, *self._recipe.spec.input_shape)
-        blank = training.initial_state(variables, self._recipe.how, self._procedure, shape=shape)
+        blank = training.initial_state(variables, self._recipe.config, self._procedure, shape=shape)
         return self._opened().latest(blank)
 
     def stop(self) -> bool:

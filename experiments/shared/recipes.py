@@ -27,7 +27,7 @@ class Recipe:
 
     Attributes:
       spec: the architecture.
-      how: the training hyper-parameters.
+      config: the training hyper-parameters.
       threat: the threat model of robust training; None means standard training.
       objective: one of the flag's `OBJECTIVES`, used with a threat model.
       attack_steps: PGD steps, for objectives that use them.
@@ -48,7 +48,7 @@ class Recipe:
     """
 
     spec: NetworkSpec
-    how: training.TrainConfig
+    config: training.TrainConfig
     threat: advfeat.ThreatModel | None = None
     objective: str = "adversarial"
     attack_steps: int = USUAL_STEPS
@@ -116,7 +116,7 @@ class Recipe:
 
     def record(self) -> dict[str, Any]:
         """Returns the recipe's entries in a network's record."""
-        made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
+        made: dict[str, Any] = {"training": dataclasses.asdict(self.config)}
         if self.threat is not None:
             made["objective"] = self.objective
             made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}

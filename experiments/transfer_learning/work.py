@@ -43,8 +43,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         np.concatenate([plan.choice.image, plan.test.image]),
         np.concatenate([plan.choice.label, plan.test.label]),
     )
-    per_seed = len(plan.eps) * (plan.standard.how.epochs + plan.tuned.how.epochs)
-    total = len(seeds) * (per_seed + plan.tuned.how.epochs)
+    per_seed = len(plan.eps) * (plan.standard.config.epochs + plan.tuned.config.epochs)
+    total = len(seeds) * (per_seed + plan.tuned.config.epochs)
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for seed in seeds:
             blank = Network(

@@ -69,15 +69,22 @@ class Shares:
 def trained(batch, mesh, stream=None, **options):
     model = Normed()
     attack = advfeat.pgd(advfeat.l2(0.5), steps=3, random_start=True, keep=None)
-    how = training.TrainConfig(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
+    config = training.TrainConfig(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
     start = dict(jax.jit(model.init)(jax.random.key(0), np.zeros((1, *SHAPE), np.float32)))
     loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
     if stream is not None:
         return training.fit_stream(
-            jax.random.key(1), loss_fn, start, stream, how, mesh=mesh, **options
+            jax.random.key(1), loss_fn, start, stream, config, mesh=mesh, **options
         )
     return training.fit(
-        jax.random.key(1), loss_fn, start, *data(), how, num_classes=CLASSES, mesh=mesh, **options
+        jax.random.key(1),
+        loss_fn,
+        start,
+        *data(),
+        config,
+        num_classes=CLASSES,
+        mesh=mesh,
+        **options,
     )
 
 

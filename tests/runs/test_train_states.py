@@ -16,11 +16,11 @@ from advfeat.runs import train_states
 from advfeat.runs.train_states import TrainingCheckpoints, disk_error
 
 LINEAR = models.create("linear", num_classes=2)
-HOW = training.TrainConfig(epochs=4, batch_size=2, augment="none")
+CONFIG = training.TrainConfig(epochs=4, batch_size=2, augment="none")
 IMAGES = np.random.default_rng(0).random((6, 2, 2, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 0, 1, 1, 0])
 VARIABLES = models.init(jax.random.key(0), LINEAR, (2, 2, 1))
-BLANK = training.initial_state(VARIABLES, HOW)
+BLANK = training.initial_state(VARIABLES, CONFIG)
 
 
 def fit(**options):
@@ -30,7 +30,7 @@ def fit(**options):
         VARIABLES,
         IMAGES,
         LABELS,
-        HOW,
+        CONFIG,
         num_classes=2,
         **options,
     )
@@ -178,7 +178,7 @@ def test_arrays_that_orbax_reads_without_noticing_are_checked(two, tmp_path, mon
 def test_a_state_of_another_form_is_named_by_what_differs(two, tmp_path):
     path = shutil.copytree(two, tmp_path / "states")
     other = models.create("linear", num_classes=3)
-    like = training.initial_state(models.init(jax.random.key(0), other, (2, 2, 1)), HOW)
+    like = training.initial_state(models.init(jax.random.key(0), other, (2, 2, 1)), CONFIG)
     warned = []
     store = reopened(path, warned)
     assert store.latest(like) is None

@@ -108,7 +108,7 @@ def test_schedules(name):
 @pytest.mark.parametrize("schedule", ["onecycle", "multistep"])
 def test_a_whole_fit_is_numpys(schedule):
     # One batch holds all, so that the order of the examples does not matter.
-    how = training.TrainConfig(
+    config = training.TrainConfig(
         epochs=10,
         batch_size=999,
         learning_rate=0.4,
@@ -124,7 +124,7 @@ def test_a_whole_fit_is_numpys(schedule):
         variables,
         IMAGES,
         LABELS,
-        how,
+        config,
         num_classes=CLASSES,
         hooks=training.Hooks(
             on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"]))
@@ -148,7 +148,7 @@ def test_a_whole_fit_is_numpys(schedule):
 
 # --- Resume. --------------------------------------------------------------------------------------
 
-HOW = training.TrainConfig(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
+CONFIG = training.TrainConfig(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
 
 
 def losses():
@@ -171,7 +171,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
             ids=ids,
             **options,
@@ -208,7 +208,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
         variables,
         IMAGES,
         LABELS,
-        HOW,
+        CONFIG,
         num_classes=CLASSES,
         ids=ids,
     )
@@ -217,9 +217,9 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
 
 def test_the_blank_state_has_the_form_of_the_real_one():
     variables = models.init(KEY, MLP, SHAPE)
-    blank = training.initial_state(variables, HOW)
+    blank = training.initial_state(variables, CONFIG)
     real = training.fit(
-        KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES
+        KEY, losses()["standard"], variables, IMAGES, LABELS, CONFIG, num_classes=CLASSES
     )
     assert jax.tree.structure(blank) == jax.tree.structure(real)
     for a, b in zip(jax.tree.leaves(blank), jax.tree.leaves(real), strict=True):
@@ -247,7 +247,7 @@ def test_new_numbers_do_not_compile_again():
             variables,
             IMAGES,
             LABELS,
-            dataclasses.replace(HOW, learning_rate=rate, momentum=rate),
+            dataclasses.replace(CONFIG, learning_rate=rate, momentum=rate),
             num_classes=CLASSES,
         )
 
@@ -282,7 +282,7 @@ def test_a_training_can_be_stopped_after_any_step():
                 variables,
                 IMAGES,
                 LABELS,
-                HOW,
+                CONFIG,
                 num_classes=CLASSES,
                 hooks=training.Hooks(stop=stop, on_chunk=keep),
                 **options,
@@ -303,7 +303,7 @@ def test_a_training_can_be_stopped_after_any_step():
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
         ),
     )
@@ -338,7 +338,7 @@ def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
             hooks=training.Hooks(on_chunk=lambda state, metrics: reached.append(int(state.step))),
         )
@@ -391,7 +391,7 @@ def test_no_transform():
 def test_augmentation_belongs_to_the_example_and_the_step():
     data = (jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.arange(COUNT, dtype=jnp.int32) + 50)
     make = loop._optimiser_factory("constant", 9)
-    hyper = loop._hyper(HOW)
+    hyper = loop._hyper(CONFIG)
 
     def batch_at(step, rows):
         variables = {"params": {"w": jnp.ones(2)}, "count": jnp.int32(0)}
