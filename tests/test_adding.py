@@ -191,6 +191,29 @@ def test_a_training_objective(monkeypatch, tmp_path):
             train_config(tmp_path / "bad", **options).validate()
 
 
+def test_a_procedure_that_is_an_objective(monkeypatch, tmp_path):
+    def gentle(threat, *, step_size, accumulate, gamma):
+        return training.free(threat, replays=3, step_size=gamma * threat.eps, accumulate=accumulate)
+
+    monkeypatch.setitem(training.PROCEDURES, "gentle", gentle)
+    entry = training.Entry(
+        training.standard, numbers={"gamma": 0.5}, attack_steps=None, procedure="gentle"
+    )
+    monkeypatch.setitem(training.OBJECTIVES, "halves", entry)
+    config = train_config(tmp_path / "run", numbers=("gamma=0.25",), accumulate=2)
+    config.validate()
+    recipe = train_plan.prepare(config).recipe
+    procedure = recipe.procedure()
+    assert type(recipe.loss_fn()) is type(training.standard(None))
+    assert (procedure.replays, procedure.accumulate) == (3, 2)
+    assert float(procedure.step_size) == 0.25 * 0.5
+    with pytest.raises(ValueError, match=r"--awp=0\.1: has no meaning for --objective=halves"):
+        train_config(tmp_path / "bad", awp=0.1).validate()
+    with pytest.raises(ValueError, match="threat must be a threat model"):
+        entry.build_procedure(None, gamma=0.5)
+    assert type(training.OBJECTIVES["trades"].build_procedure(None)) is type(training.plain())
+
+
 # --- A saliency method. ---------------------------------------------------------------------------
 
 

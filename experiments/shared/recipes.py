@@ -70,7 +70,7 @@ class Recipe:
         loss: Any = advfeat.cross_entropy
         if self.label_smoothing:
             loss = advfeat.label_smoothing(self.label_smoothing)
-        if self.threat is None or self.objective == "free":
+        if self.threat is None:
             return training.standard(model, loss)
         return training.OBJECTIVES[self.objective].build(
             model,
@@ -84,12 +84,13 @@ class Recipe:
     def procedure(self) -> training.Procedure:
         """Returns the procedure by which a train step uses the objective."""
         inner: training.Procedure
-        if self.threat is not None and self.objective == "free":
-            inner = training.free(
+        entry = training.OBJECTIVES[self.objective]
+        if self.threat is not None and entry.procedure is not None:
+            inner = entry.build_procedure(
                 self.threat,
-                replays=int(self.numbers["replays"]),
                 step_size=self.attack_step_size,
                 accumulate=self.accumulate,
+                **self.numbers,
             )
         elif self.awp is not None:
             inner = training.awp(gamma=self.awp, warmup=AWP_WARMUP, accumulate=self.accumulate)

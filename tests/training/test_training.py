@@ -477,6 +477,6 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
 
 @pytest.mark.slow
 def test_objectives_by_name():
-    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast"}
+    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast", "free"}
     assert set(training.OBJECTIVES) == names
     assert training.standard(MLP) == training.standard(MLP)
