@@ -72,7 +72,9 @@ def test_an_attack(monkeypatch):
 def test_a_suite_that_holds_it_and_a_place_in_ours(monkeypatch):
     monkeypatch.setitem(advfeat.ATTACKS, "to_white", to_white)
     monkeypatch.setitem(suites.SUITES, "bright", suites.listed("to_white", "fgsm"))
-    assert evaluate(suite="bright", checks=False).attacks[0].name == "to_white"
+    found = evaluate(suite="bright", checks=False)
+    assert found.attacks[0].name == "to_white"
+    assert found.suite == "bright"
 
     def longer(threat, num_classes, ours=suites.SUITES["standard"]):
         suite = ours(threat, num_classes)
@@ -81,6 +83,13 @@ def test_a_suite_that_holds_it_and_a_place_in_ours(monkeypatch):
     monkeypatch.setitem(suites.SUITES, "standard", longer)
     found = suites.resolve("standard", advfeat.linf(0.3), num_classes=10)
     assert list(found.attacks)[:2] == ["to_white", "apgd_ce"]
+
+
+def test_a_suite_made_from_another_has_its_own_name(monkeypatch):
+    monkeypatch.setitem(suites.SUITES, "longer", suites.SUITES["quick"])
+    for name in suites.SUITES:
+        assert suites.resolve(name, advfeat.linf(0.3), num_classes=10).name == name
+    assert suites.resolve("pgd", advfeat.linf(0.3), num_classes=10).name == "custom"
 
 
 def test_an_attack_that_says_more(monkeypatch):
@@ -180,6 +189,29 @@ def test_a_training_objective(monkeypatch, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             train_config(tmp_path / "bad", **options).validate()
+
+
+def test_a_procedure_that_is_an_objective(monkeypatch, tmp_path):
+    def gentle(threat, *, step_size, accumulate, gamma):
+        return training.free(threat, replays=3, step_size=gamma * threat.eps, accumulate=accumulate)
+
+    monkeypatch.setitem(training.PROCEDURES, "gentle", gentle)
+    entry = training.Entry(
+        training.standard, numbers={"gamma": 0.5}, attack_steps=None, procedure="gentle"
+    )
+    monkeypatch.setitem(training.OBJECTIVES, "halves", entry)
+    config = train_config(tmp_path / "run", numbers=("gamma=0.25",), accumulate=2)
+    config.validate()
+    recipe = train_plan.prepare(config).recipe
+    procedure = recipe.procedure()
+    assert type(recipe.loss_fn()) is type(training.standard(None))
+    assert (procedure.replays, procedure.accumulate) == (3, 2)
+    assert float(procedure.step_size) == 0.25 * 0.5
+    with pytest.raises(ValueError, match=r"--awp=0\.1: has no meaning for --objective=halves"):
+        train_config(tmp_path / "bad", awp=0.1).validate()
+    with pytest.raises(ValueError, match="threat must be a threat model"):
+        entry.build_procedure(None, gamma=0.5)
+    assert type(training.OBJECTIVES["trades"].build_procedure(None)) is type(training.plain())
 
 
 # --- A saliency method. ---------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_training_in_bfloat16_keeps_float32_and_learns_as_well():
             LABELS,
             training.TrainConfig(epochs=30, batch_size=32, learning_rate=0.02),
             num_classes=CLASSES,
-            on_epoch=lambda _, state, means, told=told: told.append(means),
+            hooks=training.Hooks(on_epoch=lambda _, state, means, told=told: told.append(means)),
         )
         kept = {leaf.dtype for leaf in jax.tree.leaves((state.params, state.opt_state))}
         assert {d for d in kept if jnp.issubdtype(d, jnp.floating)} == {jnp.dtype("float32")}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import advfeat
+from advfeat import saliency, stats
 from advfeat.evaluation.prediction import correct
 from advfeat.threats.hyperplane import to_hyperplane
 
@@ -18,6 +19,8 @@ from advfeat.threats.hyperplane import to_hyperplane
         lambda: advfeat.linf(0.1).distance(jnp.zeros((2, 1)), jnp.zeros((2, 2))),
         lambda: advfeat.linf(0.1).project(jnp.zeros(2, int), jnp.zeros(2, int)),
         lambda: to_hyperplane(advfeat.threats.LINF, jnp.zeros(2), jnp.ones(2), jnp.ones(1)),
+        lambda: saliency.total(np.zeros((2, 3))),
+        lambda: stats.chosen_by_others({"in a mapping": np.zeros((2, 3, 1))}),
     ],
 )
 def test_another_shape_or_kind_is_seen(call):

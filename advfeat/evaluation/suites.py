@@ -20,7 +20,7 @@ class Suite:
     """A sequence of attacks in the order they run.
 
     Attributes:
-      name: name of the suite.
+      name: name of the suite; of a registered one, the name in `SUITES`.
       attacks: attacks by name.
       gates: minimum gate of each attack that receives only contested images; see
         `advfeat.evaluation.triage`.
@@ -147,6 +147,9 @@ def resolve(
       threat: the threat model.
       num_classes: K.
 
+    Returns:
+      The suite, named as it is registered in `SUITES`; one of attacks is named "custom".
+
     Raises:
       ValueError: for an unknown or repeated name, no attack at all, or an attack that is undefined
         for the norm.
@@ -175,7 +178,8 @@ def resolve(
                 "your own write {'mine': attack}"
             )
     if len(names) == 1 and names[0] in SUITES:
-        return SUITES[names[0]](threat, num_classes)
+        # What builds a suite does not know the name it is registered under.
+        return dataclasses.replace(SUITES[names[0]](threat, num_classes), name=names[0])
     if not names:
         raise ValueError("suite must name at least one attack")
     together = [name for name in names if name in SUITES]

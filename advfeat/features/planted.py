@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer, Shaped
 
 from advfeat.checks import check_between, check_positive
 from advfeat.edges import THREEFRY, one_key
@@ -212,7 +212,9 @@ def pointing(
     return share, wins / jnp.maximum(pairs, 1.0)
 
 
-def share_inside(change: np.ndarray, region: np.ndarray) -> np.ndarray:
+def share_inside(
+    change: Shaped[np.ndarray, "N H W C"], region: Bool[np.ndarray, "N H W"]
+) -> Float[np.ndarray, " N"]:
     """Computes the share of the squared change of images that lies inside a region.
 
     Args:

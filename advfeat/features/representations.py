@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Integer, Shaped
 
 from advfeat.attacks.batch import attack_dataset
 from advfeat.attacks.pgd import GradientAttack, pgd
@@ -180,8 +180,10 @@ def extremes(
 
 
 def class_directions(
-    values: np.ndarray, labels: np.ndarray, classes: Sequence[int] | np.ndarray
-) -> np.ndarray:
+    values: Float[np.ndarray, " N *point"],
+    labels: Integer[np.ndarray, " N"],
+    classes: Sequence[int] | Integer[np.ndarray, " K"],
+) -> Float[np.ndarray, " K *point"]:
     """Computes the unit direction from the mean representation of all images to that of a class.
 
     Args:
@@ -203,8 +205,11 @@ def class_directions(
 
 
 def linear_probe(
-    values: np.ndarray, labels: np.ndarray, *, regularisation: float = 10.0
-) -> Callable[[np.ndarray], np.ndarray]:
+    values: Float[np.ndarray, "N D"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    regularisation: float = 10.0,
+) -> Callable[[Float[np.ndarray, "M D"]], Integer[np.ndarray, " M"]]:
     """Fits a linear classifier to frozen representations: logistic regression after standardising.
 
     Args:

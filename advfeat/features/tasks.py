@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 from PIL import Image
 
 from advfeat.attacks.batch import attack_dataset
@@ -54,13 +55,13 @@ class Task:
     """
 
     name: str
-    starts: np.ndarray
-    labels: np.ndarray
+    starts: Float[np.ndarray, "N H W C"]
+    labels: Integer[np.ndarray, " N"]
     eps: float
     step_size: float
-    originals: np.ndarray
-    masks: np.ndarray | None = None
-    controls: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    originals: Float[np.ndarray, "N H W C"]
+    masks: Float[np.ndarray, "N H W"] | None = None
+    controls: dict[str, Float[np.ndarray, "N H W C"]] = dataclasses.field(default_factory=dict)
     start_is: str = ""
 
 
@@ -70,7 +71,12 @@ def _task(name: str, starts: np.ndarray, labels: np.ndarray, strength: float, **
 
 
 def generation(
-    key: Key, seeds: Seeds, labels: np.ndarray, size: tuple[int, int], *, strength: float = 1.0
+    key: Key,
+    seeds: Seeds,
+    labels: Integer[np.ndarray, " N"],
+    size: tuple[int, int],
+    *,
+    strength: float = 1.0,
 ) -> Task:
     """Draws images of given classes, from seeds of each class.
 
@@ -100,7 +106,11 @@ def seed_side(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def translation(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, *, strength: float = 1.0
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    num_classes: int,
+    *,
+    strength: float = 1.0,
 ) -> Task:
     """Turns each image `[N, H, W, C]` into the class after its own `[N]`."""
     aims = (labels + 1) % num_classes
@@ -108,9 +118,9 @@ def translation(
 
 
 def inpainting(
-    images: np.ndarray,
-    labels: np.ndarray,
-    fill: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    fill: Float[np.ndarray, " C"],
     *,
     seed: int,
     hole: float = 3 / 8,
@@ -156,7 +166,11 @@ def _own_mean(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def superresolution(
-    images: np.ndarray, labels: np.ndarray, *, factor: int = 4, strength: float = 1.0
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    factor: int = 4,
+    strength: float = 1.0,
 ) -> Task:
     """Enlarges block means of images by repeating pixels; the control enlarges them bicubically.
 
@@ -184,7 +198,9 @@ def superresolution(
     )
 
 
-def bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def bicubic(
+    image: Float[np.ndarray, "h w C"], size: tuple[int, int]
+) -> Float[np.ndarray, "{size[0]} {size[1]} C"]:
     """Resizes `[h, w, C]` in [0, 1] to `[H, W, C]` with Pillow, channel by channel."""
     planes = [
         Image.fromarray(np.asarray(plane, np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
@@ -193,13 +209,18 @@ def bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(np.stack([np.asarray(plane) for plane in planes], axis=-1), 0, 1)
 
 
-def sketch(images: np.ndarray, labels: np.ndarray, *, strength: float = 1.0) -> Task:
+def sketch(
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
+    *,
+    strength: float = 1.0,
+) -> Task:
     """Turns sketches of the images `[N, H, W, C]` (`sketch_of`) into pictures of their classes."""
     starts = np.stack([sketch_of(image) for image in images])
     return _task("sketch", starts, labels, strength, originals=images)
 
 
-def sketch_of(image: np.ndarray) -> np.ndarray:
+def sketch_of(image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "H W C"]:
     """Returns the strongest fifth of the edges of `[H, W, C]`, dark on white, in all channels."""
     strength = edges(image).mean(axis=-1)
     lines = strength > np.quantile(strength, 0.8)
@@ -208,7 +229,7 @@ def sketch_of(image: np.ndarray) -> np.ndarray:
 
 def draw(
     key: Key, task: Task, model_fn: ModelFn, *, steps: int = STEPS, batch_size: int = BATCH
-) -> np.ndarray:
+) -> Float[np.ndarray, "N H W C"]:
     """Performs a task with a network, from its starts.
 
     Args:

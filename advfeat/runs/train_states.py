@@ -17,29 +17,16 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from advfeat.training import TrainState
+from advfeat.training import Saved, TrainState
 
 _ASIDE = "unusable"
 Metrics = Mapping[str, np.ndarray]
-
-
-class Saved(NamedTuple):
-    """A saved state to resume a training from.
-
-    Attributes:
-      state: the training state.
-      seen: metric name to `[n]` float64, over the epoch's steps before the state.
-    """
-
-    state: TrainState
-    seen: dict[str, np.ndarray]
 
 
 @contextlib.contextmanager

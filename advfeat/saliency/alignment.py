@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from advfeat.threats.norms import L2
 from advfeat.types import Array
@@ -30,7 +30,12 @@ def alignment(x: Float[Array, "*x"], gradient: Float[Array, "*x"]) -> Float[Arra
     return jnp.abs(jnp.sum(x * L2.direction(x, gradient)))
 
 
-def cosines(one: np.ndarray, other: np.ndarray, *, centred: bool = False) -> np.ndarray:
+def cosines(
+    one: Shaped[np.ndarray, " N *example"],
+    other: Shaped[np.ndarray, " N *example"],
+    *,
+    centred: bool = False,
+) -> Float[np.ndarray, " N"]:
     """Computes the cosine of each pair of examples, `[N]` float64.
 
     Args:

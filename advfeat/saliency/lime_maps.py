@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from advfeat.checks import check_positive
 from advfeat.evaluation.prediction import numpy_predict
@@ -30,8 +31,12 @@ class Lime:
     samples: int
 
     def __call__(
-        self, key: Key, model_fn: ModelFn, images: np.ndarray, labels: np.ndarray
-    ) -> np.ndarray:
+        self,
+        key: Key,
+        model_fn: ModelFn,
+        images: Float[np.ndarray, "N H W C"],
+        labels: Integer[np.ndarray, " N"],
+    ) -> Float[np.ndarray, "N H W"]:
         """Explains each image by the weight of its patches in a local linear model, `[N, H, W]`.
 
         Args:

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_static
+from jaxtyping import Float, Integer
 from scipy import ndimage
 
 from advfeat.attacks.batch import attack_dataset
@@ -27,14 +28,14 @@ CURVE_STEPS = 16
 
 def curves(
     key: Key,
-    maps: Mapping[str, np.ndarray],
+    maps: Mapping[str, Float[np.ndarray, "N H W *C"]],
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     steps: int = CURVE_STEPS,
     batch_size: int = BATCH,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, "2 N {steps}+1"]]:
     """Traces each image's deletion and insertion curve; pixels are ranked by `ranking`.
 
     Deletion replaces pixels by the image's mean colour, insertion the blurred image's pixels by its
@@ -96,13 +97,13 @@ def sensitivities(
     key: Key,
     methods: Iterable[str],
     network: Opened | ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     options: Options | None = None,
     samples: int = 10,
     batch_size: int = BATCH,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, " N"]]:
     """Measures how far maps move under a tiny change of the image (`saliency.max_sensitivity`).
 
     Args:
@@ -142,15 +143,15 @@ class _Sensitivity:
 
 def infidelities(
     key: Key,
-    maps: Mapping[str, np.ndarray],
+    maps: Mapping[str, Float[np.ndarray, "N H W *C"]],
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     sigma: float = 0.05,
     samples: int = 100,
     batch_size: int = BATCH,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, " N"]]:
     """Measures how badly maps predict what noise does to the logit (`saliency.infidelity`).
 
     Args:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from jaxtyping import Float
 
 from advfeat.objectives.features import class_score
 from advfeat.saliency.gradient import gradient, gradient_times_input
@@ -55,7 +56,7 @@ class Options:
     sigma: float = 0.15
     steps: int = 20
     layer: str | None = None
-    baselines: np.ndarray | None = None
+    baselines: Float[np.ndarray, "B H W C"] | None = None
 
 
 Chosen = Callable[[Options, tuple[int, ...]], Mapping[str, Any]]

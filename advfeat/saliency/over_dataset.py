@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Float, Integer, Shaped
 
 from advfeat.attacks.batch import attack_dataset
 from advfeat.edges import one_key
@@ -77,12 +78,12 @@ def maps(
     key: Key,
     methods: Iterable[str],
     network: Opened | ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, "N H W C"],
+    labels: Integer[np.ndarray, " N"],
     *,
     options: Options | None = None,
     batch_size: int = BATCH,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Float[np.ndarray, "N H W *C"]]:
     """Computes every method's maps of a set of images.
 
     Args:
@@ -136,13 +137,13 @@ def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> dict[str, T]
         return dict(zip(names, pool.map(work, names), strict=True))
 
 
-def total(values: np.ndarray) -> np.ndarray:
+def total(values: Shaped[np.ndarray, "N H W *C"]) -> Float[np.ndarray, "N H W"]:
     """Sums absolute values over channels, `[N, H, W]`: how much depends on each pixel."""
     size = np.abs(np.asarray(values, np.float64))
     return size.sum(axis=-1) if size.ndim == 4 else size
 
 
-def ranking(name: str, values: np.ndarray) -> np.ndarray:
+def ranking(name: str, values: Shaped[np.ndarray, "N H W *C"]) -> Float[np.ndarray, "N H W"]:
     """Ranks pixels, `[N, H, W]`: larger values speak for the class, as far as the method tells.
 
     Args:

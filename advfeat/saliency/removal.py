@@ -6,9 +6,10 @@ Hooker et al. (2019), https://arxiv.org/abs/1806.10758.
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Shaped
 
 
-def mean_pixel(images: np.ndarray) -> np.ndarray:
+def mean_pixel(images: Shaped[np.ndarray, "N H W C"]) -> Shaped[np.ndarray, " C"]:
     """Returns the mean pixel `[C]` of images `[N, H, W, C]`, in their dtype; uint8 is rounded.
 
     >>> mean_pixel(np.array([[[[3, 9]]], [[[4, 9]]]], np.uint8)).tolist()
@@ -18,7 +19,12 @@ def mean_pixel(images: np.ndarray) -> np.ndarray:
     return (np.round(mean) if images.dtype == np.uint8 else mean).astype(images.dtype)
 
 
-def removed(images: np.ndarray, rankings: np.ndarray, share: float, mean: np.ndarray) -> np.ndarray:
+def removed(
+    images: Shaped[np.ndarray, "N H W C"],
+    rankings: Shaped[np.ndarray, "N H W"],
+    share: float,
+    mean: Shaped[np.ndarray, " C"],
+) -> Shaped[np.ndarray, "N H W C"]:
     """Replaces the highest-ranked pixels of images by the mean.
 
     Args:

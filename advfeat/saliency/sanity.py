@@ -76,14 +76,14 @@ class Randomisation:
     """
 
     modules: tuple[str, ...]
-    rank: dict[str, np.ndarray]
-    ssim: dict[str, np.ndarray]
-    first: dict[str, list[np.ndarray]]
+    rank: dict[str, Float[np.ndarray, "N M"]]
+    ssim: dict[str, Float[np.ndarray, "N M"]]
+    first: dict[str, list[Shaped[np.ndarray, "H W *C"]]]
 
 
 def randomised(
     how: str,
-    maps_of: Callable[[Any], Mapping[str, np.ndarray]],
+    maps_of: Callable[[Any], Mapping[str, Shaped[np.ndarray, "N H W *C"]]],
     variables: Any,
     fresh: Any,
     order: Sequence[str],
@@ -163,7 +163,7 @@ def rank_correlation(
     return float(stats.spearmanr(pair[0].ravel(), pair[1].ravel()).statistic)
 
 
-def magnitude(values: Any) -> np.ndarray:
+def magnitude(values: Any) -> Float[np.ndarray, "H W"]:
     """Sums absolute values over channels, `[H, W]` in [0, 1]; the 99th percentile is 1.
 
     >>> magnitude(np.array([[[1.0, -1.0], [0.0, 0.0]]])).tolist()
@@ -174,7 +174,7 @@ def magnitude(values: Any) -> np.ndarray:
     return np.clip(size / top, 0, 1) if top > 0 else np.zeros_like(size)
 
 
-def one_map(values: Any) -> np.ndarray:
+def one_map(values: Any) -> Float[np.ndarray, "H W C"]:
     """Returns ONE map as `[H, W, C]` float64.
 
     Raises:
@@ -189,7 +189,9 @@ def one_map(values: Any) -> np.ndarray:
     return array
 
 
-def picture_likeness(one: np.ndarray, other: np.ndarray) -> float:
+def picture_likeness(
+    one: Shaped[np.ndarray, "H W *C"], other: Shaped[np.ndarray, "H W *C"]
+) -> float:
     """Returns the SSIM of two displayed maps: absolute values, each on its own scale."""
     return quality.ssim(magnitude(one)[..., None], magnitude(other)[..., None])
 

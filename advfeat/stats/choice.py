@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
 
 from advfeat.stats.estimate import Ends, Estimate, estimated
 
@@ -80,7 +81,7 @@ def _widened(found: Estimate, count: int) -> Estimate:
     return estimated(found.mean, wider, n=found.n, seeds=found.seeds, unit=found.unit)
 
 
-def chosen_by_others(hits: Mapping[Name, np.ndarray]) -> list[Name]:
+def chosen_by_others(hits: Mapping[Name, Shaped[np.ndarray, "S N"]]) -> list[Name]:
     """Selects for each seed the name that is best on the mean of all other seeds, first if tied.
 
     The comparison uses other points and the seed's own networks, which had no part in the

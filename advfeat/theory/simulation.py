@@ -17,6 +17,7 @@ from advfeat import stats
 from advfeat.keys import stream
 from advfeat.stats import Estimate
 from advfeat.theory import bernoulli, gaussian
+from advfeat.types import Key
 
 GOAL = 0.01
 """The target error of the paper's theorems."""
@@ -91,7 +92,7 @@ def _gaussian_draws(
     return jax.vmap(one)(keys)
 
 
-def simulate_gaussian(key: jax.Array, model: Model) -> dict[str, Any]:
+def simulate_gaussian(key: Key, model: Model) -> dict[str, Any]:
     """Simulates the Gaussian model of Schmidt et al.
 
     Args:
@@ -156,7 +157,7 @@ def _bernoulli_draw(
     }
 
 
-def simulate_bernoulli(key: jax.Array, model: Model) -> dict[str, Any]:
+def simulate_bernoulli(key: Key, model: Model) -> dict[str, Any]:
     """Simulates the Bernoulli model of Schmidt et al.
 
     Args:

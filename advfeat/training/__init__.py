@@ -1,5 +1,6 @@
 """Robust training: objectives, procedures, train steps and an exactly resumable loop."""
 
+from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.loop import NotFinite, TrainConfig, fit, initial_state
 from advfeat.training.losses import (
     OBJECTIVES,
@@ -24,8 +25,10 @@ __all__ = [
     "PROCEDURES",
     "SCHEDULES",
     "Entry",
+    "Hooks",
     "NotFinite",
     "Procedure",
+    "Saved",
     "TrainConfig",
     "TrainState",
     "TrainingObjective",

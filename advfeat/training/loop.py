@@ -22,6 +22,7 @@ from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive, check_share
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS
+from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -109,7 +110,7 @@ def _optimiser_factory(name: str, steps: int) -> Callable[..., optax.GradientTra
 
 def initial_state(
     variables: Any,
-    how: TrainConfig,
+    config: TrainConfig,
     procedure: Procedure = PLAIN,
     *,
     shape: tuple[int, ...] | None = None,
@@ -118,25 +119,25 @@ def initial_state(
 
     Args:
       variables: of the network, before training.
-      how: as `fit` takes it.
+      config: as `fit` takes it.
       procedure: as `fit` takes it.
       shape: `(N, H, W, C)` of the training set, for procedures that carry a batch.
     """
-    optimiser = _make_optimiser(_hyper(how), name=how.schedule, steps=1)
+    optimiser = _make_optimiser(_hyper(config), name=config.schedule, steps=1)
     if shape is not None:
-        shape = (min(how.batch_size, shape[0]), *shape[1:])
+        shape = (min(config.batch_size, shape[0]), *shape[1:])
     return initial(variables, optimiser, procedure, shape=shape)
 
 
-def _hyper(how: TrainConfig, steps: int = 1) -> dict[str, Any]:
+def _hyper(config: TrainConfig, steps: int = 1) -> dict[str, Any]:
     hyper = {
-        "learning_rate": jnp.float32(how.learning_rate),
-        "momentum": jnp.float32(how.momentum),
-        "weight_decay": jnp.float32(how.weight_decay),
+        "learning_rate": jnp.float32(config.learning_rate),
+        "momentum": jnp.float32(config.momentum),
+        "weight_decay": jnp.float32(config.weight_decay),
         "steps": jnp.float32(steps),
     }
     # Only when requested: not every attack can be scaled.
-    return hyper | ({"eps_warmup": jnp.float32(how.eps_warmup)} if how.eps_warmup else {})
+    return hyper | ({"eps_warmup": jnp.float32(config.eps_warmup)} if config.eps_warmup else {})
 
 
 def epoch_rows(key: Key, epoch: int, count: int, batch_size: int) -> np.ndarray:
@@ -153,17 +154,14 @@ def fit(
     variables: Any,
     images: np.ndarray,
     labels: np.ndarray,
-    how: TrainConfig,
+    config: TrainConfig,
     *,
     num_classes: int,
     procedure: Procedure = PLAIN,
     ids: np.ndarray | None = None,
     mesh: Mesh | None = None,
-    state: TrainState | None = None,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    resume: Saved | None = None,
+    hooks: Hooks = Hooks(),
 ) -> TrainState:
     """Trains a network on a data set that fits on the device.
 
@@ -173,21 +171,15 @@ def fit(
       variables: of the network, before training.
       images: `[N, H, W, C]`, uint8 or float32 in [0, 1].
       labels: `[N]` integers.
-      how: epochs, batch size, learning rate and other hyper-parameters.
+      config: epochs, batch size, learning rate and other hyper-parameters.
       num_classes: number of classes of the network.
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
       mesh: the devices that share the rows of every batch (`devices.data_mesh()`); every process
         of the training passes the same mesh, and the state stays on it. By default as many devices
         of this process as divide the batch.
-      state: the state of an interrupted training, to resume from.
-      seen: the metrics last passed to its `on_chunk`, so that the epoch's means cover all its
-        steps.
-      look: polled after every step; True ends the chunk there, e.g. because the process must stop.
-      on_chunk: called after every chunk of steps with the state and the metrics of the epoch's
-        steps so far; it may keep the state, and stops the training by raising.
-      on_epoch: called with the number of finished epochs, the state and the epoch's mean metrics;
-        returning True ends the training.
+      resume: where an interrupted training stood, to go on from there.
+      hooks: what is called after steps, chunks of steps and epochs.
 
     Returns:
       The state after the last step; `procedure.variables(state)` is the trained network.
@@ -203,26 +195,26 @@ def fit(
     key, count = one_key(key), len(images)
     ids = np.arange(count) if ids is None else np.asarray(ids)
     check_ids(ids, count=count)
-    steps = len(epoch_rows(key, 0, count, how.batch_size))
-    shape = (min(how.batch_size, count), *images.shape[1:])
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
+    steps = len(epoch_rows(key, 0, count, config.batch_size))
+    shape = (min(config.batch_size, count), *images.shape[1:])
+    state, make, hyper = set_up(loss_fn, variables, config, procedure, steps, shape, resume)
     data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
-    options = {"make_optimiser": make, "augment": TRANSFORMS[how.augment]}
+    options = {"make_optimiser": make, "augment": TRANSFORMS[config.augment]}
     chosen = mesh is not None
-    mesh = mesh if mesh is not None else devices.training_mesh(min(how.batch_size, count))
+    mesh = mesh if mesh is not None else devices.training_mesh(min(config.batch_size, count))
     if mesh.size == 1 and not chosen:
         update, take = partial(train_update, **options), _batches(data, None)
     else:
-        devices.check_divides(min(how.batch_size, count), mesh)
+        devices.check_divides(min(config.batch_size, count), mesh)
         everywhere = (state, key_steps, loss_fn, hyper, procedure)
         everywhere = devices.replicate(everywhere, mesh)
         state, key_steps, loss_fn, hyper, procedure = everywhere
         update, take = devices.sharded(train_update, mesh, **options), _batches(data, mesh)
 
     def inputs(epoch: int, begin: int) -> Iterator[Any]:
-        return map(take, epoch_rows(key_order, epoch, count, how.batch_size)[begin:])
+        return map(take, epoch_rows(key_order, epoch, count, config.batch_size)[begin:])
 
     def step(state: TrainState, given: Any) -> tuple[TrainState, Metrics]:
         data, rows = given
@@ -232,13 +224,11 @@ def fit(
         state,
         step,
         inputs,
-        epochs=how.epochs,
+        epochs=config.epochs,
         steps=steps,
         done=done,
-        seen=seen,
-        look=look,
-        on_chunk=on_chunk,
-        on_epoch=on_epoch,
+        seen=resume.seen if resume else {},
+        hooks=hooks,
     )
     return state if chosen else devices.home(state)
 
@@ -262,22 +252,22 @@ def _batches(
 def set_up(
     loss_fn: LossFn,
     variables: Any,
-    how: TrainConfig,
+    config: TrainConfig,
     procedure: Procedure,
     steps: int,
     shape: tuple[int, ...],
-    state: TrainState | None = None,
+    resume: Saved | None = None,
 ) -> tuple[TrainState, Callable[..., optax.GradientTransformation], dict[str, Any]]:
     """Prepares a training: its state, the optimiser's factory and the traced hyper-parameters.
 
     Args:
       loss_fn: as `fit` takes it.
       variables: as `fit` takes them.
-      how: as `fit` takes it.
+      config: as `fit` takes it.
       procedure: as `fit` takes it.
       steps: steps per epoch.
       shape: `(B, H, W, C)` of a batch.
-      state: the state to resume from, if any.
+      resume: as `fit` takes it.
 
     Returns:
       The state, the optimiser's factory and its hyper-parameters.
@@ -285,16 +275,16 @@ def set_up(
     Raises:
       ValueError: for an objective that the procedure (or a warm-up) does not support.
     """
-    make = _optimiser_factory(how.schedule, how.epochs * steps * procedure.updates)
-    hyper = _hyper(how, how.epochs * steps)
+    make = _optimiser_factory(config.schedule, config.epochs * steps * procedure.updates)
+    hyper = _hyper(config, config.epochs * steps)
     procedure.check(loss_fn)
-    if how.eps_warmup:
+    if config.eps_warmup:
         scaled(loss_fn, 1.0)
-    if state is None:
-        # A copy: updates donate their state's memory, and the caller keeps the variables.
-        copied = jax.tree.map(jnp.array, variables)
-        state = initial(copied, make(hyper), procedure, shape=shape)
-    return state, make, hyper
+    if resume is not None:
+        return resume.state, make, hyper
+    # A copy: updates donate their state's memory, and the caller keeps the variables.
+    copied = jax.tree.map(jnp.array, variables)
+    return initial(copied, make(hyper), procedure, shape=shape), make, hyper
 
 
 def descend(
@@ -305,10 +295,8 @@ def descend(
     epochs: int,
     steps: int,
     done: int,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    seen: Mapping[str, np.ndarray],
+    hooks: Hooks,
 ) -> TrainState:
     """Runs the loop of `fit` for any kind of step input.
 
@@ -319,10 +307,8 @@ def descend(
       epochs: number of epochs.
       steps: steps per epoch.
       done: steps already finished.
-      seen: as `fit` takes it.
-      look: as `fit` takes it.
-      on_chunk: as `fit` takes it.
-      on_epoch: as `fit` takes it.
+      seen: metrics of the first epoch's steps among them, as in `Saved`.
+      hooks: as `fit` takes them.
 
     Raises:
       ValueError: if the inputs run out early.
@@ -331,7 +317,7 @@ def descend(
     for epoch in range(done // steps, epochs):
         begin = max(done - epoch * steps, 0)
         rest = inputs(epoch, begin)
-        epoch_seen = dict(seen or {}) if begin else {}
+        epoch_seen = dict(seen) if begin else {}
         while begin < steps:
             pending: list[Metrics] = []
             for given in itertools.islice(rest, min(CHUNK, steps - begin)):
@@ -339,7 +325,7 @@ def descend(
                 pending.append(metrics)
                 if len(pending) > _AHEAD:
                     jax.block_until_ready(pending[-1 - _AHEAD])
-                if look is not None and look():
+                if hooks.stop is not None and hooks.stop():
                     break
             if not pending:
                 at, of = epoch * steps + begin, epochs * steps
@@ -354,11 +340,11 @@ def descend(
             # Report the epoch before its last state can be saved: a training resumed from that
             # state would never report it.
             ends = False
-            if on_epoch is not None and begin == steps:
+            if hooks.on_epoch is not None and begin == steps:
                 means = {k: float(values.mean()) for k, values in epoch_seen.items()}
-                ends = on_epoch(epoch + 1, state, means) is True
-            if on_chunk is not None:
-                on_chunk(state, epoch_seen)
+                ends = hooks.on_epoch(epoch + 1, state, means) is True
+            if hooks.on_chunk is not None:
+                hooks.on_chunk(state, epoch_seen)
             if ends:
                 return state
     return state

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -16,6 +15,7 @@ from advfeat import devices
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS, Transform
 from advfeat.keys import stream
+from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.loop import TrainConfig, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -66,19 +66,16 @@ def fit_stream(
     loss_fn: LossFn,
     variables: Any,
     batches: Batches,
-    how: TrainConfig,
+    config: TrainConfig,
     *,
     procedure: Procedure = PLAIN,
     mesh: Mesh | None = None,
-    state: TrainState | None = None,
-    seen: Mapping[str, np.ndarray] | None = None,
-    look: Callable[[], bool] | None = None,
-    on_chunk: Callable[[TrainState, dict[str, np.ndarray]], Any] | None = None,
-    on_epoch: Callable[[int, TrainState, dict[str, float]], Any] | None = None,
+    resume: Saved | None = None,
+    hooks: Hooks = Hooks(),
 ) -> TrainState:
     """Trains like `fit`, on a stream of batches of which every process reads its own part.
 
-    The stream determines order, crops and padding; the images it gives are augmented as `how` says.
+    The stream determines order, crops and padding; its images are augmented as `config` says.
     Examples of weight 0 have no effect. Resumed from a saved state, the training continues with the
     next batch and ends bit for bit like an uninterrupted one.
 
@@ -86,16 +83,13 @@ def fit_stream(
       key: a typed key; the attacks follow from it.
       loss_fn: as `fit` takes it.
       variables: of the network, before training.
-      batches: the stream, endless or at least `how.epochs` long; each of several processes opens it
-        with its own index and their number.
-      how: as `fit` takes it; the batch size is the stream's, and ignored here.
+      batches: the stream, endless or at least `config.epochs` long; each of several processes opens
+        it with its own index and their number.
+      config: as `fit` takes it; the batch size is the stream's, and ignored here.
       procedure: as `fit` takes it.
       mesh: as `fit` takes it; required with several processes.
-      state: as `fit` takes it.
-      seen: as `fit` takes it.
-      look: as `fit` takes it.
-      on_chunk: as `fit` takes it.
-      on_epoch: as `fit` takes it.
+      resume: as `fit` takes it.
+      hooks: as `fit` takes them.
 
     Returns:
       The state after the last step.
@@ -107,8 +101,8 @@ def fit_stream(
     """
     steps = batches.steps_per_epoch
     shape = (batches.batch_size, *batches.input_shape)
-    state, make, hyper = set_up(loss_fn, variables, how, procedure, steps, shape, state)
-    key, done, augment = one_key(key), int(state.step), TRANSFORMS[how.augment]
+    state, make, hyper = set_up(loss_fn, variables, config, procedure, steps, shape, resume)
+    key, done, augment = one_key(key), int(state.step), TRANSFORMS[config.augment]
     chosen = mesh is not None
     mesh = mesh if mesh is not None else devices.training_mesh(batches.batch_size)
     if mesh.size == 1 and not chosen:
@@ -133,12 +127,10 @@ def fit_stream(
         state,
         step,
         inputs,
-        epochs=how.epochs,
+        epochs=config.epochs,
         steps=steps,
         done=done,
-        seen=seen,
-        look=look,
-        on_chunk=on_chunk,
-        on_epoch=on_epoch,
+        seen=resume.seen if resume else {},
+        hooks=hooks,
     )
     return state if chosen else devices.home(state)

@@ -58,12 +58,14 @@ def prepare(config: Config) -> Plan:
     preset = preset_for(dataset)
     standard = Recipe(
         spec=spec_for(dataset, config.model, width=config.width),
-        how=TrainConfig(
+        config=TrainConfig(
             epochs=config.epochs, batch_size=preset.batch_size, learning_rate=preset.learning_rate
         ),
     )
     robust = dataclasses.replace(
-        standard, how=dataclasses.replace(standard.how, epochs=2 * config.epochs), threat=threat
+        standard,
+        config=dataclasses.replace(standard.config, epochs=2 * config.epochs),
+        threat=threat,
     )
     return Plan(
         dataset=dataset,

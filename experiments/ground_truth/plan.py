@@ -77,20 +77,20 @@ def prepare(config: Config) -> Plan:
     """Draws the images and builds the recipes; writes nothing."""
     sets = {name: data.load(name) for name in dict.fromkeys(NETWORKS.values())}
     spec = spec_for(sets["planted"], config.model, width=config.width)
-    how = TrainConfig(
+    train_config = TrainConfig(
         epochs=config.epochs,
         batch_size=64,
         learning_rate=0.02,
         eps_warmup=0.0,
     )
-    standard = Recipe(spec=spec, how=how)
+    standard = Recipe(spec=spec, config=train_config)
     # At the others' learning rate, adversarial training collapsed to constant networks.
     robust = dataclasses.replace(
         standard,
         threat=linf(config.eps),
         attack_steps=3,
-        how=dataclasses.replace(
-            how,
+        config=dataclasses.replace(
+            train_config,
             epochs=config.robust_epochs,
             learning_rate=0.005,
             eps_warmup=0.4,

@@ -26,14 +26,14 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, computes maps and changes, scores and reports."""
     root = jax.random.key(config.seed)
     found: dict[str, Network] = {}
-    total = sum(recipe.how.epochs for recipe in plan.recipes.values())
+    total = sum(recipe.config.epochs for recipe in plan.recipes.values())
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for name, recipe in plan.recipes.items():
             train = plan.sets[NETWORKS[name]].train
             if config.dry_run:  # no flag holds the number of training images
                 train = data.subset(train, 200, seed=config.seed)
             found[name] = networks.train(
-                run, name.replace(" ", "_"), stream(root, name), recipe, train, on_epoch=bar.update
+                run, name.replace(" ", "_"), stream(root, name), recipe, train, advance=bar.update
             )
     maps = {name: _maps(config, plan, name, network) for name, network in found.items()}
     changes = {name: changes_of(config, plan, name, network) for name, network in found.items()}

@@ -43,7 +43,7 @@ def fresh(
     config: Config, plan: Plan, run: RunDirectory, sets: Sets
 ) -> dict[tuple[str, str], FreshResult]:
     """Trains fresh networks on every set and its controls: (variant, control or "") -> result."""
-    total = len(sets.training) * config.seeds * plan.fresh.how.epochs
+    total = len(sets.training) * config.seeds * plan.fresh.config.epochs
     results = {}
     with tqdm(total=total, desc="fresh networks", unit="epoch") as bar:
         for (variant, control), make in sets.training.items():
@@ -65,7 +65,7 @@ def _one(
     config: Config, plan: Plan, run: RunDirectory, name: str, made: ConstructedSet, bar: Any
 ) -> dict[str, np.ndarray]:
     """Trains one fresh network; stores its predictions, and the network unless it is a control."""
-    epochs = plan.fresh.how.epochs
+    epochs = plan.fresh.config.epochs
 
     def measure() -> tuple[dict[str, Any], dict[str, Any]]:
         network = networks.train(
@@ -76,7 +76,7 @@ def _one(
             data.Split(made.image, made.label, made.id),
             held_out=plan.held_out,
             keep="_itself_" in name,
-            on_epoch=bar.update,
+            advance=bar.update,
         )
         images, labels = plan.evaluation
         predicted = np.argmax(advfeat.predict(network.model_fn(), images), axis=1)

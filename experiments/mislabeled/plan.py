@@ -107,19 +107,19 @@ def _recipes(
     return (
         Recipe(
             spec=spec(None, config.width, preset.width),
-            how=fit(""),
+            config=fit(""),
             threat=source_threat,
             attack_steps=steps,
         ),
         Recipe(
             spec=spec(None, config.robust_width, preset.robust_width),
-            how=fit("robust_"),
+            config=fit("robust_"),
             threat=robust_threat,
             attack_steps=steps,
         ),
         Recipe(
             spec=spec(config.fresh_model, config.fresh_width, preset.fresh_width or preset.width),
-            how=fit("fresh_"),
+            config=fit("fresh_"),
         ),
     )
 

@@ -28,12 +28,12 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
     seeds = range(config.seeds)
-    epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.how.epochs
+    epochs = (1 + len(names) * len(plan.shares) * len(seeds)) * plan.recipe.config.epochs
     shown: dict[str, np.ndarray] = {}
     hits: dict[tuple[str, float], np.ndarray] = {}
     with tqdm(total=epochs, desc="networks", unit="epoch") as bar:
         network = networks.train(
-            run, "whole", stream(root, "whole"), plan.recipe, plan.train, on_epoch=bar.update
+            run, "whole", stream(root, "whole"), plan.recipe, plan.train, advance=bar.update
         )
         mean = mean_pixel(plan.train.image)
         for name in names:  # one at a time: maps of a whole training set are large

@@ -65,7 +65,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, measures, simulates and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, int, int], Hits] = {}
-    with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:
+    with tqdm(total=len(todo) * plan.standard.config.epochs, desc="networks", unit="epoch") as bar:
         for place, job in todo.items():
             hits[place] = sweeps.measure(config, run, job, advance=bar.update)
     root = stream(jax.random.key(config.seed), "theory")

@@ -40,14 +40,14 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     found: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in KINDS}
     learned: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     tested: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
-    total = len(KINDS) * len(seeds) * plan.recipe.how.epochs
+    total = len(KINDS) * len(seeds) * plan.recipe.config.epochs
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for kind in KINDS:
             for seed in seeds:
                 name = f"{kind}_{seed}"
                 train = training_set(config, plan, kind, seed)
                 network = networks.train(
-                    run, name, stream(root, name), plan.recipe, train, on_epoch=bar.update
+                    run, name, stream(root, name), plan.recipe, train, advance=bar.update
                 )
                 fn = network.model_fn()
                 learned[kind].append(correct(fn, data.unit(train.image), train.label))

@@ -17,7 +17,6 @@ from advfeat.runs import checkpoints, processes, signals
 from advfeat.runs.config import UsageError
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.selection import Watch
-from advfeat.runs.train_states import Saved
 
 from .images import AnyDataset
 from .progress import Follower, Progress
@@ -66,7 +65,7 @@ def train(
     *,
     held_out: tuple[np.ndarray, np.ndarray] | None = None,
     keep: bool = True,
-    on_epoch: Callable[[int], Any] | None = None,
+    advance: Callable[[int], Any] | None = None,
 ) -> Network:
     """Trains a network in a run, or resumes the training of a killed process.
 
@@ -78,7 +77,7 @@ def train(
       split: the training examples, in memory or as an endless stream.
       held_out: images in [0, 1] and labels whose accuracy is logged after every epoch.
       keep: whether the run stores the network itself (`networks/NAME`).
-      on_epoch: called with the number of epochs finished since the last call (a bar's `update`); by
+      advance: called with the number of epochs finished since the last call (a bar's `update`); by
         default the training has its own bar.
 
     Returns:
@@ -104,7 +103,7 @@ def train(
         return network
     key_init, key_fit = jax.random.split(key)
     variables, procedure = recipe.variables(key_init), recipe.procedure()
-    progress = Progress(run, name, recipe, held_out, on_epoch, watch)
+    progress = Progress(run, name, recipe, held_out, advance, watch)
     weights: Any = None
     try:
         with signals.held():
@@ -148,7 +147,7 @@ def count(split: Split | Stream) -> int:
     return split.num_examples if isinstance(split, Stream) else len(split)
 
 
-def check_shared(how: training.TrainConfig, examples: int) -> None:
+def check_shared(config: training.TrainConfig, examples: int) -> None:
     """Checks that the devices of all processes divide the batches evenly.
 
     Raises:
@@ -156,7 +155,7 @@ def check_shared(how: training.TrainConfig, examples: int) -> None:
     """
     if not processes.alone():
         try:
-            check_divides(min(how.batch_size, examples), data_mesh())
+            check_divides(min(config.batch_size, examples), data_mesh())
         except ValueError as error:
             raise UsageError(str(error)) from None
 
@@ -167,34 +166,33 @@ def _fit(
     variables: Any,
     split: Split | Stream,
     progress: Progress | Follower,
-    earlier: Saved | None,
+    resume: training.Saved | None,
 ) -> training.TrainState:
     """Runs the training itself, over all devices of all processes."""
-    check_shared(recipe.how, count(split))
+    check_shared(recipe.config, count(split))
     procedure = recipe.procedure()
-    state = earlier.state if earlier else None
-    if not processes.alone() and processes.tell_all(state is not None):
+    if not processes.alone() and processes.tell_all(resume is not None):
         shape = (count(split), *recipe.spec.input_shape)
-        blank = training.initial_state(variables, recipe.how, procedure, shape=shape)
-        state = processes.share_state(blank if state is None else state)
+        blank = training.initial_state(variables, recipe.config, procedure, shape=shape)
+        shared = processes.share_state(blank if resume is None else resume.state)
+        resume = training.Saved(shared, resume.seen if resume else {})
     options: Any = {
         "procedure": procedure,
         "mesh": None if processes.alone() else data_mesh(),
-        "state": state,
-        "seen": earlier.seen if earlier else None,
-        "look": progress.look,
-        "on_chunk": progress.chunk,
-        "on_epoch": progress.epoch,
+        "resume": resume,
+        "hooks": training.Hooks(
+            stop=progress.stop, on_chunk=progress.chunk, on_epoch=progress.epoch
+        ),
     }
     given = key, recipe.loss_fn(), variables
     if isinstance(split, Stream):
-        state = training.fit_stream(*given, split, recipe.how, **options)
+        state = training.fit_stream(*given, split, recipe.config, **options)
     else:
         state = training.fit(
             *given,
             split.image,
             split.label,
-            recipe.how,
+            recipe.config,
             num_classes=len(recipe.spec.class_names),
             ids=split.id,
             **options,

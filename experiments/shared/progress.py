@@ -18,7 +18,7 @@ from advfeat.runs import processes, signals
 from advfeat.runs.config import UsageError
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.selection import Watch
-from advfeat.runs.train_states import Saved, TrainingCheckpoints
+from advfeat.runs.train_states import TrainingCheckpoints
 
 from .recipes import Recipe
 
@@ -48,7 +48,7 @@ class Progress:
         name: str,
         recipe: Recipe,
         held_out: tuple[np.ndarray, np.ndarray] | None,
-        on_epoch: Callable[[int], Any] | None,
+        advance: Callable[[int], Any] | None,
         watch: Watch | None = None,
     ) -> None:
         self._run, self._name, self._recipe, self._held_out = run, name, recipe, held_out
@@ -58,19 +58,19 @@ class Progress:
         self._store: TrainingCheckpoints | None = None
         self._every = save_seconds()
         self._saved_at = self._looked_at = time.monotonic()
-        self._bar = None if on_epoch else tqdm(total=recipe.how.epochs, desc=name, unit="epoch")
-        self._advance = on_epoch or self._bar.update  # type: ignore[union-attr]
+        self._bar = None if advance else tqdm(total=recipe.config.epochs, desc=name, unit="epoch")
+        self._advance = advance or self._bar.update  # type: ignore[union-attr]
         self._epochs_before = 0
 
-    def earlier(self, variables: Any, examples: int) -> Saved | None:
+    def earlier(self, variables: Any, examples: int) -> training.Saved | None:
         """Returns the newest saved state of this training, if a killed process left one."""
         if not self._path.exists():
             return None
         shape = (examples, *self._recipe.spec.input_shape)
-        blank = training.initial_state(variables, self._recipe.how, self._procedure, shape=shape)
+        blank = training.initial_state(variables, self._recipe.config, self._procedure, shape=shape)
         return self._opened().latest(blank)
 
-    def look(self) -> bool:
+    def stop(self) -> bool:
         """Returns whether to end the chunk: on a signal, or if the host has waited too long."""
         if not processes.alone():  # clocks differ, but all processes must stop together
             return signals.agreed()
@@ -131,8 +131,8 @@ class Progress:
 class Follower:
     """Counterpart of `Progress` in the other processes: waits whenever the first has work to do."""
 
-    def look(self) -> bool:
-        """Like `Progress.look`."""
+    def stop(self) -> bool:
+        """Like `Progress.stop`."""
         return signals.agreed()
 
     def chunk(self, state: training.TrainState, seen: dict[str, np.ndarray]) -> None:

@@ -27,7 +27,7 @@ class Recipe:
 
     Attributes:
       spec: the architecture.
-      how: the training hyper-parameters.
+      config: the training hyper-parameters.
       threat: the threat model of robust training; None means standard training.
       objective: one of the flag's `OBJECTIVES`, used with a threat model.
       attack_steps: PGD steps, for objectives that use them.
@@ -48,7 +48,7 @@ class Recipe:
     """
 
     spec: NetworkSpec
-    how: training.TrainConfig
+    config: training.TrainConfig
     threat: advfeat.ThreatModel | None = None
     objective: str = "adversarial"
     attack_steps: int = USUAL_STEPS
@@ -70,7 +70,7 @@ class Recipe:
         loss: Any = advfeat.cross_entropy
         if self.label_smoothing:
             loss = advfeat.label_smoothing(self.label_smoothing)
-        if self.threat is None or self.objective == "free":
+        if self.threat is None:
             return training.standard(model, loss)
         return training.OBJECTIVES[self.objective].build(
             model,
@@ -84,12 +84,13 @@ class Recipe:
     def procedure(self) -> training.Procedure:
         """Returns the procedure by which a train step uses the objective."""
         inner: training.Procedure
-        if self.threat is not None and self.objective == "free":
-            inner = training.free(
+        entry = training.OBJECTIVES[self.objective]
+        if self.threat is not None and entry.procedure is not None:
+            inner = entry.build_procedure(
                 self.threat,
-                replays=int(self.numbers["replays"]),
                 step_size=self.attack_step_size,
                 accumulate=self.accumulate,
+                **self.numbers,
             )
         elif self.awp is not None:
             inner = training.awp(gamma=self.awp, warmup=AWP_WARMUP, accumulate=self.accumulate)
@@ -116,7 +117,7 @@ class Recipe:
 
     def record(self) -> dict[str, Any]:
         """Returns the recipe's entries in a network's record."""
-        made: dict[str, Any] = {"training": dataclasses.asdict(self.how)}
+        made: dict[str, Any] = {"training": dataclasses.asdict(self.config)}
         if self.threat is not None:
             made["objective"] = self.objective
             made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}

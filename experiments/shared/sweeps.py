@@ -69,7 +69,7 @@ def recipe(config: TrainingConfig, dataset: data.Dataset, preset: Preset) -> Rec
     epochs = config.epochs or min(20, preset.robust_epochs)
     return Recipe(
         spec=spec_for(dataset, model, width=width, bfloat16=config.bfloat16),
-        how=TrainConfig(
+        config=TrainConfig(
             epochs=epochs,
             batch_size=chosen(config, preset, "batch_size"),
             learning_rate=chosen(config, preset, "learning_rate"),
@@ -100,9 +100,9 @@ def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe
     """Returns the recipe with adversarial training; at eps 0 it is unchanged."""
     if float(threat.eps) == 0:
         return standard
-    how = dataclasses.replace(standard.how, eps_warmup=config.eps_warmup)
+    warmed = dataclasses.replace(standard.config, eps_warmup=config.eps_warmup)
     steps = config.attack_steps
-    return dataclasses.replace(standard, threat=threat, how=how, attack_steps=steps)
+    return dataclasses.replace(standard, threat=threat, config=warmed, attack_steps=steps)
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
@@ -168,7 +168,7 @@ def measure(
     return run.cached(
         f"measured/{job.name}",
         lambda: _measured(config, run, job, advance),
-        found=partial(advance, job.recipe.how.epochs),
+        found=partial(advance, job.recipe.config.epochs),
     )
 
 
@@ -184,7 +184,7 @@ def _measured(
         job.recipe,
         job.train,
         keep=job.keep,
-        on_epoch=advance,
+        advance=advance,
     )
     fn, classes = network.model_fn(), len(job.recipe.spec.class_names)
     hits: Hits = {}
@@ -241,9 +241,9 @@ def clean_hits(
 
     def measure() -> tuple[Hits, dict[str, Any]]:
         key = stream(stream(jax.random.key(config.seed), name), "training")
-        network = networks.train(run, name, key, recipe, train, keep=False, on_epoch=advance)
+        network = networks.train(run, name, key, recipe, train, keep=False, advance=advance)
         hits = advfeat.correct(network.model_fn(), points.image, points.label)
         return {"clean": hits}, {"network": name, **recipe.record()}
 
-    done = partial(advance, recipe.how.epochs)
+    done = partial(advance, recipe.config.epochs)
     return run.cached(f"measured/{name}", measure, found=done)["clean"]

@@ -41,7 +41,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     """Trains, measures and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, float, int], Hits] = {}
-    with tqdm(total=len(todo) * plan.standard.how.epochs, desc="networks", unit="epoch") as bar:
+    with tqdm(total=len(todo) * plan.standard.config.epochs, desc="networks", unit="epoch") as bar:
         for place, job in todo.items():
             hits[place] = sweeps.measure(config, run, job, advance=bar.update)
     summary = tradeoff_summary.summarise(config, plan, hits)

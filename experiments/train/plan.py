@@ -60,11 +60,11 @@ def prepare(config: Config) -> Plan:
     eps = _eps(config, preset)
     check_eps(config.norm, dataset.input_shape, eps=eps, eps_grid=config.eps_grid)
     recipe, notes = _recipe(config, dataset, preset, eps, len(kept))
-    check_shared(recipe.how, len(kept))
+    check_shared(recipe.config, len(kept))
     train: data.Split | data.Stream = kept
     if config.stream:
         crops = _augment(config, dataset, preset, recipe.threat is not None) == RESIZED_CROP
-        train = streamed(kept, recipe.how.batch_size, seed=config.seed, random_crops=crops)
+        train = streamed(kept, recipe.config.batch_size, seed=config.seed, random_crops=crops)
     grid = {*chosen(config, preset, "eps_grid"), eps, 0.0}
     if config.norm == "linf" and config.eps_grid is None:
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 0.75, 1.0, 1.5) if eps * share < 1)}
@@ -136,7 +136,7 @@ def _recipe(
         epochs = max(1, round(whole / replays))
         notes.append(f"{whole} epochs in {epochs} passes over the data of {replays} replays")
     augment = _augment(config, dataset, preset, robust)
-    how = TrainConfig(
+    train_config = TrainConfig(
         epochs=epochs,
         batch_size=chosen(config, preset, "batch_size"),
         learning_rate=option("learning_rate"),
@@ -148,7 +148,7 @@ def _recipe(
         augment="none" if augment == RESIZED_CROP else augment,
         eps_warmup=_warmup(config, preset) if robust else 0.0,
     )
-    batch = min(how.batch_size, examples)
+    batch = min(train_config.batch_size, examples)
     if batch % config.accumulate:
         raise ValueError(
             f"flag --accumulate={config.accumulate}: does not divide the batch of {batch}"
@@ -169,7 +169,7 @@ def _recipe(
     drop = MAX_DROP if config.max_drop is None and fact(objective, "one_step") else config.max_drop
     recipe = Recipe(
         spec=spec,
-        how=how,
+        config=train_config,
         threat=advfeat.threat_model(config.norm, eps) if robust else None,
         objective=objective if robust else "adversarial",
         attack_steps=steps,

@@ -50,7 +50,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "clean_accuracy": clean,
         "robust_accuracy": accuracies[plan.eps_grid.index(plan.eps)]["accuracy"],
         "accuracy_by_eps": accuracies,
-        "training": {"epochs": plan.recipe.how.epochs, **_made(plan, network.record)},
+        "training": {"epochs": plan.recipe.config.epochs, **_made(plan, network.record)},
         "notes": list(plan.notes),
         "evaluation": {"attack": "PGD", "steps": config.eval_steps, "examples": len(some)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),

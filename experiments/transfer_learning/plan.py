@@ -80,11 +80,11 @@ def prepare(config: Config) -> Plan:
     tuned = dataclasses.replace(
         standard,
         spec=spec,
-        how=dataclasses.replace(
-            standard.how,
+        config=dataclasses.replace(
+            standard.config,
             epochs=config.target_epochs,
             batch_size=min(32, config.target_examples),
-            learning_rate=standard.how.learning_rate / 2,
+            learning_rate=standard.config.learning_rate / 2,
         ),
     )
     shots = [

@@ -43,8 +43,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         np.concatenate([plan.choice.image, plan.test.image]),
         np.concatenate([plan.choice.label, plan.test.label]),
     )
-    per_seed = len(plan.eps) * (plan.standard.how.epochs + plan.tuned.how.epochs)
-    total = len(seeds) * (per_seed + plan.tuned.how.epochs)
+    per_seed = len(plan.eps) * (plan.standard.config.epochs + plan.tuned.config.epochs)
+    total = len(seeds) * (per_seed + plan.tuned.config.epochs)
     with tqdm(total=total, desc="networks", unit="epoch") as bar:
         for seed in seeds:
             blank = Network(
@@ -55,7 +55,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 name = f"source_{eps:g}_{seed}"
                 recipe = sweeps.robust(config, plan.standard, threat_model("l2", eps))
                 starts[f"{eps:g}"] = networks.train(
-                    run, name, stream(root, name), recipe, plan.train, on_epoch=bar.update
+                    run, name, stream(root, name), recipe, plan.train, advance=bar.update
                 )
             for name, start in starts.items():
                 found = frozen_hits(start or blank, plan.shots[seed], points)

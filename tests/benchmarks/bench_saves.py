@@ -26,7 +26,7 @@ def main(width=40, steps=60, batch=16):
     images = np.random.default_rng(0).integers(0, 256, (steps * batch, *shape), np.uint8)
     labels = np.arange(len(images)) % 10
     attack = advfeat.pgd(advfeat.l2(0.5), steps=1, keep=None)
-    how = training.TrainConfig(epochs=1, batch_size=batch)
+    config = training.TrainConfig(epochs=1, batch_size=batch)
     took, copies, clock = {"plain": [], "begins": [], "beside": []}, [], time.perf_counter
     with tempfile.TemporaryDirectory() as place:
         store = TrainingCheckpoints(place)
@@ -52,10 +52,9 @@ def main(width=40, steps=60, batch=16):
             variables,
             images,
             labels,
-            how,
+            config,
             num_classes=10,
-            look=lambda: True,
-            on_chunk=chunk,
+            hooks=training.Hooks(stop=lambda: True, on_chunk=chunk),
         )
         store.close()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables["params"])) * 2 / 1e6

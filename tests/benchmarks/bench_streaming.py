@@ -138,7 +138,7 @@ def training(steps, batch, size=224):
     if steps:
         attack = advfeat.pgd(advfeat.l2(3.0), steps=steps, random_start=True, keep=None)
         loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
-    how = training.TrainConfig(epochs=1, batch_size=batch)
+    config = training.TrainConfig(epochs=1, batch_size=batch)
     rng = np.random.default_rng(0)
     given = {
         "image": rng.integers(0, 256, (batch, size, size, 3), np.uint8),
@@ -146,7 +146,7 @@ def training(steps, batch, size=224):
         "id": np.arange(batch, dtype=np.int32),
         "weight": np.ones(batch, np.float32),
     }
-    state, make, hyper = set_up(loss_fn, variables, how, PLAIN, 100, (batch, size, size, 3))
+    state, make, hyper = set_up(loss_fn, variables, config, PLAIN, 100, (batch, size, size, 3))
     key = jax.random.key(1)
     static = {"make_optimiser": make, "augment": advfeat.images.augmentation.TRANSFORMS["none"]}
     lowered = stream_update.lower(key, state, loss_fn, given, hyper, PLAIN, **static)

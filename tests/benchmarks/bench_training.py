@@ -71,7 +71,7 @@ class Case:
 
     def step(self, attack_steps):
         """Seconds and temporary bytes of a whole training step; 0 steps is standard training."""
-        how = training.TrainConfig(epochs=1, batch_size=len(self.rows), augment=AUGMENT)
+        config = training.TrainConfig(epochs=1, batch_size=len(self.rows), augment=AUGMENT)
         loss_fn = training.standard(self.model, advfeat.cross_entropy)
         if attack_steps:
             attack = advfeat.pgd(
@@ -83,7 +83,7 @@ class Case:
             )
             loss_fn = training.adversarial(self.model, advfeat.cross_entropy, attack)
         shape = (len(self.rows), *self.images.shape[1:])
-        state, make, hyper = loop.set_up(loss_fn, self.variables, how, steps.PLAIN, 1000, shape)
+        state, make, hyper = loop.set_up(loss_fn, self.variables, config, steps.PLAIN, 1000, shape)
         data = (self.images, self.labels, jnp.arange(len(self.images), dtype=jnp.int32))
         options = {"make_optimiser": make, "augment": TRANSFORMS[AUGMENT]}
         arguments = (loss_fn, data, self.rows, hyper)

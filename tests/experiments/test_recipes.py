@@ -82,7 +82,7 @@ def test_options_of_the_step(tmp_path):
     assert isinstance(procedure.inner, WeightPerturbation)
     assert procedure.inner.accumulate == 4
     assert float(procedure.inner.warmup) == pytest.approx(recipes.AWP_WARMUP)
-    assert recipe.how.eps_warmup == 0.25
+    assert recipe.config.eps_warmup == 0.25
     swa = plan(tmp_path, **common, swa=0.5).recipe.procedure()
     assert isinstance(swa, Swa)
     assert float(swa.start) == 0.5
@@ -100,19 +100,19 @@ def test_the_presets_warm_up_is_for_networks_that_have_learned_nothing(
     common = {"objective": "adversarial", "eps": 0.5}
 
     def warmup(**options):
-        return plan(tmp_path, **common, **options).recipe.how.eps_warmup
+        return plan(tmp_path, **common, **options).recipe.config.eps_warmup
 
     assert warmup() == 0.4
     assert warmup(eps_warmup=0.0) == 0.0
     assert warmup(eps_warmup=0.1) == 0.1
     assert warmup(checkpoint=given[0]) == 0.0
-    assert plan(tmp_path).recipe.how.eps_warmup == 0.0  # standard training
+    assert plan(tmp_path).recipe.config.eps_warmup == 0.0  # standard training
     assert presets.MNIST.robust_warmup > 0
 
 
 def test_the_epochs_of_free_training_are_divided_by_its_replays(tmp_path):
     found = plan(tmp_path, objective="free", eps=0.5, model="linear", epochs=24, replays=6)
-    assert found.recipe.how.epochs == 4
+    assert found.recipe.config.epochs == 4
     assert isinstance(found.recipe.procedure(), Free)
     assert found.recipe.procedure().replays == 6
     assert found.notes == ("24 epochs in 4 passes over the data of 6 replays",)
@@ -208,7 +208,7 @@ def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
     assert found.notes == (f"training begins with the weights of {path}",)
     with RunDirectory.open(tmp_path / "run", {}, name="test", overwrite=False) as run:
         some = Split(found.train.image[:64], found.train.label[:64], found.train.id[:64])
-        tuned = networks.train(run, "model", KEY, found.recipe, some, on_epoch=lambda count: None)
+        tuned = networks.train(run, "model", KEY, found.recipe, some, advance=lambda count: None)
     for a, b in zip(
         jax.tree.leaves(tuned.variables), jax.tree.leaves(network.variables), strict=True
     ):

@@ -199,10 +199,10 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
     world = data.load(name)
     model = spec_for(world, "cnn", width=8).build()
     variables = models.init(KEY, model, (32, 32, 3))
-    how = training.TrainConfig(epochs=6, batch_size=64, learning_rate=0.02)
+    config = training.TrainConfig(epochs=6, batch_size=64, learning_rate=0.02)
     loss_fn = training.standard(model, cross_entropy)
     state = training.fit(
-        KEY, loss_fn, variables, world.train.image, world.train.label, how, num_classes=4
+        KEY, loss_fn, variables, world.train.image, world.train.label, config, num_classes=4
     )
     fn = models.model_fn(model, {"params": state.params})
     some = data.subset(world.test, 100, seed=0)

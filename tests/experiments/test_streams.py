@@ -131,11 +131,11 @@ def test_presets_of_large_images(folder, tmp_path):
             workdir=str(tmp_path), data_dir=folder, **SET, objective="adversarial", batch_size=8
         )
     )
-    spec, how = plan.recipe.spec, plan.recipe.how
+    spec, config = plan.recipe.spec, plan.recipe.config
     assert (spec.model, spec.width, spec.options) == ("resnet50", 64, {"stem": "imagenet"})
     assert spec.input_shape == plan.train.input_shape == (224, 224, 3)
-    assert (plan.eps, plan.recipe.threat.norm.name, how.weight_decay) == (3.0, "l2", 1e-4)
-    assert (how.epochs, how.learning_rate, how.augment) == (150, 0.1, "none")
+    assert (plan.eps, plan.recipe.threat.norm.name, config.weight_decay) == (3.0, "l2", 1e-4)
+    assert (config.epochs, config.learning_rate, config.augment) == (150, 0.1, "none")
     assert plan.recipe.record()["reading"].startswith("random crops, resized to 224 x 224")
     linf = train_flags.Config(
         workdir=str(tmp_path), data_dir=folder, **SET, norm="linf", eps=4 / 255, model="cnn"
@@ -152,7 +152,7 @@ def test_small_images_of_one_size_are_not_cropped_unless_told(folder, tmp_path):
     usual = plan()
     assert usual.recipe.spec.input_shape == (32, 32, 3)
     assert usual.recipe.record()["reading"].startswith("32 x 32, cropped at the centre where")
-    assert plan(augment="shift2").recipe.how.augment == "shift2"
+    assert plan(augment="shift2").recipe.config.augment == "shift2"
     assert "random" in plan(augment="resized_crop").recipe.record()["reading"]
     few = plan(train_examples=25, classes=("3", "5"))
     assert few.train.num_examples + len(few.held_out) == 8  # all that there are of both

@@ -66,10 +66,12 @@ def trained(
         size = 1.4 * threat.eps / 5
         attack = advfeat.pgd(threat, steps=5, step_size=size, keep=None)
         loss = training.adversarial(network, advfeat.cross_entropy, attack)
-    how = training.TrainConfig(epochs=epochs, batch_size=64, learning_rate=0.05, weight_decay=0.0)
+    config = training.TrainConfig(
+        epochs=epochs, batch_size=64, learning_rate=0.05, weight_decay=0.0
+    )
     images, labels = data.unit(digits.train.image), digits.train.label
     key = jax.random.key(seed + 100)
-    state = training.fit(key, loss, variables, images, labels, how, num_classes=10)
+    state = training.fit(key, loss, variables, images, labels, config, num_classes=10)
     variables = {"params": state.params, **state.model_state}
     head = jax.tree_util.Partial(_affine, variables["params"]["classifier"])
     return broken_defences.Halves(models.model_fn(network, variables, layer="representation"), head)

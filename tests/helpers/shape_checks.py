@@ -5,6 +5,7 @@ take and return with their annotations.
 """
 
 import types
+from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
 
 import beartype
@@ -15,6 +16,7 @@ import numpy as np
 # A float parameter takes integers, as the type checkers of Python have it (PEP 484).
 _check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 _UNIONS = (Union, types.UnionType)
+_HOLDERS = (tuple, dict, Mapping)
 
 
 def of_any_library(hint, *others):
@@ -29,8 +31,8 @@ def of_any_library(hint, *others):
         return Union[(*arrays, np.generic, *others)]
     if get_origin(hint) in _UNIONS:
         return Union[tuple(of_any_library(part, *others) for part in get_args(hint))]  # noqa: UP007
-    if get_origin(hint) is tuple:
-        return tuple[tuple(of_any_library(part, *others) for part in get_args(hint))]
+    if get_origin(hint) in _HOLDERS:
+        return get_origin(hint)[tuple(of_any_library(part, *others) for part in get_args(hint))]
     return hint
 
 

@@ -68,16 +68,33 @@ class Shares:
 def trained(batch, mesh, stream=None, **options):
     model = Normed()
     attack = advfeat.pgd(advfeat.l2(0.5), steps=3, random_start=True, keep=None)
-    how = training.TrainConfig(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
+    config = training.TrainConfig(epochs=3, batch_size=batch, learning_rate=0.1, augment="shift1")
     start = dict(jax.jit(model.init)(jax.random.key(0), np.zeros((1, *SHAPE), np.float32)))
     loss_fn = training.adversarial(model, advfeat.cross_entropy, attack)
     if stream is not None:
         return training.fit_stream(
-            jax.random.key(1), loss_fn, start, stream, how, mesh=mesh, **options
+            jax.random.key(1), loss_fn, start, stream, config, mesh=mesh, **options
         )
     return training.fit(
-        jax.random.key(1), loss_fn, start, *data(), how, num_classes=CLASSES, mesh=mesh, **options
+        jax.random.key(1),
+        loss_fn,
+        start,
+        *data(),
+        config,
+        num_classes=CLASSES,
+        mesh=mesh,
+        **options,
     )
+
+
+def telling():
+    """Hooks that tell every epoch's loss and accuracy, and the list that they fill."""
+    told = []
+
+    def tell(epoch, state, means):
+        told.append([means["loss"], means["accuracy"]])
+
+    return training.Hooks(on_epoch=tell), told
 
 
 def flat(state):
@@ -88,13 +105,8 @@ def flat(state):
 def main(out, batch="16", streamed=""):
     index, batch = processes.join(), int(batch)
     shares = Shares(batch, index, jax.process_count()) if streamed else None
-    told = []
-    state = trained(
-        batch,
-        devices.data_mesh(),
-        shares,
-        on_epoch=lambda epoch, state, means: told.append([means["loss"], means["accuracy"]]),
-    )
+    hooks, told = telling()
+    state = trained(batch, devices.data_mesh(), shares, hooks=hooks)
     if processes.first():
         np.savez(out, told=np.array(told), devices=jax.device_count(), **flat(state))
 

@@ -106,9 +106,9 @@ def placed():
 
 def trainings():
     attack = advfeat.pgd(L2, steps=2, keep=None)
-    how = training.TrainConfig(epochs=2, batch_size=8, learning_rate=0.05)
+    config = training.TrainConfig(epochs=2, batch_size=8, learning_rate=0.05)
     loss_fn = training.adversarial(MODEL, advfeat.cross_entropy, attack)
-    run = partial(training.fit, KEY, loss_fn, VARIABLES, X, Y, how, num_classes=CLASSES)
+    run = partial(training.fit, KEY, loss_fn, VARIABLES, X, Y, config, num_classes=CLASSES)
     assert devices.training_mesh(8).size == 2
     assert devices.training_mesh(7).size == 1
     shared = run()

@@ -78,7 +78,7 @@ REGISTRIES = {
     "SUITES": suites.SUITES,
     "SUITES_AND_ATTACKS": (*suites.SUITES, *ATTACKS),
     "MODELS": models.NETWORKS,
-    "OBJECTIVES": (*training.OBJECTIVES, "free"),
+    "OBJECTIVES": training.OBJECTIVES,
     "METHODS": saliency.METHODS,
     "SCHEDULES": training.SCHEDULES,
     "TRANSFORMS": TRANSFORMS,
@@ -101,7 +101,7 @@ FACTS = {
     "ATTACKS": (ATTACKS, ("norms",)),
     "OBJECTIVES": (
         training.OBJECTIVES,
-        ("numbers", "attack_steps", "one_step", "takes_loss"),
+        ("numbers", "attack_steps", "one_step", "takes_loss", "procedure"),
     ),
     "METHODS": (saliency.METHODS, ("on_host",)),
 }

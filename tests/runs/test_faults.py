@@ -113,9 +113,9 @@ def at_step(monkeypatch, step, act):
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch, capsys):
     path, begun = tmp_path / "run", []
-    real = progress.Progress.look
+    real = progress.Progress.stop
 
-    def look(self):  # between two steps, in the middle of an epoch and of a chunk
+    def stop(self):  # between two steps, in the middle of an epoch and of a chunk
         begun.append(None)
         if len(begun) == 9:
             for _ in range(3):  # more of them change nothing
@@ -124,7 +124,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Progress, "look", look)
+        patch.setattr(progress.Progress, "stop", stop)
         assert call(path) == 143
     assert signal.getsignal(signal.SIGTERM) == before
     last = capsys.readouterr().err.splitlines()[-1]

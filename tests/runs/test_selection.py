@@ -176,7 +176,7 @@ def test_the_accuracy_is_that_under_pgd_on_held_out_images(tmp_path):
 def recipe(**options):
     return Recipe(
         spec=SPEC,
-        how=training.TrainConfig(epochs=4, batch_size=4, learning_rate=0.1),
+        config=training.TrainConfig(epochs=4, batch_size=4, learning_rate=0.1),
         threat=THREAT,
         attack_steps=1,
         **options,
@@ -192,7 +192,7 @@ def trained(path, **options):
             recipe(**options),
             Split(IMAGES, LABELS, np.arange(COUNT)),
             held_out=(IMAGES, LABELS),
-            on_epoch=lambda count: None,
+            advance=lambda count: None,
         )
 
 

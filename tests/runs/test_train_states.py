@@ -16,11 +16,11 @@ from advfeat.runs import train_states
 from advfeat.runs.train_states import TrainingCheckpoints, disk_error
 
 LINEAR = models.create("linear", num_classes=2)
-HOW = training.TrainConfig(epochs=4, batch_size=2, augment="none")
+CONFIG = training.TrainConfig(epochs=4, batch_size=2, augment="none")
 IMAGES = np.random.default_rng(0).random((6, 2, 2, 1)).astype(np.float32)
 LABELS = np.array([0, 1, 0, 1, 1, 0])
 VARIABLES = models.init(jax.random.key(0), LINEAR, (2, 2, 1))
-BLANK = training.initial_state(VARIABLES, HOW)
+BLANK = training.initial_state(VARIABLES, CONFIG)
 
 
 def fit(**options):
@@ -30,7 +30,7 @@ def fit(**options):
         VARIABLES,
         IMAGES,
         LABELS,
-        HOW,
+        CONFIG,
         num_classes=2,
         **options,
     )
@@ -83,7 +83,7 @@ def test_a_training_goes_on_from_its_newest_state(tmp_path, monkeypatch):
     def tell(epoch, state, said):
         means.setdefault(epoch, []).append(said)
 
-    unbroken = fit(on_chunk=keep, on_epoch=tell)
+    unbroken = fit(hooks=training.Hooks(on_chunk=keep, on_epoch=tell))
     store.close()
     again = TrainingCheckpoints(tmp_path / "states")
     found = again.latest(BLANK)
@@ -91,7 +91,7 @@ def test_a_training_goes_on_from_its_newest_state(tmp_path, monkeypatch):
     assert type(found.state) is training.TrainState
     assert same(found.state, copies[5])
     assert len(found.seen["loss"]) == 2
-    assert same(fit(state=found.state, seen=found.seen, on_epoch=tell), unbroken)
+    assert same(fit(resume=found, hooks=training.Hooks(on_epoch=tell)), unbroken)
     # What is told of the broken epoch is what the unbroken training told.
     assert [len(said) for said in means.values()] == [1, 2, 2, 2]
     assert all(said[0] == said[-1] for said in means.values())
@@ -178,7 +178,7 @@ def test_arrays_that_orbax_reads_without_noticing_are_checked(two, tmp_path, mon
 def test_a_state_of_another_form_is_named_by_what_differs(two, tmp_path):
     path = shutil.copytree(two, tmp_path / "states")
     other = models.create("linear", num_classes=3)
-    like = training.initial_state(models.init(jax.random.key(0), other, (2, 2, 1)), HOW)
+    like = training.initial_state(models.init(jax.random.key(0), other, (2, 2, 1)), CONFIG)
     warned = []
     store = reopened(path, warned)
     assert store.latest(like) is None

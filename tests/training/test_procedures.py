@@ -144,13 +144,13 @@ def test_free_training_has_one_backward_pass():
 @pytest.mark.slow
 def test_the_schedule_of_free_training_counts_updates():
     procedure = training.free(advfeat.linf(EPS), replays=4)
-    how = training.TrainConfig(epochs=2, batch_size=6, schedule="onecycle", learning_rate=0.3)
-    state = fit(procedure, training.standard(MLP), how)
+    config = training.TrainConfig(epochs=2, batch_size=6, schedule="onecycle", learning_rate=0.3)
+    state = fit(procedure, training.standard(MLP), config)
     counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32]
     assert [int(count) for count in counts] == [16]
     assert int(state.step) == 4
     make = loop._optimiser_factory("onecycle", 16)
-    assert make is loop._optimiser_factory("onecycle", how.epochs * 2 * procedure.updates)
+    assert make is loop._optimiser_factory("onecycle", config.epochs * 2 * procedure.updates)
 
 
 def test_free_training_takes_no_objective_with_an_attack():
@@ -325,17 +325,17 @@ def test_batch_statistics_are_averaged_too():
 
 # --- A whole training. ----------------------------------------------------------------------------
 
-HOW = training.TrainConfig(epochs=2, batch_size=4, learning_rate=0.2, eps_warmup=0.5)
+CONFIG = training.TrainConfig(epochs=2, batch_size=4, learning_rate=0.2, eps_warmup=0.5)
 
 
-def fit(procedure, loss_fn, how=HOW, *, model=MLP, **options):
+def fit(procedure, loss_fn, config=CONFIG, *, model=MLP, **options):
     return training.fit(
         KEY,
         loss_fn,
         models.init(KEY, model, SHAPE),
         IMAGES,
         LABELS,
-        how,
+        config,
         num_classes=CLASSES,
         procedure=procedure,
         **options,
@@ -350,9 +350,15 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
     loss_fn = objective_for(name)
     unbroken = jax.tree.map(
         np.array,
-        fit(procedure, loss_fn, on_chunk=lambda s, m: kept.append(jax.tree.map(np.array, s))),
+        fit(
+            procedure,
+            loss_fn,
+            hooks=training.Hooks(on_chunk=lambda s, m: kept.append(jax.tree.map(np.array, s))),
+        ),
     )
-    blank = training.initial_state(models.init(KEY, MLP, SHAPE), HOW, procedure, shape=IMAGES.shape)
+    blank = training.initial_state(
+        models.init(KEY, MLP, SHAPE), CONFIG, procedure, shape=IMAGES.shape
+    )
     assert jax.tree.structure(blank) == jax.tree.structure(unbroken)
     store = TrainingCheckpoints(tmp_path / "states")
     store.save(kept[1])
@@ -362,7 +368,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
     store.close()
     assert int(saved.step) == 3
     for state in (saved, kept[0]):
-        resumed = fit(procedure, loss_fn, state=jax.tree.map(jnp.array, state))
+        resumed = fit(procedure, loss_fn, resume=training.Saved(jax.tree.map(jnp.array, state)))
         for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(unbroken), strict=True):
             np.testing.assert_array_equal(a, b)
     found = procedure.variables(unbroken)["params"]
@@ -373,8 +379,8 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch, tmp_path
 def test_new_numbers_do_not_compile_again():
     def run(gamma, decay, eps, warmup):
         procedure = training.ema(training.awp(gamma=gamma, warmup=gamma), decay=decay)
-        how = dataclasses.replace(HOW, eps_warmup=warmup)
-        fit(procedure, objective_for("awp", eps=eps), how)
+        config = dataclasses.replace(CONFIG, eps_warmup=warmup)
+        fit(procedure, objective_for("awp", eps=eps), config)
 
     run(0.1, 0.5, 0.1, 0.5)
     size = training.train_update._cache_size()
@@ -402,8 +408,8 @@ def test_eps_rises_linearly_from_zero():
     fit(
         training.plain(),
         ShowsEps(jnp.float32(0.8)),
-        dataclasses.replace(HOW, eps_warmup=2 / 3, learning_rate=0.01),
-        on_chunk=lambda state, metrics: seen.extend(metrics["eps"]),
+        dataclasses.replace(CONFIG, eps_warmup=2 / 3, learning_rate=0.01),
+        hooks=training.Hooks(on_chunk=lambda state, metrics: seen.extend(metrics["eps"])),
     )
     np.testing.assert_allclose(seen, [0.0, 0.2, 0.4, 0.6, 0.8, 0.8], atol=1e-6)
 
@@ -415,8 +421,10 @@ def test_the_eps_of_free_training_rises_too():
     fit(
         procedure,
         training.standard(MLP),
-        dataclasses.replace(HOW, batch_size=12, epochs=5),
-        on_chunk=lambda state, metrics: reached.append(float(jnp.abs(state.extra).max())),
+        dataclasses.replace(CONFIG, batch_size=12, epochs=5),
+        hooks=training.Hooks(
+            on_chunk=lambda state, metrics: reached.append(float(jnp.abs(state.extra).max()))
+        ),
     )
     np.testing.assert_allclose(reached, [0.0, 0.08, 0.16, 0.2, 0.2], atol=1e-6)
 
@@ -435,8 +443,8 @@ def test_a_training_may_end_early():
     state = fit(
         training.plain(),
         objective_for("plain"),
-        dataclasses.replace(HOW, epochs=5),
-        on_epoch=lambda epoch, state, means: told.append(epoch) or epoch == 2,
+        dataclasses.replace(CONFIG, epochs=5),
+        hooks=training.Hooks(on_epoch=lambda epoch, state, means: told.append(epoch) or epoch == 2),
     )
     assert told == [1, 2]
     assert int(state.step) == 6

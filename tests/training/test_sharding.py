@@ -41,10 +41,8 @@ def together(command, launcher, *, devices=2, count=2):
 @pytest.fixture(scope="module")
 def alone():
     """On one device, by the plain update."""
-    told = []
-    state = sharded.trained(
-        16, None, on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]])
-    )
+    hooks, told = sharded.telling()
+    state = sharded.trained(16, None, hooks=hooks)
     return {**sharded.flat(state), "told": np.array(told)}
 
 
@@ -74,13 +72,8 @@ def test_two_processes_of_two_devices_train_as_one(alone, tmp_path):
 
 @pytest.mark.slow
 def test_each_process_reads_its_share_of_a_stream(tmp_path):
-    told = []
-    state = sharded.trained(
-        16,
-        None,
-        sharded.Shares(16),
-        on_epoch=lambda _, state, means: told.append([means["loss"], means["accuracy"]]),
-    )
+    hooks, told = sharded.telling()
+    state = sharded.trained(16, None, sharded.Shares(16), hooks=hooks)
     out = tmp_path / "shares.npz"
     ends, said = together(["tests/helpers/sharded.py", out, 16, "stream"], explicit)
     assert ends == [0, 0], said

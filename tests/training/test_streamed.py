@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sharded
 
-from advfeat.training import loop
+from advfeat.training import Hooks, Saved, loop
 
 
 def equal(one, two):
@@ -26,20 +26,20 @@ def test_a_resumed_training_reads_on_and_ends_as_the_unbroken_one(monkeypatch):
             16,
             None,
             stream,
-            on_chunk=lambda s, seen: kept.append((copy(s), seen)),
-            on_epoch=lambda epoch, s, means: told.append(means),
+            hooks=Hooks(
+                on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+                on_epoch=lambda epoch, s, means: told.append(means),
+            ),
         )
     )
     assert [int(state.step) for state, _ in kept] == [3, 4, 7, 8, 11, 12]  # 4 an epoch
-    state, seen = kept[2]
     again = []
     resumed = sharded.trained(
         16,
         None,
         stream,
-        state=state,
-        seen=seen,
-        on_epoch=lambda epoch, s, means: again.append(means),
+        resume=Saved(*kept[2]),
+        hooks=Hooks(on_epoch=lambda epoch, s, means: again.append(means)),
     )
     assert equal(resumed, unbroken)
     assert again == told[1:]

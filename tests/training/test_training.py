@@ -108,7 +108,7 @@ def test_schedules(name):
 @pytest.mark.parametrize("schedule", ["onecycle", "multistep"])
 def test_a_whole_fit_is_numpys(schedule):
     # One batch holds all, so that the order of the examples does not matter.
-    how = training.TrainConfig(
+    config = training.TrainConfig(
         epochs=10,
         batch_size=999,
         learning_rate=0.4,
@@ -124,9 +124,11 @@ def test_a_whole_fit_is_numpys(schedule):
         variables,
         IMAGES,
         LABELS,
-        how,
+        config,
         num_classes=CLASSES,
-        on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"])),
+        hooks=training.Hooks(
+            on_epoch=lambda epoch, state, means: seen.append((epoch, means["loss"]))
+        ),
     )
     for t in range(10):
         loss, _ = by_hand.step(
@@ -146,7 +148,7 @@ def test_a_whole_fit_is_numpys(schedule):
 
 # --- Resume. --------------------------------------------------------------------------------------
 
-HOW = training.TrainConfig(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
+CONFIG = training.TrainConfig(epochs=3, batch_size=6, learning_rate=0.2, augment="flip_shift4")
 
 
 def losses():
@@ -169,7 +171,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
             ids=ids,
             **options,
@@ -180,17 +182,18 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
     told = {}
     unbroken = copy(
         run(
-            on_chunk=lambda s, seen: kept.append((copy(s), seen)),
-            on_epoch=lambda epoch, s, means: told.update({epoch: means}),
+            hooks=training.Hooks(
+                on_chunk=lambda s, seen: kept.append((copy(s), seen)),
+                on_epoch=lambda epoch, s, means: told.update({epoch: means}),
+            )
         )
     )
     found = [(int(s.step), len(seen["loss"])) for s, seen in kept]
     assert found == [(2, 2), (3, 3), (5, 2), (6, 3), (8, 2), (9, 3)]
     for state, seen in kept:
         resumed = run(
-            state=copy(state),
-            seen=seen,
-            on_epoch=lambda epoch, s, means: epochs.append((epoch, means)),
+            resume=training.Saved(copy(state), seen),
+            hooks=training.Hooks(on_epoch=lambda epoch, s, means: epochs.append((epoch, means))),
         )
         assert equal(resumed, unbroken), int(state.step)
     assert [epoch for epoch, _ in epochs] == [1, 2, 3, 2, 3, 2, 3, 3, 3]
@@ -205,7 +208,7 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
         variables,
         IMAGES,
         LABELS,
-        HOW,
+        CONFIG,
         num_classes=CLASSES,
         ids=ids,
     )
@@ -214,9 +217,9 @@ def test_a_resumed_training_ends_as_the_unbroken_one(name, monkeypatch):
 
 def test_the_blank_state_has_the_form_of_the_real_one():
     variables = models.init(KEY, MLP, SHAPE)
-    blank = training.initial_state(variables, HOW)
+    blank = training.initial_state(variables, CONFIG)
     real = training.fit(
-        KEY, losses()["standard"], variables, IMAGES, LABELS, HOW, num_classes=CLASSES
+        KEY, losses()["standard"], variables, IMAGES, LABELS, CONFIG, num_classes=CLASSES
     )
     assert jax.tree.structure(blank) == jax.tree.structure(real)
     for a, b in zip(jax.tree.leaves(blank), jax.tree.leaves(real), strict=True):
@@ -244,7 +247,7 @@ def test_new_numbers_do_not_compile_again():
             variables,
             IMAGES,
             LABELS,
-            dataclasses.replace(HOW, learning_rate=rate, momentum=rate),
+            dataclasses.replace(CONFIG, learning_rate=rate, momentum=rate),
             num_classes=CLASSES,
         )
 
@@ -263,7 +266,7 @@ def test_a_training_can_be_stopped_after_any_step():
     def run(asked, **options):
         kept = []
 
-        def look():
+        def stop():
             asked.append(None)
             return len(asked) >= 5
 
@@ -279,10 +282,9 @@ def test_a_training_can_be_stopped_after_any_step():
                 variables,
                 IMAGES,
                 LABELS,
-                HOW,
+                CONFIG,
                 num_classes=CLASSES,
-                look=look,
-                on_chunk=keep,
+                hooks=training.Hooks(stop=stop, on_chunk=keep),
                 **options,
             )
         except Stop:
@@ -292,7 +294,7 @@ def test_a_training_can_be_stopped_after_any_step():
     kept, _ = run([])  # 3 steps an epoch
     assert [int(state.step) for state, _ in kept] == [3, 5]
     state, seen = kept[-1]
-    _, resumed = run([], state=copy(state), seen=seen)
+    _, resumed = run([], resume=training.Saved(copy(state), seen))
     assert equal(
         resumed,
         training.fit(
@@ -301,7 +303,7 @@ def test_a_training_can_be_stopped_after_any_step():
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
         ),
     )
@@ -336,9 +338,9 @@ def test_a_loss_that_is_no_number_ends_the_training(step, monkeypatch):
             variables,
             IMAGES,
             LABELS,
-            HOW,
+            CONFIG,
             num_classes=CLASSES,
-            on_chunk=lambda state, metrics: reached.append(int(state.step)),
+            hooks=training.Hooks(on_chunk=lambda state, metrics: reached.append(int(state.step))),
         )
     assert caught.value.step == step
     # Nothing is kept of a chunk that holds it.
@@ -389,7 +391,7 @@ def test_no_transform():
 def test_augmentation_belongs_to_the_example_and_the_step():
     data = (jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.arange(COUNT, dtype=jnp.int32) + 50)
     make = loop._optimiser_factory("constant", 9)
-    hyper = loop._hyper(HOW)
+    hyper = loop._hyper(CONFIG)
 
     def batch_at(step, rows):
         variables = {"params": {"w": jnp.ones(2)}, "count": jnp.int32(0)}
@@ -475,6 +477,6 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
 
 @pytest.mark.slow
 def test_objectives_by_name():
-    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast"}
+    names = {"standard", "adversarial", "mixed", "trades", "mart", "fast", "free"}
     assert set(training.OBJECTIVES) == names
     assert training.standard(MLP) == training.standard(MLP)

@@ -21,6 +21,9 @@ OBJECTIVES: dict[str, Entry] = {
     "trades": Entry(trades, numbers={"beta": 6.0}),
     "mart": Entry(mart, numbers={"beta": 6.0}, takes_loss=False),
     "fast": Entry(fast, numbers={"grad_align": 0.0}, attack_steps=None, one_step=True),
+    "free": Entry(
+        standard, numbers={"replays": 8}, attack_steps=None, one_step=True, procedure="free"
+    ),
 }
 """The objectives by name, as `experiments.train --objective` takes them. An objective of your own
 is one more entry, also from outside of this package: `OBJECTIVES["mine"] = Entry(mine)`."""

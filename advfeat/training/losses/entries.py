@@ -10,6 +10,7 @@ from advfeat.attacks.fgsm import fgsm
 from advfeat.attacks.pgd import pgd
 from advfeat.threats.balls import ThreatModel
 from advfeat.training.losses.base import TrainingObjective
+from advfeat.training.procedures import PROCEDURES, Procedure, plain
 from advfeat.types import Array, LogitLoss
 
 USUAL_STEPS = 7
@@ -24,10 +25,13 @@ class Entry:
       numbers: the objective's own options with their usual values; `experiments.train` has a flag
         for each of ours and takes those of other packages by `--numbers`.
       attack_steps: usual steps of PGD; 0 for an objective that attacks nothing, None for one that
-        makes its own attack (its factory takes `threat` and `step_size` in place of `attack`).
+        makes its own attack (its factory, or its procedure, takes `threat` and `step_size` in place
+        of `attack`).
       one_step: whether it trains on a single-step attack, so that it is prone to catastrophic
         overfitting.
       takes_loss: whether the loss can be chosen.
+      procedure: name in `PROCEDURES` of the procedure that attacks in place of the objective, to
+        which `numbers` belong; None for an objective that any procedure can use.
     """
 
     factory: Callable[..., TrainingObjective]
@@ -35,6 +39,7 @@ class Entry:
     attack_steps: int | None = USUAL_STEPS
     one_step: bool = False
     takes_loss: bool = True
+    procedure: str | None = None
 
     def __call__(self, *args: Any, **options: Any) -> TrainingObjective:
         """Makes the objective."""
@@ -64,13 +69,15 @@ class Entry:
         Raises:
           ValueError: without a threat model for an objective that attacks.
         """
-        options: dict[str, Any] = dict(numbers)
+        options: dict[str, Any] = {} if self.procedure else dict(numbers)
         if self.takes_loss:
             options["loss"] = loss
         if self.attack_steps == 0:
             return self.factory(model, **options)
         if threat is None:
             raise ValueError("threat must be a threat model for an objective that attacks")
+        if self.procedure is not None:
+            return self.factory(model, **options)
         if self.attack_steps is None:
             return self.factory(model, threat=threat, step_size=step_size, **options)
         attack: Any
@@ -80,3 +87,29 @@ class Entry:
             size = 1.4 * threat.eps / attack_steps if step_size is None else step_size
             attack = pgd(threat, steps=attack_steps, step_size=size, random_start=True, keep=None)
         return self.factory(model, attack=attack, **options)
+
+    def build_procedure(
+        self,
+        threat: ThreatModel | None,
+        *,
+        step_size: float | Array | None = None,
+        accumulate: int = 1,
+        **numbers: float,
+    ) -> Procedure:
+        """Makes the procedure by which a step uses the objective: `plain`, unless it has its own.
+
+        Args:
+          threat: the threat model; None for an objective that attacks nothing.
+          step_size: of the procedure's attack, in the threat model's norm; None for its default.
+          accumulate: number of parts in which a batch is processed.
+          **numbers: the options given to `build`.
+
+        Raises:
+          ValueError: without a threat model for a procedure that attacks.
+        """
+        if self.procedure is None:
+            return plain(accumulate=accumulate)
+        if threat is None:
+            raise ValueError("threat must be a threat model for a procedure that attacks")
+        make = PROCEDURES[self.procedure]
+        return make(threat, step_size=step_size, accumulate=accumulate, **numbers)

@@ -14,8 +14,7 @@ SUITES_AND_ATTACKS = Registered("advfeat.evaluation.suites:SUITES", "advfeat.att
 
 MODELS = Registered("advfeat.models.registry:NETWORKS")
 
-OBJECTIVES = Registered("advfeat.training.losses:OBJECTIVES", more=("free",))
-"""The training objectives; `free` is a procedure, with an attack of its own."""
+OBJECTIVES = Registered("advfeat.training.losses:OBJECTIVES")
 
 METHODS = Registered("advfeat.saliency.methods:METHODS")
 

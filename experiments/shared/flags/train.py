@@ -14,16 +14,18 @@ from .choices import AUGMENTATIONS, MODELS, NORMS, OBJECTIVES, RESIZED_CROP, SCH
 from .streams import StreamConfig
 from .sweeps import PRESET
 
-FREE = {"numbers": {"replays": 8}, "attack_steps": None, "one_step": True}
-"""What `training.Entry` says of an objective, for the procedure `free`."""
-_USUAL = {"numbers": {}, "attack_steps": 7, "one_step": False, "takes_loss": True}
-"""What it says unless told otherwise."""
+_USUAL = {
+    "numbers": {},
+    "attack_steps": 7,
+    "one_step": False,
+    "takes_loss": True,
+    "procedure": None,
+}
+"""What `training.Entry` says of an objective unless told otherwise."""
 
 
 def fact(objective: str, name: str) -> Any:
     """Returns what the registry's entry of an objective says, an attribute of `training.Entry`."""
-    if objective == "free":
-        return FREE.get(name, _USUAL[name])
     return OBJECTIVES.fact(objective, name, _USUAL[name])
 
 
@@ -42,7 +44,7 @@ MEANINGS: dict[str, Callable[[str], bool]] = {
     "attack_step_size": _robust,
     "eps_warmup": _robust,
     "label_smoothing": lambda objective: fact(objective, "takes_loss"),
-    "awp": lambda objective: objective != "free",
+    "awp": lambda objective: fact(objective, "procedure") is None,
     "select": _robust,
     "patience": _robust,
     "max_drop": _robust,
