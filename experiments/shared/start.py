@@ -24,7 +24,7 @@ def start(package: str, config_class: Any, doc: str | None, *, distributed: bool
       distributed: whether it takes several processes.
     """
     config = command.check(config_class, doc)
-    _prepare_jax(config.cpu_devices)
+    prepare_jax(config.cpu_devices)
 
     from advfeat.runs import runner
 
@@ -32,18 +32,20 @@ def start(package: str, config_class: Any, doc: str | None, *, distributed: bool
     runner.main(run, config_class, doc, distributed=distributed)
 
 
-def _prepare_jax(cpu_devices: int | None) -> None:
+def prepare_jax(cpu_devices: int | None) -> None:
     """Sets what JAX reads once, when it is imported; variables that the user has set stay.
 
     One CPU device per core shares every batch (`advfeat.devices`), and what is compiled is kept for
     the next command.
     """
-    given = os.environ.get("XLA_FLAGS", "") + os.environ.get("JAX_NUM_CPU_DEVICES", "")
-    several = any(name in os.environ for name in ("JAX_NUM_PROCESSES", "SLURM_NTASKS"))
+    # Several processes of a machine are several devices already.
+    counts = ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    chosen = any(os.environ.get(name, "1") != "1" for name in counts)
+    chosen |= "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if cpu_devices is not None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(cpu_devices)
-    elif "device_count" not in given and not given.isdigit() and not several:
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(_cores())
+    elif not chosen:
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
     _keep_compiled(cache_dir() / "compiled")
 
 
