@@ -43,7 +43,7 @@ def relative_distance(
 
 
 def rank_agreement(
-    layer_fn: ModelFn, x: Float[Array, "H W C"], graded: Float[Array, "S H W C"]
+    layer_fn: ModelFn, x: Float[Array, "*image"], graded: Float[Array, " S *image"]
 ) -> Float[Array, ""]:
     """Computes how often a stronger distortion lies farther away, over all pairs of strengths.
 
