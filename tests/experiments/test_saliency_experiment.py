@@ -90,7 +90,9 @@ def test_every_method_of_both_networks_is_measured(finished):
                     assert all(-1 <= value["mean"] <= 1 for value in values)
         assert part["methods"]["smoothgrad"]["infidelity"]["mean"] >= 0
         assert "infidelity" not in part["methods"]["grad_cam"]
-        assert part["methods"]["occlusion"]["sensitivity"]["mean"] >= 0
+        moved = [m["sensitivity"]["mean"] for m in part["methods"].values() if "sensitivity" in m]
+        assert len(moved) == 2  # what a dry run checks
+        assert min(moved) >= 0
     assert len(summary["between"]["gradient"]) == 3
     assert len(summary["claims"]) == 1
     assert_claims(summary["claims"])
@@ -120,7 +122,7 @@ def test_the_method_that_loses_the_class_soonest_pays_for_having_been_picked():
 @pytest.mark.slow
 def test_all_methods(given, tmp_path):
     summary = saliency_work.run(config(tmp_path / "run", given))
-    assert set(summary["networks"]["robust"]["methods"]) == {*maps.METHODS, "edges"}
+    assert set(summary["networks"]["robust"]["methods"]) == {*maps.USUAL, "edges"}
 
 
 @pytest.mark.slow
