@@ -103,7 +103,7 @@ ONLY_IN = {
     "matplotlib": ("advfeat.figures",),
     "tensorboardX": ("advfeat.runs.metrics",),
     "tensorflow": (),
-    "torch": (),
+    "torch": ("experiments.benchmark",),
     "clu": (),
 }
 
