@@ -8,7 +8,7 @@ import io
 import pathlib
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -65,6 +65,16 @@ class Bench:
             theirs = self.model(self.x[-64:]).cpu().numpy()
         return advfeat.predict(self.network.model_fn(), some), theirs
 
+    @cached_property
+    def plain_model(self) -> Mirror:
+        """The network in PyTorch's default layout: some attacks cannot take channels_last."""
+        return copy.deepcopy(self.model).to(memory_format=torch.contiguous_format)
+
+    @cached_property
+    def plain_x(self) -> Tensor:
+        """The images in PyTorch's default layout."""
+        return self.x.contiguous()
+
     @property
     def attack(self) -> dict[str, Any]:
         """Keywords of a hand-written attack."""
@@ -105,8 +115,8 @@ class Bench:
             run = torch_attacks.pgd(self.model, **self.attack, compiled=name == "torch_compile")
             return lambda: run(self.x, self.y), _points
         if name == "torchattacks":
-            attack = self._torchattacks_pgd()
-            return lambda: attack(self.x, self.y), _points
+            attack, x = self._torchattacks_pgd(), self.plain_x
+            return lambda: attack(x, self.y), _points
         if name == "foolbox":
             return self._foolbox()
         return self._art()
@@ -116,7 +126,7 @@ class Bench:
 
         kinds = {"linf": torchattacks.PGD, "l2": torchattacks.PGDL2}
         return kinds[self.work.norm](
-            self.model,
+            self.plain_model,
             eps=self.attack["eps"],
             alpha=self.attack["step_size"],
             steps=self.work.steps,
@@ -170,20 +180,20 @@ class Bench:
             import torchattacks
 
             attack = torchattacks.APGD(
-                self.model,
+                self.plain_model,
                 norm=norm,
                 eps=self.attack["eps"],
                 steps=self.work.steps,
                 n_restarts=1,
                 loss="ce",
             )
-            return lambda: attack(self.x, self.y), _points
+            return lambda: attack(self.plain_x, self.y), _points
         assert self.config.autoattack is not None
         sys.path.insert(0, self.config.autoattack)
         from autoattack.autopgd_base import APGDAttack
 
         theirs = APGDAttack(
-            self.model,
+            self.plain_model,
             n_iter=self.work.steps,
             norm=norm,
             eps=self.attack["eps"],
@@ -194,7 +204,7 @@ class Bench:
 
         def call() -> Tensor:
             with contextlib.redirect_stdout(io.StringIO()):
-                return theirs.perturb(self.x, self.y)
+                return theirs.perturb(self.plain_x, self.y)
 
         return call, _points
 
@@ -207,10 +217,10 @@ class Bench:
             run = partial(authors_suite, self.config.autoattack)
         call = partial(
             run,
-            self.model,
+            self.plain_model,
             len(self.network.spec.class_names),
             self.threat,
-            self.x,
+            self.plain_x,
             self.y,
             batch_size=self.work.batch,
             seed=self.config.seed,
@@ -239,8 +249,9 @@ class Bench:
 
     def _d_det(self, name: str) -> Parts:
         targets = (self.y + 1) % len(self.network.spec.class_names)
+        x = self.x
         if name == "torchattacks":
-            attack = self._torchattacks_pgd()
+            attack, x = self._torchattacks_pgd(), self.plain_x
             attack.set_mode_targeted_by_label(quiet=True)
         else:
             attack = torch_attacks.pgd(
@@ -248,7 +259,7 @@ class Bench:
             )
 
         def call() -> tuple[Tensor, Tensor]:
-            made = torch_attacks.in_batches(attack, self.x, targets, self.work.batch)
+            made = torch_attacks.in_batches(attack, x, targets, self.work.batch)
             with torch.no_grad():  # ours also says which images the network was fooled by
                 return made, self.model(made).argmax(1) == targets
 

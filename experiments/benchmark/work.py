@@ -44,7 +44,7 @@ def conditions(config: Config) -> Iterator[None]:
         changed["jax_default_matmul_precision"] = names[config.precision]
     if not config.dry_run:
         changed["jax_enable_compilation_cache"] = False
-    before = {name: jax.config.read(name) for name in changed}
+    before = {name: getattr(jax.config, name) for name in changed}
     for name, value in changed.items():
         jax.config.update(name, value)
     try:
