@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import textwrap
 
 import jax
 
@@ -121,8 +122,8 @@ def failed(error: Exception) -> str:
     >>> failed(ValueError("no such\\n thing"))
     'failed: ValueError: no such thing'
     """
-    words = " ".join(str(error).split())
-    return f"failed: {type(error).__name__}: {words[:300]}"
+    words = textwrap.shorten(str(error), 300, placeholder=" …")
+    return f"failed: {type(error).__name__}: {words}"
 
 
 def _foolbox_jax(work: Work, plan: Plan) -> Contender:

@@ -131,8 +131,8 @@ def tier_of(config: Config, platform: str) -> Tier:
         steps=(10,),
         one={**dict.fromkeys(FAMILIES, ("cnn",)), "smoothgrad": ("resnet9",), "standard": ()},
         examples={
-            "quick": 100,
-            "standard": 100,
+            "quick": 40 if not large else 1000,
+            "standard": 40 if not large else 1000,
             "train": 512 if not large else 12_800,
             "d_det": 100 if not large else 2000,
             "smoothgrad": 16 if not large else 256,

@@ -17,8 +17,6 @@ from .ours import NAME
 from .peers import TITLES
 from .plan import Plan
 
-_MOST_WORKS = 16
-"""Works in a figure; the tables have all."""
 AXES = {
     "images": "images in a batch",
     "steps": "steps",
@@ -31,7 +29,10 @@ AXES = {
 def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]) -> None:
     """Draws the figures and writes `report.html`."""
     pictures = _ratios(summary)
-    lead = pictures.pop(0) if pictures else _shares(summary)
+    shares = _shares(summary)
+    lead = pictures.pop(0) if pictures else shares
+    if shares is not None and lead is not shares:
+        pictures.append(shares)
     sections = []
     if summary["work"]:
         blocks: list[Any] = [*pictures, _times(summary)]
@@ -141,12 +142,18 @@ def _introduction(config: Config, summary: dict[str, Any]) -> str:
     )
 
 
+def _by_batch(summary: dict[str, Any], field: str) -> dict[str, dict[int, Any]]:
+    """Returns a field of PGD's works, by attack and network and then by batch size."""
+    groups: dict[str, dict[int, Any]] = {}
+    for name, part in summary["work"].items():
+        if part["family"] == "pgd" and part[field]:
+            groups.setdefault(name.rpartition("_b")[0], {})[part["batch"]] = part[field]
+    return groups
+
+
 def _ratios(summary: dict[str, Any]) -> list[Picture]:
     """Draws ratios against the batch size, a figure per attack and network, the largest first."""
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
-    for name, part in summary["work"].items():
-        if part["family"] == "pgd" and part["ratio"]:
-            groups.setdefault(name.rpartition("_b")[0], {})[part["batch"]] = part["ratio"]
+    groups = _by_batch(summary, "ratio")
     pictures = []
     for group, batches in sorted(groups.items(), key=lambda pair: -len(pair[1])):
         sizes = sorted(batches)
@@ -158,7 +165,7 @@ def _ratios(summary: dict[str, Any]) -> list[Picture]:
             xlabel="images in a batch",
             ylabel="time of the peer / time of advfeat",
             rates=False,
-            log=len(sizes) > 1,
+            log=True,
         )
         pictures.append(
             Picture(
@@ -173,17 +180,22 @@ def _ratios(summary: dict[str, Any]) -> list[Picture]:
 
 
 def _shares(summary: dict[str, Any]) -> Picture | None:
-    groups = {
-        name: {"advfeat": part["share_of_limit"]}
-        for name, part in list(summary["work"].items())[:_MOST_WORKS]
-        if part["share_of_limit"] is not None
-    }
+    """Draws the share of the limit against the batch size, a line per attack and network."""
+    groups = _by_batch(summary, "share_of_limit")
     if not groups:
         return None
+    sizes = sorted({size for batches in groups.values() for size in batches})
+    figure = figures.curves(
+        sizes,
+        {group: [batches.get(size) for size in sizes] for group, batches in groups.items()},
+        xlabel="images in a batch",
+        ylabel="share of the limit",
+        log=True,
+    )
     return Picture(
         "shares",
-        figures.bars(groups, ylabel="share of the limit"),
-        alt="A bar per work: its share of the limit",
+        figure,
+        alt="Share of the limit against the batch size, a line per attack and network",
         caption="Arithmetic per second, over the best matrix product of the machine.",
     )
 
@@ -251,7 +263,7 @@ def _growth(axis: str, found: dict[str, Any]) -> Picture:
             xlabel=AXES[axis],
             ylabel="seconds of a call",
             rates=False,
-            log=len(found["sizes"]) > 1,
+            log=True,
         ),
         alt=f"Seconds of a call over the number of {AXES[axis]}",
         caption=f"PGD on the convolutional net against the number of {AXES[axis]}. The first calls "

@@ -435,6 +435,7 @@ def test_an_architecture_without_a_mirror_is_named():
             Mirror(network_of(name, (8, 8, 3), **options))
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_hand_written_pgd_reaches_our_points(norm):
     work = Work("pgd", "cnn", norm, 5, 8, 8)
@@ -449,6 +450,7 @@ def test_hand_written_pgd_reaches_our_points(norm):
     assert measure.judge_of(work, plan).compare("pgd", one, other).wrong == ""
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("peer", sorted(set(peers.TITLES) - {"torch_compile", "autoattack"}))
 @pytest.mark.parametrize("family", sorted(set(peers.DOES) - {"startup", "quick", "standard"}))
 def test_a_peer_does_our_work(family, peer):
