@@ -83,8 +83,8 @@ def sentence(summary: dict[str, Any]) -> str:
     if ratios:
         values = sorted(estimate.mean for _, estimate in ratios.values())
         return (
-            "How fast is advfeat beside other libraries? Of the fastest peer of each work, it "
-            f"takes {values[0]:.2f} to {values[-1]:.2f} times less time "
+            "How fast is advfeat beside other libraries? The fastest peer of a work takes "
+            f"{values[0]:.2f} to {values[-1]:.2f} times as long "
             f"(median {np.median(values):.2f}, {len(values)} works)."
         )
     shares = [p["share_of_limit"] for p in summary["work"].values() if p["share_of_limit"]]
@@ -130,7 +130,8 @@ def _introduction(config: Config, summary: dict[str, Any]) -> str:
         f"{config.rounds} rounds at most, in each of which every contender takes its turn, with "
         f"{summary['machine']['threads']} threads in {config.precision}; a work that exceeds "
         f"{config.budget:g} seconds has 3 rounds at least, and fewer than 6 have no interval. "
-        "Same weights, images and step sizes; PGD starts at the image. A peer's time counts if the "
+        "Same weights, images and step sizes; PGD starts at the image. `quick`, which only "
+        "advfeat has, stands beside the peers' standard AutoAttack. A peer's time counts if the "
         f"logits agree within {check.LOGITS[config.precision]:.0e} of the largest and the result "
         f"is the same: what PGD adds to the mean loss within {100 * check.LOSS:.0f} %, robust "
         f"accuracies within {100 * check.RATE:.0f} points (or two images), the loss of an epoch "

@@ -54,22 +54,34 @@ def conditions(config: Config) -> Iterator[None]:
             jax.config.update(name, value)
 
 
+def sizes(config: Config) -> tuple[int, ...]:
+    """Returns the sides of the matrices that are multiplied to find the limit."""
+    return (256,) if config.dry_run else _SIZES[jax.default_backend()]
+
+
+def best_product(config: Config, *, seconds: float) -> float:
+    """Returns the floating-point operations per second of JAX's best matrix product.
+
+    It is measured again before each work, and the run's best counts: a moment in which the machine
+    was busy must not lower the limit.
+    """
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
+    return max(limits.jax_matmul(size, dtype, seconds=seconds) for size in sizes(config))
+
+
 def limit(config: Config, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measures the machine: best matrix products, bandwidth; and counts forward passes."""
     seconds = 0.05 if config.dry_run else 1.0
-    sizes = (256,) if config.dry_run else _SIZES[jax.default_backend()]
-    dtype = jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32
-    products = [limits.jax_matmul(size, dtype, seconds=seconds) for size in sizes]
     torch_best = math.nan
     if config.peers and importlib.util.find_spec("torch") is not None:
         from .torch_peers import matmul
 
         torch_best = max(
-            matmul(size, config.precision, threads(), seconds=seconds) for size in sizes
+            matmul(size, config.precision, threads(), seconds=seconds) for size in sizes(config)
         )
     names = sorted(plan.networks)
     arrays = {
-        "jax_flops_per_second": max(products),
+        "jax_flops_per_second": best_product(config, seconds=seconds),
         "torch_flops_per_second": torch_best,
         "bytes_per_second": limits.bandwidth(8 if config.dry_run else 256, seconds=seconds),
         "networks": np.array(names),
@@ -81,7 +93,9 @@ def limit(config: Config, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
 def _of_work(
     work: Work, plan: Plan, config: Config, place: pathlib.Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    return measure(work, plan, config, place, threads()).arrays(), {"work": work.name}
+    product = best_product(config, seconds=0.3)
+    arrays = measure(work, plan, config, place, threads()).arrays()
+    return {**arrays, "flops_per_second": np.array(product)}, {"work": work.name}
 
 
 def _of_growth(
@@ -100,6 +114,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     with conditions(config), tqdm(total=len(plan.works) + len(plan.growth), unit="work") as bar:
         machine = run.cached("limit", lambda: limit(config, plan))
         measured: dict[str, Measured] = {}
+        products = [float(machine["jax_flops_per_second"])]
         left_out: dict[str, str] = {}
         for each in plan.works:
             bar.set_postfix_str(each.name)
@@ -108,7 +123,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 left_out[each.name] = reason
             else:
                 compute = partial(_of_work, each, plan, config, place)
-                measured[each.name] = Measured.read(run.cached(f"works/{each.name}", compute))
+                arrays = run.cached(f"works/{each.name}", compute)
+                measured[each.name] = Measured.read(arrays)
+                products.append(float(arrays["flops_per_second"]))
             bar.update()
         grown = {}
         for axis in plan.growth:
@@ -117,6 +134,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 f"growth/{axis}", partial(_of_growth, axis, plan, config, place)
             )
             bar.update()
+    machine = {**machine, "jax_flops_per_second": np.array(max(products))}
     told = summary.summarise(config, plan, machine, measured, left_out, grown, absent, threads())
     report.write(config, plan, run, told)
     return told
