@@ -42,7 +42,7 @@ jaxtyping.install_import_hook(SHAPED, "shape_checks.after_the_call")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that need PyTorch and hold no tests: doctest would import them.
-collect_ignore_glob = ["benchmarks/bench_*.py", "helpers/torch_mirror.py"]
+collect_ignore_glob = ["benchmarks/bench_*.py"]
 
 MOST_MAPPINGS = 15_000
 """At a file's end, and twice as many within one; Linux allows 65,530 (`vm.max_map_count`)."""

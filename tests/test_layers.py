@@ -114,7 +114,7 @@ ONLY_IN = {
     "matplotlib": ("advfeat.figures",),
     "tensorboardX": ("advfeat.runs.metrics",),
     "tensorflow": (),
-    "torch": (),
+    "torch": ("experiments.benchmark",),
     "clu": (),
 }
 

@@ -1,7 +1,7 @@
 """SmoothGrad, integrated gradients and feature visualisation beside captum and torch-lucent.
 
     pip install -e ".[peers]" captum torch-lucent
-    python tests/benchmarks/bench_pictures.py --checkpoint=zoo:cifar10_standard [--images=64]
+    PYTHONPATH=. python tests/benchmarks/bench_pictures.py [--checkpoint=zoo:cifar10_standard]
 
 The same weights, images and cores, in turns in one process, compilation apart; prints one JSON
 object per line: images per second of each at its best number of copies at a time (of `--chunks`),
@@ -69,7 +69,8 @@ def say(**facts):
 
 def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
     from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
-    from torch_mirror import Mirror, from_torch, to_torch
+
+    from experiments.benchmark.torch_mirror import Mirror, from_torch, to_torch
 
     mirror, fn = Mirror(network).eval(), network.model_fn()
     x, y = to_torch(images), torch.from_numpy(labels.astype(np.int64))
@@ -136,7 +137,8 @@ def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
 
 def beside_lucent(network, *, units, steps, repeats):
     from lucent.optvis import param, render
-    from torch_mirror import Mirror
+
+    from experiments.benchmark.torch_mirror import Mirror
 
     size = network.spec.input_shape[0]
     fn = network.model_fn()

@@ -18,12 +18,15 @@ torch = pytest.importorskip("torch", reason="needs the extra `peers`")
 foolbox = pytest.importorskip("foolbox", reason="needs the extra `peers`")
 torchattacks = pytest.importorskip("torchattacks", reason="needs the extra `peers`")
 
-from bench_autoattack import ours, torchattacks_  # noqa: E402
-from torch_mirror import Mirror, from_torch, to_torch  # noqa: E402
-
 import advfeat  # noqa: E402
 from advfeat import data  # noqa: E402
 from advfeat.runs.checkpoints import load_network  # noqa: E402
+from experiments.benchmark.torch_mirror import (  # noqa: E402
+    Mirror,
+    from_torch,
+    to_torch,
+)
+from experiments.benchmark.torch_suites import torchattacks_suite  # noqa: E402
 from experiments.train import (  # noqa: E402
     flags as train_flags,
     work as train_work,
@@ -257,16 +260,19 @@ def test_minimal_norms_are_within_three_per_cent_or_smaller(case, small_case, at
 def test_autoattack_leaves_what_torchattacks_leaves(case):
     threat, (x, y) = case.threat(), case.all
     clean = advfeat.correct(case.fn, x, y)
-    robust, found, facts = ours(case.network, threat, x, y, BATCH, 0)
-    _, peer_x, _ = torchattacks_(case.network, threat, x, y, BATCH, 0)
-    peer = advfeat.correct(case.fn, np.clip(peer_x, 0, 1), y) & clean
+    found = advfeat.evaluate(KEY, case.fn, x, y, threat=threat, batch_size=BATCH, checks=False)
+    robust = found.robust
+    peer_x = torchattacks_suite(
+        case.mirror, 10, threat, to_torch(x), torch.from_numpy(y), batch_size=BATCH, seed=0
+    )
+    peer = advfeat.correct(case.fn, np.clip(from_torch(peer_x), 0, 1), y) & clean
     case.print(
         "autoattack",
         eps=case.eps,
         robust=float(robust.mean()),
-        **facts,
+        seconds={part.name: round(part.seconds, 1) for part in found.attacks},
         torchattacks=float(peer.mean()),
         differ=int((robust != peer).sum()),
     )
-    assert jax.vmap(threat.contains)(x, found).all()
+    assert jax.vmap(threat.contains)(x, found.adversarial).all()
     assert abs(int(robust.sum()) - int(peer.sum())) <= max(1, 0.003 * case.count)
