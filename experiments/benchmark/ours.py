@@ -123,7 +123,7 @@ def _train(
         keep=None,
     )
     loss_fn = training.adversarial(network.spec.build(), advfeat.cross_entropy, attack)
-    how = training.TrainConfig(
+    config = training.TrainConfig(
         epochs=1, batch_size=work.batch, learning_rate=RATE, schedule="constant"
     )
 
@@ -135,9 +135,11 @@ def _train(
             network.variables,
             x,
             y,
-            how,
+            config,
             num_classes=len(network.spec.class_names),
-            on_epoch=lambda epoch, state, metrics: means.append(metrics["loss"]),
+            hooks=training.Hooks(
+                on_epoch=lambda epoch, state, metrics: means.append(metrics["loss"])
+            ),
         )
         jax.block_until_ready(state.params)
         return means[0]
