@@ -166,7 +166,7 @@ def _ratios(summary: dict[str, Any]) -> list[Picture]:
             xlabel="images in a batch",
             ylabel="time of the peer / time of advfeat",
             rates=False,
-            log=True,
+            log=len(sizes) > 1,
         )
         pictures.append(
             Picture(
@@ -191,7 +191,7 @@ def _shares(summary: dict[str, Any]) -> Picture | None:
         {group: [batches.get(size) for size in sizes] for group, batches in groups.items()},
         xlabel="images in a batch",
         ylabel="share of the limit",
-        log=True,
+        log=len(sizes) > 1,
     )
     return Picture(
         "shares",
@@ -264,7 +264,7 @@ def _growth(axis: str, found: dict[str, Any]) -> Picture:
             xlabel=AXES[axis],
             ylabel="seconds of a call",
             rates=False,
-            log=True,
+            log=len(found["sizes"]) > 1,
         ),
         alt=f"Seconds of a call over the number of {AXES[axis]}",
         caption=f"PGD on the convolutional net against the number of {AXES[axis]}. The first calls "
