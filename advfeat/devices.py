@@ -26,7 +26,7 @@ from advfeat.rows import padded_rows
 from advfeat.types import ModelFn, as_model_fn
 
 AXIS = "data"
-CACHED = 32 << 20
+CACHED = 24 << 20
 """Bytes of all activations of a forward pass that one CPU device should hold (measured)."""
 FEWEST = 8
 """Rows per device below which the overhead of a call outweighs the caches."""
