@@ -299,7 +299,10 @@ def rows_at_once(model_fn: ModelFn, shape: tuple[int, ...], most: int) -> int:
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         return most
-    each = CACHED // max(activation_bytes(model_fn, shape), 1)
+    try:
+        each = CACHED // max(activation_bytes(model_fn, shape), 1)
+    except Exception:  # user code: its objective may hand the network another input than x
+        return most
     each = max(FEWEST, 1 << max(each.bit_length() - 1, 0))
     return min(most, each * (1 if local_mesh() is None else len(devices)))
 
