@@ -61,14 +61,16 @@ def local_mesh() -> Mesh | None:
 
 
 def training_mesh(batch_size: int) -> Mesh:
-    """Returns the mesh of as many local devices as divide a batch evenly."""
-    found = jax.local_devices() if local_mesh() is not None else [_default_device()]
+    """Returns the mesh that a training uses by default: as many local devices as divide a batch.
+
+    On CPU it is one: there the gradients of the weights use all cores already, and the sums over
+    devices cost what sharing the attack would gain (docs/results/speed.md).
+    """
+    found = [jnp.zeros(()).devices().pop()]  # honours `jax.default_device`
+    if found[0].platform != "cpu" and local_mesh() is not None:
+        found = jax.local_devices()
     most = max(n for n in range(1, len(found) + 1) if batch_size % n == 0)
     return data_mesh(found[:most])
-
-
-def _default_device() -> jax.Device:
-    return jnp.zeros(()).devices().pop()
 
 
 def padded(count: int) -> int:

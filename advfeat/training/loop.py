@@ -176,8 +176,8 @@ def fit(
       procedure: how a step uses the objective: `plain()`, `free(threat)`, `awp()`, `ema(...)`.
       ids: `[N]`, by default 0 … N-1.
       mesh: the devices that share the rows of every batch (`devices.data_mesh()`); every process
-        of the training passes the same mesh, and the state stays on it. By default as many devices
-        of this process as divide the batch.
+        of the training passes the same mesh, and the state stays on it. By default as many GPUs or
+        TPUs of this process as divide the batch; on CPU one device, which uses all cores.
       resume: where an interrupted training stood, to go on from there.
       hooks: what is called after steps, chunks of steps and epochs.
 
@@ -198,7 +198,7 @@ def fit(
     steps = len(epoch_rows(key, 0, count, config.batch_size))
     shape = (min(config.batch_size, count), *images.shape[1:])
     state, make, hyper = set_up(loss_fn, variables, config, procedure, steps, shape, resume)
-    data: Any = (images, np.asarray(labels, np.int32), np.asarray(ids, np.int32))
+    data: Any = (np.asarray(images), np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
     options = {"make_optimiser": make, "augment": TRANSFORMS[config.augment]}
