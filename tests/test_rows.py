@@ -193,6 +193,7 @@ PADDING = "takes off what filled the last batch"
 BY_VALUE = "by value, not by place"
 NO_EXAMPLES = "no examples: names, text, bytes, pixels, units or steps"
 DRAWN = "of an order that was drawn"
+EVERY_ROW = "the first of a queue that holds all rows"
 ALLOWED = {
     ("advfeat/data/constructed_npz.py", "text[:57]"): NO_EXAMPLES,
     (
@@ -221,7 +222,11 @@ ALLOWED = {
         "slice(len(plan.choice), None)",
     ): "two sets that were measured in one pass",
     ("advfeat/attacks/apgd_kernels.py", "due[begin + window:end:window]"): NO_EXAMPLES,
-    ("advfeat/attacks/batch.py", "np.asarray(leaf)[:keep]"): PADDING,
+    ("advfeat/attacks/survivors.py", "itertools.islice(waiting, slots)"): EVERY_ROW,
+    ("advfeat/devices.py", "found[:most]"): NO_EXAMPLES,
+    ("advfeat/devices.py", "leaf[:count]"): PADDING,
+    ("advfeat/devices.py", "np.asarray(leaf)[:real]"): PADDING,
+    ("advfeat/evaluation/diagnostics/slopes.py", "leaf[:len(rows)]"): PADDING,
     ("advfeat/attacks/square_l2_l1.py", "numbers[0:2]"): NO_EXAMPLES,
     ("advfeat/features/mislabeled.py", "np.argsort(-resemblance, kind='stable')[:count]"): BY_VALUE,
     ("advfeat/data/archives.py", "data[:4]"): NO_EXAMPLES,
@@ -254,9 +259,6 @@ ALLOWED = {
         "blocks.reshape(padded.shape)[:height, :width]",
     ): NO_EXAMPLES,
     ("advfeat/evaluation/broken_defences.py", "random[:place]"): NO_EXAMPLES,
-    ("advfeat/evaluation/diagnostics/slopes.py", "np.concatenate(leaf)[:len(rows)]"): PADDING,
-    ("advfeat/evaluation/prediction.py", "np.asarray(logits)[:real]"): PADDING,
-    ("advfeat/evaluation/prediction.py", "np.asarray(scores)[:real]"): PADDING,
     ("advfeat/figures/charts.py", "column_names[::step]"): NO_EXAMPLES,
     ("advfeat/figures/charts.py", "row_names[::step]"): NO_EXAMPLES,
     ("advfeat/features/representations.py", "order[::-1][:count]"): BY_VALUE,
