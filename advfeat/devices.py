@@ -112,7 +112,7 @@ class Shared(Generic[R]):
         mesh = local_mesh()
         leaves = jax.tree.leaves(by_row)
         count = np.shape(leaves[0])[0]
-        if mesh is None or count < mesh.size or not _may_move(by_row, whole, mesh):
+        if mesh is None or count < mesh.size or not _placeable(by_row, whole, mesh):
             return self._alone(*args, **kwargs)  # type: ignore[no-any-return]
         room = padded(count)
         if room > count:
@@ -120,10 +120,7 @@ class Shared(Generic[R]):
             by_row = jax.tree.map(lambda leaf: leaf[places], by_row)
         static = tuple(given[name] for name in self._static)
         run = self._for(mesh, static)
-        result: R = run(
-            _put(whole, _whole(mesh)),
-            _put(by_row, _by_row(mesh)),
-        )
+        result: R = run(_put(whole, _whole(mesh)), _put(by_row, _by_row(mesh)))
         if room > count:
             result = jax.tree.map(lambda leaf: leaf[:count], result)
         return result
@@ -150,8 +147,7 @@ class Shared(Generic[R]):
 
     def _cache_size(self) -> int:
         """Returns the number of programs compiled so far."""
-        sizes = [fn._cache_size() for fn in (self._alone, *self._compiled.values())]
-        return sum(sizes)
+        return sum(fn._cache_size() for fn in (self._alone, *self._compiled.values()))
 
 
 def shared(*rows: str, static: Sequence[str] = ()) -> Callable[[Callable[..., R]], Shared[R]]:
@@ -173,7 +169,7 @@ def may_move(rows: Any) -> bool:
     )
 
 
-def _may_move(by_row: Any, whole: Any, mesh: Mesh) -> bool:
+def _placeable(by_row: Any, whole: Any, mesh: Mesh) -> bool:
     """Tests whether arguments may be placed on the mesh: not traced, and not placed by the caller.
 
     Rows that the caller committed to a device are computed there. Weights on one device say
@@ -226,7 +222,7 @@ def _put(tree: Any, sharding: NamedSharding) -> Any:
 def everywhere(tree: Any) -> Any:
     """Places weights on all local devices once, before a loop over batches."""
     mesh = local_mesh()
-    if mesh is None or not _may_move(None, tree, mesh):
+    if mesh is None or not _placeable(None, tree, mesh):
         return tree
     return _put(jax.tree.map(_as_array, tree), _whole(mesh))
 
@@ -317,6 +313,8 @@ def _forward(model_fn: ModelFn, x: jax.Array) -> jax.Array:
 def activation_bytes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
     """Returns the bytes of all intermediate results of a forward pass on ONE example.
 
+    What a network computes in a loop counts once.
+
     >>> activation_bytes(lambda x: jnp.sin(x) + 1.0, (2, 2, 1))
     32
     """
@@ -332,7 +330,7 @@ def _bytes(jaxpr: Any) -> int:
             total += sum(_bytes(getattr(sub.jaxpr, "jaxpr", sub.jaxpr)) for sub in inner)
         else:
             sizes = [out.aval for out in equation.outvars if hasattr(out.aval, "dtype")]
-            total += sum(aval.size * np.dtype(np.float32).itemsize for aval in sizes)
+            total += sum(aval.size * aval.dtype.itemsize for aval in sizes)
     return total
 
 
@@ -393,8 +391,5 @@ def sharded(update: Any, mesh: Mesh, **static: Any) -> Any:
       **static: its static arguments.
     """
     step: Any = inspect.unwrap(update)
-    return jax.jit(
-        functools.partial(step, **static),
-        donate_argnums=(1,),
-        out_shardings=_whole(mesh),
-    )
+    step = functools.partial(step, **static)
+    return jax.jit(step, donate_argnums=(1,), out_shardings=_whole(mesh))

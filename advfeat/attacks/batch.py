@@ -57,7 +57,7 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
     if size >= count:
         return devices.home(_attack_batch(attack, key, ids, model_fn, x, y))  # type: ignore[no-any-return]
     images, labels, numbers = jax.tree.map(np.asarray, (x, y, ids))
-    result = _in_parts(attack, key, model_fn, images, labels, numbers, size=size)
+    result = in_parts(attack, key, model_fn, images, labels, numbers, size=size, dtype=images.dtype)
     return jax.tree.map(jnp.asarray, result)  # type: ignore[no-any-return]
 
 
@@ -95,31 +95,11 @@ def attack_dataset(
     """
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
-    return in_batches(
-        attack, one_key(key), model_fn, images, labels, ids, batch_size=batch_size, advance=advance
-    )
-
-
-def in_batches(
-    attack: OnOne[R],
-    key: Key,
-    model_fn: ModelFn,
-    images: np.ndarray,
-    labels: Any,
-    ids: np.ndarray,
-    *,
-    batch_size: int,
-    advance: Callable[[int], Any] | None = None,
-) -> R:
-    """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments."""
-    attack, model_fn = as_model_fn(attack), as_model_fn(model_fn)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
-    return _in_parts(
-        attack, key, model_fn, images, labels, ids, size=size, dtype=np.float32, advance=advance
-    )
+    return in_parts(attack, one_key(key), model_fn, images, labels, ids, size=size, advance=advance)
 
 
-def _in_parts(
+def in_parts(
     attack: OnOne[R],
     key: Key,
     model_fn: ModelFn,
@@ -128,14 +108,27 @@ def _in_parts(
     ids: np.ndarray,
     *,
     size: int,
-    dtype: Any = None,
+    dtype: Any = np.float32,
     advance: Callable[[int], Any] | None = None,
 ) -> R:
-    """Attacks host arrays in parts of `size` rows, cast to `dtype`; returns host arrays."""
-    attack, key, model_fn = devices.everywhere((attack, key, model_fn))
+    """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments.
+
+    Args:
+      attack: as `attack_dataset`.
+      key: a threefry key.
+      model_fn: as `attack_dataset`.
+      images: as `attack_dataset`.
+      labels: as `attack_dataset`.
+      ids: `[N]`.
+      size: examples of a part; see `devices.rows_at_once`.
+      dtype: of the images that the attack is given.
+      advance: as `attack_dataset`.
+    """
+    given = as_model_fn(attack), key, as_model_fn(model_fn)
+    attack, key, model_fn = devices.everywhere(given)
 
     def call(rows: np.ndarray) -> R:
-        x = images[rows].astype(dtype or images.dtype, copy=False)
+        x = images[rows].astype(dtype, copy=False)
         y = jax.tree.map(lambda leaf: leaf[rows], labels)
         return _attack_batch(attack, key, ids[rows], model_fn, x, y)
 

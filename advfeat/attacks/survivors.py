@@ -25,10 +25,11 @@ from advfeat.checks import check_positive
 from advfeat.edges import one_key
 from advfeat.types import Array, AttackResult, Key, ModelFn, as_model_fn
 
-_FEW = 16
-"""Images that make one group: two half-empty ones would cost more than the host's time."""
 Finished = Callable[[np.ndarray, AttackResult], Any]
 """Rows `[F]` of the images just decided, and their results with leading axis F."""
+
+_FEW = 16
+"""Images that make one group: two half-empty ones would cost more than the host's time."""
 
 
 def _pick(flags: Array, new: Any, old: Any) -> Any:
@@ -247,7 +248,7 @@ def survive(
             model_fn,
             slots.state,
             slots.kept,
-            over.copy(),
+            over,
             slots.index == 0,
             finish=bool((over & ~fooled).any()),
         )

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from advfeat.attacks.batch import in_batches
+from advfeat import devices
+from advfeat.attacks.batch import in_parts
 from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import slots_for, survive, usual_chunk
 from advfeat.checks import check_logits
@@ -135,6 +136,7 @@ def evaluate(
 
     >>> import advfeat
     >>> x = np.random.default_rng(0).uniform(size=(20, 2, 2, 1)).astype(np.float32)
+    >>> import jax.numpy as jnp
     >>> network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), jnp.eye(3, 4))
     >>> y = advfeat.predict(network, x).argmax(1)
     >>> found = evaluate(jax.random.key(0), network, x, y, threat=advfeat.linf(0.1),
@@ -269,7 +271,8 @@ def _run(
             chunk = usual_chunk(attack)
             survive(attack, key, model_fn, *data, batch_size=size, chunk=chunk, finished=decided)
         else:
-            result = in_batches(attack, key, model_fn, *data, batch_size=size)
+            size = devices.rows_at_once(model_fn, problem.images.shape[1:], size)
+            result = in_parts(attack, key, model_fn, *data, size=size)
             decided(np.arange(len(rows)), result)
     if not parts:
         none, never = np.zeros(0, int), np.zeros(0, bool)

@@ -7,50 +7,13 @@ variables. Process 0 writes the run directory; the others only compute.
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_EXPLICIT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-_OPEN_MPI = "OMPI_COMM_WORLD_SIZE"
-
-
-def launched() -> str | None:
-    """Returns how this process was launched as one of several, or None.
-
-    Returns:
-      "environment" (`JAX_COORDINATOR_ADDRESS` and its two companions), "slurm" (a step of `srun`
-      with more than one task), "openmpi", or None. On TPU slices and Kubernetes the environment
-      does not tell whether a training should span the processes; there, `join(True)` asks JAX.
-
-    Raises:
-      ValueError: if some but not all of the three variables are set, or one is not a number.
-    """
-    given = [name for name in _EXPLICIT if os.environ.get(name)]
-    if given and len(given) < len(_EXPLICIT):
-        missing = ", ".join(name for name in _EXPLICIT if name not in given)
-        raise ValueError(f"{', '.join(given)} without {missing}: all three or none")
-    if given:
-        count, index = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
-        if not 0 <= index < count:
-            raise ValueError(f"JAX_PROCESS_ID={index} must lie in [0, {count})")
-        return "environment" if count > 1 else None
-    if all(os.environ.get(name) for name in _SLURM):
-        return "slurm" if _number("SLURM_NTASKS") > 1 else None
-    if os.environ.get(_OPEN_MPI):
-        return "openmpi" if _number(_OPEN_MPI) > 1 else None
-    return None
-
-
-def _number(name: str) -> int:
-    try:
-        return int(os.environ[name])
-    except ValueError:
-        raise ValueError(f"{name}={os.environ[name]}: must be a whole number") from None
+from advfeat.runs.launcher import launched, number
 
 
 def join(ask: bool = False) -> int:
@@ -73,8 +36,8 @@ def join(ask: bool = False) -> int:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     options: dict[str, Any] = {}
     if how == "environment":  # JAX itself reads only the first of the three
-        options["num_processes"] = _number("JAX_NUM_PROCESSES")
-        options["process_id"] = _number("JAX_PROCESS_ID")
+        options["num_processes"] = number("JAX_NUM_PROCESSES")
+        options["process_id"] = number("JAX_PROCESS_ID")
         options["cluster_detection_method"] = "deactivate"
     jax.distributed.initialize(**options)
     _State.joined = jax.process_count() > 1

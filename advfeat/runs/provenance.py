@@ -46,6 +46,12 @@ def versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def devices() -> dict[str, Any]:
     """Describes the accelerators that JAX sees, and the host.
 
@@ -56,12 +62,11 @@ def devices() -> dict[str, Any]:
     import jax
 
     found = jax.devices()
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "platform": found[0].platform,
         "kinds": sorted({device.device_kind for device in found}),
         "count": len(found),
-        "cpus": len(affinity(0)) if affinity else os.cpu_count(),
+        "cpus": cores(),
         "system": platform.platform(),
     }
 

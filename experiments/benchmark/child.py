@@ -72,6 +72,7 @@ def start(
     environment.pop("JAX_NUM_CPU_DEVICES", None)
     if "host_platform_device_count" in environment.get("XLA_FLAGS", ""):  # the older way
         environment.pop("XLA_FLAGS")
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # a first attack compiles
     if devices is not None:
         environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     code = f"from {__package__}.{module} import {function}; {function}({str(folder)!r})"

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from advfeat import devices
 from advfeat.models.network import Network
 
 
@@ -37,25 +38,18 @@ def best_seconds(call: Callable[[], Any], *, seconds: float) -> float:
     return min(took)
 
 
-def everywhere(array: Any) -> jax.Array:
-    """Shares the rows of an array over all CPU devices; on other platforms it stays on one."""
-    array = jnp.asarray(array)
-    devices = jax.devices()
-    if devices[0].platform != "cpu" or len(array) % len(devices):
-        return array
-    mesh = Mesh(np.array(devices), ("rows",))
-    return jax.device_put(array, NamedSharding(mesh, PartitionSpec("rows")))
+def _mesh(rows: int) -> Mesh:
+    """Returns the mesh of all CPU devices, if they divide the rows; else of one device."""
+    found = jax.devices()
+    several = found[0].platform == "cpu" and rows % len(found) == 0
+    return devices.data_mesh(found if several else [found[0]])
 
 
 def jax_matmul(size: int, dtype: Any, *, seconds: float) -> float:
     """Returns the floating-point operations per second of a square matrix product in JAX."""
-    rng = np.random.default_rng(0)
-    left, right = (jnp.asarray(rng.normal(size=(size, size)), dtype) for _ in range(2))
-    left = everywhere(left)
-    if len(left.devices()) > 1:
-        right = jax.device_put(
-            right, NamedSharding(Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec())
-        )
+    rng, mesh = np.random.default_rng(0), _mesh(size)
+    left, right = (rng.normal(size=(size, size)).astype(dtype) for _ in range(2))
+    left, right = devices.share_rows(left, mesh), devices.replicate(right, mesh)
     product = jax.jit(jnp.dot)
     took = best_seconds(lambda: jax.block_until_ready(product(left, right)), seconds=seconds)
     return 2.0 * size**3 / took
@@ -63,7 +57,8 @@ def jax_matmul(size: int, dtype: Any, *, seconds: float) -> float:
 
 def bandwidth(megabytes: int, *, seconds: float) -> float:
     """Returns the bytes per second of adding 1 to a large array: read once, written once."""
-    large = everywhere(np.zeros((megabytes * 2**20 // 4096, 1024), np.float32))
+    zeros = np.zeros((megabytes * 2**20 // 4096, 1024), np.float32)
+    large = devices.share_rows(zeros, _mesh(len(zeros)))
     add = jax.jit(lambda array: array + 1.0)
     took = best_seconds(lambda: jax.block_until_ready(add(large)), seconds=seconds)
     return 2.0 * large.size * 4 / took

@@ -130,7 +130,7 @@ def _introduction(config: Config, summary: dict[str, Any]) -> str:
         f"{config.rounds} rounds at most, in each of which every contender takes its turn, with "
         f"{summary['machine']['threads']} threads in {config.precision}; a work that exceeds "
         f"{config.budget:g} seconds has 3 rounds at least, and fewer than 6 have no interval. "
-        "Same weights, images and step sizes; PGD starts at the image. `quick`, which only "
+        "Same weights, images and step sizes; PGD starts at the image. The suite quick, which only "
         "advfeat has, stands beside the peers' standard AutoAttack. A peer's time counts if the "
         f"logits agree within {check.LOGITS[config.precision]:.0e} of the largest and the result "
         f"is the same: what PGD adds to the mean loss within {100 * check.LOSS:.0f} %, robust "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
-import os
 import pathlib
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.provenance import cores
 
 from . import growth, limits, peers, report, summary
 from .flags import Config
@@ -27,12 +27,6 @@ from .plan import Plan, Work, prepare
 LIKELY_SHARE = 0.3
 """Share of the limit by which a call's time is foreseen, for --longest."""
 _SIZES = {"cpu": (1024, 2048), "gpu": (4096, 8192), "tpu": (4096, 8192)}
-
-
-def threads() -> int:
-    """Returns the number of cores that this process may use: PyTorch's number of threads."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -81,7 +75,7 @@ def limit(config: Config, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
         from .torch_peers import matmul
 
         torch_best = max(
-            matmul(size, config.precision, threads(), seconds=seconds) for size in sizes(config)
+            matmul(size, config.precision, cores(), seconds=seconds) for size in sizes(config)
         )
     names = sorted(plan.networks)
     arrays = {
@@ -91,14 +85,14 @@ def limit(config: Config, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
         "networks": np.array(names),
         "forward_flops": np.array([limits.forward_flops(plan.networks[n]) for n in names]),
     }
-    return arrays, {"threads": threads(), "precision": config.precision}
+    return arrays, {"threads": cores(), "precision": config.precision}
 
 
 def _of_work(
     work: Work, plan: Plan, config: Config, place: pathlib.Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     product = best_product(config, seconds=0.3)
-    arrays = measure(work, plan, config, place, threads()).arrays()
+    arrays = measure(work, plan, config, place, cores()).arrays()
     return {**arrays, "flops_per_second": np.array(product)}, {"work": work.name}
 
 
@@ -139,7 +133,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             )
             bar.update()
     machine = {**machine, "jax_flops_per_second": np.array(max(products))}
-    told = summary.summarise(config, plan, machine, measured, left_out, grown, absent, threads())
+    told = summary.summarise(config, plan, machine, measured, left_out, grown, absent, cores())
     report.write(config, plan, run, told)
     return told
 

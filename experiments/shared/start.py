@@ -9,6 +9,8 @@ from typing import Any
 
 from advfeat.runs import command
 from advfeat.runs.cache import cache_dir
+from advfeat.runs.launcher import launched
+from advfeat.runs.provenance import cores
 
 CACHE_BYTES = 2 << 30
 """Compiled programs that are kept; the least recently used ones go first."""
@@ -39,13 +41,12 @@ def prepare_jax(cpu_devices: int | None) -> None:
     the next command.
     """
     # Several processes of a machine are several devices already.
-    counts = ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-    chosen = any(os.environ.get(name, "1") != "1" for name in counts)
-    chosen |= "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    several = _one_of_several()
+    simulated = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if cpu_devices is not None:
         os.environ["JAX_NUM_CPU_DEVICES"] = str(cpu_devices)
-    elif not chosen:
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(_cores()))
+    elif not (several or simulated):
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores()))
     _keep_compiled(cache_dir() / "compiled")
 
 
@@ -65,7 +66,8 @@ def _keep_compiled(folder: Path) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _one_of_several() -> bool:
+    try:
+        return launched() is not None
+    except ValueError:  # the runner says what is wrong
+        return True

@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 
+import launchers
 import pytest
 
 from experiments.shared import start
@@ -40,20 +41,30 @@ def test_the_flag_decides():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "given",
     [
-        ("XLA_FLAGS", "--xla_force_host_platform_device_count=8"),
-        ("JAX_NUM_CPU_DEVICES", "4"),
-        ("JAX_NUM_PROCESSES", "2"),  # several processes are several devices already
-        ("SLURM_NTASKS", "2"),
-        ("OMPI_COMM_WORLD_SIZE", "2"),
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        {"JAX_NUM_CPU_DEVICES": "4"},
+        # Several processes are several devices already.
+        launchers.explicit(0, 1234),
+        launchers.slurm(0, 1234),
+        {"OMPI_COMM_WORLD_SIZE": "2"},
+        {"JAX_NUM_PROCESSES": "2"},  # the runner will say that two variables are missing
     ],
+    ids=lambda given: next(iter(given)),
 )
-def test_who_chose_already_is_left_alone(monkeypatch, name, value):
+def test_who_chose_already_is_left_alone(monkeypatch, given):
     before = cpu_devices()
-    monkeypatch.setenv(name, value)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     start.prepare_jax(None)
-    assert cpu_devices() == (value if name == "JAX_NUM_CPU_DEVICES" else before)
+    assert cpu_devices() == given.get("JAX_NUM_CPU_DEVICES", before)
+
+
+def test_an_allocation_of_several_tasks_is_one_process_without_srun(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    start.prepare_jax(None)
+    assert int(cpu_devices()) >= 1
 
 
 def test_other_flags_of_xla_are_no_choice(monkeypatch):
