@@ -128,6 +128,22 @@ def test_heavy_libraries_have_one_home(path):
             assert any(f"{name}.".startswith(f"{h}.") for h in homes), f"{name}: {module}"
 
 
+PEERS = {"torch", "torchattacks", "foolbox", "art", "captum", "autoattack"}
+
+
+@each_file
+def test_without_the_peers_every_module_imports(path):
+    """What needs a peer at its top is named `torch_*`, which pytest does not look into."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    named = {alias.name for node in tops if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in tops if isinstance(node, ast.ImportFrom)}
+    needs = {name.split(".")[0] for name in named} & PEERS
+    assert not needs or path.name.startswith("torch_"), f"{home(path)}: {needs}"
+    ours = {name for name in named if name.split(".")[-1].startswith("torch_")}
+    assert not ours or path.name.startswith("torch_"), f"{home(path)}: {ours}"
+
+
 @each_file
 def test_inner_layers_touch_no_disk(path):
     if layer_of(home(path)) <= 2:
