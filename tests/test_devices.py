@@ -16,7 +16,9 @@ from advfeat import devices
 HELPERS = pathlib.Path(__file__).parent / "helpers"
 
 
-@pytest.mark.parametrize("part", ["batches", "survivors", "predictions", "placed", "trainings"])
+@pytest.mark.parametrize(
+    "part", ["batches", "survivors", "predictions", "placed", "trainings", "streams"]
+)
 def test_three_devices_give_the_verdicts_of_one(part):
     done = subprocess.run(
         [sys.executable, HELPERS / "shared_by_three.py", part],

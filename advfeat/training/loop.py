@@ -22,6 +22,7 @@ from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive, check_share
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS
+from advfeat.training.apart import apart_update, is_apart
 from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
@@ -201,24 +202,26 @@ def fit(
     data: Any = (np.asarray(images), np.asarray(labels, np.int32), np.asarray(ids, np.int32))
     key_order, key_steps = jax.random.split(key)
     done = int(state.step)
-    options = {"make_optimiser": make, "augment": TRANSFORMS[config.augment]}
+    options: Any = {"make_optimiser": make, "augment": TRANSFORMS[config.augment]}
     chosen = mesh is not None
-    mesh = mesh if mesh is not None else devices.training_mesh(min(config.batch_size, count))
-    if mesh.size == 1 and not chosen:
-        update, take = partial(train_update, **options), _batches(data, None)
+    mesh = mesh if mesh is not None else devices.training_mesh(shape[0])
+    if not chosen and is_apart(loss_fn, shape[0]):
+        keys: Any = tuple(jax.random.split(key_steps))
+        update: Any = partial(apart_update, **options)
+        take: Any = partial(_on_host, data)
+    elif mesh.size == 1 and not chosen:
+        keys, update, take = key_steps, partial(train_update, **options), _batches(data, None)
     else:
-        devices.check_divides(min(config.batch_size, count), mesh)
-        everywhere = (state, key_steps, loss_fn, hyper, procedure)
-        everywhere = devices.replicate(everywhere, mesh)
-        state, key_steps, loss_fn, hyper, procedure = everywhere
+        devices.check_divides(shape[0], mesh)
+        everywhere = devices.replicate((state, key_steps, loss_fn, hyper, procedure), mesh)
+        state, keys, loss_fn, hyper, procedure = everywhere
         update, take = devices.sharded(train_update, mesh, **options), _batches(data, mesh)
 
     def inputs(epoch: int, begin: int) -> Iterator[Any]:
         return map(take, epoch_rows(key_order, epoch, count, config.batch_size)[begin:])
 
     def step(state: TrainState, given: Any) -> tuple[TrainState, Metrics]:
-        data, rows = given
-        return update(key_steps, state, loss_fn, data, rows, hyper, procedure)
+        return update(keys, state, loss_fn, *given, hyper, procedure)
 
     state = descend(
         state,
@@ -231,6 +234,12 @@ def fit(
         hooks=hooks,
     )
     return state if chosen else devices.home(state)
+
+
+def _on_host(data: tuple[np.ndarray, ...], rows: np.ndarray) -> tuple[dict[str, np.ndarray]]:
+    """Returns the rows of a step as `apart_update` takes them."""
+    images, labels, ids = (leaf[rows] for leaf in data)
+    return ({"image": images, "label": labels, "id": ids},)
 
 
 def _batches(

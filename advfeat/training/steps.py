@@ -120,15 +120,26 @@ def train_update(
     """
     images, labels, ids = data if rows is None else (leaf[rows] for leaf in data)
     key_augment, key_step = jax.random.split(one_key(key))
-    root = jax.random.fold_in(key_augment, state.step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, ids)
-    batch: dict[str, Any] = {
-        "image": jax.vmap(augment)(keys, as_unit(images)),
-        "label": labels,
-        "id": ids,
-        "weight": np.ones(ids.shape, np.float32),  # concrete NumPy weights: nothing is masked
-    }
+    given = {"image": images, "label": labels, "id": ids}
+    batch = augmented(key_augment, state.step, given, augment)
     return batch_step(key_step, state, loss_fn, batch, hyper, procedure, make_optimiser)
+
+
+def augmented(key: Key, step: Array, given: Any, augment: Transform) -> Batch:
+    """Returns a batch with augmented images, which draw from the step and the example's id."""
+    root = jax.random.fold_in(key, step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, given["id"])
+    return weighted({**given, "image": jax.vmap(augment)(keys, as_unit(given["image"]))})
+
+
+def weighted(batch: Any) -> Batch:
+    """Returns a batch with weights: 1, if it has none.
+
+    They are NumPy's, concrete while a step is traced, so that nothing is masked.
+    """
+    if "weight" in batch:
+        return batch  # type: ignore[no-any-return]
+    return {**batch, "weight": np.ones(batch["id"].shape, np.float32)}
 
 
 def batch_step(
@@ -141,12 +152,19 @@ def batch_step(
     make_optimiser: Callable[[dict[str, Array]], optax.GradientTransformation],
 ) -> tuple[TrainState, Metrics]:
     """Makes one step on a given batch; arguments as for `train_update`."""
-    share = state.step.astype(jnp.float32) / hyper["steps"]
+    loss_fn, procedure, share = risen(state.step, loss_fn, hyper, procedure)
+    return train_step(loss_fn, make_optimiser(hyper), procedure)(key, state, batch, share)
+
+
+def risen(
+    step: Array, loss_fn: LossFn, hyper: dict[str, Array], procedure: Procedure
+) -> tuple[LossFn, Procedure, Array]:
+    """Returns objective and procedure at a step of the warm-up, and the finished share."""
+    share = step.astype(jnp.float32) / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
-        procedure = procedure.scaled(rise)
-        loss_fn = scaled(loss_fn, rise)
-    return train_step(loss_fn, make_optimiser(hyper), procedure)(key, state, batch, share)
+        loss_fn, procedure = scaled(loss_fn, rise), procedure.scaled(rise)
+    return loss_fn, procedure, share
 
 
 def scaled(loss_fn: LossFn, share: float | Array) -> LossFn:

@@ -15,11 +15,12 @@ from advfeat import devices
 from advfeat.edges import one_key
 from advfeat.images.augmentation import TRANSFORMS, Transform
 from advfeat.keys import stream
+from advfeat.training.apart import apart_update, is_apart
 from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.loop import TrainConfig, descend, set_up
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
-from advfeat.training.steps import PLAIN, as_unit, batch_step
+from advfeat.training.steps import PLAIN, augmented, batch_step
 from advfeat.types import Array, Key, LossFn, Metrics
 
 
@@ -55,10 +56,8 @@ def stream_update(
     augment: Transform,
 ) -> tuple[TrainState, Metrics]:
     """Makes one step on a streamed batch, whose crops the stream has drawn already."""
-    root = jax.random.fold_in(stream(one_key(key), "augment"), state.step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(root, batch["id"])
-    batch = {**batch, "image": jax.vmap(augment)(keys, as_unit(batch["image"]))}
-    return batch_step(key, state, loss_fn, batch, hyper, procedure, make_optimiser)  # type: ignore[arg-type]
+    drawn = augmented(stream(one_key(key), "augment"), state.step, batch, augment)
+    return batch_step(key, state, loss_fn, drawn, hyper, procedure, make_optimiser)
 
 
 def fit_stream(
@@ -105,13 +104,17 @@ def fit_stream(
     key, done, augment = one_key(key), int(state.step), TRANSFORMS[config.augment]
     chosen = mesh is not None
     mesh = mesh if mesh is not None else devices.training_mesh(batches.batch_size)
-    if mesh.size == 1 and not chosen:
-        update = partial(stream_update, make_optimiser=make, augment=augment)
-        put: Any = partial(jax.tree.map, jnp.asarray)
+    if not chosen and is_apart(loss_fn, batches.batch_size):
+        keys: Any = (stream(key, "augment"), key)
+        update: Any = partial(apart_update, make_optimiser=make, augment=augment)
+        put: Any = dict
+    elif mesh.size == 1 and not chosen:
+        keys, update = key, partial(stream_update, make_optimiser=make, augment=augment)
+        put = partial(jax.tree.map, jnp.asarray)
     else:
         devices.check_divides(batches.batch_size, mesh)
         everywhere = devices.replicate((state, key, loss_fn, hyper, procedure), mesh)
-        state, key, loss_fn, hyper, procedure = everywhere
+        state, keys, loss_fn, hyper, procedure = everywhere
         update = devices.sharded(stream_update, mesh, make_optimiser=make, augment=augment)
         put = partial(devices.join_rows, mesh=mesh)
     read = batches.after(done)
@@ -121,7 +124,7 @@ def fit_stream(
         return map(put, read)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        return update(key, state, loss_fn, batch, hyper, procedure)
+        return update(keys, state, loss_fn, batch, hyper, procedure)
 
     state = descend(
         state,

@@ -294,7 +294,7 @@ def test_the_uniform_average_by_hand():
 class Walk(training.Procedure):
     """Weights that go from 0 to 1 in a thousand steps."""
 
-    def step(self, key, loss_fn, optimiser, state, batch, share):
+    def finish(self, key, loss_fn, optimiser, state, batch, share):
         params = jax.tree.map(lambda w: jnp.full_like(w, state.step / 1000), state.params)
         return state._replace(params=params, step=state.step + 1), {}
 

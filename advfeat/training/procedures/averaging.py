@@ -81,7 +81,13 @@ class Averaged(Procedure):
         """Returns the same average around the scaled procedure."""
         return dataclasses.replace(self, inner=self.inner.scaled(share))
 
-    def step(
+    def prepare(
+        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
+    ) -> Batch:
+        """Delegates to the inner procedure."""
+        return self.inner.prepare(key, loss_fn, params, model_state, batch)
+
+    def finish(
         self,
         key: Key,
         loss_fn: LossFn,
@@ -90,10 +96,10 @@ class Averaged(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Makes the inner step, then adds its weights to the average."""
+        """Finishes the inner step, then adds its weights to the average."""
         kept: Average = state.extra
         inner = state._replace(extra=kept.inner)
-        inner, metrics = self.inner.step(key, loss_fn, optimiser, inner, batch, share)
+        inner, metrics = self.inner.finish(key, loss_fn, optimiser, inner, batch, share)
         part, terms = self.newest(kept.terms, share)
 
         def mix(old: Array, new: Array) -> Array:

@@ -6,6 +6,7 @@ minibatch, gradients at other weights than those updated, averaged weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -61,6 +62,44 @@ class Procedure:
         del share
         return self
 
+    def prepare(
+        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
+    ) -> Batch:
+        """Does the part of a step that treats every example alone, such as the attack.
+
+        Devices may share it, and `finish` then runs on one of them.
+
+        Args:
+          key: the step's own, as `finish` takes it.
+          loss_fn: the objective.
+          params: the weights.
+          model_state: the network's state.
+          batch: see `types.Batch`.
+        """
+        del key, loss_fn, params, model_state
+        return batch
+
+    def finish(
+        self,
+        key: Key,
+        loss_fn: LossFn,
+        optimiser: optax.GradientTransformation,
+        state: TrainState,
+        batch: Batch,
+        share: Array,
+    ) -> tuple[TrainState, Metrics]:
+        """Updates the state on a prepared batch and counts the step.
+
+        Args:
+          key: the step's own, as `prepare` takes it.
+          loss_fn: the objective.
+          optimiser: an optax transformation.
+          state: the state to update.
+          batch: as `prepare` returns it.
+          share: `[]` in [0, 1], the finished share of the training.
+        """
+        raise NotImplementedError
+
     def step(
         self,
         key: Key,
@@ -70,17 +109,9 @@ class Procedure:
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Makes one train step.
-
-        Args:
-          key: the step's own.
-          loss_fn: the objective.
-          optimiser: an optax transformation.
-          state: the state to update.
-          batch: see `types.Batch`.
-          share: `[]` in [0, 1], the finished share of the training.
-        """
-        raise NotImplementedError
+        """Makes one train step: prepares the batch and finishes; arguments as for these."""
+        batch = self.prepare(key, loss_fn, state.params, state.model_state, batch)
+        return self.finish(key, loss_fn, optimiser, state, batch, share)
 
     def variables(self, state: TrainState) -> dict[str, Any]:
         """Returns the variables of the trained network."""
@@ -123,10 +154,11 @@ def joined(batch: Any) -> Any:
 
 
 def prepared(
-    loss_fn: LossFn, key: Key, params: Any, model_state: Any, batch: Batch, parts: int
+    key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch, parts: int
 ) -> Batch:
     """Prepares a batch with the objective's attack, part by part."""
     prepare, _ = halves(loss_fn)
+    parts = math.gcd(parts, batch["id"].shape[0])  # a device may hold a share of the batch
     if parts == 1:
         return prepare(key, params, model_state, batch)
     # The same key for every part: draws are per example.

@@ -66,7 +66,7 @@ class Free(Procedure):
         threat = dataclasses.replace(self.threat, eps=self.threat.eps * share)
         return dataclasses.replace(self, threat=threat, step_size=self.step_size * share)
 
-    def step(
+    def finish(
         self,
         key: Key,
         loss_fn: LossFn,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import optax
 
@@ -20,7 +22,14 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree
 class Plain(Procedure):
     """One gradient, one update; see `plain`."""
 
-    def step(
+    def prepare(
+        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
+    ) -> Batch:
+        """Attacks the batch."""
+        key_prepare, _ = jax.random.split(key)
+        return prepared(key_prepare, loss_fn, params, model_state, batch, self.accumulate)
+
+    def finish(
         self,
         key: Key,
         loss_fn: LossFn,
@@ -29,13 +38,11 @@ class Plain(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Attacks the batch, takes one gradient and makes one update."""
+        """Takes one gradient and makes one update."""
         del share
-        key_prepare, key_descend = jax.random.split(key)
-        weights = (state.params, state.model_state)
-        batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
+        _, key_descend = jax.random.split(key)
         gradient, (model_state, metrics) = gradients(
-            loss_fn, key_descend, *weights, batch, self.accumulate
+            loss_fn, key_descend, state.params, state.model_state, batch, self.accumulate
         )
         state = updated(optimiser, state, gradient["params"], model_state)
         return state._replace(step=state.step + 1), metrics

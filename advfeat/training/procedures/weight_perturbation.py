@@ -5,6 +5,8 @@ Wu et al. (2020), https://arxiv.org/abs/2004.05884.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,7 +37,14 @@ class WeightPerturbation(Procedure):
     gamma: Array
     warmup: Array
 
-    def step(
+    def prepare(
+        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
+    ) -> Batch:
+        """Attacks the batch at the unperturbed weights."""
+        key_prepare, _ = jax.random.split(key)
+        return prepared(key_prepare, loss_fn, params, model_state, batch, self.accumulate)
+
+    def finish(
         self,
         key: Key,
         loss_fn: LossFn,
@@ -44,10 +53,9 @@ class WeightPerturbation(Procedure):
         batch: Batch,
         share: Array,
     ) -> tuple[TrainState, Metrics]:
-        """Attacks once, ascends in the weights and descends from there; metrics are from there."""
-        key_prepare, key_descend = jax.random.split(key)
+        """Ascends in the weights and descends from there; metrics are from there."""
+        _, key_descend = jax.random.split(key)
         weights = (state.params, state.model_state)
-        batch = prepared(loss_fn, key_prepare, *weights, batch, self.accumulate)
         uphill, _ = gradients(loss_fn, key_descend, *weights, batch, self.accumulate)
         gamma = jnp.where(share >= self.warmup, self.gamma, 0.0)
         worse = jax.tree.map(
