@@ -53,6 +53,12 @@ def shift2(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     return shift(key, image, pixels=2)
 
 
+def flip_shift2(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
+    """Flips and shifts by up to two pixels, for short trainings on CIFAR-10."""
+    key_flip, key_shift = jax.random.split(key)
+    return shift(key_shift, flip(key_flip, image), pixels=2)
+
+
 def flip_shift4(key: Key, image: Float[Array, "H W C"]) -> Float[Array, "H W C"]:
     """Flips and shifts by up to four pixels, the standard augmentation for CIFAR-10."""
     key_flip, key_shift = jax.random.split(key)
@@ -122,5 +128,6 @@ TRANSFORMS: dict[str, Transform] = {
     "flip": flip,
     "shift1": shift1,
     "shift2": shift2,
+    "flip_shift2": flip_shift2,
     "flip_shift4": flip_shift4,
 }

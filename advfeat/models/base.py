@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 TAPS = "intermediates"
@@ -74,6 +75,16 @@ class Network(nn.Module):
             raise ValueError(f"width must be at least 1, got {self.width}")
         if self.std is not None and min(self.std, default=0.0) <= 0:
             raise ValueError(f"std must be positive in every channel, got {self.std}")
+
+    def adapted(self, variables: Any, images: np.ndarray) -> Any:
+        """Returns initial variables with what a network takes from its training images.
+
+        Args:
+          variables: from `models.init`.
+          images: `[N, H, W, C]` in [0, 1], a few thousand.
+        """
+        del images
+        return variables
 
     def features(self, x: Array, *, train: bool) -> Array:
         """Maps normalised images `[B, H, W, C]` to the representation `[B, D]`."""

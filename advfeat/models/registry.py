@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from advfeat.models.airbench import Airbench
 from advfeat.models.base import Network
 from advfeat.models.resnet import ResNet
 from advfeat.models.simple import CNN, MLP, Linear
@@ -23,6 +24,7 @@ NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "resnet18": (ResNet, {"blocks": (2, 2, 2, 2)}),
     "resnet34": (ResNet, {"blocks": (3, 4, 6, 3)}),
     "resnet50": (ResNet, {"blocks": (3, 4, 6, 3), "bottleneck": True}),
+    "airbench": (Airbench, {}),
     "wrn_16_4": (ResNet, {"blocks": (2, 2, 2), "width": 16, "widen": 4, "preact": True}),
     "wrn_28_10": (ResNet, {"blocks": (4, 4, 4), "width": 16, "widen": 10, "preact": True}),
 }

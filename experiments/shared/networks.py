@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from advfeat import models, training
-from advfeat.data import Split, Stream
+from advfeat.data import Split, Stream, subset, unit
 from advfeat.devices import check_divides, data_mesh, home
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints, processes, signals
@@ -21,6 +21,8 @@ from advfeat.runs.selection import Watch
 from .images import AnyDataset
 from .progress import Follower, Progress
 from .recipes import Recipe
+
+ADAPTED = 5000  # images from which a fresh network takes statistics
 
 
 def spec_for(
@@ -102,7 +104,7 @@ def train(
         signals.leave()
         return network
     key_init, key_fit = jax.random.split(key)
-    variables, procedure = recipe.variables(key_init), recipe.procedure()
+    variables, procedure = initial(key_init, recipe, split), recipe.procedure()
     progress = Progress(run, name, recipe, held_out, advance, watch)
     weights: Any = None
     try:
@@ -138,8 +140,17 @@ def follow(key: jax.Array, recipe: Recipe, split: Split | Stream) -> None:
         return
     key_init, key_fit = jax.random.split(key)
     with signals.held():
-        _fit(key_fit, recipe, recipe.variables(key_init), split, Follower(), None)
+        _fit(key_fit, recipe, initial(key_init, recipe, split), split, Follower(), None)
         signals.leave()
+
+
+def initial(key: jax.Array, recipe: Recipe, split: Split | Stream) -> dict[str, Any]:
+    """Returns initial variables, with what a fresh network takes from images in memory."""
+    variables = recipe.variables(key)
+    if recipe.start is not None or isinstance(split, Stream):
+        return variables
+    some = unit(subset(split, ADAPTED, seed=0).image)
+    return dict(recipe.spec.build().adapted(variables, some))
 
 
 def count(split: Split | Stream) -> int:
