@@ -200,10 +200,10 @@ ALLOWED = {
         "advfeat/data/sample_set.py",
         "np.flatnonzero(everything.label == label)[:_TRAIN]",
     ): "the set's own parts, of every class alike; its images were drawn",
-    ("advfeat/evaluation/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
+    ("advfeat/evaluation/diagnostics/case.py", "self.right(name, x, batch)[:len(rows)]"): PADDING,
     (
         "advfeat/evaluation/diagnostics/numbers.py",
-        "case.wrong('rounding', rounded, batch)[:len(rows)]",
+        "case.right('rounding', rounded, batch)[:len(rows)]",
     ): PADDING,
     ("advfeat/edges.py", "data[:2]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "line[:half]"): NO_EXAMPLES,

@@ -22,14 +22,20 @@ class Verdict:
     """The result for one network.
 
     Attributes:
-      clean: `[N]` bool, correct on the clean image.
-      fgsm: `[N]` bool, correct under FGSM as well.
+      clean: `[N]` in [0, 1], share of the network's draws that are correct on the clean image; 0
+        or 1 unless the network is random.
+      fgsm: `[N]`, the same under FGSM.
       result: result of the suite, with its checks.
     """
 
     clean: np.ndarray
     fgsm: np.ndarray
     result: SuiteResult
+
+    @classmethod
+    def of(cls, weak: SuiteResult, strong: SuiteResult) -> Verdict:
+        """Takes expectations over draws: in most draws a random network may be right everywhere."""
+        return cls(clean=weak.clean_share, fgsm=weak.robust_share, result=strong)
 
 
 def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[str, Any]:
@@ -40,7 +46,7 @@ def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[
         stats.together(
             {name: stats.difference(hits(verdicts[name]), hits(plain)) for name in plan.defences}
         )
-        for hits in (lambda verdict: verdict.result.robust, lambda verdict: verdict.fgsm)
+        for hits in (lambda verdict: verdict.result.robust_share, lambda verdict: verdict.fgsm)
     )
 
     def entry(name: str, verdict: Verdict) -> dict[str, Any]:
@@ -76,12 +82,12 @@ def broken(gain: Estimate) -> bool:
 
 
 def _claims(plan: Plan, verdicts: dict[str, Verdict], found: dict[str, Any]) -> list[Claim]:
-    # Per image, the share of defences that stand; the defences are fixed, not a sample.
+    # Per image, the share of defences and draws that stand; the defences are fixed, not a sample.
     fgsm = np.mean([verdicts[name].fgsm for name in plan.defences], axis=0)
-    suite = np.mean([verdicts[name].result.robust for name in plan.defences], axis=0)
+    suite = np.mean([verdicts[name].result.robust_share for name in plan.defences], axis=0)
     caught = [found[name]["broken"] or not found[name]["trusted"] for name in plan.defences]
     alarms = [not found[name]["trusted"] for name in (PLAIN, ROBUST)]
-    plain, robust = verdicts[PLAIN].result.robust, verdicts[ROBUST].result.robust
+    plain, robust = (verdicts[name].result.robust_share for name in (PLAIN, ROBUST))
     return [
         stats.claim(
             "FGSM alone calls broken defences more robust than a suite of attacks does.",

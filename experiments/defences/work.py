@@ -68,8 +68,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         data_ = (plan.images, plan.labels)
         weak = evaluate(key, fn, *data_, suite=["fgsm"], checks=False, **where)
         strong = evaluate(key, fn, *data_, suite=plan.attack, **where)
-        verdicts[name] = Verdict(clean=weak.clean, fgsm=weak.robust, result=strong)
-        run.log(len(verdicts), stage=f"defences/{name}", robust=float(strong.robust.mean()))
+        verdicts[name] = Verdict.of(weak, strong)
+        run.log(len(verdicts), stage=f"defences/{name}", robust=strong.robust_accuracy.mean)
     summary = summarise(config, plan, verdicts)
     report.write(config, plan, run, summary)
     return summary

@@ -79,7 +79,9 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
 
 
 def _by_image(result: SuiteResult) -> dict[str, np.ndarray]:
-    return {name: getattr(result, name) for name in ("clean", "robust", "fooled_by", "distance")}
+    shares = ("clean_share", "robust_share") if result.looks > 1 else ()  # of a random network
+    names = ("clean", "robust", *shares, "fooled_by", "distance")
+    return {name: getattr(result, name) for name in names}
 
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
