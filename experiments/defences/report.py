@@ -43,8 +43,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             )
         )
     table = Table(
-        caption="Accuracy, 95 % intervals over test points; of a defence that draws, over its draws "
-        "as well (20 an image)",
+        caption="Accuracy, 95 % intervals over test points; of a defence that draws, over its "
+        "draws as well (20 an image)",
         columns=["network", "outcome", "clean", "FGSM", "suite", "warnings"],
         rows=[
             [

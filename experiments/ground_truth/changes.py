@@ -22,13 +22,13 @@ class Changes:
 
     Attributes:
       picture: `[K, H, W, C]`, pictures of every class, from grey.
-      start: the grey start.
+      start: `[]`, the grey start.
       image: `[N, H, W, C]`, images turned into the next class.
       success: `[N]`, whether the network then predicts that class.
     """
 
     picture: np.ndarray
-    start: float
+    start: np.ndarray
     image: np.ndarray
     success: np.ndarray
 
@@ -55,5 +55,8 @@ def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Chang
     )
     changed = np.asarray(turned.best.x)
     return Changes(
-        np.asarray(picture.best.x), grey, changed, advfeat.correct(fn, changed, plan.target)
+        picture=np.asarray(picture.best.x),
+        start=np.asarray(grey),
+        image=changed,
+        success=advfeat.correct(fn, changed, plan.target),
     )

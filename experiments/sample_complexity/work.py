@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def _repeated(part: data.Split, count: int) -> data.Split:
     return data.Split(part.image[rows], part.label[rows], np.arange(count))
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, measures, simulates and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, int, int], Hits] = {}
@@ -75,8 +76,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
     }
     curves = sample_complexity_summary.Curves.of(plan.sizes, hits)
     summary = sample_complexity_summary.summarise(config, plan, curves, theory)
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 run = runner.Experiment("sample_complexity", prepare, work)
