@@ -17,7 +17,7 @@ from .colour_example import described, measure, probabilities
 from .plan import Config, Plan
 from .sets import Sets
 from .sources import Sources
-from .summary import CONTROL_NAMES, NAMES, Fresh, by_epoch, eps_words, findings
+from .summary import CONTROL_NAMES, NAMES, Fresh, by_epoch, eps_words, findings, read_apart
 
 
 def write(
@@ -239,7 +239,7 @@ def _learning(config: Config, fresh: Fresh, chance: float, held_out: int) -> Pic
 
 def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
     rows = []
-    for variant in config.variants:
+    for variant, name in read_apart(config.variants).items():
         part = summary[f"d_{variant}"]
         for where, key in (
             ("training", "robust_network"),
@@ -248,7 +248,7 @@ def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
             read = part[key]
             rows.append(
                 [
-                    f"{NAMES[variant]}, {where} images",
+                    f"{name}, {where} images",
                     read["keeps_original_label"],
                     read["keeps_original_label_where_known"],
                     read["says_new_label"],
