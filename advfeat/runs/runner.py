@@ -194,7 +194,8 @@ def _compiling(*, quickly: bool) -> Iterator[None]:
 
 def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
     """Judges all claims of a report; a dry run has no verdicts, since it proves nothing."""
-    return list(claims) if config.dry_run else stats.judge(claims)
+    judged = stats.judge(claims)  # also in a dry run, which is to find what would be refused
+    return list(claims) if config.dry_run else judged
 
 
 def reported(

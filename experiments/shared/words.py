@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advfeat.models.network import Network
@@ -66,6 +66,11 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def capital(words: str) -> str:
     """Capitalises the first letter, for a heading."""
     return words[:1].upper() + words[1:]
+
+
+def decided(claims: Sequence[Claim]) -> bool:
+    """Returns whether verdicts may be told: not in a dry run, whose claims have none."""
+    return all(claim.verdict is not None for claim in claims)
 
 
 def unless_it_holds(claim: Claim) -> str:

@@ -82,6 +82,8 @@ def test_a_dry_run_is_not_judged():
     assert [found.verdict for found in runner.judged([claim], config)] == ["holds"]
     dry = dataclasses.replace(config, dry_run=True)
     assert [found.verdict for found in runner.judged([claim], dry)] == [None]
+    with pytest.raises(ValueError, match="margin"):  # also a dry run finds it
+        runner.judged([dataclasses.replace(claim, margin=None)], dry)
 
 
 def test_a_dry_run_performs_the_smallest_config_under_the_flags_that_were_given(tmp_path):
