@@ -23,7 +23,7 @@ from advfeat.runs.report import (
 )
 from advfeat.threats.norms import title
 
-from ..shared.words import network_words, of_norms, per_cent, terms
+from ..shared.words import network_words, of_norms, per_cent, steps_words, terms
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -59,6 +59,7 @@ def write(
             "norm": title(config.norm),
             "eps": format_eps(summary["eps"]),
             "attacks": list(summary["attacks"]),
+            "steps": steps_words(plan.suite.attacks),
             **({"draws of the random network": result.looks} if result.looks > 1 else {}),
             "seed": config.seed,
         },

@@ -33,9 +33,14 @@ class Changes:
     success: np.ndarray
 
 
+def steps_of(config: Config) -> int:
+    """Returns the steps of pictures and counterfactuals; no flag holds them."""
+    return 3 if config.dry_run else 40
+
+
 def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Changes:
     """Computes counterfactuals and pictures of one network."""
-    steps = 3 if config.dry_run else 40  # no flag holds them
+    steps = steps_of(config)
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)

@@ -63,6 +63,15 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **training}
 
 
+def steps_words(attacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the steps of a suite's attacks, for a recipe; attacks without steps are left out."""
+    return {
+        name.replace("_", " "): int(attack.steps)
+        for name, attack in attacks.items()
+        if hasattr(attack, "steps")
+    }
+
+
 def capital(words: str) -> str:
     """Capitalises the first letter, for a heading."""
     return words[:1].upper() + words[1:]

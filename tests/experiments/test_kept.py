@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+import re
 
 import flax.linen as nn
 import jax
@@ -44,7 +45,7 @@ def drawing_only(work):
 
 @pytest.fixture(scope="session")
 def drawn_at_the_second_try(tmp_path_factory):
-    """The page of a dry run whose first report failed; the second try measured nothing."""
+    """Page and recipe of a dry run whose first report failed; the second try measured nothing."""
     pages = {}
 
     def page(name):
@@ -54,7 +55,10 @@ def drawn_at_the_second_try(tmp_path_factory):
         report = importlib.import_module(f"experiments.{name}.report")
         run, config = importlib.import_module(f"experiments.{name}.work").run, config_of(name, path)
 
-        def failing(*_, **__):
+        given = {}
+
+        def failing(*_, **options):
+            given.update(options)
             raise ZeroDivisionError("a figure")
 
         with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +71,7 @@ def drawn_at_the_second_try(tmp_path_factory):
         dataclasses.replace(run, work=drawing_only(run.work))(config)
         assert not (path / "kept.json").exists()
         assert (path / "summary.json").exists()
-        pages[name] = (path / "report.html").read_text()
+        pages[name] = (path / "report.html").read_text(), given["recipe"]
         return pages[name]
 
     return page
@@ -79,7 +83,48 @@ EVERY = [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n i
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_report_that_failed_is_drawn_without_measuring_again(drawn_at_the_second_try, name):
-    assert "dry run" in drawn_at_the_second_try(name).lower()
+    assert "Dry run: " in drawn_at_the_second_try(name)[0]
+
+
+CONCLUDES = re.compile(
+    r"is not shown|accuracy is shown|not shown to|decidabl|are broken|to be trusted"
+    r"|memorised|this number cannot|train longer|from chance|no effect above|\bahead in\b"
+    r"|no defence, by|not monotone|CAUGHT|[✓✗≈]"
+)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_dry_run_concludes_nothing(drawn_at_the_second_try, name):
+    page = re.sub(r"<style>.*?</style>|<[^>]*>", " ", drawn_at_the_second_try(name)[0], flags=re.S)
+    claims = page.find("Without verdicts")
+    text = page if claims < 0 else page[:claims]  # what is claimed is a sentence, not a finding
+    assert [match.group() for match in CONCLUDES.finditer(text)] == []
+
+
+LOADED = {"evaluate", "saliency", "synthesis", "representations", "counterfactual"}
+NO_ATTACK = {"saliency", "roar", "sanity"}
+
+
+def told(recipe):
+    for name, value in recipe.items():
+        if isinstance(value, dict):
+            yield from (f"{name} {line}" for line in told(value))
+        else:
+            yield f"{name} {value}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in EVERY if name.values != ("benchmark",)], ids=lambda name: name
+)
+def test_a_recipe_holds_what_was_used(drawn_at_the_second_try, name):
+    lines = list(told(drawn_at_the_second_try(name)[1]))
+    wanted = {"data": "images", "network": "model|network"}
+    wanted |= {} if name in LOADED else {"epochs": r"epochs\D*\d"}
+    wanted |= {} if name in NO_ATTACK else {"eps": r"\beps\b\D*\d", "steps": r"steps\D*\d|\d steps"}
+    for what, pattern in wanted.items():
+        there = [line for line in lines if re.search(pattern, line)]
+        assert there, (what, lines)
+        assert not [line for line in there if "None" in line or "–" in line]
 
 
 @pytest.mark.parametrize("name", NAMES)
