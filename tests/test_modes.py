@@ -79,7 +79,7 @@ x = rng.uniform(0.2, 0.8, (6, 2, 3, 2))
 y = np.asarray(jax.vmap(network)(x).argmax(1))
 assert network.args[0].dtype == jnp.float64
 found = advfeat.evaluate(jax.random.key(0), network, x, y, threat=advfeat.l2(0.1), suite=["fgsm"])
-print(found.robust_accuracy["n"])
+print(found.robust_accuracy.n)
 """
 
 

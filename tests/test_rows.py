@@ -200,10 +200,10 @@ ALLOWED = {
         "advfeat/data/sample_set.py",
         "np.flatnonzero(everything.label == label)[:_TRAIN]",
     ): "the set's own parts, of every class alike; its images were drawn",
-    ("advfeat/evaluation/diagnostics/case.py", "self.wrong(name, x, batch)[:len(rows)]"): PADDING,
+    ("advfeat/evaluation/diagnostics/case.py", "self.right(name, x, batch)[:len(rows)]"): PADDING,
     (
         "advfeat/evaluation/diagnostics/numbers.py",
-        "case.wrong('rounding', rounded, batch)[:len(rows)]",
+        "case.right('rounding', rounded, batch)[:len(rows)]",
     ): PADDING,
     ("advfeat/edges.py", "data[:2]"): NO_EXAMPLES,
     ("advfeat/figures/style.py", "line[:half]"): NO_EXAMPLES,
@@ -286,6 +286,10 @@ ALLOWED = {
     ("experiments/counterfactual/report.py", "range(min(config.features, 2))"): NO_EXAMPLES,
     ("experiments/shared/words.py", "words[:1]"): NO_EXAMPLES,
     ("experiments/transfer_learning/plan.py", "names[:half]"): "which classes are the source's",
+    ("tests/benchmarks/bench_pictures.py", "chunks[:1]"): NO_EXAMPLES,
+    ("tests/benchmarks/bench_training.py", "rng.permutation(4 * batch)[:batch]"): DRAWN,
+    ("tests/benchmarks/coverage_table.py", "slice(None, seeds)"): NO_EXAMPLES,
+    ("tests/benchmarks/coverage_table.py", "slice(seeds, None)"): NO_EXAMPLES,
 }
 """(File, code) -> why it may take the first of something."""
 
@@ -329,7 +333,7 @@ def found_in(text):
 def test_nothing_is_chosen_by_its_place():
     """Draw it by `advfeat.rows.draw_rows`; or say in `ALLOWED` why the first are as good."""
     found, wrong = set(), []
-    for folder in ("advfeat", "experiments"):
+    for folder in ("advfeat", "experiments", "tests/benchmarks"):
         for path in sorted(ROOT.glob(f"{folder}/**/*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for node in ast.walk(tree):

@@ -7,6 +7,7 @@ A run directory holds::
     tensorboard/    the same scalars as TensorBoard events
     figures/*.png
     report.html
+    kept.json       the summary until the report is drawn: what was measured outlives a figure
     summary.json    written last and atomically: its existence marks the run as finished
 """
 
@@ -29,7 +30,7 @@ from advfeat.runs.metrics import MetricsLog
 
 State = Literal["fresh", "resumed", "finished"]
 
-RUN, SUMMARY, REPORT = "run.json", "summary.json", "report.html"
+RUN, KEPT, SUMMARY, REPORT = "run.json", "kept.json", "summary.json", "report.html"
 _LOCK, _CLEARING = ".lock", ".clearing"
 _ABSENT = "(absent)"
 
@@ -264,6 +265,18 @@ class RunDirectory:
         self.save_arrays(name, arrays, provenance)
         return {key: np.asarray(value) for key, value in arrays.items()}
 
+    def keep(self, summary: Mapping[str, Any]) -> pathlib.Path:
+        """Writes kept.json, before anything that may fail is done with the numbers.
+
+        Args:
+          summary: as for `finish`, which replaces the file by summary.json.
+
+        Returns:
+          Its path.
+        """
+        write_json(self.path / KEPT, summary)
+        return self.path / KEPT
+
     def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Writes summary.json, which marks the run as finished, and closes the directory.
 
@@ -276,6 +289,7 @@ class RunDirectory:
         """
         self._log.close()
         write_json(self.path / SUMMARY, summary)
+        (self.path / KEPT).unlink(missing_ok=True)
         self.state = "finished"
         self.close()
         return self.summary()

@@ -12,8 +12,8 @@ An experiment is its flags and two functions::
     def work(config, inputs, run):       # work.py; run: the open RunDirectory
         hits = run.cached("measured/all", lambda: (arrays, provenance))  # survives a kill
         summary = {"accuracy": stats.rate(hits["robust"]), "claims": judged(claims, config)}
-        write_report(run, summary, title=..., findings=..., sections=...)
-        return summary                   # nested dict; every rate with its interval
+        # A nested dict, every rate with its interval; kept before anything is drawn.
+        return reported(run, summary, lambda: write_report(run, summary, title=..., ...))
 
     run = Experiment("mine", prepare, work)
 
@@ -26,7 +26,7 @@ Exit codes; every code but 0 comes with one line on stderr:
 ====  ============================================================================================
 0     finished, now or before
 1     cannot continue: the disk is full or not writable, a file of the run or an image of a stream
-      is damaged, or the loss is not finite
+      is damaged, the loss is not finite, or the report cannot be drawn
 2     wrong input (found by `prepare`, before anything is written)
 130   Ctrl-C
 143   SIGTERM, as a cluster sends before it reclaims the machine; a training has been saved
@@ -114,7 +114,7 @@ class Experiment(Generic[C, Inputs]):
           UsageError: if the config, the run directory or the input of `prepare` is unusable.
             Nothing has been written.
           CannotGoOn: if the disk is full or not writable, a file of the run or an image of a
-            stream is damaged, or a loss is not finite.
+            stream is damaged, a loss is not finite, or the report cannot be drawn.
         """
         place: dict[str, Any] = {"name": self.name, "overwrite": config.overwrite}
         first = processes.first()
@@ -194,7 +194,43 @@ def _compiling(*, quickly: bool) -> Iterator[None]:
 
 def judged(claims: Sequence[Claim], config: Config) -> list[Claim]:
     """Judges all claims of a report; a dry run has no verdicts, since it proves nothing."""
-    return list(claims) if config.dry_run else stats.judge(claims)
+    judged = stats.judge(claims)  # also in a dry run, which is to find what would be refused
+    return list(claims) if config.dry_run else judged
+
+
+def reported(
+    run: RunDirectory, summary: Mapping[str, Any], draw: Callable[[], Any]
+) -> Mapping[str, Any]:
+    """Keeps the summary, then draws the report, so that a figure never costs what was measured.
+
+    What the report needs besides the summary comes from `run.cached`: then a rerun of the same
+    command draws again without measuring again.
+
+    Args:
+      run: the open run directory.
+      summary: of the run.
+      draw: draws the figures and writes the report.
+
+    Returns:
+      The summary.
+
+    Raises:
+      CannotGoOn: if `draw` fails; one line says why and where the numbers are.
+    """
+    kept = run.keep(summary)
+    try:
+        draw()
+    except (OSError, DataError, DamagedError):
+        raise
+    except Exception as error:
+        *_, place = traceback.extract_tb(error.__traceback__)
+        raise CannotGoOn(
+            f"{run.path}: the report was not drawn ({type(error).__name__}: "
+            f"{command.one_line(error)}, {place.filename}:{place.lineno}); the numbers are in "
+            f"{kept.name}, and once that is mended, the same command draws it without measuring "
+            "again"
+        ) from error
+    return summary
 
 
 def _together(step: Callable[[], T]) -> T:

@@ -48,7 +48,8 @@ class Claim:
       control: the same quantity without the effect; the highest of several.
       difference: effect minus control; its interval decides.
       margin: M, a difference that would matter, in the difference's unit; None if not stated, in
-        which case "no effect" cannot be concluded.
+        which case `judge` refuses the claim: without one, a true lack of an effect could never be
+        found.
       p: one-sided p values of three null hypotheses: effect no more than control; no less than
         control; at least M above control. None without an interval.
       verdict: None before `judge`, and in a dry run.
@@ -169,6 +170,9 @@ def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
     Returns:
       The same claims with verdicts, in order. Judging them again changes nothing.
 
+    Raises:
+      ValueError: for a claim without a margin, since no data could show that it has no effect.
+
     >>> from advfeat.stats import rate
     >>> rates = [rate([1] * 60 + [0] * 40), rate([1] * 45 + [0] * 55)]
     >>> alone = claim("More.", *rates)
@@ -177,6 +181,9 @@ def judge(claims: Sequence[Claim], *, level: float = LEVEL) -> list[Claim]:
     >>> [found.verdict for found in judge([alone] * 3)][0]
     'not decidable at this size'
     """
+    for each in claims:
+        if each.margin is None:
+            raise ValueError(f"the claim {each.claim!r} must state its margin, got None")
     strongest = {index: 2 * min(each.p) for index, each in enumerate(claims) if each.p is not None}
     verdicts = [OPEN] * len(claims)
     left = len(strongest)

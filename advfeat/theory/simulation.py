@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from advfeat.types import Key
 
 GOAL = 0.01
 """The target error of the paper's theorems."""
+Errors = Mapping[int, Mapping[str, np.ndarray]]
+"""Number of examples and name of an error -> the error of every draw."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,12 +95,32 @@ def _gaussian_draws(
     return jax.vmap(one)(keys)
 
 
-def simulate_gaussian(key: Key, model: Model) -> dict[str, Any]:
+def gaussian_errors(key: Key, model: Model) -> Errors:
+    """Draws the Gaussian model and computes its errors: what `simulate_gaussian` takes long for.
+
+    Args:
+      key: a typed key.
+      model: its parameters.
+
+    Returns:
+      By number of examples and name, the error of every draw, `[draws]`.
+    """
+    noise, eps = jnp.float32(model.scale), jnp.float32(model.eps)
+    found = {}
+    for count in model.counts:
+        keys = jax.random.split(stream(key, f"gaussian/{count}"), model.draws)
+        drawn = _gaussian_draws(keys, model.dim, noise, eps, jnp.float32(count))
+        found[count] = {name: np.asarray(errors) for name, errors in drawn.items()}
+    return found
+
+
+def simulate_gaussian(key: Key, model: Model, *, errors: Errors | None = None) -> dict[str, Any]:
     """Simulates the Gaussian model of Schmidt et al.
 
     Args:
       key: a typed key.
       model: its parameters.
+      errors: of `gaussian_errors` with the same key and model, if they were computed before.
 
     Returns:
       For each number of examples, under "by_count", the error of the linear classifier from the
@@ -106,16 +129,16 @@ def simulate_gaussian(key: Key, model: Model) -> dict[str, Any]:
       by error, the earliest and latest number at which it may be `GOAL`.
     """
     noise, eps, dim = jnp.float32(model.scale), jnp.float32(model.eps), model.dim
+    errors = gaussian_errors(key, model) if errors is None else errors
     by_count = []
     for count in model.counts:
-        keys = jax.random.split(stream(key, f"gaussian/{count}"), model.draws)
-        found = _gaussian_draws(keys, dim, noise, eps, jnp.float32(count))
+        found = errors[count]
         upper = {
             "standard": float(gaussian.upper_bound(dim, noise, count, 0.0)),
             "robust": float(gaussian.upper_bound(dim, noise, count, eps)),
         }
         exceeded = {
-            name: int((np.asarray(found[f"fixed_{name}"]) > bound + 1e-6).sum())
+            name: int((found[f"fixed_{name}"] > bound + 1e-6).sum())
             for name, bound in upper.items()
         }
         by_count.append(
@@ -157,28 +180,44 @@ def _bernoulli_draw(
     }
 
 
-def simulate_bernoulli(key: Key, model: Model) -> dict[str, Any]:
+def bernoulli_errors(key: Key, model: Model) -> Errors:
+    """Draws the Bernoulli model and computes its errors: what `simulate_bernoulli` takes long for.
+
+    Args:
+      key: a typed key.
+      model: its parameters.
+
+    Returns:
+      By number of examples and name, the error of every draw, `[draws]`.
+    """
+    bias, eps = jnp.float32(model.scale), jnp.float32(model.eps)
+    found = {}
+    for count in model.counts:
+        keys = jax.random.split(stream(key, f"bernoulli/{count}"), model.draws)
+        # One by one: batching would turn the convolutions' shifts into gathers.
+        drawn = [_bernoulli_draw(k, model.dim, bias, eps, count) for k in keys]
+        found[count] = {name: np.array([float(each[name]) for each in drawn]) for name in drawn[0]}
+    return found
+
+
+def simulate_bernoulli(key: Key, model: Model, *, errors: Errors | None = None) -> dict[str, Any]:
     """Simulates the Bernoulli model of Schmidt et al.
 
     Args:
       key: a typed key.
       model: its parameters; "scale" is the bias of a coordinate.
+      errors: of `bernoulli_errors` with the same key and model, if they were computed before.
 
     Returns:
       For each number of examples, under "by_count", the exact error of the linear classifier, as
       an `Estimate` over draws: "standard", "robust" (against eps), and "threshold", after a
       threshold on every coordinate. "count_for_goal" as for `simulate_gaussian`.
     """
-    by_count = []
-    for count in model.counts:
-        keys = jax.random.split(stream(key, f"bernoulli/{count}"), model.draws)
-        # One by one: batching would turn the convolutions' shifts into gathers.
-        found = [
-            _bernoulli_draw(k, model.dim, jnp.float32(model.scale), jnp.float32(model.eps), count)
-            for k in keys
-        ]
-        rates = {name: _rate([draw[name] for draw in found]) for name in found[0]}
-        by_count.append({"count": count, **rates})
+    errors = bernoulli_errors(key, model) if errors is None else errors
+    by_count = [
+        {"count": count, **{name: _rate(found) for name, found in errors[count].items()}}
+        for count in model.counts
+    ]
     return {
         "dim": model.dim,
         "bias": model.scale,

@@ -62,7 +62,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
                 f"{summary['limit']['flops_per_second'] / 1e9:.0f} GFLOP/s",
             },
         ),
-        findings=findings(summary),
+        findings=findings(summary, dry_run=config.dry_run),
         introduction=_introduction(config, summary),
         sections=sections,
         recipe={
@@ -106,8 +106,8 @@ def fastest(summary: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     }
 
 
-def findings(summary: dict[str, Any]) -> list[str]:
-    """Returns a sentence per peer, and one on the limit."""
+def findings(summary: dict[str, Any], *, dry_run: bool = False) -> list[str]:
+    """Returns a sentence per peer, and one on the limit; a dry run decides nothing."""
     found = []
     for peer, title in TITLES.items():
         ratios = {n: p["ratio"][peer] for n, p in summary["work"].items() if peer in p["ratio"]}
@@ -115,10 +115,11 @@ def findings(summary: dict[str, Any]) -> list[str]:
             ahead = sum(e.low is not None and e.low > 1 for e in ratios.values())
             behind = sum(e.high is not None and e.high < 1 for e in ratios.values())
             least = min(ratios, key=lambda name: ratios[name].mean)
+            sides = f"ahead in {ahead} and behind in {behind} of {len(ratios)} works"
             found.append(
-                f"{title}: advfeat is ahead in {ahead} and behind in {behind} of {len(ratios)} "
-                f"works, by the intervals; its smallest ratio is {format_number(ratios[least])} "
-                f"({least})."
+                f"{title}: "
+                + ("" if dry_run else f"advfeat is {sides}, by the intervals; ")
+                + f"its smallest ratio is {format_number(ratios[least])} ({least})."
             )
     for reason in summary["peers_left_out"].items():
         found.append(f"{TITLES[reason[0]]}: {reason[1]}.")

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -102,7 +102,7 @@ def _of_growth(
     return growth.along(axis, plan, config, place), {"axis": axis}
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Measures, each work once and for all, and reports."""
     absent = peers.missing(config)
     if config.peers:
@@ -134,8 +134,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
             bar.update()
     machine = {**machine, "jax_flops_per_second": np.array(max(products))}
     told = summary.summarise(config, plan, machine, measured, left_out, grown, absent, cores())
-    report.write(config, plan, run, told)
-    return told
+    return runner.reported(run, told, lambda: report.write(config, plan, run, told))
 
 
 run = runner.Experiment("benchmark", prepare, work)

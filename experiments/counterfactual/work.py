@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,24 +19,39 @@ from .plan import Plan, prepare
 from .search import WAYS, Found, search
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Searches, measures and reports."""
-    found = {name: search(config, plan, name) for name in PAIR}
-    for name, part in found.items():
-        run.save_arrays(
-            f"changed/{name}",
-            {
-                "places": plan.wrong[name],
-                "predicted": part.predicted,
-                "gains": part.gains,
-                **{f"units_{way}": part.units[way] for way in WAYS},
-                **{f"image_{way}": part.changed[way] for way in WAYS},
-            },
-            {},
-        )
+    found = {name: _found(config, plan, run, name) for name in PAIR}
     summary = _summary(config, found)
-    report.write(config, plan, run, found, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, found, summary))
+
+
+_ALONE = ("predicted", "gains", "nearest", "values")
+_BY_WAY = {field: field for field in ("units", "turned", "distance", "off")} | {"changed": "image"}
+"""Field of `Found` -> its name in the file, which the way follows."""
+
+
+def _found(config: Config, plan: Plan, run: RunDirectory, name: str) -> Found:
+    """Searches one network's features and images, unless the run holds them."""
+
+    def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+        part = search(config, plan, name)
+        arrays = {
+            "places": plan.wrong[name],
+            **{field: getattr(part, field) for field in _ALONE},
+            **{
+                f"{title}_{way}": getattr(part, field)[way]
+                for field, title in _BY_WAY.items()
+                for way in WAYS
+            },
+        }
+        return arrays, {}
+
+    saved = run.cached(f"changed/{name}", measure)
+    fields: dict[str, Any] = {field: saved[field] for field in _ALONE}
+    for field, title in _BY_WAY.items():
+        fields[field] = {way: saved[f"{title}_{way}"] for way in WAYS}
+    return Found(**fields)
 
 
 def _summary(config: Config, found: dict[str, Found]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from advfeat.runs.kinds import format_eps
 from advfeat.runs.report import Block, Picture, Section, Table, write_report
 from advfeat.threats.norms import title
 
-from ..shared.words import of_norms, terms
+from ..shared.words import decided, of_norms, steps_words, terms, training_words
 from .flags import Config
 from .plan import PLAIN, ROBUST, SHOWN, Plan
 from .summary import caught, findings, outcome
@@ -43,7 +43,8 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             )
         )
     table = Table(
-        caption="Accuracy, 95 % intervals over test points",
+        caption="Accuracy, 95 % intervals over test points; of a defence that draws, over its "
+        "draws as well (20 an image)",
         columns=["network", "outcome", "clean", "FGSM", "suite", "warnings"],
         rows=[
             [
@@ -63,9 +64,13 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         for warned in entry["warnings"]
     ]
     blocks: list[Block] = ["No check gave a warning."]
+    if config.dry_run:
+        blocks = ["Not checked: a dry run leaves out the checks that attack."]
     if reasons:
         columns = ["network", "code", "what was seen"]
         blocks = [Table(caption="Every warning", columns=columns, rows=reasons)]
+    count = sum(caught(found[name]) for name in plan.defences)
+    verdict = f", and {count} of {len(plan.defences)} are broken or marked as not to be trusted"
     write_report(
         run,
         summary,
@@ -76,8 +81,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             f"{100 * np.mean([found[name]['fgsm_accuracy'].mean for name in plan.defences]):.0f}"
             "\u00a0% of the attacked images correctly on average; under a whole suite of attacks "
             f"{100 * np.mean([found[name]['robust_accuracy'].mean for name in plan.defences]):.0f}"
-            f"\u00a0% remain, and {sum(caught(found[name]) for name in plan.defences)} of "
-            f"{len(plan.defences)} are broken or marked as not to be trusted."
+            f"\u00a0% remain{verdict if decided(summary['claims']) else ''}."
         ),
         lead=pictures[0],
         terms=terms(
@@ -105,10 +109,17 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             Section("Why not to believe it", blocks),
         ],
         recipe={
-            "data": f"{config.dataset}: {summary['examples']} test images",
+            "data": f"{config.dataset}: {len(plan.dataset.train)} training and "
+            f"{summary['examples']} test images of {plan.dataset.num_classes} classes",
+            "undefended network": training_words(plan.standard.summary()),
+            "adversarially trained network": {
+                **training_words(plan.robust.record()),
+                "training eps": format_eps(config.eps),
+            },
             "norm": title(config.norm),
             "eps": format_eps(config.eps),
             "attacks": list(summary["attacks"]),
+            "steps": steps_words(plan.attack.attacks),
             "seed": config.seed,
         },
     )

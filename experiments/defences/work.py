@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from advfeat.types import Array, ModelFn
 
 from ..shared import networks
 from ..shared.recipes import Recipe
+from ..shared.verdicts import packed, unpacked
 from . import report
 from .flags import Config
 from .plan import PLAIN, ROBUST, Plan, prepare
@@ -56,23 +59,39 @@ def _subjects(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelF
     }
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
-    """Trains, attacks every network twice, checks and reports."""
+def _family(config: Config, plan: Plan, run: RunDirectory) -> dict[str, ModelFn]:
+    """Returns every network as one family of functions, so that attacks compile once for all."""
     subjects = _subjects(config, plan, run)
-    # One family of functions, so that the attacks compile once for all of them.
-    family = dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
+    return dict(zip(subjects, broken_defences.one_of(list(subjects.values())), strict=True))
+
+
+def _attacked(
+    config: Config, plan: Plan, name: str, family: Callable[[], dict[str, ModelFn]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attacks one network by FGSM and by the suite, and checks it; the images are not kept."""
+    key, fn = stream(jax.random.key(config.seed), "attacks"), family()[name]
+    images, labels = plan.images, plan.labels
     where: dict[str, Any] = {"threat": plan.threat, "batch_size": config.attack_batch_size}
+    weak = evaluate(key, fn, images, labels, suite=["fgsm"], checks=False, **where)
+    strong = evaluate(
+        key, fn, images, labels, suite=plan.attack, checks=not config.dry_run, **where
+    )
+    found = Verdict.of(weak, strong)
+    return {"clean": found.clean, "fgsm": found.fgsm, **packed(strong)}, {"network": name}
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
+    """Trains, attacks every network twice, checks and reports."""
+    family = functools.cache(partial(_family, config, plan, run))
     verdicts = {}
-    for name, fn in tqdm(family.items(), desc="defences", unit="network"):
-        key = stream(jax.random.key(config.seed), "attacks")
-        data_ = (plan.images, plan.labels)
-        weak = evaluate(key, fn, *data_, suite=["fgsm"], checks=False, **where)
-        strong = evaluate(key, fn, *data_, suite=plan.attack, **where)
-        verdicts[name] = Verdict(clean=weak.clean, fgsm=weak.robust, result=strong)
-        run.log(len(verdicts), stage=f"defences/{name}", robust=float(strong.robust.mean()))
+    for name in tqdm((PLAIN, ROBUST, *plan.defences), desc="defences", unit="network"):
+        measure = partial(_attacked, config, plan, name, family)
+        saved = run.cached(f"verdicts/{name.replace(' ', '_')}", measure)
+        strong = unpacked(saved, plan.threat, plan.images.shape[1:])
+        verdicts[name] = Verdict(clean=saved["clean"], fgsm=saved["fgsm"], result=strong)
+        run.log(len(verdicts), stage=f"defences/{name}", robust=strong.robust_accuracy.mean)
     summary = summarise(config, plan, verdicts)
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 run = runner.Experiment("defences", prepare, work)

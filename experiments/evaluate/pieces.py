@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import advfeat
 from advfeat import data
-from advfeat.evaluation.result import AttackOutcome, SuiteResult, TrustWarning
+from advfeat.evaluation.result import SuiteResult
 from advfeat.evaluation.suites import Suite
 from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
@@ -29,13 +29,11 @@ from advfeat.runs.files import read_arrays
 from advfeat.runs.journal import Journal
 from advfeat.threats.balls import ThreatModel
 
+from ..shared.verdicts import BY_IMAGE, TOTALS, VERDICTS, packed, unpacked
 from .flags import Config
 
+WHOLE = "whole"  # folder of the verdict on the images in memory, checks included
 PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
-
-_VERDICTS = ("clean_share", "robust_share", "distance", "fooled_by")
-_BY_IMAGE = ("tried", "fooled", "share", "queries")
-_TOTALS = ("forward_passes", "gradients", "seconds", "claims", "outside", "unconfirmed")
 
 
 def cut(images: data.DiskSplit, *, seed: int) -> tuple[data.DiskSplit, ...]:
@@ -50,7 +48,7 @@ def cut(images: data.DiskSplit, *, seed: int) -> tuple[data.DiskSplit, ...]:
 def places(workdir: str) -> list[pathlib.Path]:
     """Returns the folders that may hold verdicts: the run directory, and those of its pieces."""
     path = pathlib.Path(workdir)
-    return [path, path / "pieces", *sorted(path.glob("pieces/[0-9]*"))]
+    return [path, path / WHOLE, path / "pieces", *sorted(path.glob("pieces/[0-9]*"))]
 
 
 class _Room:
@@ -114,6 +112,19 @@ class Problem:
         ]
         return dataclasses.replace(result, attacks=tuple(attacks))
 
+    def first(
+        self, run: RunDirectory, images: np.ndarray, labels: np.ndarray, ids: np.ndarray
+    ) -> SuiteResult:
+        """Attacks and checks images in memory, unless the run holds the whole result."""
+
+        def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+            whole = self.attacked(run, images, labels, ids, checks=self.config.checks)
+            made = {"adversarial": whole.adversarial, "problem": self.fingerprint}
+            return {**packed(whole), **made}, {}
+
+        saved = run.cached(f"{WHOLE}/parts/00000", measure)
+        return unpacked(saved, self.threat, images.shape[1:])
+
     def verdicts(self, run: RunDirectory, pieces: Sequence[data.DiskSplit]) -> list[SuiteResult]:
         """Returns the verdicts on pieces that are read here, one at a time, and forgotten."""
         found = []
@@ -126,47 +137,12 @@ class Problem:
                 whole = self.attacked(
                     room, data.unit(here.image), here.label, here.id, checks=False
                 )
-                run.save_arrays(name, {**_packed(whole), "problem": self.fingerprint}, {})
+                run.save_arrays(name, {**packed(whole), "problem": self.fingerprint}, {})
             # After its verdicts are written, or by the process after one that was killed here.
             shutil.rmtree(run.path / f"pieces/{number:05d}", ignore_errors=True)
-            found.append(self._unpacked(read_arrays(run.arrays_path(name)), piece.input_shape))
+            saved = read_arrays(run.arrays_path(name))
+            found.append(unpacked(saved, self.threat, piece.input_shape))
         return found
-
-    def _unpacked(self, saved: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> SuiteResult:
-        attacks = tuple(
-            AttackOutcome(
-                name=str(name),
-                **{field: saved[field][row] for field in _BY_IMAGE},
-                **{field: saved[field][row].item() for field in _TOTALS},
-            )
-            for row, name in enumerate(saved["attack"])
-        )
-        return SuiteResult(
-            suite=self.suite.name,
-            threat=self.threat,
-            adversarial=np.zeros((0, *shape), np.float32),
-            attacks=attacks,
-            warnings=tuple(TrustWarning(*map(str, pair)) for pair in saved["warning"]),
-            looks=int(saved["looks"]),
-            checked=False,
-            averages=self.suite.averages,
-            **{field: saved[field] for field in _VERDICTS},
-        )
-
-
-def _packed(result: SuiteResult) -> dict[str, Any]:
-    """Returns the arrays of a result without its images."""
-    attacks = result.attacks
-    return {
-        **{field: getattr(result, field) for field in _VERDICTS},
-        **{
-            field: np.stack([getattr(part, field) for part in attacks])
-            for field in (*_BY_IMAGE, *_TOTALS)
-        },
-        "attack": np.array([part.name for part in attacks]),
-        "warning": np.array(result.warnings, str).reshape(-1, len(TrustWarning._fields)),
-        "looks": result.looks,
-    }
 
 
 def joined(first: SuiteResult, others: Sequence[SuiteResult]) -> SuiteResult:
@@ -179,14 +155,14 @@ def joined(first: SuiteResult, others: Sequence[SuiteResult]) -> SuiteResult:
     for of_pieces in zip(*(part.attacks for part in parts), strict=True):
         columns = {
             field: np.concatenate([getattr(piece, field) for piece in of_pieces])
-            for field in _BY_IMAGE
+            for field in BY_IMAGE
         }
-        totals = {field: sum(getattr(piece, field) for piece in of_pieces) for field in _TOTALS}
+        totals = {field: sum(getattr(piece, field) for piece in of_pieces) for field in TOTALS}
         attacks.append(dataclasses.replace(of_pieces[0], **columns, **totals))
     known = {warned.code for warned in first.warnings}
     more = {w.code: w for part in others for w in part.warnings if w.code not in known}
     verdicts: dict[str, Any] = {
-        field: np.concatenate([getattr(part, field) for part in parts]) for field in _VERDICTS
+        field: np.concatenate([getattr(part, field) for part in parts]) for field in VERDICTS
     }
     return dataclasses.replace(
         first, attacks=tuple(attacks), warnings=(*first.warnings, *more.values()), **verdicts

@@ -23,7 +23,7 @@ from advfeat.runs.report import (
 )
 from advfeat.threats.norms import title
 
-from ..shared.words import network_words, of_norms, per_cent, terms
+from ..shared.words import network_words, of_norms, per_cent, steps_words, terms
 
 if TYPE_CHECKING:
     from .flags import Config
@@ -40,7 +40,7 @@ def write(
         Section("When not to believe it", _warnings(config, summary)),
         Section("How the attacks went", _curves(config, plan, summary)),
     ]
-    gallery = _gallery(config, plan, result)
+    gallery = _gallery(config, plan, run, result)
     if gallery:
         sections.append(Section("What fooled it", gallery))
     write_report(
@@ -59,6 +59,7 @@ def write(
             "norm": title(config.norm),
             "eps": format_eps(summary["eps"]),
             "attacks": list(summary["attacks"]),
+            "steps": steps_words(plan.suite.attacks),
             **({"draws of the random network": result.looks} if result.looks > 1 else {}),
             "seed": config.seed,
         },
@@ -205,7 +206,7 @@ def _curves(config: Config, plan: Plan, summary: dict[str, Any]) -> list[Block]:
     ]
 
 
-def _gallery(config: Config, plan: Plan, result: SuiteResult) -> list[Block]:
+def _gallery(config: Config, plan: Plan, run: RunDirectory, result: SuiteResult) -> list[Block]:
     fooled = np.flatnonzero(result.fooled_by >= 0)
     if not len(fooled):
         return []
@@ -218,12 +219,14 @@ def _gallery(config: Config, plan: Plan, result: SuiteResult) -> list[Block]:
         for k in range(len(fooled))
     ]
     rows = fooled[np.argsort(turn, kind="stable")[:5]]
-    logits = [
-        advfeat.predict(plan.network.model_fn(), images[rows])
-        for images in (plan.images, result.adversarial)
-    ]
 
-    def says(which: int, place: int) -> tuple[str, float]:
+    def predict() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        sets = {"before": plan.images[rows], "after": result.adversarial[rows]}
+        return {k: advfeat.predict(plan.network.model_fn(), x) for k, x in sets.items()}, {}
+
+    logits = run.cached("measured/gallery", predict)
+
+    def says(which: str, place: int) -> tuple[str, float]:
         scores = np.exp(logits[which][place] - logits[which][place].max())
         best = int(scores.argmax())
         return plan.class_names[best], float(scores[best] / scores.sum())
@@ -233,8 +236,8 @@ def _gallery(config: Config, plan: Plan, result: SuiteResult) -> list[Block]:
             original=plan.images[row],
             perturbed=result.adversarial[row],
             label=plan.class_names[plan.labels[row]],
-            new_label=says(1, place)[0],
-            networks={"the network": (says(0, place), says(1, place))},
+            new_label=says("after", place)[0],
+            networks={"the network": (says("before", place), says("after", place))},
             note=result.attacks[result.fooled_by[row]].name,
         )
         for place, row in enumerate(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,17 +17,18 @@ from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
 from ..shared.eps_sweep import by_eps, pgd_sweep
+from ..shared.kept import kept
 from . import report
 from .flags import Config
 from .pieces import joined
 from .plan import Plan, prepare
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Attacks, checks the result and reports."""
     problem = plan.problem(config)
     others = problem.verdicts(run, plan.rest)
-    first = problem.attacked(run, plan.images, plan.labels, plan.ids, checks=config.checks)
+    first = problem.first(run, plan.images, plan.labels, plan.ids)
     result = joined(first, others)
     print(result)
     about = {
@@ -71,35 +73,55 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         },
         "trusted": result.trusted,
         "warnings": [warned._asdict() for warned in result.warnings],
-        "curves": _curves(config, plan, problem.model_fn),
+        "curves": _curves_of(config, plan, run, problem.model_fn),
         "claims": [],
     }
-    report.write(config, plan, run, first, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, first, summary))
 
 
 def _by_image(result: SuiteResult) -> dict[str, np.ndarray]:
-    return {name: getattr(result, name) for name in ("clean", "robust", "fooled_by", "distance")}
+    shares = ("clean_share", "robust_share") if result.looks > 1 else ()  # of a random network
+    names = ("clean", "robust", *shares, "fooled_by", "distance")
+    return {name: getattr(result, name) for name in names}
+
+
+def _curves_of(
+    config: Config, plan: Plan, run: RunDirectory, fn: advfeat.ModelFn
+) -> dict[str, Any]:
+    """Returns the summary's curves."""
+    if not _wanted(config, plan):
+        return {}
+    found = kept(run, "measured/curves", lambda: _curves(config, plan, fn))
+    return {
+        "examples": found["robust"].shape[1],
+        "accuracy_by_eps": by_eps(found["eps"], found["robust"]),
+        "loss_by_step": found["loss"].mean(axis=0).tolist(),
+    }
+
+
+def _wanted(config: Config, plan: Plan) -> bool:
+    eps = float(plan.threat.eps)
+    return config.curves and np.isfinite(eps) and eps > 0
 
 
 def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
-    """Measures accuracy against eps, and highest loss so far against steps, on some images."""
+    """Measures accuracy against eps, and highest loss so far against steps, on some images.
+
+    Returns:
+      "eps" `[E]`, "robust" `[E, N]` and "loss" `[N, S]`; nothing if no curve was asked for.
+    """
     rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
     images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
     norm, steps = plan.threat.norm, 2 if config.dry_run else 20  # --steps is the suite's
-    if not config.curves or not np.isfinite(eps) or eps == 0:
+    if not _wanted(config, plan):
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]
     where = {"images": images, "labels": labels, "batch_size": config.attack_batch_size}
     sweep = pgd_sweep(key, fn, grid=grid, norm=norm, steps=steps, desc="curves", **where)
     attack = advfeat.pgd(plan.threat, steps=2 * steps, keep=by_score)
     by_step = advfeat.best_score_curve(key, attack, fn, **where)
-    return {
-        "examples": len(labels),
-        "accuracy_by_eps": by_eps(grid, sweep.robust),
-        "loss_by_step": [float(value) for value in by_step.mean(axis=0)],
-    }
+    return {"eps": np.array(grid), "robust": sweep.robust, "loss": by_step}
 
 
 run = runner.Experiment("evaluate", prepare, work)

@@ -22,20 +22,25 @@ class Changes:
 
     Attributes:
       picture: `[K, H, W, C]`, pictures of every class, from grey.
-      start: the grey start.
+      start: `[]`, the grey start.
       image: `[N, H, W, C]`, images turned into the next class.
       success: `[N]`, whether the network then predicts that class.
     """
 
     picture: np.ndarray
-    start: float
+    start: np.ndarray
     image: np.ndarray
     success: np.ndarray
 
 
+def steps_of(config: Config) -> int:
+    """Returns the steps of pictures and counterfactuals; no flag holds them."""
+    return 3 if config.dry_run else 40
+
+
 def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Changes:
     """Computes counterfactuals and pictures of one network."""
-    steps = 3 if config.dry_run else 40  # no flag holds them
+    steps = steps_of(config)
     fn, key, grey = network.model_fn(), jax.random.key(config.seed), 0.4
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)
@@ -55,5 +60,8 @@ def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Chang
     )
     changed = np.asarray(turned.best.x)
     return Changes(
-        np.asarray(picture.best.x), grey, changed, advfeat.correct(fn, changed, plan.target)
+        picture=np.asarray(picture.best.x),
+        start=np.asarray(grey),
+        image=changed,
+        success=advfeat.correct(fn, changed, plan.target),
     )

@@ -15,6 +15,7 @@ from advfeat.saliency import title_of
 from advfeat.stats import Claim
 
 from ..shared.words import per_cent, terms, training_words
+from .changes import steps_of
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -45,7 +46,8 @@ def write(
             f"{per_cent(told['standard']['uses']['texture'])} of the images correctly by texture "
             f"alone and the robust one {per_cent(told['robust']['uses']['shape'])} by shape "
             f"alone; at a shape that is all a network can use, the best of {len(pointing)} methods "
-            f"({title_of(method)}) points with an area of {most.mean:.2f} (chance: 0.5)."
+            f"({title_of(method)}, chosen after the fact) points with an area of {most.mean:.2f} "
+            "(chance: 0.5)."
         ),
         lead=_used(summary),
         terms=terms(
@@ -59,7 +61,7 @@ def write(
                 "feature from the others",
             },
         ),
-        findings=findings(summary),
+        findings=findings(summary, dry_run=config.dry_run),
         introduction=(
             "Drawn images: the shape is the robust feature, a texture of signs, 6/255 strong, the "
             "non-robust one, a mark in a corner the spurious cue. Networks: of the shape, of the "
@@ -78,7 +80,9 @@ def write(
                 f"network {name!r}": f"trained on {where}"
                 for name, where in plan.trained_on.items()
             },
-            **training_words(summary["recipe"]),
+            "standard networks": training_words(plan.recipes["standard"].record()),
+            "robust networks": training_words(summary["recipe"]),
+            "steps of pictures and counterfactuals": steps_of(config),
             "seed": config.seed,
         },
     )
@@ -264,15 +268,15 @@ def _changed(plan: Plan, changes: dict[str, Changes], summary: dict[str, Any]) -
     ]
 
 
-def findings(summary: dict[str, Any]) -> list[str]:
-    """States the findings of this run in plain words."""
+def findings(summary: dict[str, Any], *, dry_run: bool = False) -> list[str]:
+    """States the findings of this run in plain words; a dry run decides nothing."""
     told = [
         f"The network {name!r} has learned nothing that can be distinguished from chance "
         f"({100 * part['accuracy'].mean:.0f} % of test images like its own, chance 25): its maps, "
         "pictures and counterfactuals say nothing. "
         "Try more --epochs or --robust_epochs, another --seed or a smaller --eps."
         for name, part in summary["networks"].items()
-        if not part["learned"]
+        if not (part["learned"] or dry_run)
     ]
     for name, part in summary["networks"].items():
         shares = ", ".join(f"{f} {100 * part['uses'][f].mean:.0f} %" for f in FEATURES)

@@ -12,7 +12,6 @@ import advfeat
 from advfeat import data, stats
 from advfeat.features import planted
 from advfeat.features.planted import FEATURES
-from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.saliency import EDGES, METHODS, cosines, total
 from advfeat.stats import Claim, Estimate
@@ -30,17 +29,14 @@ USED = 0.1
 def summarise(
     config: Config,
     plan: Plan,
-    found: dict[str, Network],
+    numbers: dict[str, dict[str, Any]],
     maps: dict[str, dict[str, np.ndarray]],
     changes: dict[str, Changes],
 ) -> dict[str, Any]:
-    """Returns the summary; `maps` and `changes` are by network."""
-    used = {name: uses(plan, network.model_fn()) for name, network in found.items()}
-    accuracies = {
-        name: stats.rate(_right(plan, network.model_fn(), plan.trained_on[name]))
-        for name, network in found.items()
-    }
-    able = {name for name in found if learned(accuracies[name])}
+    """Returns the summary; `numbers` (of `measured`), `maps` and `changes` are by network."""
+    used = {name: found["uses"] for name, found in numbers.items()}
+    accuracies = {name: stats.rate(found["own"]) for name, found in numbers.items()}
+    able = {name for name in numbers if learned(accuracies[name])}
     pointed = {name: _pointed(plan, name, values) for name, values in maps.items()}
     claims, comparisons = _judged(
         config, _claims(used, able), _compared(config, used, pointed, able)
@@ -69,7 +65,7 @@ def summarise(
                 "picture": _of_pictures(plan, changes[name]),
                 "counterfactual": _of_counterfactuals(plan, name, changes[name]),
             }
-            for name in found
+            for name in numbers
         },
         "claims": claims,
         "comparisons": comparisons,
@@ -200,7 +196,7 @@ def _textured(plan: Plan, maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _of_pictures(plan: Plan, change: Changes) -> dict[str, Any]:
     classes = np.arange(len(planted.SHAPES))
-    delta = change.picture - change.start
+    delta = change.picture - float(change.start)
     corners = np.array([plan.world.mark(jnp.array(k)) for k in classes])
     return {
         "texture": stats.mean(cosines(delta, contrast(plan, classes)), limits=stats.CORRELATION),
@@ -233,6 +229,11 @@ def _of_counterfactuals(plan: Plan, name: str, change: Changes) -> dict[str, Any
             planted.share_inside(delta, np.asarray(drawing.shape))[done], limits=stats.SHARE
         ),
     }
+
+
+def measured(plan: Plan, name: str, fn: ModelFn) -> dict[str, Any]:
+    """Returns which test images a network gets right: like its own, and by feature."""
+    return {"own": _right(plan, fn, plan.trained_on[name]), "uses": uses(plan, fn)}
 
 
 def uses(plan: Plan, fn: ModelFn) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ network.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -53,6 +54,13 @@ class Turned:
 
 
 def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = None) -> Turned:
+    """Measures by `measure`, with its arguments, and describes what was found."""
+    return described(measure(seed=seed, shown=shown, steps=steps, most=most))
+
+
+def measure(
+    *, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = None
+) -> dict[str, np.ndarray]:
     """Perturbs every correctly classified sample towards the network's second most likely class.
 
     Args:
@@ -60,6 +68,11 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
       shown: number of images shown.
       steps: of PGD.
       most: maximum number of samples considered, spread over the classes; all by default.
+
+    Returns:
+      Of the S shown images: "original" and "perturbed" `[S, H, W, C]`, "label" and "aim" `[S]`,
+      and probabilities `[2, S, K]`, before and after, of the network "standard" and "robust"; and
+      the counts of `Turned`.
     """
     samples = data.samples("cifar10")
     picked = data.draw_rows(samples.label, most or 0, seed=seed)
@@ -78,31 +91,43 @@ def turn(*, seed: int, shown: int = 2, steps: int = STEPS, most: int | None = No
     among = np.flatnonzero(there) if there.any() else np.arange(len(labels))
     drawn = among[data.draw_rows(labels[among], shown, seed=seed)]
     robust_says = [probabilities(robust, x[drawn]) for x in (images, perturbed)]
-    says = {"standard": [before[drawn], after[drawn]], "robust": robust_says}
-    names = samples.class_names
+    return {
+        "original": images[drawn],
+        "perturbed": perturbed[drawn],
+        "label": labels[drawn],
+        "aim": aims[drawn],
+        "standard": np.stack([before[drawn], after[drawn]]),
+        "robust": np.stack(robust_says),
+        "samples": np.array(len(picked)),
+        "tried": np.array(len(labels)),
+        "turned": np.array(there.sum()),
+        "sure": np.array((there & (after.max(axis=1) >= SURE)).sum()),
+    }
+
+
+def described(found: Mapping[str, np.ndarray]) -> Turned:
+    """Describes what `measure` found, also as read back from a run."""
+    names = data.samples("cifar10").class_names
 
     def spoken(network: str, row: int) -> tuple[tuple[str, float], tuple[str, float]]:
         first, second = (
-            (names[shares[row].argmax()], float(shares[row].max())) for shares in says[network]
+            (names[shares[row].argmax()], float(shares[row].max())) for shares in found[network]
         )
         return first, second
 
     return Turned(
         examples=tuple(
             figures.Example(
-                original=images[place],
-                perturbed=perturbed[place],
-                label=names[labels[place]],
-                new_label=names[aims[place]],
-                networks={network: spoken(network, row) for network in says},
+                original=found["original"][row],
+                perturbed=found["perturbed"][row],
+                label=names[label],
+                new_label=names[found["aim"][row]],
+                networks={network: spoken(network, row) for network in ("standard", "robust")},
                 smooth=True,
             )
-            for row, place in enumerate(drawn)
+            for row, label in enumerate(found["label"])
         ),
-        samples=len(picked),
-        tried=len(labels),
-        turned=int(there.sum()),
-        sure=int((there & (after.max(axis=1) >= SURE)).sum()),
+        **{count: int(found[count]) for count in ("samples", "tried", "turned", "sure")},
     )
 
 

@@ -13,11 +13,11 @@ from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, write_report
 from advfeat.threats.norms import title
 
-from .colour_example import probabilities, turn
+from .colour_example import described, measure, probabilities
 from .plan import Config, Plan
 from .sets import Sets
 from .sources import Sources
-from .summary import CONTROL_NAMES, NAMES, Fresh, by_epoch, eps_words, findings
+from .summary import CONTROL_NAMES, NAMES, Fresh, by_epoch, eps_words, findings, read_apart
 
 
 def write(
@@ -33,7 +33,7 @@ def write(
     chance = 1.0 / plan.dataset.num_classes
     lead, table = _accuracy_blocks(config, summary, chance)
     sections = [
-        Section("What the networks were shown", _strips(config, plan, networks, sets)),
+        Section("What the networks were shown", _strips(config, plan, run, networks, sets)),
         Section("What they learned from it", [table]),
         Section(
             "When they learned it",
@@ -123,7 +123,9 @@ def _recipe(config: Config, plan: Plan, summary: dict[str, Any]) -> dict[str, An
     }
 
 
-def _strips(config: Config, plan: Plan, networks: Sources, sets: Sets) -> list[Any]:
+def _strips(
+    config: Config, plan: Plan, run: RunDirectory, networks: Sources, sets: Sets
+) -> list[Any]:
     """Draws a strip of examples of D_det, or of another set if absent, below photographs.
 
     Small grey images need visible perturbations; photographs do not.
@@ -134,12 +136,18 @@ def _strips(config: Config, plan: Plan, networks: Sources, sets: Sets) -> list[A
     place = {int(example): row for row, example in enumerate(plan.train.id)}
     before = plan.train.image[[place[int(made.id[row])] for row in rows]]
     after = made.image[rows]
+
+    def ask() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        pair = {"standard": networks.standard, "robust": networks.robust}
+        said = {
+            name: np.stack([probabilities(fn, before), probabilities(fn, after)])
+            for name, fn in pair.items()
+        }
+        return said, {"examples": made.id[rows].tolist()}
+
     says = {
-        name: tuple(
-            (shares.argmax(axis=1), shares.max(axis=1))
-            for shares in (probabilities(fn, before), probabilities(fn, after))
-        )
-        for name, fn in (("standard", networks.standard), ("robust", networks.robust))
+        name: tuple((shares.argmax(axis=1), shares.max(axis=1)) for shares in both)
+        for name, both in run.cached("measured/strips", ask).items()
     }
     height, _, channels = plan.dataset.input_shape
     photographs = channels == 3 and height >= 24
@@ -167,7 +175,8 @@ def _strips(config: Config, plan: Plan, networks: Sources, sets: Sets) -> list[A
     if not photographs:
         # No flag holds them: these images are the package's, whatever the data set.
         small = {"steps": 2, "most": 10} if config.dry_run else {}
-        turned = turn(seed=config.seed, **small)
+        made_of = run.cached("photographs", lambda: (measure(seed=config.seed, **small), {}))
+        turned = described(made_of)
         examples = [*turned.examples, *examples[: 6 - len(turned.examples)]]
         caption = f"Above: {turned.words()} Below: {caption[0].lower()}{caption[1:]}"
     figure = figures.example_strip(examples, norm=plan.threat.norm.name)
@@ -230,7 +239,7 @@ def _learning(config: Config, fresh: Fresh, chance: float, held_out: int) -> Pic
 
 def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
     rows = []
-    for variant in config.variants:
+    for variant, name in read_apart(config.variants).items():
         part = summary[f"d_{variant}"]
         for where, key in (
             ("training", "robust_network"),
@@ -239,7 +248,7 @@ def _reading_table(config: Config, summary: dict[str, Any]) -> Table:
             read = part[key]
             rows.append(
                 [
-                    f"{NAMES[variant]}, {where} images",
+                    f"{name}, {where} images",
                     read["keeps_original_label"],
                     read["keeps_original_label_where_known"],
                     read["says_new_label"],

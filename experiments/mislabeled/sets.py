@@ -58,7 +58,10 @@ def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> S
     """Builds D_rand, D_other and D_det with their controls, and the predictions on them."""
     training: dict[tuple[str, str], Callable[[], ConstructedSet]] = {}
     read, held_out = {}, {}
-    logits = advfeat.predict(networks.standard, plan.train.image)
+    logits = run.cached(
+        "measured/logits",
+        lambda: ({"standard": advfeat.predict(networks.standard, plan.train.image)}, {}),
+    )["standard"]
     for variant in config.variants:
         made = _perturbed(config, plan, run, variant, "standard", networks.attacked)
         training[variant, ""] = partial(
@@ -74,11 +77,19 @@ def build(config: Config, plan: Plan, run: RunDirectory, networks: Sources) -> S
                 training[variant, control] = partial(
                     _control, config, plan, control, variant, training[variant, ""], logits
                 )
-        read[variant] = _reading(networks.robust, made, plan.train.image[_rows(plan, made)])
+        reading = partial(_read, plan, networks.robust, made)
+        read[variant] = Reading(**run.cached(f"measured/read_{variant}", reading))
         # Readings exclude t = y, so D_other's equals that of D_rand.
         rule = "det" if variant == "det" else "rand"
         held_out[variant] = _held_out(config, plan, run, rule, networks)
     return Sets(training=training, read=read, read_held_out=held_out)
+
+
+def _read(
+    plan: Plan, robust: ModelFn, made: ConstructedSet
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    reading = _reading(robust, made, plan.train.image[_rows(plan, made)])
+    return dataclasses.asdict(reading), {"what": "the robust network on the set's images"}
 
 
 def _reading(robust: ModelFn, made: ConstructedSet, before: np.ndarray) -> Reading:

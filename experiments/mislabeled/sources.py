@@ -60,17 +60,20 @@ def sources(config: Config, plan: Plan, run: RunDirectory) -> Sources:
     else:
         robust = make("robust", plan.robust)
     both = {"standard": standards[0], "robust": robust}
+    measured = {name: _measured(config, plan, run, name, fn) for name, fn in both.items()}
     return Sources(
         standard=standards[0],
         attacked=ensemble(*standards),
         robust=robust,
-        clean={name: advfeat.correct(fn, *plan.evaluation) for name, fn in both.items()},
-        standing={name: _standing(config, plan, run, name, fn) for name, fn in both.items()},
+        clean={name: found["clean"] for name, found in measured.items()},
+        standing={name: found["robust"] for name, found in measured.items()},
     )
 
 
-def _standing(config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn) -> np.ndarray:
-    """Returns whether M evaluation images are correct under PGD at each eps, `[E, M]`."""
+def _measured(
+    config: Config, plan: Plan, run: RunDirectory, name: str, fn: ModelFn
+) -> dict[str, np.ndarray]:
+    """Returns which evaluation images are correct: "clean" `[N]`, under PGD "robust" `[E, M]`."""
 
     def measure() -> tuple[dict[str, Any], dict[str, Any]]:
         norm, steps = plan.threat.norm, config.eval_steps
@@ -85,9 +88,10 @@ def _standing(config: Config, plan: Plan, run: RunDirectory, name: str, fn: Mode
             desc=f"PGD on the {name} network",
         )
         about = {"network": name, "attack": f"PGD, {steps} steps", "norm": norm.name}
-        return {"epsilons": sweep.epsilons, "robust": sweep.robust}, about
+        clean = advfeat.correct(fn, *plan.evaluation)
+        return {"epsilons": sweep.epsilons, "robust": sweep.robust, "clean": clean}, about
 
-    return run.cached(f"measured/{name}", measure)["robust"]
+    return run.cached(f"measured/{name}", measure)
 
 
 def _some(config: Config, plan: Plan) -> tuple[np.ndarray, np.ndarray]:

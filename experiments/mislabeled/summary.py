@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,17 @@ def _read_rates(reading: Reading) -> dict[str, Any]:
     }
 
 
+def read_apart(variants: Sequence[str]) -> dict[str, str]:
+    """Returns the sets whose readings differ, with their names.
+
+    Readings leave out t = y, so that D_rand's is D_other's: with both sets it is one.
+    """
+    both = {"rand", "other"} <= set(variants)
+    kept = [variant for variant in variants if not (both and variant == "other")]
+    names = {variant: NAMES[variant] for variant in kept}
+    return names | ({"rand": f"{NAMES['rand']} and {NAMES['other']} (t ≠ y)"} if both else {})
+
+
 def _claims(
     config: Config,
     plan: Plan,
@@ -161,7 +172,8 @@ def _claims(
             claims[variant, "robust_source"] = stats.claim(
                 text, part["test_accuracy"], robust_source, paired=stats.difference(*hits)
             )
-        read, reading = part["robust_network"], sets.read[variant]
+    for variant, name in read_apart(config.variants).items():
+        read, reading = summary[f"d_{variant}"]["robust_network"], sets.read[variant]
         text = (
             f"The robust features of {name} are misleading: where t ≠ y the robust network reads "
             "the original label off more images than the new one."
@@ -209,14 +221,17 @@ def findings(config: Config, summary: dict[str, Any], chance: float) -> list[str
         )
         if part["controls"]:
             line += _beside_controls(part["controls"], part["beside_controls"])
+        line += f"; the source was fooled on {format_rate(part['source_fooled'])} of its images"
         lines.append(line + ".")
+    for variant, name in read_apart(config.variants).items():
+        part = summary[f"d_{variant}"]
         read = part["robust_network"]
         lines.append(
             f"On the images of {name} the robust network predicts the original label in "
             f"{format_rate(read['keeps_original_label'])} and the new one in "
             f"{format_rate(read['says_new_label'])} (on held-out images, perturbed alike: "
             f"{format_rate(part['robust_network_held_out']['keeps_original_label'])} the original "
-            f"one); the source was fooled on {format_rate(part['source_fooled'])}."
+            "one)."
         )
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from advfeat.runs import runner
@@ -16,14 +17,15 @@ from .sources import sources
 from .summary import summarise
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains networks, builds sets, trains fresh networks on them, measures and reports."""
     networks = sources(config, plan, run)
     sets = build(config, plan, run, networks)
     results = fresh(config, plan, run, sets)
     summary = summarise(config, plan, sets, results, networks)
-    report.write(config, plan, run, networks, sets, results, summary)
-    return summary
+    return runner.reported(
+        run, summary, lambda: report.write(config, plan, run, networks, sets, results, summary)
+    )
 
 
 run = runner.Experiment("mislabeled", prepare, work)

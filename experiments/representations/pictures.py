@@ -20,7 +20,6 @@ from advfeat.objectives.features import direction, diverse, unit as unit_score
 from advfeat.rows import draw_rows
 from advfeat.types import ModelFn
 
-from ..shared.two_networks import PAIR
 from .flags import EXTREMES
 
 if TYPE_CHECKING:
@@ -53,6 +52,15 @@ class Drawn:
     blended: np.ndarray
     added: np.ndarray
     painted: np.ndarray
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> Drawn:
+        """Reads the pictures back from the run, whose names are strings."""
+        by_number = {
+            field: {int(number): found for number, found in saved[field].items()}
+            for field in ("units", "directions")
+        }
+        return cls(**{**saved, **by_number})
 
 
 def feature_fn_of(network: Network, layer: str) -> ModelFn:
@@ -219,32 +227,29 @@ def mask_of(shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def all_pictures(config: Config, plan: Plan) -> dict[str, Drawn]:
-    """Draws all pictures of both networks."""
-    found = {}
-    for name in PAIR:
-        network = plan.networks[name]
-        fn = feature_fn_of(network, config.layer)
-        images = plan.images[plan.shown]
-        fn_there = network.model_fn(config.layer)
-        values = representations.unit_values(fn_there, plan.surveyed)
-        unit = plan.units[name][0]
-        aims = jnp.full(len(images), unit)
-        # the activation exceeded by one image in a hundred
-        level = float(np.quantile(values[:, unit], 0.99))
-        add = generation.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
-        paint = generation.paint(
-            eps=0.3 * float(np.sqrt(images[0].size)),
-            steps=_half(plan),
-            step_size=config.step_size,
-        )
-        mask = jnp.broadcast_to(jnp.asarray(mask_of(images.shape[1:])), images.shape[:3])
-        found[name] = Drawn(
-            units=units(config, plan, name),
-            directions=directions(config, plan, name),
-            inverted=inverted(config, plan, name, images),
-            blended=blended(config, plan, name),
-            added=_ascend(add, config, fn, images, aims),
-            painted=_ascend(paint, config, fn, images, (aims, jnp.asarray(images), mask)),
-        )
-    return found
+def all_pictures(config: Config, plan: Plan, name: str) -> Drawn:
+    """Draws all pictures of one network."""
+    network = plan.networks[name]
+    fn = feature_fn_of(network, config.layer)
+    images = plan.images[plan.shown]
+    fn_there = network.model_fn(config.layer)
+    values = representations.unit_values(fn_there, plan.surveyed)
+    unit = plan.units[name][0]
+    aims = jnp.full(len(images), unit)
+    # the activation exceeded by one image in a hundred
+    level = float(np.quantile(values[:, unit], 0.99))
+    add = generation.add_feature(steps=_half(plan), step_size=config.step_size, level=level)
+    paint = generation.paint(
+        eps=0.3 * float(np.sqrt(images[0].size)),
+        steps=_half(plan),
+        step_size=config.step_size,
+    )
+    mask = jnp.broadcast_to(jnp.asarray(mask_of(images.shape[1:])), images.shape[:3])
+    return Drawn(
+        units=units(config, plan, name),
+        directions=directions(config, plan, name),
+        inverted=inverted(config, plan, name, images),
+        blended=blended(config, plan, name),
+        added=_ascend(add, config, fn, images, aims),
+        painted=_ascend(paint, config, fn, images, (aims, jnp.asarray(images), mask)),
+    )

@@ -64,6 +64,8 @@ def write(
             **networks_words(config, plan.networks, plan.dataset),
             "layer": summary["layer"],
             "images": summary["images"],
+            "steps": f"{plan.steps} of an inversion or interpolation, half as many of the others",
+            "step size": config.step_size,
             "eps": summary["eps"],
             "seed": config.seed,
         },

@@ -38,7 +38,7 @@ def measured(
             images,
             plan.threat,
             steps=2 if config.dry_run else 20,  # no flag holds them
-        )
+        )._asdict()
     originals = plan.images[plan.inverted]
     read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}
     return {
@@ -62,15 +62,20 @@ def measured(
     }
 
 
-def summarise(
-    config: Config, plan: Plan, numbers: dict[str, Any], inverted: dict[str, dict[str, np.ndarray]]
-) -> dict[str, Any]:
-    """Returns the summary: numbers with intervals, and claims."""
+def of_pixels(config: Config, plan: Plan) -> dict[str, np.ndarray]:
+    """Measures how often the pixels themselves order each distortion, the control, `[N]`."""
     images = plan.images[plan.measured]
-    orders = {name: part["ordered"] for name, part in numbers.items()}
-    orders[PIXELS] = {
+    return {
         name: ordered(as_pixels, images, name, seed=config.seed) for name in distortions.DISTORTIONS
     }
+
+
+def summarise(
+    config: Config, plan: Plan, numbers: dict[str, Any], pixels: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Returns the summary: numbers (of `measured` and `of_pixels`) with intervals, and claims."""
+    orders = {name: part["ordered"] for name, part in numbers.items()}
+    orders[PIXELS] = pixels
     means = {name: np.mean(list(found.values()), axis=0) for name, found in orders.items()}
     likeness = {name: part["inverted"]["from_noise"]["ssim"] for name, part in numbers.items()}
     claims = [
@@ -88,6 +93,7 @@ def summarise(
             stats.mean(likeness["robust"], limits=stats.CORRELATION),
             stats.mean(likeness["standard"], limits=stats.CORRELATION),
             paired=stats.mean(likeness["robust"] - likeness["standard"]),
+            margin=stats.SMALL,
         ),
         *metamer_claims(numbers),
     ]
@@ -95,8 +101,8 @@ def summarise(
         "dataset": config.dataset,
         "layer": config.layer,
         "judges": list(plan.judges),
-        "images": len(images),
-        "inverted": len(next(iter(inverted["standard"].values()))),
+        "images": len(plan.measured),
+        "inverted": len(plan.inverted),
         "eps": config.eps,
         "units": {name: list(units) for name, units in plan.units.items()},
         "ordered": {
@@ -110,7 +116,7 @@ def summarise(
             name: {
                 layer: stats.computed(
                     lambda both: float(both[:, 0].mean() / max(both[:, 1].mean(), 1e-12)),
-                    np.stack([found.moved, found.apart])[None],
+                    np.stack([found["moved"], found["apart"]])[None],
                     limits=(0.0, np.inf),
                 )
                 for layer, found in part["sensitivity"].items()

@@ -11,7 +11,7 @@ from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_rate, write_report
 from advfeat.saliency import mean_pixel, removed, title_of
 
-from ..shared.words import per_cent, terms, training_words
+from ..shared.words import decided, per_cent, terms, training_words
 from .flags import Config
 from .plan import CONTROLS, RANDOM, Plan, shown_rows
 
@@ -53,7 +53,8 @@ def write(
         caption="The lower a line, the better the map identified what matters.",
     )
     best = next(name for name, _ in ranked if name not in CONTROLS)
-    worse = sum(claim.holds for claim in summary["claims"])
+    better = sum(claim.holds for claim in summary["claims"])
+    verdict = f"; {better} of {len(config.methods)} methods are decidably better than random"
     write_report(
         run,
         summary,
@@ -61,9 +62,10 @@ def write(
         sentence=(
             "Do saliency maps know which pixels a network needs? Networks were retrained without "
             "the pixels that each map ranks first: their accuracy is "
-            f"{per_cent(summary['mean_accuracy'][RANDOM])} without random pixels and, for the best "
-            f"map ({title_of(best)}) {per_cent(together[best])}; {worse} of "
-            f"{len(config.methods)} methods are decidably better than random."
+            f"{per_cent(summary['mean_accuracy'][RANDOM])} without random pixels and "
+            f"{per_cent(together[best])} for the best of {len(config.methods)} maps "
+            f"({title_of(best)}, chosen after the fact)"
+            f"{verdict if decided(summary['claims']) else ''}."
         ),
         lead=lead,
         terms=terms(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +14,7 @@ from tqdm import tqdm
 
 from advfeat import correct, data, stats
 from advfeat.keys import stream
+from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 from advfeat.saliency import mean_pixel, removed, title_of
@@ -23,7 +27,7 @@ from .plan import CONTROLS, RANDOM, Plan, prepare, shown_rows
 from .ranking import ranking_of
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, ranks, removes, retrains and reports."""
     root = jax.random.key(config.seed)
     names = (*config.methods, *CONTROLS)
@@ -37,10 +41,8 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         )
         mean = mean_pixel(plan.train.image)
         for name in names:  # one at a time: maps of a whole training set are large
-            before = [
-                ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)
-            ]
-            shown[name] = before[1][shown_rows(config, plan)]
+            before = functools.cache(partial(_rankings, config, plan, network, name))
+            shown[name] = run.cached(f"shown/{name}", partial(_shown, config, plan, before))["rank"]
             for share in plan.shares:
                 hits[name, share] = np.array(
                     [
@@ -49,34 +51,50 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                     ]
                 )
     whole = Points.of(plan.test, 0, config.seed)
-    clean = correct(network.model_fn(), whole.image, whole.label)
+    clean = run.cached(
+        "measured/whole",
+        lambda: ({"clean": correct(network.model_fn(), whole.image, whole.label)}, {}),
+    )["clean"]
     summary = summarise(config, plan, clean, hits)
-    report.write(config, plan, run, summary, shown)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary, shown))
+
+
+def _rankings(config: Config, plan: Plan, network: Network, name: str) -> list[np.ndarray]:
+    """Ranks the pixels of training and test images; cached by the caller until the next method."""
+    return [ranking_of(config, plan, network, part, name) for part in (plan.train, plan.test)]
+
+
+def _shown(
+    config: Config, plan: Plan, before: Callable[[], list[np.ndarray]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return {"rank": before()[1][shown_rows(config, plan)]}, {}
 
 
 def _retrained(
     config: Config,
     plan: Plan,
     run: RunDirectory,
-    before: list[np.ndarray],
+    before: Callable[[], list[np.ndarray]],
     which: tuple[str, float, int],
     mean: np.ndarray,
     bar: Any,
 ) -> np.ndarray:
     """Retrains one network without pixels; returns which test images it gets right without them."""
     name, share, seed = which
-    parts = [
-        dataclasses.replace(split, image=removed(split.image, rankings, share, mean))
-        for split, rankings in zip((plan.train, plan.test), before, strict=True)
-    ]
+
+    def without() -> tuple[data.Split, Points]:
+        train, test = (
+            dataclasses.replace(split, image=removed(split.image, rankings, share, mean))
+            for split, rankings in zip((plan.train, plan.test), before(), strict=True)
+        )
+        return train, Points(data.unit(test.image), test.label)
+
     return sweeps.clean_hits(
         config,
         run,
         f"{name}_{share:g}_{seed}",
         plan.recipe,
-        parts[0],
-        Points(data.unit(parts[1].image), parts[1].label),
+        without,
         advance=bar.update,
     )
 

@@ -15,9 +15,8 @@ from advfeat.stats import Estimate
 
 from ..shared.two_networks import PAIR
 from .flags import Config
+from .measures import CHECKS, outlines_of
 from .plan import Plan
-
-SEED = 0  # of the measures: the same draws in every run
 
 
 def summarise(
@@ -25,8 +24,17 @@ def summarise(
     plan: Plan,
     found: dict[str, dict[str, np.ndarray]],
     sanity: dict[str, Any],
+    numbers: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Returns the summary: numbers with intervals, and claims."""
+    """Returns the summary: numbers with intervals, and claims.
+
+    Args:
+      config: the flags.
+      plan: the networks and images.
+      found: maps by network and method.
+      sanity: randomisation tests by network.
+      numbers: of `measures.measured`, by network.
+    """
     cosines = {
         name: np.abs(saliency.cosines(plan.images, maps["gradient"], centred=True))
         for name, maps in found.items()
@@ -38,12 +46,14 @@ def summarise(
         name: {
             "alignment": aligned[name],
             "alignment_length": stats.mean(_lengths(plan, found[name]["gradient"])),
-            "methods": _methods(config, plan, name, found[name]),
+            "methods": _methods(plan, found[name], numbers[name]),
         }
         for name in plan.networks
     }
     for name in PAIR:
-        _add_checks(config, plan, name, networks[name]["methods"], found[name])
+        for check in CHECKS:
+            for method, values in numbers[name][check].items():
+                networks[name]["methods"][method][check] = _mean(values)
         networks[name]["randomised"] = {
             how: {
                 "modules": list(test.modules),
@@ -81,14 +91,10 @@ def _lengths(plan: Plan, gradients: np.ndarray) -> np.ndarray:
 
 
 def _methods(
-    config: Config, plan: Plan, name: str, found: dict[str, np.ndarray]
+    plan: Plan, found: dict[str, np.ndarray], numbers: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Compares each method's ranking with the gradient's and the edges', and adds its areas."""
-    fn = plan.networks[name].model_fn()
-    outlines = np.array([saliency.edges(image) for image in plan.images])
-    curves = saliency.curves(
-        jax.random.key(SEED), {**found, EDGES: outlines}, fn, plan.images, plan.labels
-    )
+    outlines, curves = outlines_of(plan), numbers["curves"]
     areas = {
         method: np.asarray(jax.vmap(jax.vmap(saliency.curve_area))(jnp.asarray(both)))
         for method, both in curves.items()
@@ -107,33 +113,6 @@ def _methods(
         }
         for method, values in {**found, EDGES: outlines}.items()
     }
-
-
-def _add_checks(
-    config: Config,
-    plan: Plan,
-    name: str,
-    methods: dict[str, Any],
-    found: dict[str, np.ndarray],
-) -> None:
-    """Adds sensitivity and infidelity for a few images, because each costs many maps."""
-    network = plan.networks[name]
-    images, labels = plan.images[plan.few], plan.labels[plan.few]
-    moved = saliency.sensitivities(
-        jax.random.key(SEED), plan.checked, network, images, labels, options=plan.options, samples=3
-    )
-    missed = saliency.infidelities(
-        jax.random.key(SEED),
-        {method: maps[plan.few] for method, maps in found.items()},
-        network.model_fn(),
-        images,
-        labels,
-        samples=100,
-    )
-    for method, values in moved.items():
-        methods[method]["sensitivity"] = _mean(values)
-    for method, values in missed.items():
-        methods[method]["infidelity"] = _mean(values)
 
 
 def _between(maps: dict[str, np.ndarray]) -> dict[str, Any]:

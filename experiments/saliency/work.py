@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,31 +16,66 @@ from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 
+from ..shared.kept import kept
 from ..shared.two_networks import PAIR
 from . import report
 from .flags import Config
+from .measures import measured
 from .plan import Plan, prepare
 from .summary import summarise
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Computes the maps, measures, checks and reports."""
     key = jax.random.key(config.seed)
-    found = {}
-    for name, network in plan.networks.items():
-        found[name] = saliency.maps(
+
+    def maps_of(network: Network) -> tuple[dict[str, Any], dict[str, Any]]:
+        maps = saliency.maps(
             key, config.methods, network, plan.images, plan.labels, options=plan.options
         )
-        run.save_arrays(f"maps/{name}", found[name], {"labels": plan.labels.tolist()})
-    sanity = {
-        name: {
-            how: _randomised(how, config, plan, plan.networks[name]) for how in saliency.RANDOMISED
-        }
-        for name in PAIR
+        return maps, {"labels": plan.labels.tolist()}
+
+    found = {
+        name: run.cached(f"maps/{name}", partial(maps_of, network))
+        for name, network in plan.networks.items()
     }
-    summary = summarise(config, plan, found, sanity)
-    report.write(config, plan, run, found, sanity, summary)
-    return summary
+    sanity = {name: _sanity(config, plan, run, name) for name in PAIR}
+    numbers = {
+        name: kept(run, f"measured/{name}", partial(measured, config, plan, name, maps))
+        for name, maps in found.items()
+    }
+    summary = summarise(config, plan, found, sanity, numbers)
+    return runner.reported(
+        run, summary, lambda: report.write(config, plan, run, found, sanity, summary)
+    )
+
+
+def _sanity(
+    config: Config, plan: Plan, run: RunDirectory, name: str
+) -> dict[str, saliency.Randomisation]:
+    """Performs the randomisation tests of one network, unless the run holds them."""
+
+    def measure() -> dict[str, Any]:
+        return {
+            how: {
+                "modules": np.array(test.modules),
+                "rank": test.rank,
+                "ssim": test.ssim,
+                "first": {method: np.stack(maps) for method, maps in test.first.items()},
+            }
+            for how in saliency.RANDOMISED
+            for test in [_randomised(how, config, plan, plan.networks[name])]
+        }
+
+    return {
+        how: saliency.Randomisation(
+            modules=tuple(map(str, test["modules"])),
+            rank=test["rank"],
+            ssim=test["ssim"],
+            first={method: list(maps) for method, maps in test["first"].items()},
+        )
+        for how, test in kept(run, f"randomised/{name}", measure).items()
+    }
 
 
 def _randomised(how: str, config: Config, plan: Plan, network: Network) -> saliency.Randomisation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from advfeat.runs.directory import RunDirectory
 from advfeat.theory import simulation
 
 from ..shared import sweeps
+from ..shared.kept import kept
 from ..shared.sweeps import Hits, Job, Points
 from . import report, summary as sample_complexity_summary
 from .flags import Config
@@ -61,7 +63,14 @@ def _repeated(part: data.Split, count: int) -> data.Split:
     return data.Split(part.image[rows], part.label[rows], np.arange(count))
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def _errors(root: jax.Array, plan: Plan) -> dict[str, Any]:
+    return {
+        "gaussian": simulation.gaussian_errors(root, plan.gaussian),
+        "bernoulli": simulation.bernoulli_errors(root, plan.bernoulli),
+    }
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, measures, simulates and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, int, int], Hits] = {}
@@ -69,14 +78,18 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         for place, job in todo.items():
             hits[place] = sweeps.measure(config, run, job, advance=bar.update)
     root = stream(jax.random.key(config.seed), "theory")
+    drawn = kept(run, "measured/models", lambda: _errors(root, plan))
+    gaussian, bernoulli = (
+        {int(count): errors for count, errors in drawn[name].items()}
+        for name in ("gaussian", "bernoulli")
+    )
     theory = {
-        "gaussian": simulation.simulate_gaussian(root, plan.gaussian),
-        "bernoulli": simulation.simulate_bernoulli(root, plan.bernoulli),
+        "gaussian": simulation.simulate_gaussian(root, plan.gaussian, errors=gaussian),
+        "bernoulli": simulation.simulate_bernoulli(root, plan.bernoulli, errors=bernoulli),
     }
     curves = sample_complexity_summary.Curves.of(plan.sizes, hits)
     summary = sample_complexity_summary.summarise(config, plan, curves, theory)
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 run = runner.Experiment("sample_complexity", prepare, work)

@@ -10,6 +10,7 @@ from advfeat import data, figures, saliency
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.report import Picture, Section, Table, format_number, format_rate, write_report
 from advfeat.saliency import EDGES, title_of
+from advfeat.stats import Estimate
 
 from ..shared.words import terms, training_words
 from .flags import Config
@@ -54,11 +55,7 @@ def write(
         findings=[
             f"The networks fitted {format_rate(summary['learned']['permuted'])} of the permuted "
             "labels"
-            + (
-                " (memorised)"
-                if summary["learned"]["permuted"].low > 0.95
-                else " (too few for this test: train longer)"
-            )
+            + ("" if config.dry_run else _memorised(summary["learned"]["permuted"]))
             + "; they classify "
             f"{format_rate(summary['test_accuracy']['permuted'])} of the test images "
             f"correctly (true labels: {format_rate(summary['test_accuracy']['true'])})."
@@ -75,6 +72,11 @@ def write(
             "seeds": summary["seeds"],
         },
     )
+
+
+def _memorised(learned: Estimate) -> str:
+    enough = learned.low is not None and learned.low > 0.95
+    return " (memorised)" if enough else " (too few for this test: train longer)"
 
 
 def _likeness(config: Config, summary: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +13,13 @@ from tqdm import tqdm
 
 from advfeat import correct, data, saliency, stats
 from advfeat.keys import stream
+from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
 from advfeat.saliency import title_of
 
 from ..shared import networks, sweeps
+from ..shared.kept import kept
 from ..shared.words import capital
 from . import report
 from .flags import Config
@@ -33,7 +37,7 @@ def training_set(config: Config, plan: Plan, kind: str, seed: int) -> data.Split
     return dataclasses.replace(plan.train, label=rng.permutation(plan.train.label))
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, computes maps, compares and reports."""
     seeds = range(config.seeds)
     root = jax.random.key(config.seed)
@@ -49,23 +53,35 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                 network = networks.train(
                     run, name, stream(root, name), plan.recipe, train, advance=bar.update
                 )
-                fn = network.model_fn()
-                learned[kind].append(correct(fn, data.unit(train.image), train.label))
-                test = plan.dataset.test
-                tested[kind].append(correct(fn, data.unit(test.image), test.label))
+                hits = run.cached(f"measured/{name}", partial(_hits, plan, network, train))
+                learned[kind].append(hits["learned"])
+                tested[kind].append(hits["tested"])
                 found[kind].append(
-                    saliency.maps(
-                        root,
-                        config.methods,
-                        network,
-                        plan.images,
-                        plan.labels,
-                        options=plan.options,
-                    )
+                    run.cached(f"maps/{name}", partial(_maps, config, plan, network))
                 )
-    summary = summarise(config, plan, likeness(config, found), learned, tested)
-    report.write(config, plan, run, summary, {kind: maps[0] for kind, maps in found.items()})
-    return summary
+    alike = kept(run, "measured/likeness", lambda: likeness(config, found))
+    summary = summarise(config, plan, alike, learned, tested)
+    first = {kind: maps[0] for kind, maps in found.items()}
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary, first))
+
+
+def _hits(
+    plan: Plan, network: Network, train: data.Split
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    fn, test = network.model_fn(), plan.dataset.test
+    hits = {
+        "learned": correct(fn, data.unit(train.image), train.label),
+        "tested": correct(fn, data.unit(test.image), test.label),
+    }
+    return hits, {}
+
+
+def _maps(
+    config: Config, plan: Plan, network: Network
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    key, options = jax.random.key(config.seed), plan.options
+    maps = saliency.maps(key, config.methods, network, plan.images, plan.labels, options=options)
+    return maps, {"labels": plan.labels.tolist()}
 
 
 def likeness(config: Config, found: dict[str, list[dict[str, np.ndarray]]]) -> Likeness:

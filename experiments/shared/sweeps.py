@@ -229,17 +229,18 @@ def clean_hits(
     run: RunDirectory,
     name: str,
     recipe: Recipe,
-    train: data.Split,
-    points: Points,
+    sets: Callable[[], tuple[data.Split, Points]],
     *,
     advance: Callable[[int], Any],
 ) -> np.ndarray:
     """Trains a network that is not stored; returns `[N]` bool, its correctly classified points.
 
-    The run holds the result; if it already does, nothing is trained.
+    The run holds the result; if it already does, nothing is trained, nor are the training images
+    and the points asked for.
     """
 
     def measure() -> tuple[Hits, dict[str, Any]]:
+        train, points = sets()
         key = stream(stream(jax.random.key(config.seed), name), "training")
         network = networks.train(run, name, key, recipe, train, keep=False, advance=advance)
         hits = advfeat.correct(network.model_fn(), points.image, points.label)

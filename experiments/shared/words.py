@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advfeat.models.network import Network
@@ -63,9 +63,23 @@ def training_words(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **training}
 
 
+def steps_words(attacks: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the steps of a suite's attacks, for a recipe; attacks without steps are left out."""
+    return {
+        name.replace("_", " "): int(attack.steps)
+        for name, attack in attacks.items()
+        if hasattr(attack, "steps")
+    }
+
+
 def capital(words: str) -> str:
     """Capitalises the first letter, for a heading."""
     return words[:1].upper() + words[1:]
+
+
+def decided(claims: Sequence[Claim]) -> bool:
+    """Returns whether verdicts may be told: not in a dry run, whose claims have none."""
+    return all(claim.verdict is not None for claim in claims)
 
 
 def unless_it_holds(claim: Claim) -> str:

@@ -18,10 +18,18 @@ from .flags import Config
 from .plan import RESTORED, Plan
 
 
-def summarise(
-    config: Config, plan: Plan, drawn: dict[str, dict[str, np.ndarray]]
-) -> dict[str, Any]:
-    """Returns the summary: numbers with intervals, and claims."""
+def measured(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+    """Asks the networks about the pictures.
+
+    Args:
+      plan: the networks, tasks and images.
+      drawn: pictures by task and network.
+
+    Returns:
+      "read" by judge, task and maker `[N]` bool, whether the judge reads the target class; "own",
+      the same of each network itself; "real" by judge, of real images; "features" of the last
+      judge by kind of picture `[N, D]`, with "others", for distances (empty without a judge).
+    """
     read = {
         judge: {
             task: {
@@ -39,6 +47,30 @@ def summarise(
         }
         for task, found in drawn.items()
     }
+    real = {
+        judge: advfeat.correct(network.model_fn(), plan.images, plan.labels)
+        for judge, network in plan.judges.items()
+    }
+    return {"read": read, "own": own, "real": real, "features": _features(plan, drawn)}
+
+
+def _features(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if not plan.judges or "generation" not in drawn:
+        return {}
+    fn = list(plan.judges.values())[-1].model_fn("representation")
+    seeds = plan.tasks["generation"].starts
+    sets = {**drawn["generation"], "seeds": seeds, "real": plan.images, "others": plan.others}
+    return {which: predict(fn, images) for which, images in sets.items()}
+
+
+def summarise(
+    config: Config,
+    plan: Plan,
+    drawn: dict[str, dict[str, np.ndarray]],
+    numbers: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the summary: numbers (of `measured`) with intervals, and claims."""
+    read, own = numbers["read"], numbers["own"]
     claims = []
     for judge, found in read.items():
         for task, hits in found.items():
@@ -61,11 +93,8 @@ def summarise(
         },
         "own": _rates(own),
         "read": {judge: _rates(found) for judge, found in read.items()},
-        "judges_on_real": {
-            judge: stats.rate(advfeat.correct(network.model_fn(), plan.images, plan.labels))
-            for judge, network in plan.judges.items()
-        },
-        "spread": _spread(plan, drawn),
+        "judges_on_real": {judge: stats.rate(hits) for judge, hits in numbers["real"].items()},
+        "spread": _spread(plan, numbers["features"]),
         "restored": {
             task: _restored(plan.tasks[task], found)
             for task, found in drawn.items()
@@ -82,17 +111,14 @@ def _rates(found: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]
     }
 
 
-def _spread(plan: Plan, drawn: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
+def _spread(plan: Plan, features_of: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns Fréchet distances to other real images, and diversity, by the last judge."""
-    if not plan.judges or "generation" not in drawn:
+    if not features_of:
         return {}
-    name, judge = list(plan.judges.items())[-1]
-    fn = judge.model_fn("representation")
-    real = predict(fn, plan.others)
-    sets = {**drawn["generation"], "seeds": plan.tasks["generation"].starts, "real": plan.images}
-    found: dict[str, Any] = {"judge": name}
-    for which, images in sets.items():
-        features = predict(fn, images)
+    sets = dict(features_of)
+    real = sets.pop("others")
+    found: dict[str, Any] = {"judge": list(plan.judges)[-1]}
+    for which, features in sets.items():
         found[which] = {
             "frechet": stats.of_set(
                 lambda part: quality.frechet_distance(part, real), features, limits=(0.0, np.inf)

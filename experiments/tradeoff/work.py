@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -37,7 +38,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
     return found
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, measures and reports."""
     todo = jobs(config, plan)
     hits: dict[tuple[str, float, int], Hits] = {}
@@ -45,8 +46,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         for place, job in todo.items():
             hits[place] = sweeps.measure(config, run, job, advance=bar.update)
     summary = tradeoff_summary.summarise(config, plan, hits)
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 run = runner.Experiment("tradeoff", prepare, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from .flags import Config
 from .plan import Plan, prepare
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, measures and reports."""
     root = jax.random.key(config.seed)
     for note in plan.notes:
@@ -28,19 +29,23 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         run, "model", stream(root, "model"), plan.recipe, plan.train, held_out=held_out
     )
     fn, test = network.model_fn(), plan.dataset.test
-    clean = stats.rate(images.correct(fn, test))
     some = data.subset(test, config.eval_examples, seed=config.seed)
-    sweep = pgd_sweep(
-        stream(root, "evaluation"),
-        fn,
-        *images.pixels(some),
-        plan.eps_grid,
-        norm=config.norm,
-        steps=config.eval_steps,
-        batch_size=config.attack_batch_size,
-        desc="PGD",
-    )
-    accuracies = by_eps(sweep.epsilons, sweep.robust)
+
+    def measure() -> tuple[dict[str, Any], dict[str, Any]]:
+        sweep = pgd_sweep(
+            stream(root, "evaluation"),
+            fn,
+            *images.pixels(some),
+            plan.eps_grid,
+            norm=config.norm,
+            steps=config.eval_steps,
+            batch_size=config.attack_batch_size,
+            desc="PGD",
+        )
+        return {"clean": images.correct(fn, test), **sweep._asdict()}, {"network": "model"}
+
+    found = run.cached("measured/model", measure)
+    clean, accuracies = stats.rate(found["clean"]), by_eps(found["epsilons"], found["robust"])
     summary = {
         "dataset": config.dataset,
         "classes": list(plan.dataset.class_names),
@@ -56,8 +61,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))),
         "claims": [],
     }
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 def _made(plan: Plan, record: dict[str, Any]) -> dict[str, Any]:

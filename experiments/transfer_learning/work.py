@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +35,23 @@ def frozen_hits(network: Network, shots: data.Split, test: Points) -> np.ndarray
     return np.asarray(probe(predict(fn, test.image)) == test.label)
 
 
-def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
+def _frozen(
+    network: Network, shots: data.Split, test: Points
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return {"clean": frozen_hits(network, shots, test)}, {}
+
+
+def _own(plan: Plan, network: Network) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    test = plan.source.test
+    hits = advfeat.correct(network.model_fn(), data.unit(test.image), test.label)
+    return {"clean": hits}, {}
+
+
+def _sets(shots: data.Split, points: Points) -> tuple[data.Split, Points]:
+    return shots, points
+
+
+def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Trains, transfers and reports."""
     root, seeds = jax.random.key(config.seed), range(config.seeds)
     hits: dict[str, dict[str, list[np.ndarray]]] = {way: {} for way in WAYS}
@@ -58,27 +76,24 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> dict[str, Any]:
                     run, name, stream(root, name), recipe, plan.train, advance=bar.update
                 )
             for name, start in starts.items():
-                found = frozen_hits(start or blank, plan.shots[seed], points)
-                hits["frozen"].setdefault(name, []).append(found)
+                measure = partial(_frozen, start or blank, plan.shots[seed], points)
+                found = run.cached(f"measured/frozen_{name}_{seed}", measure)
+                hits["frozen"].setdefault(name, []).append(found["clean"])
                 hits["fine-tuned"].setdefault(name, []).append(
                     sweeps.clean_hits(
                         config,
                         run,
                         f"tuned_{name}_{seed}",
                         dataclasses.replace(plan.tuned, start=start, start_name=name),
-                        plan.shots[seed],
-                        points,
+                        partial(_sets, plan.shots[seed], points),
                         advance=bar.update,
                     )
                 )
                 if start is not None:
-                    test = plan.source.test
-                    own.setdefault(name, []).append(
-                        advfeat.correct(start.model_fn(), data.unit(test.image), test.label)
-                    )
+                    found = run.cached(f"measured/own_{name}_{seed}", partial(_own, plan, start))
+                    own.setdefault(name, []).append(found["clean"])
     summary = _summary(config, plan, hits, own)
-    report.write(config, plan, run, summary)
-    return summary
+    return runner.reported(run, summary, lambda: report.write(config, plan, run, summary))
 
 
 def _summary(

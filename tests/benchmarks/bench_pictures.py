@@ -200,7 +200,8 @@ def beside_lucent(network, *, units, steps, repeats):
 
 def memory(network, images, labels):
     """Bytes of temporaries that XLA sets aside for one batch, for growing N."""
-    fn, x, y = network.model_fn(), jnp.asarray(images[:16]), jnp.asarray(labels[:16])
+    rows = data.draw_rows(labels, 16, seed=0)
+    fn, x, y = network.model_fn(), jnp.asarray(images[rows]), jnp.asarray(labels[rows])
     for name, make in (
         ("smoothgrad", lambda n: saliency.smoothgrad(samples=n)),
         ("integrated_gradients", lambda n: saliency.integrated_gradients(steps=n)),
@@ -289,7 +290,8 @@ def main():
         return
     network = load_network(given.checkpoint)
     samples = data.samples("cifar10")
-    images, labels = data.unit(samples.image[: given.images]), samples.label[: given.images]
+    rows = data.draw_rows(samples.label, given.images, seed=0)
+    images, labels = data.unit(samples.image[rows]), samples.label[rows]
     memory(network, images, labels)
     beside_captum(
         network,

@@ -285,6 +285,38 @@ def test_rounding_says_what_would_be_left():
     assert flagged(diagnostics.rounding, case) == set()
 
 
+def of_a_random_network(case, right=0.7):
+    """The same evaluation, as if every image stood in this share of a random network's draws."""
+    share = right * case.result.clean_share
+    return case._replace(
+        result=dataclasses.replace(
+            case.result, clean_share=share, robust_share=share, looks=20, attacks=()
+        )
+    )
+
+
+def test_a_fall_is_of_expectations():
+    fn, x, y = problem()
+    case = of_a_random_network(untouched(fn, x, y))
+    rows = case.standing()
+    fooled = np.arange(len(rows)) < len(rows) // 2
+    before, half = 0.7 * case.result.clean.mean(), fooled.mean()
+    fall, words = case.fall(rows, fooled, np.where(fooled, 0.3, 0.7))
+    assert fall == pytest.approx(case.result.clean.mean() * 0.4 * half)
+    assert f"at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %" in words
+
+
+def test_rounding_leaves_an_expectation():
+    fn, x, y = problem(low=0.49, high=0.51)
+    x = np.round(x * 255) / np.float32(255)
+    case, result = look(fn, x, y, eps=0.4 / 255)
+    lost = result.clean & ~result.robust
+    share = np.where(lost, 0.1, 0.7 * result.robust_share)
+    case = case._replace(result=dataclasses.replace(result, robust_share=share, looks=20))
+    left = np.where(lost, 1.0, share).mean()  # this network is right about a rounded image
+    assert f"robust accuracy of {100 * left:.1f} %" in sentences(diagnostics.rounding, case)
+
+
 def some_standing(eps=0.02):
     fn, x, y = problem()
     case, result = look(fn, x, y, eps=eps)

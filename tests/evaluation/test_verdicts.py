@@ -1,5 +1,6 @@
 """A verdict is what the network says of a point: what a stranger computes from the images."""
 
+import dataclasses
 import functools
 from inspect import signature
 
@@ -10,8 +11,10 @@ import pytest
 
 import advfeat
 from advfeat.attacks import ATTACKS, norms_of
+from advfeat.attacks.iterative import IterativeAttack
 from advfeat.evaluation.prediction import shares
 from advfeat.keys import stream
+from advfeat.objectives.classification import Untargeted
 from advfeat.types import AttackResult, Best, randomised
 
 KEY = jax.random.key(0)
@@ -36,6 +39,18 @@ def claiming(attack, says):
         return found._replace(best=found.best._replace(success=said))
 
     return jax.tree_util.Partial(attacked)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lying:
+    """An objective whose word for success is `says`: the survivors engine stops where it claims."""
+
+    says: str
+
+    def __call__(self, model_fn, x, y, key):
+        score, success = Untargeted()(model_fn, x, y, key)
+        said = {"nothing": jnp.bool_(False), "everything": jnp.bool_(True)}
+        return score, said.get(self.says, ~success)
 
 
 SHORT = {"steps": 30, "binary_search_steps": 2}
@@ -130,6 +145,29 @@ def test_what_an_attack_says_of_itself_changes_nothing(says):
     np.testing.assert_array_equal(*sweeps)
 
 
+@pytest.mark.slow_for("nothing", "the contrary")
+@pytest.mark.parametrize("says", ["nothing", "everything", "the contrary"])
+def test_what_an_objective_claims_changes_no_verdict(says):
+    """An iterative attack goes through the survivors engine, which stops at the first claim."""
+    threat = advfeat.l2(0.3)
+    attack = advfeat.pgd(threat, steps=5, objective=Lying(says))
+    assert isinstance(attack, IterativeAttack)
+    found = advfeat.evaluate(
+        KEY, NETWORK, X, Y, threat=threat, suite={"a": attack}, checks=False, batch_size=COUNT
+    )
+    np.testing.assert_array_equal(found.robust, stranger(found.adversarial, threat))
+    (part,) = found.attacks
+    tried, fooled = part.tried.sum(), part.fooled.sum()
+    wrong = tried - fooled
+    claims = {"nothing": (0, 0), "everything": (tried, wrong), "the contrary": (wrong, wrong)}
+    assert (part.claims, part.unconfirmed) == claims[says]
+    if says == "nothing":  # it went on to the end, and the highest score fools
+        assert fooled > 0
+    sweep = advfeat.evaluate_epsilons(KEY, lambda _: attack, NETWORK, X, Y, [0.3], norm="l2")
+    alone = advfeat.attack_dataset(attack, KEY, NETWORK, X, Y, batch_size=COUNT)
+    np.testing.assert_array_equal(sweep.robust[0], stranger(np.asarray(alone.best.x), threat))
+
+
 def plane(x):
     z = (x - 0.5).sum()
     return jnp.stack([z, -z])
@@ -209,6 +247,21 @@ def by_held_key():
         )
         for seed in (0, 1, 2, 3)
     }
+
+
+def test_a_random_network_is_judged_by_many_draws():
+    """The default run's own: forty images, one step of one attack, checks that cost nothing."""
+    images = np.random.default_rng(1).uniform(0.3, 0.7, size=(40, 2, 2, 1)).astype(np.float32)
+    found = advfeat.evaluate(
+        KEY, held(0), images, ZEROS[-40:], threat=advfeat.linf(0.05), suite=["fgsm"], checks=False
+    )
+    error = np.sqrt(0.7 * 0.3 / (40 * found.looks))
+    for estimate in (found.clean_accuracy, found.robust_accuracy):
+        assert abs(estimate.mean - 0.7) < 4 * error
+        assert estimate.low < 0.7 < estimate.high
+    assert found.looks == 20
+    assert found.robust.mean() > 0.8  # what a majority of draws would be
+    assert found.trusted is False
 
 
 @pytest.mark.slow

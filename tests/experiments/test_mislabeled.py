@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from estimates import assert_claims
+from estimates import assert_claims, revived
 from killed import assert_refused, killed_at_call, result_of
 
 from advfeat import data, stats
@@ -157,6 +157,25 @@ def test_a_run_killed_in_the_middle_ends_as_an_unbroken_one(finished, tmp_path, 
     assert not (tmp_path / "broken" / "summary.json").exists()
     again = mislabeled_work.run(broken)
     assert result_of(again) == result_of(whole)
+
+
+def test_nothing_is_said_twice(finished):
+    """D_rand without t = y is D_other: one reading, one row, one claim, one correction."""
+    path, summary = finished
+    told = revived(summary)
+    claims = [(each.effect, each.control, each.difference) for each in told["claims"]]
+    assert all(claims.count(each) == 1 for each in claims)
+    reading = [each.claim for each in told["claims"] if "misleading" in each.claim]
+    assert [words.split(" are ")[0].split(" of ")[1] for words in reading] == [
+        "D_rand and D_other (t ≠ y)",
+        "D_det",
+    ]
+    rows = mislabeled_report._reading_table(config(path), told).rows
+    assert len(rows) == len({row[0] for row in rows}) == 4
+    lines = mislabeled_summary.findings(config(path), told, 0.1)
+    assert len([line for line in lines if "predicts the original label" in line]) == 2
+    assert mislabeled_summary.read_apart(("other", "det")) == {"other": "D_other", "det": "D_det"}
+    assert mislabeled_summary.read_apart(("rand",)) == {"rand": "D_rand"}
 
 
 def test_learning_curves_have_intervals_and_gaps():

@@ -1,5 +1,7 @@
 """`experiments.tradeoff`: what the smallest run measures, and what a run finds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from estimates import revived
@@ -13,7 +15,9 @@ from advfeat.stats import Estimate
 from experiments.tradeoff import work as tradeoff_work
 from experiments.tradeoff.summary import (
     _between,
+    _claims,
     _fooled_less,
+    _norm,
     accuracy,
     findings,
     fooling,
@@ -44,7 +48,7 @@ def test_summary_has_every_rate_with_its_interval(finished_sweep):
             assert difference["mean"] == pytest.approx(first - last)
         found = part["rank_correlation"]
         assert -1 <= found["low"] <= found["mean"] <= found["high"] <= 1
-        assert part["tradeoff_shown"] is False  # a dry run shows nothing
+        assert part["tradeoff_shown"] is None  # a dry run decides nothing
         assert part["highest_between"] is None
     # The standard networks are the same ones in both norms.
     first, second = (part["by_eps"][0]["clean_accuracy"] for part in summary["norms"].values())
@@ -91,7 +95,9 @@ def test_robustness_is_bought_and_paid_for_with_accuracy(tmp_path):
     # Accurate networks, which the attack leaves right less often than guessing among ten is.
     assert standard["clean_accuracy"].mean > 0.9
     assert standard["robust_accuracy"].high < 0.1 < robust["robust_accuracy"].low
-    assert [claim.verdict for claim in summary["claims"]] == ["holds", "holds"]
+    assert [claim.verdict for claim in summary["claims"][:2]] == ["holds", "holds"]
+    assert "not monotone" in summary["claims"][2].claim
+    assert part["highest_between"]["verdict"] == summary["claims"][2].verdict != "holds"
     assert part["tradeoff_shown"]
     assert part["rank_correlation"].mean >= 0.5
     (line,) = findings(summary)
@@ -158,6 +164,19 @@ def test_the_best_eps_of_several_is_not_above_the_ends_by_luck():
     assert counted / 200 < 0.05 < plain / 200
 
 
+def test_not_monotone_is_judged_with_the_other_claims():
+    """Two accurate, one inaccurate end: alone it would hold, among many claims it need not."""
+    clean, grid = [0.75, 0.86, 0.6], (0.0, 0.1, 0.2)
+    both = hits(clean, [0.1, 0.2, 0.3], points=200)
+    plan = SimpleNamespace(dataset=SimpleNamespace(num_classes=10), measured_at={"l2": 0.2})
+    claims = _claims("l2", _norm(plan, "l2", grid, both))
+    assert len(claims) == 3
+    assert "chosen after the fact" in claims[2].claim
+    assert claims[2].p is not None
+    assert stats.judge(claims)[2].holds
+    assert _claims("l2", _norm(plan, "l2", grid[:2], both[:, :, :2]))[2:] == []
+
+
 @pytest.mark.parametrize(
     ("clean", "robust", "wanted"),
     [
@@ -186,12 +205,17 @@ def test_what_is_not_shown_is_said_to_be_not_shown(finished_sweep):
         "eps": 0.5,
         "less_smallest": Estimate(0.1, 0.02, 0.2, 50, unit="points"),
         "less_largest": Estimate(0.2, 0.1, 0.3, 50, unit="points"),
+        "verdict": "holds",
     }
     (line,) = findings({"norms": {"l2": part}})
     assert "costs clean accuracy is not shown" in line
     assert "2 of the networks did not learn at all" in line
-    assert "is not monotone" in line
-    part["highest_between"]["less_smallest"] = Estimate(0.1, -0.02, 0.2, 50, unit="points")
-    assert "is perhaps not monotone" in findings({"norms": {"l2": part}})[0]
+    assert "that it is not monotone: holds" in line
+    part["highest_between"]["verdict"] = stats.OPEN  # whatever its interval says
+    assert f"not monotone: {stats.OPEN}" in findings({"norms": {"l2": part}})[0]
+    part["highest_between"]["verdict"] = part["tradeoff_shown"] = None  # a dry run
+    (line,) = findings({"norms": {"l2": part}})
+    assert "monotone" not in line
+    assert "shown" not in line
     part["highest_between"]["less_smallest"] = Estimate(-0.1, -0.2, 0.2, 50, unit="points")
     assert "monotone" not in findings({"norms": {"l2": part}})[0]

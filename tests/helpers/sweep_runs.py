@@ -42,7 +42,12 @@ SWEEPS = {
         run=tradeoff_work.run,
         flags=tradeoff_flags.Config,
         networks=6,  # the standard networks of both norms are trained once
-        words=("L2: that a lower", "L∞: that a lower", "Rank correlation", "paired difference"),
+        words=(
+            "L2, between training",
+            "L∞, between training",
+            "Rank correlation",
+            "paired difference",
+        ),
         figures={"frontier", "sweep_l2", "sweep_linf"},
         other={"seeds": 1},
         refusal=r"--seeds=3, not --seeds=1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -81,6 +82,8 @@ def test_a_dry_run_is_not_judged():
     assert [found.verdict for found in runner.judged([claim], config)] == ["holds"]
     dry = dataclasses.replace(config, dry_run=True)
     assert [found.verdict for found in runner.judged([claim], dry)] == [None]
+    with pytest.raises(ValueError, match="margin"):  # also a dry run finds it
+        runner.judged([dataclasses.replace(claim, margin=None)], dry)
 
 
 def test_a_dry_run_performs_the_smallest_config_under_the_flags_that_were_given(tmp_path):
@@ -272,3 +275,47 @@ def test_a_damaged_file_of_the_run_is_one_line_that_names_it(tmp_path, damage):
     with pytest.raises(KeyboardInterrupt):
         toy(config, work=work)
     assert toy(config, work=work)["sum"] == 6
+
+
+def test_a_report_that_fails_costs_nothing_that_was_measured(tmp_path, capsys):
+    measured = []
+
+    def work(config, inputs, run, *, fails=True):
+        def measure():
+            measured.append(1)
+            return {"hits": np.ones(99)}, {}
+
+        summary = {"accuracy": stats.rate(run.cached("hits", measure)["hits"])}
+
+        def draw():
+            assert json.loads((tmp_path / "kept.json").read_text())["accuracy"]["n"] == 99
+            if fails:
+                raise KeyError("colour")
+            run.report.write_text("drawn")
+
+        return runner.reported(run, summary, draw)
+
+    config = ToyConfig(workdir=str(tmp_path))
+    with pytest.raises(runner.CannotGoOn) as raised:
+        toy(config, work=work)
+    (line,) = str(raised.value).splitlines()
+    for words in ("KeyError: 'colour'", "test_runner.py:", "kept.json", "same command"):
+        assert words in line
+    assert not (tmp_path / "summary.json").exists()
+    toy(config, work=lambda *given: work(*given, fails=False))
+    assert len(measured) == 1
+    assert (tmp_path / "report.html").read_text() == "drawn"
+    assert json.loads((tmp_path / "summary.json").read_text())["accuracy"]["mean"] == 1
+    assert not (tmp_path / "kept.json").exists()
+
+
+def test_a_full_disk_is_not_the_reports_fault(tmp_path):
+    def work(config, inputs, run):
+        def draw():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        return runner.reported(run, {}, draw)
+
+    with pytest.raises(runner.CannotGoOn, match="No space left"):
+        toy(ToyConfig(workdir=str(tmp_path)), work=work)
+    assert (tmp_path / "kept.json").exists()

@@ -505,7 +505,7 @@ def test_all_controls_must_be_exceeded():
 def test_without_an_interval_nothing_is_decided_and_nothing_paid():
     clear = claim("Clear.", rate(some(1, 200, share=0.6)), rate(some(1, 200, share=0.45)))
     [alone] = judge([clear])
-    unknown = claim("Unknown.", mean([0.9]), mean([0.1]))
+    unknown = claim("Unknown.", mean([0.9]), mean([0.1]), margin=0.1)
     assert unknown.p is None
     found = judge([unknown, clear, unknown])
     assert [each.verdict for each in found] == [OPEN, alone.verdict, OPEN]
@@ -515,16 +515,14 @@ def test_without_an_interval_nothing_is_decided_and_nothing_paid():
 
 def test_means_need_a_margin_to_have_no_effect():
     values = np.random.default_rng(0).normal(0, 1e-4, 50)
-    for margin, verdict in ((None, OPEN), (0.01, "no effect above 0.01")):
-        [found] = judge(
-            [
-                claim(
-                    "So.",
-                    mean(values),
-                    mean(values),
-                    paired=mean(values - values.mean() + 1e-9),
-                    margin=margin,
-                )
-            ]
-        )
-        assert found.verdict == verdict
+    stated = claim(
+        "So.",
+        mean(values),
+        mean(values),
+        paired=mean(values - values.mean() + 1e-9),
+        margin=0.01,
+    )
+    assert judge([stated])[0].verdict == "no effect above 0.01"
+    without = dataclasses.replace(stated, margin=None)
+    with pytest.raises(ValueError, match=r"the claim 'So\.' must state its margin, got None"):
+        judge([stated, without])

@@ -28,3 +28,17 @@ def test_one_example_gives_the_bernoulli_model_about_the_goal():
     assert part["standard"].mean == pytest.approx(simulation.GOAL, rel=1.0)
     assert part["robust"].mean > 10 * part["standard"].mean
     assert part["threshold"].mean < part["robust"].mean
+
+
+def test_errors_that_were_drawn_before_give_the_same_numbers():
+    key = jax.random.key(3)
+    model = simulation.Model(dim=50, scale=1.0, eps=0.2, counts=(1, 4), draws=12)
+    errors = simulation.gaussian_errors(key, model)
+    assert simulation.simulate_gaussian(key, model, errors=errors) == simulation.simulate_gaussian(
+        key, model
+    )
+    few = simulation.bernoulli_model(dim=40, counts=(1, 2), draws=10)
+    errors = simulation.bernoulli_errors(key, few)
+    assert simulation.simulate_bernoulli(key, few, errors=errors) == simulation.simulate_bernoulli(
+        key, few
+    )

@@ -42,7 +42,7 @@ def one_step(case: Context) -> Iterator[Finding]:
     rows = case.standing()
     if not len(rows):
         return
-    fooled = np.zeros(len(rows), bool)
+    after = np.ones(len(rows))
     for share in (0.25, 0.5, 1.0):
         threat = threat_model(case.threat.norm, share * case.threat.eps)
         step = pgd(
@@ -52,8 +52,8 @@ def one_step(case: Context) -> Iterator[Finding]:
             random_start=False,
             objective=untargeted(margin),
         )
-        fooled |= case.fooled("one_step", step, rows)
-    fall, words = case.fall(rows, fooled)
+        after = np.minimum(after, case.after("one_step", step, rows))
+    fall, words = case.fall(rows, after < 0.5, after)
     yield Finding("one_step", fall, FALL, f"A single gradient step {words}.")
 
 
@@ -62,12 +62,12 @@ def not_converged(case: Context) -> Iterator[Finding]:
     rows = case.standing()
     if not len(rows):
         return
-    fooled = np.zeros(len(rows), bool)
+    after = np.ones(len(rows))
     for size in STEP_SIZES:
         for restart in range(RESTARTS):
             attack = _pgd(case.threat, step_size=size)
-            fooled |= case.fooled(f"not_converged/{size}/{restart}", attack, rows)
-    fall, words = case.fall(rows, fooled)
+            after = np.minimum(after, case.after(f"not_converged/{size}/{restart}", attack, rows))
+    fall, words = case.fall(rows, after < 0.5, after)
     what = f"PGD with {len(STEP_SIZES)} step sizes and {RESTARTS} restarts of {STEPS} steps each"
     yield Finding("not_converged", fall, FALL, f"{what} {words}.")
 
@@ -106,12 +106,13 @@ def black_box(case: Context) -> Iterator[Finding]:
         random_start=False,
     )
     network = with_nes_gradient(case.model_fn, sigma=sigma, pairs=PAIRS)
-    fall, words = case.fall(rows, case.fooled("estimated", attack, rows, via=network))
+    after = case.after("estimated", attack, rows, via=network)
+    fall, words = case.fall(rows, after < 0.5, after)
     yield Finding("black_box", fall, FALL, f"PGD with a gradient estimated from scores {words}.")
     searched = np.sum([p.queries for p in case.result.attacks if not p.gradients], axis=0)
     if (np.broadcast_to(searched, len(case.images))[rows] < QUERIES).any():
-        fooled = case.fooled("square", square(case.threat, steps=QUERIES), rows)
-        fall, words = case.fall(rows, fooled)
+        after = case.after("square", square(case.threat, steps=QUERIES), rows)
+        fall, words = case.fall(rows, after < 0.5, after)
         yield Finding("black_box", fall, FALL, f"Square with {QUERIES} queries {words}.")
 
 

@@ -89,6 +89,12 @@ class Context(NamedTuple):
         self, name: str, attack: AttackFn, rows: np.ndarray, *, via: ModelFn | None = None
     ) -> np.ndarray:
         """Returns which rows an attack fools, `[F]` bool; `via` replaces the network it sees."""
+        return self.after(name, attack, rows, via=via) < 0.5
+
+    def after(
+        self, name: str, attack: AttackFn, rows: np.ndarray, *, via: ModelFn | None = None
+    ) -> np.ndarray:
+        """Returns the share of draws that are correct after an attack, `[F]`; see `fooled`."""
         batch, size = self.batch(rows)
         data = (self.images[batch], self.labels[batch])
         seen_by_attack = self.model_fn if via is None else via
@@ -96,23 +102,37 @@ class Context(NamedTuple):
         ids = self.ids[batch]
         found = attack_dataset(attack, key, seen_by_attack, *data, ids=ids, batch_size=size)
         x = np.where(np.isfinite(found.best.x), found.best.x, data[0]).astype(np.float32)
-        return self.wrong(name, x, batch)[: len(rows)]
+        return self.right(name, x, batch)[: len(rows)]
 
     def wrong(self, name: str, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
         """Returns whether points of a batch are misclassified in most draws, `[B]` bool."""
+        return self.right(name, x, batch) < 0.5
+
+    def right(self, name: str, x: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Returns the share of draws that are correct at points of a batch, `[B]` in [0, 1]."""
         key, size = stream(self.key, f"checks/{name}/looks"), self.batch(batch)[1]
         options: dict[str, Any] = {"ids": self.ids[batch], "batch_size": size}
-        return shares(self.model_fn, x, self.labels[batch], key=key, **options) < 0.5
+        return shares(self.model_fn, x, self.labels[batch], key=key, **options)
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
         """Repeats rows to full batches of one size for all checks, so that each compiles once."""
         size = min(MOST, len(self.images), self.batch_size)
         return np.resize(rows, -(-len(rows) // size) * size), size
 
-    def fall(self, rows: np.ndarray, fooled: np.ndarray) -> tuple[float, str]:
-        """Computes the drop of robust accuracy due to an attack on survivors; adds a sentence."""
-        before = float(self.result.robust.mean())
-        fall = before * float(fooled.mean())
+    def fall(
+        self, rows: np.ndarray, fooled: np.ndarray, after: np.ndarray | None = None
+    ) -> tuple[float, str]:
+        """Computes the drop of robust accuracy due to an attack on survivors; adds a sentence.
+
+        Args:
+          rows: `[F]`, the attacked rows, a sample of the survivors.
+          fooled: `[F]` bool.
+          after: `[F]`, share of draws that are correct after the attack; 0 by default.
+        """
+        share = self.result.robust_share
+        before = float(share.mean())
+        lost = np.where(fooled, share[rows] - (0.0 if after is None else after), 0.0)
+        fall = float(self.result.robust.mean() * lost.mean())
         words = (
             f"fools {fooled.sum()} of {len(rows)} images that survived the suite: the robust "
             f"accuracy is at most about {100 * (before - fall):.1f} %, not {100 * before:.1f} %"

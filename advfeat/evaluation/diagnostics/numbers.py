@@ -97,8 +97,10 @@ def rounding(case: Context) -> Iterator[Finding]:
         return
     batch, _ = case.batch(rows)
     rounded = np.round(case.result.adversarial[batch] * 255) / np.float32(255)
-    lost = ~case.wrong("rounding", rounded, batch)[: len(rows)]
-    after = float(case.result.robust.mean()) + lost.sum() / len(case.images)
+    right = case.right("rounding", rounded, batch)[: len(rows)]
+    lost = right >= 0.5
+    back = np.where(lost, right - case.result.robust_share[rows], 0.0)
+    after = float(case.result.robust_share.mean()) + back.sum() / len(case.images)
     yield Finding(
         "rounding",
         float(lost.mean()),
