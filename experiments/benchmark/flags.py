@@ -35,7 +35,7 @@ class Config(BaseConfig):
         "networks": ("cnn",),
         "norms": ("linf",),
         "batches": (2,),
-        "steps": (2,),
+        "attack_steps": (2,),
         "examples": 2,
         "growth": ("images", "devices"),
         "devices": (2,),
@@ -60,7 +60,7 @@ class Config(BaseConfig):
     eps_linf: float = flag(8 / 255, "Radius of the L-infinity ball.", kind="eps")
     eps_l2: float = flag(0.5, "Radius of the L2 ball.", kind="eps")
     batches: tuple[int, ...] | None = flag(None, "Images per batch of PGD.", kind="count")
-    steps: tuple[int, ...] | None = flag(None, "Steps of PGD.", kind="count")
+    attack_steps: tuple[int, ...] | None = flag(None, "Steps of PGD.", kind="count")
     examples: int | None = flag(
         None, "Images of the suites, the training, D_det and SmoothGrad.", kind="count"
     )

@@ -24,7 +24,7 @@ def base(plan: Plan, config: Config) -> Work:
     network = "cnn" if "cnn" in plan.networks else next(iter(plan.networks))
     norm = (config.norms or ("linf",))[0]
     batch = min(BATCH, max(config.batches or (BATCH,)))
-    steps = min(STEPS, max(config.steps or (STEPS,)))
+    steps = min(STEPS, max(config.attack_steps or (STEPS,)))
     return Work("pgd", network, norm, steps, batch, batch)
 
 

@@ -164,7 +164,7 @@ def works_of(config: Config, platform: str = "cpu", own: str | None = None) -> l
 def _pgd(config: Config, tier: Tier, own: str | None) -> Iterator[Work]:
     for network in (own,) if own else config.networks or tier.networks:
         kind = network if network in NETWORKS else "cnn"
-        for steps in config.steps or tier.steps:
+        for steps in config.attack_steps or tier.steps:
             for norm in config.norms or tier.norms[kind]:
                 for batch in config.batches or tier.batches[kind]:
                     yield Work("pgd", network, norm, steps, batch, batch)
@@ -175,7 +175,7 @@ def _one(config: Config, tier: Tier, family: str, network: str) -> list[Work]:
     linf = (config.norms or ("linf",))[0]
     both = config.norms or (("linf", "l2") if config.full else ("linf",))
     l2 = config.norms or ("l2",)
-    smallest = config.steps or ()
+    smallest = config.attack_steps or ()
     count = config.examples or tier.examples.get(family, 1)
     if family == "apgd":
         batch = (config.batches or (APGD_BATCH,))[-1]
@@ -262,7 +262,7 @@ def growth_of(config: Config, platform: str) -> dict[str, tuple[int, ...]]:
     if config.works is not None and "growth" not in config.works:
         return {}
     batches = config.batches or ((1, 16, 128, 512) if platform == "cpu" else (16, 128, 512, 4096))
-    steps = config.steps or (1, 3, 10, 30, *((100,) if config.full else ()))
+    steps = config.attack_steps or (1, 3, 10, 30, *((100,) if config.full else ()))
     restarts, classes = (RESTARTS, CLASSES)
     sizes = dict(zip(AXES, (batches, steps, restarts, classes, config.devices), strict=True))
     if platform != "cpu":  # simulated devices are the CPU's

@@ -14,12 +14,12 @@ from ..shared.flags.pairs import PairConfig
 class Config(PairConfig):
     """Flags of `experiments.counterfactual`."""
 
-    SMALLEST = {"searched": 60, "measured": 6, "steps": 3}
+    SMALLEST = {"searched": 60, "eval_examples": 6, "steps": 3}
 
     layer: str = flag("representation", "The layer whose units are the features.")
     features: int = flag(2, "Number of features enhanced.", kind="count")
     searched: int = flag(2000, "Test images searched for wrong predictions.", kind="count")
-    measured: int = flag(100, "Maximum number of wrong predictions per network.", kind="count")
+    eval_examples: int = flag(100, "Maximum number of wrong predictions per network.", kind="count")
     shown: int = flag(6, "Images in the pictures.", kind="count")
     eps: float = flag(4.0, "Maximum L2 change of an image.", kind="eps")
     steps: int = flag(100, "Steps of the ascent.", kind="count")

@@ -49,7 +49,7 @@ def prepare(config: Config) -> Plan:
             )
         right = advfeat.correct(network.model_fn(), images, found.label)
         places = np.flatnonzero(~right)
-        drawn = data.draw_rows(found.label[places], config.measured, seed=config.seed)
+        drawn = data.draw_rows(found.label[places], config.eval_examples, seed=config.seed)
         wrong[name] = places[drawn]
         if len(places) == 0:
             raise ValueError(

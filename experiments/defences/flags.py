@@ -18,8 +18,10 @@ class Config(BaseConfig):
     SMALLEST = {"defences": DEFENCES.written()[:3], "eval_examples": 20, "epochs": 1}
 
     defences: tuple[str, ...] = flag(DEFENCES.written(), "Which ones.", choices=DEFENCES)
-    norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
-    eps: float = flag(0.2, "Eps of the threat model, pixels in [0, 1].", kind="eps")
+    norm: str = flag("l2", "Norm of the threat model.", choices=NORMS)
+    eps: float | None = flag(
+        None, "Eps of the threat model. Default: the preset's; 0.2 for linf.", kind="eps"
+    )
     attack: tuple[str, ...] = flag(
         ("standard",), "A suite, or attacks in their order.", choices=SUITES_AND_ATTACKS
     )
@@ -35,5 +37,7 @@ class Config(BaseConfig):
         """Also checks flags against each other."""
         super().validate()
         check_linf_eps(self.norm, eps=self.eps)
-        if math.isinf(self.eps):
+        if self.norm == "l1" and self.eps is None:
+            raise ValueError("flag --norm=l1: give --eps with it")
+        if self.eps is not None and math.isinf(self.eps):
             raise ValueError("flag --eps=inf: must be finite")

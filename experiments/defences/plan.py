@@ -20,6 +20,7 @@ from ..shared.recipes import Recipe
 from .flags import Config
 
 PLAIN, ROBUST = "no defence", "adversarial training"
+LINF_EPS = 0.2
 SHOWN = {name: name.replace("_", " ") for name in broken_defences.DEFENCES}
 
 
@@ -34,6 +35,7 @@ class Plan:
       images: `[N, H, W, C]` in [0, 1].
       labels: `[N]`.
       threat: threat model of the attacks.
+      eps: its eps as given.
       defences: names of the defences.
       attack: the suite.
     """
@@ -44,6 +46,7 @@ class Plan:
     images: np.ndarray
     labels: np.ndarray
     threat: advfeat.ThreatModel
+    eps: float
     defences: tuple[str, ...]
     attack: Suite
 
@@ -52,10 +55,12 @@ def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     test = data.subset(dataset.test, config.eval_examples, seed=config.seed)
-    check_eps(config.norm, dataset.input_shape, eps=config.eps)
-    threat = advfeat.threat_model(config.norm, config.eps)
-    suite = suite_for(config, config.attack, threat, num_classes=dataset.num_classes)
     preset = preset_for(dataset)
+    usual = LINF_EPS if config.norm == "linf" else preset.robust_eps
+    eps = usual if config.eps is None else config.eps
+    check_eps(config.norm, dataset.input_shape, eps=eps)
+    threat = advfeat.threat_model(config.norm, eps)
+    suite = suite_for(config, config.attack, threat, num_classes=dataset.num_classes)
     standard = Recipe(
         spec=spec_for(dataset, config.model, width=config.width),
         config=TrainConfig(
@@ -74,6 +79,7 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         threat=threat,
+        eps=eps,
         defences=config.defences,
         attack=suite,
     )

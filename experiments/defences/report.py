@@ -99,7 +99,7 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
         findings=findings(plan, summary),
         introduction=(
             f"{summary['examples']} test images, {title(config.norm)} eps "
-            f"{format_eps(config.eps)}, "
+            f"{format_eps(plan.eps)}, "
             f"attacked one after the other by {', '.join(summary['attacks'])}. Each defence wraps "
             "the same standard network, so any accuracy above that network's own robust accuracy "
             "is due to an attack that failed."
@@ -114,10 +114,10 @@ def write(config: Config, plan: Plan, run: RunDirectory, summary: dict[str, Any]
             "undefended network": training_words(plan.standard.summary()),
             "adversarially trained network": {
                 **training_words(plan.robust.record()),
-                "training eps": format_eps(config.eps),
+                "training eps": format_eps(plan.eps),
             },
             "norm": title(config.norm),
-            "eps": format_eps(config.eps),
+            "eps": format_eps(plan.eps),
             "attacks": list(summary["attacks"]),
             "steps": steps_words(plan.attack.attacks),
             "seed": config.seed,

@@ -69,7 +69,7 @@ def summarise(config: Config, plan: Plan, verdicts: dict[str, Verdict]) -> dict[
     return {
         "dataset": config.dataset,
         "norm": config.norm,
-        "eps": config.eps,
+        "eps": plan.eps,
         "attacks": [part.name for part in plain.result.attacks],
         "examples": len(plan.labels),
         "networks": found,

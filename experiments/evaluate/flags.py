@@ -24,7 +24,7 @@ class Config(StreamConfig):
         "A suite, or attacks in the order of their run.",
         choices=SUITES_AND_ATTACKS,
     )
-    steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
+    attack_steps: int | None = flag(None, "--attack=pgd: steps [40].", kind="count")
     restarts: int | None = flag(None, "--attack=pgd: restarts [1].", kind="count")
     step_size: float | None = flag(
         None, "--attack=pgd: step size [2.5 eps / steps].", kind="positive"
@@ -60,6 +60,6 @@ class Config(StreamConfig):
                 )
 
     def pgd_options(self) -> dict[str, Any]:
-        """Returns the flags of PGD that were given."""
-        given = {name: getattr(self, name) for name in ("steps", "restarts", "step_size")}
+        """Returns the flags of PGD that were given, by name."""
+        given = {name: getattr(self, name) for name in ("attack_steps", "restarts", "step_size")}
         return {name: value for name, value in given.items() if value is not None}

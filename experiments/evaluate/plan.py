@@ -71,8 +71,9 @@ def prepare(config: Config) -> Plan:
     threat = threat_model(config.norm, config.eps)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
     named: Any = config.attack
-    if config.pgd_options():
-        named = {"pgd": advfeat.pgd(threat, **config.pgd_options())}
+    if options := config.pgd_options():
+        options = {name.removeprefix("attack_"): value for name, value in options.items()}
+        named = {"pgd": advfeat.pgd(threat, **options)}
     # raises on unsupported attacks
     suite = suite_for(config, named, threat, num_classes=dataset.num_classes)
     drawn: Any = data.subset(dataset.test, config.eval_examples, seed=config.seed)

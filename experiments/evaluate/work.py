@@ -113,7 +113,7 @@ def _curves(config: Config, plan: Plan, fn: advfeat.ModelFn) -> dict[str, Any]:
     rows = draw_rows(plan.labels, config.sweep_examples, seed=config.seed)
     images, labels = plan.images[rows], plan.labels[rows]
     key, eps = stream(jax.random.key(config.seed), "curves"), float(plan.threat.eps)
-    norm, steps = plan.threat.norm, 2 if config.dry_run else 20  # --steps is the suite's
+    norm, steps = plan.threat.norm, 2 if config.dry_run else 20  # --attack_steps is the suite's
     if not _wanted(config, plan):
         return {}
     grid = [eps * share for share in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 4.0)]

@@ -16,7 +16,7 @@ from ..shared.flags.maps import MapConfig
 class Config(MapConfig):
     """Flags of `experiments.ground_truth`."""
 
-    SMALLEST = {"epochs": 1, "robust_epochs": 1, "measured": 8}
+    SMALLEST = {"epochs": 1, "robust_epochs": 1, "eval_examples": 8}
 
     dataset: str = flag("planted", "Only planted images have a ground truth.", choices=("planted",))
     model: str = flag("cnn", "Architecture.", choices=MODELS)
@@ -24,7 +24,7 @@ class Config(MapConfig):
     epochs: int = flag(6, "Standard networks: passes over the 4,000 training images.", kind="count")
     robust_epochs: int = flag(10, "Robust networks: passes over them.", kind="count")
     eps: float = flag(8 / 255, "L∞ eps of the robust network's training.", kind="eps")
-    measured: int = flag(24, "Number of images scored.", kind="count")
+    eval_examples: int = flag(24, "Number of images scored.", kind="count")
     sigma: float = flag(0.05, "Standard deviation of SmoothGrad's noise.", kind="nonnegative")
 
     def validate(self) -> None:

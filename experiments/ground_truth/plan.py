@@ -97,7 +97,7 @@ def prepare(config: Config) -> Plan:
         ),
     )
     check_recipe(config, standard)
-    test = data.subset(sets["planted"].test, config.measured, seed=config.seed)
+    test = data.subset(sets["planted"].test, config.eval_examples, seed=config.seed)
     drawings = {name: planted_images.drawn(planted_images.world(name), test.id) for name in sets}
     return Plan(
         sets=sets,

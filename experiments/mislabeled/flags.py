@@ -23,7 +23,7 @@ class Config(BaseConfig):
     SMALLEST = {
         "seeds": 1,
         "train_examples": 200,
-        "steps": 2,
+        "attack_steps": 2,
         "eps_grid": (0.0,),
         "eval_steps": 1,
         "eval_examples": 50,
@@ -54,7 +54,7 @@ class Config(BaseConfig):
     )
     norm: str = flag("l2", "Norm of the perturbations.", choices=NORMS)
     eps: float | None = flag(None, "Size of the perturbations. " + PRESET, kind="eps")
-    steps: int | None = flag(None, "PGD steps to construct a set. " + PRESET, kind="count")
+    attack_steps: int | None = flag(None, "PGD steps to construct a set. " + PRESET, kind="count")
     step_size: float | None = flag(None, "Step size of that PGD. " + PRESET, kind="positive")
     attack_transform: str | None = flag(
         None,
@@ -82,7 +82,7 @@ class Config(BaseConfig):
     source_eps: float = flag(
         0.0, "Train the source adversarially at this eps; 0: standard training.", kind="eps"
     )
-    checkpoint: str | None = flag(
+    source_checkpoint: str | None = flag(
         None, "Take the source network from this run (DIR or DIR:NAME) instead of training it."
     )
     robust_checkpoint: str | None = flag(None, "Take the robust network from this run.")
@@ -129,8 +129,10 @@ class Config(BaseConfig):
                 raise ValueError(f"flag --{name}=inf: must be finite")
         if self.norm != "l2" and (self.eps is None or self.robust_eps is None):
             raise ValueError(f"flag --norm={self.norm}: give --eps and --robust_eps with it")
-        if self.checkpoint is not None and ((self.sources or 1) > 1 or self.source_eps > 0):
-            raise ValueError("flag --checkpoint: cannot be combined with --sources, --source_eps")
+        if self.source_checkpoint is not None and ((self.sources or 1) > 1 or self.source_eps > 0):
+            raise ValueError(
+                "flag --source_checkpoint: cannot be combined with --sources, --source_eps"
+            )
         check_linf_eps(
             self.norm,
             eps=self.eps,

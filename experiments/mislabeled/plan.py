@@ -35,7 +35,7 @@ class Plan:
       evaluation: evaluation images of fresh networks: the test set, or the held-out images.
       threat: threat model of the perturbations.
       eps: their eps as given (the threat model's is float32).
-      steps: PGD steps to construct a set.
+      attack_steps: PGD steps to construct a set.
       step_size: step size of that PGD.
       attack: the attack that constructs a set.
       attack_words: the attack's parameters, as stored in a set's provenance.
@@ -54,7 +54,7 @@ class Plan:
     evaluation: tuple[np.ndarray, np.ndarray]
     threat: ThreatModel
     eps: float
-    steps: int
+    attack_steps: int
     step_size: float
     attack: AttackFn
     attack_words: dict[str, Any]
@@ -170,7 +170,7 @@ def prepare(config: Config) -> Plan:
     if config.norm != "l2" and config.eps_grid is None:  # the preset's grid is in L2
         grid = {0.0, *(eps * share for share in (0.25, 0.5, 1.0, 1.5))}
     threat = threat_model(config.norm, eps)
-    steps = chosen(config, preset, "steps")
+    steps = chosen(config, preset, "attack_steps")
     step_size = config.step_size or eps * preset.relative_step
     look = chosen(config, preset, "attack_transform")
     attack = targeted_pgd(
@@ -187,7 +187,7 @@ def prepare(config: Config) -> Plan:
         evaluation=(measured.image, measured.label),
         threat=threat,
         eps=eps,
-        steps=steps,
+        attack_steps=steps,
         step_size=step_size,
         attack=attack,
         attack_words={
@@ -196,11 +196,11 @@ def prepare(config: Config) -> Plan:
             "transform": look,
             "gradient_filter": chosen(config, preset, "gradient_filter"),
         },
-        sources=1 if config.checkpoint else chosen(config, preset, "sources"),
+        sources=1 if config.source_checkpoint else chosen(config, preset, "sources"),
         eps_grid=tuple(sorted(grid)),
         source=source,
         robust=robust,
         fresh=fresh,
-        given_source=_given(config, dataset, config.checkpoint),
+        given_source=_given(config, dataset, config.source_checkpoint),
         given_robust=_given(config, dataset, config.robust_checkpoint),
     )

@@ -185,7 +185,7 @@ def _provenance(
 ) -> dict[str, Any]:
     rule = "t = (y + 1) mod C" if variant == "det" else "t uniform over all classes"
     given = plan.given_robust if source == "robust" else plan.given_source
-    reference = config.robust_checkpoint if source == "robust" else config.checkpoint
+    reference = config.robust_checkpoint if source == "robust" else config.source_checkpoint
     recipe = plan.robust if source == "robust" else plan.source
     spec = recipe.spec if given is None else given.spec
     return {

@@ -16,7 +16,7 @@ EXTREMES = 3  # number of most and of least activating images of a unit
 class Config(JudgedConfig):
     """Flags of `experiments.representations`."""
 
-    SMALLEST = {"shown": 3, "inverted": 4, "measured": 4, "searched": 50, "steps": 4}
+    SMALLEST = {"shown": 3, "inverted": 4, "eval_examples": 4, "searched": 50, "steps": 4}
 
     layer: str = flag("representation", "The layer to examine.")
     units: tuple[int, ...] | None = flag(
@@ -24,7 +24,7 @@ class Config(JudgedConfig):
     )
     shown: int = flag(4, "Images in the pictures.", kind="count")
     inverted: int = flag(24, "Number of images inverted for the numbers.", kind="count")
-    measured: int = flag(100, "Number of images for the other numbers.", kind="count")
+    eval_examples: int = flag(100, "Number of images for the other numbers.", kind="count")
     searched: int = flag(2000, "Test images searched for those that activate a unit.", kind="count")
     steps: int = flag(300, "Steps of an inversion; other pictures take half as many.", kind="count")
     step_size: float = flag(
@@ -39,4 +39,4 @@ class Config(JudgedConfig):
         """Also checks flags against each other."""
         super().validate()
         # A second image is always needed: as start, as end, or for comparison.
-        check_least(self, shown=2, inverted=2, measured=2, searched=EXTREMES)
+        check_least(self, shown=2, inverted=2, eval_examples=2, searched=EXTREMES)

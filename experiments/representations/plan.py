@@ -59,7 +59,7 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
-    count = max(config.measured, config.inverted, 2 * config.shown)
+    count = max(config.eval_examples, config.inverted, 2 * config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
     searched = data.subset(dataset.test, config.searched, seed=(config.seed, 1))
     surveyed = data.unit(data.subset(searched, 500, seed=config.seed).image)
@@ -75,7 +75,7 @@ def prepare(config: Config) -> Plan:
         images=data.unit(test.image),
         labels=test.label,
         shown=rows(config.shown),
-        measured=rows(config.measured),
+        measured=rows(config.eval_examples),
         inverted=rows(config.inverted),
         searched=data.unit(searched.image),
         surveyed=surveyed,

@@ -15,7 +15,7 @@ from ..shared.flags.pairs import PairConfig
 class Config(PairConfig, MapConfig):
     """Flags of `experiments.saliency`."""
 
-    SMALLEST = {"measured": 8, "sanity_images": 2}
+    SMALLEST = {"eval_examples": 8, "sanity_images": 2}
 
     others: tuple[str, ...] | None = flag(
         None,
@@ -24,7 +24,7 @@ class Config(PairConfig, MapConfig):
     )
     display: str = flag("three_sigma", "Display of the maps.", choices=DISPLAYS)
     shown: int = flag(6, "Images in the pictures.", kind="count")
-    measured: int = flag(25, "Number of images measured.", kind="count")
+    eval_examples: int = flag(25, "Number of images measured.", kind="count")
     sanity_images: int = flag(10, "Number of images for the sanity checks.", kind="count")
 
     def validate(self) -> None:

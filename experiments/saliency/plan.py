@@ -54,7 +54,7 @@ def prepare(config: Config) -> Plan:
         networks[name] = load_fitting(reference, dataset)
     for network in networks.values():
         check_cam(config, network)
-    count = max(config.measured, config.shown, config.sanity_images)
+    count = max(config.eval_examples, config.shown, config.sanity_images)
     checked = tuple(name for name in config.methods if not METHODS[name].on_host)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(

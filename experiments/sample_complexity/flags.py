@@ -18,7 +18,7 @@ class Config(SweepConfig):
 
     SMALLEST = {"sizes": None, "dim": 100, "draws": 20}
 
-    norm: str = flag("linf", "Norm of the threat model.", choices=NORMS)
+    norm: str = flag("l2", "Norm of the threat model.", choices=NORMS)
     eps: float | None = flag(
         None, "Eps of training and measurement. Default: the preset's.", kind="eps"
     )

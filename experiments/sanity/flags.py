@@ -15,7 +15,7 @@ from ..shared.flags.sweeps import TrainingConfig
 class Config(MapConfig, TrainingConfig):
     """Flags of `experiments.sanity`."""
 
-    SMALLEST = {"measured": 4, "shown": 3}
+    SMALLEST = {"eval_examples": 4, "shown": 3}
 
     epochs: int | None = flag(
         60,
@@ -24,10 +24,10 @@ class Config(MapConfig, TrainingConfig):
     )
     width: int | None = flag(32, "Width of the networks.", kind="count")
     weight_decay: float = flag(0.0, "L2 regularisation of all weights.", kind="nonnegative")
-    measured: int = flag(50, "Number of images whose maps are compared.", kind="count")
+    eval_examples: int = flag(50, "Number of images whose maps are compared.", kind="count")
     shown: int = flag(3, "Images in the picture.", kind="count")
 
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        check_least(self, measured=2)  # a map is compared with another image's
+        check_least(self, eval_examples=2)  # a map is compared with another image's

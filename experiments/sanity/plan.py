@@ -50,7 +50,7 @@ def prepare(config: Config) -> Plan:
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)
     check_recipe(config, recipe)
-    count = max(config.measured, config.shown)
+    count = max(config.eval_examples, config.shown)
     test = data.subset(dataset.test, count, seed=config.seed)
     return Plan(
         dataset=dataset,

@@ -39,7 +39,7 @@ class Preset:
       fresh_weight_decay: of the networks trained on constructed sets.
       fresh_augment: of the networks trained on constructed sets (none for the paper's D_det).
       eps: L2 size of the perturbations in constructed sets.
-      steps: PGD steps to construct them.
+      attack_steps: PGD steps to construct them.
       relative_step: their step size relative to eps; 1/5 in the paper.
       sources: number of standard networks in the ensemble that constructs them.
       attack_transform: a random transform applied at every step of the attack.
@@ -69,7 +69,7 @@ class Preset:
     fresh_weight_decay: float
     fresh_augment: str
     eps: float
-    steps: int
+    attack_steps: int
     eps_grid: tuple[float, ...]
     train_examples: int = 0
     held_out: float = 0.2
@@ -104,7 +104,7 @@ DIGITS = Preset(
     fresh_weight_decay=0.0,
     fresh_augment="none",
     eps=1.18,
-    steps=100,
+    attack_steps=100,
     eps_grid=(0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
     linf_eps=0.15,
 )
@@ -127,7 +127,7 @@ MNIST = Preset(
     fresh_weight_decay=0.0,
     fresh_augment="none",
     eps=2.5,
-    steps=50,
+    attack_steps=50,
     eps_grid=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
     train_examples=10000,
     robust_warmup=0.4,
@@ -154,7 +154,7 @@ CIFAR = Preset(
     fresh_weight_decay=5e-4,
     fresh_augment="flip",
     eps=1.0,
-    steps=6,
+    attack_steps=6,
     relative_step=0.3,
     attack_transform="flip_shift4",
     gradient_filter="natural",

@@ -152,7 +152,7 @@ def fine_tuned(
     spec = given.spec
     if tuple(spec.input_shape) != tuple(dataset.input_shape):
         raise ValueError(
-            f"flag --checkpoint={reference}: takes images of {tuple(spec.input_shape)}, "
+            f"flag --start={reference}: takes images of {tuple(spec.input_shape)}, "
             f"the data set's are {tuple(dataset.input_shape)}"
         )
     notes = [f"training begins with the weights of {reference}"]

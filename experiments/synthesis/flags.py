@@ -17,10 +17,10 @@ TASKS = ("generation", "translation", "inpainting", "superresolution", "sketch")
 class Config(JudgedConfig):
     """Flags of `experiments.synthesis`."""
 
-    SMALLEST = {"measured": 20, "steps": 3}
+    SMALLEST = {"eval_examples": 20, "steps": 3}
 
     tasks: tuple[str, ...] = flag(TASKS, "Which tasks.", choices=TASKS)
-    measured: int = flag(120, "Number of images per task.", kind="count")
+    eval_examples: int = flag(120, "Number of images per task.", kind="count")
     shown: int = flag(10, "Images in the pictures.", kind="count")
     steps: int = flag(60, "Steps of every ascent.", kind="count")
     strength: float = flag(1.0, "Factor on every task's eps.", kind="positive")
@@ -31,7 +31,7 @@ class Config(JudgedConfig):
     def validate(self) -> None:
         """Also checks flags against each other."""
         super().validate()
-        check_least(self, measured=3)
+        check_least(self, eval_examples=3)
         if not all(0 < eps < math.inf for eps in self.eps_grid):
             shown = ",".join(f"{eps:g}" for eps in self.eps_grid)
             raise ValueError(f"flag --eps_grid={shown}: must be above 0 and finite")

@@ -51,7 +51,7 @@ def prepare(config: Config) -> Plan:
     dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps_grid=config.eps_grid)
     judges, networks = load_judges(config, dataset), load_pair(config, dataset)
-    count = max(config.measured, config.shown)
+    count = max(config.eval_examples, config.shown)
     count = min(count, len(dataset.test) // 2)
     both = data.subset(dataset.test, 2 * count, seed=config.seed)
     first = data.draw_rows(both.label, count, seed=config.seed)

@@ -13,8 +13,9 @@ decoded and cropped while the step before it runs. Subsets, classes and held-out
 from the labels. ImageNet and Restricted ImageNet have presets of their own (resnet50, crops of 224
 pixels, L2 eps 3), after MadryLab's `robustness`; docs/results/streaming.md has what reading costs.
 
-The run directory then serves as `--checkpoint=DIR` of other experiments. A killed run resumes from
-its last checkpoint and ends bit for bit like an uninterrupted one.
+The run directory then serves as `--checkpoint=DIR` of other experiments, and as `--start=DIR` of
+this one. A killed run resumes from its last checkpoint and ends bit for bit like an uninterrupted
+one.
 
 Hyper-parameters are not tuned beyond the presets. Measurements (the second line: 99.0 % clean,
 93.5 % under PGD, in 18 minutes on one core) are in docs/results/robust_training.md.

@@ -112,7 +112,7 @@ def _warmup(config: Config, preset: Preset) -> float:
     if config.eps_warmup is not None:
         return config.eps_warmup
     # A warm-up helps only networks that have learned nothing yet.
-    return 0.0 if config.checkpoint is not None else preset.robust_warmup
+    return 0.0 if config.start is not None else preset.robust_warmup
 
 
 def _recipe(
@@ -153,9 +153,9 @@ def _recipe(
         raise ValueError(
             f"flag --accumulate={config.accumulate}: does not divide the batch of {batch}"
         )
-    start = None if config.checkpoint is None else load_network(config.checkpoint)
+    start = None if config.start is None else load_network(config.start)
     if start is not None:
-        reference = str(config.checkpoint)
+        reference = str(config.start)
         spec, said = fine_tuned(start, dataset, reference, bfloat16=config.bfloat16)
         notes += said
     else:
@@ -182,7 +182,7 @@ def _recipe(
         swa=config.swa,
         reading=_reading(dataset, augment) if config.stream else None,
         start=start,
-        start_name=config.checkpoint or "",
+        start_name=config.start or "",
         selection=Selection(
             select=config.select or "last",
             patience=config.patience,

@@ -22,7 +22,7 @@ class Config(SweepConfig):
     )
     target_examples: int = flag(100, "Training images of the target.", kind="count")
     target_epochs: int = flag(30, "Passes over them in fine-tuning.", kind="count")
-    eps: tuple[float, ...] | None = flag(
+    train_l2: tuple[float, ...] | None = flag(
         None,
         "L2 eps of the sources; 0 is added. Default: 0.1 to 1 times the preset's.",
         kind="eps_list",
@@ -36,10 +36,10 @@ class Config(SweepConfig):
                 f"flag --seeds={self.seeds}: must be at least 2, since each seed's eps is chosen "
                 "by the others"
             )
-        given = self.eps or (1.0,)
+        given = self.train_l2 or (1.0,)
         if not (0 < max(given) < math.inf and len(set(given)) == len(given)):
             shown = ",".join(f"{eps:g}" for eps in given)
-            raise ValueError(f"flag --eps={shown}: must be different and finite, one above 0")
+            raise ValueError(f"flag --train_l2={shown}: must be different and finite, one above 0")
         if self.target == self.dataset and (self.classes is None) != (self.target_classes is None):
             raise ValueError(
                 "flag --target: the source's data set; give both --classes and "

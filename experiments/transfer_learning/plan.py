@@ -73,7 +73,7 @@ def prepare(config: Config) -> Plan:
             f"flag --target_examples={config.target_examples}: must be at least "
             f"{2 * target.num_classes}, two for each class"
         )
-    check_eps("l2", source.input_shape, eps=config.eps)
+    check_eps("l2", source.input_shape, train_l2=config.train_l2)
     standard = sweeps.recipe(config, source, preset)
     blank = Network(standard.spec, None, {})
     spec, _ = fine_tuned(blank, target, config.dataset)
@@ -100,7 +100,7 @@ def prepare(config: Config) -> Plan:
         test=Points.of(target.test, config.eval_examples, config.seed),
         standard=standard,
         tuned=tuned,
-        eps=sweeps.train_eps(config, config.eps, SHARES, preset.robust_eps),
+        eps=sweeps.train_eps(config, config.train_l2, SHARES, preset.robust_eps),
     )
 
 

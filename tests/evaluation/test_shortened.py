@@ -53,7 +53,10 @@ def test_dry_runs_take_the_attacks_that_were_asked_for():
     assert list(plan.suite.attacks)[:2] == ["apgd_ce", "apgd_targeted_short"]
     assert plan.suite.name == "quick"
     plan = evaluate_plan.prepare(
-        parse(evaluate_flags.Config, [*flags[:-1], "--attack=pgd", "--step_size=0.3", "--steps=50"])
+        parse(
+            evaluate_flags.Config,
+            [*flags[:-1], "--attack=pgd", "--step_size=0.3", "--attack_steps=50"],
+        )
     )
     (pgd,) = plan.suite.attacks.values()
     assert pgd.steps == 4

@@ -206,7 +206,7 @@ def test_each_attack_on_every_image(network, tmp_path, unbroken):
 
 
 def test_pgds_own_flags(network, tmp_path):
-    flags = {"steps": 7, "restarts": 2, "step_size": 0.25}
+    flags = {"attack_steps": 7, "restarts": 2, "step_size": 0.25}
     plan = evaluate_plan.prepare(config(tmp_path / "x", network, attack=("pgd",), **flags))
     attack = plan.suite.attacks["pgd"]
     assert (attack.steps, attack.rounds, float(attack.step_size)) == (7, 2, 0.25)
@@ -228,7 +228,7 @@ def test_pgds_own_flags(network, tmp_path):
         ),
         (["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack=pgd,pgd"], "names one twice"),
         (
-            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--steps=5"],
+            ["--checkpoint={net}", "--norm=linf", "--eps=0.1", "--attack_steps=5"],
             "--attack=pgd alone, not for --attack",
         ),
         (

@@ -59,7 +59,7 @@ CASES = {
     "sample_complexity eps": (sample_complexity_plan, ["--eps=8", "--norm=l2"]),
     "tradeoff eval_l2": (tradeoff_plan, ["--eval_l2=8"]),
     "tradeoff train_l2": (tradeoff_plan, ["--train_l2=0.5,8"]),
-    "transfer_learning eps": (transfer_learning_plan, ["--eps=8"]),
+    "transfer_learning train_l2": (transfer_learning_plan, ["--train_l2=8"]),
     "representations eps": (representations_plan, ["--eps=8"]),
     "counterfactual eps": (counterfactual_plan, ["--eps=8"]),
     "synthesis eps_grid": (synthesis_plan, ["--eps_grid=0.5,8"]),

@@ -113,7 +113,7 @@ def test_equal_maps_are_alike_and_others_less(tmp_path):
         (roar_work, {"shares": (0.0, 0.1)}, "must ascend, from above 0"),
         (roar_work, {"methods": ("gradient", "gradient")}, "names one twice"),
         (sanity_work, {"methods": ("grad_cam",), "model": "mlp"}, "no layer with positions"),
-        (sanity_work, {"measured": 1}, "--measured=1: must be at least 2"),
+        (sanity_work, {"eval_examples": 1}, "--eval_examples=1: must be at least 2"),
         (sanity_work, {"layer": "blok", "methods": ("grad_cam",)}, "--layer=blok: must be one of"),
         (
             sanity_work,

@@ -215,7 +215,7 @@ def test_what_the_controls_explain_is_said_by_the_verdict():
         (["--model=resnet7"], "resnet7"),
         (["--model=resnet50", "--width=0"], "--width=0"),
         (["--variants=det,det"], "--variants"),
-        (["--checkpoint=/no/such/run"], "/no/such/run"),
+        (["--source_checkpoint=/no/such/run"], "/no/such/run"),
         (["--seeds=0"], "--seeds=0"),
         (["--dataset=mnist", "--data_dir=/no/such/dir"], "/no/such/dir"),
         (["--dataset=/no/such.npz"], "such.npz"),

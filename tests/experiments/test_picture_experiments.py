@@ -115,7 +115,7 @@ def test_pixels_order_noise_by_its_strength():
         ({"standard": "nowhere"}, "nowhere"),
         ({"shown": 1}, "--shown=1: must be at least 2"),
         ({"inverted": 1}, "--inverted=1: must be at least 2"),
-        ({"measured": 1}, "--measured=1: must be at least 2"),
+        ({"eval_examples": 1}, "--eval_examples=1: must be at least 2"),
         ({"searched": 2}, "--searched=2: must be at least 3"),
         ({"robust": "a", "judges": ("a",)}, "--judges=a: is one of the two networks"),
     ],
@@ -219,7 +219,7 @@ def test_inpainting_leaves_the_rest_exactly(drawn):
         ({"tasks": ("sketch", "sketch")}, "names one twice"),
         ({"eps_grid": (0.0, 1.0)}, "--eps_grid=0,1: must be above 0"),
         ({"judges": ("zoo:digits_standard", "zoo:digits_standard")}, "already"),
-        ({"measured": 2}, "--measured=2: must be at least 3"),
+        ({"eval_examples": 2}, "--eval_examples=2: must be at least 3"),
     ],
 )
 def test_bad_input_of_synthesis(given, tmp_path, options, words):

@@ -105,7 +105,7 @@ def test_the_presets_warm_up_is_for_networks_that_have_learned_nothing(
     assert warmup() == 0.4
     assert warmup(eps_warmup=0.0) == 0.0
     assert warmup(eps_warmup=0.1) == 0.1
-    assert warmup(checkpoint=given[0]) == 0.0
+    assert warmup(start=given[0]) == 0.0
     assert plan(tmp_path).recipe.config.eps_warmup == 0.0  # standard training
     assert presets.MNIST.robust_warmup > 0
 
@@ -157,8 +157,8 @@ REFUSED = {
     "--eps=inf": "must be finite for adversarial training",
     "--norm=linf": "flag --norm=linf: give --eps with it",
     "--objective=standard --norm=linf": "give --eps or --eps_grid with it",
-    "--checkpoint=/nowhere": "there is no directory /nowhere",
-    "--checkpoint=/nowhere --width=3": "flag --width=3: --checkpoint brings its own",
+    "--start=/nowhere": "there is no directory /nowhere",
+    "--start=/nowhere --width=3": "flag --width=3: --start brings its own",
     "--schedule=warm": "must be one of constant, cosine, onecycle, multistep",
 }
 
@@ -203,7 +203,7 @@ def given(tmp_path_factory):
 @pytest.mark.slow
 def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
     path, network = given
-    found = plan(tmp_path, checkpoint=path, learning_rate=1e-9, epochs=1)
+    found = plan(tmp_path, start=path, learning_rate=1e-9, epochs=1)
     assert found.recipe.spec == network.spec
     assert found.notes == (f"training begins with the weights of {path}",)
     with RunDirectory.open(tmp_path / "run", {}, name="test", overwrite=False) as run:
@@ -218,7 +218,7 @@ def test_fine_tuning_begins_with_the_given_weights(given, tmp_path):
 
 def test_other_classes_make_the_classifier_anew(given, tmp_path):
     path, network = given
-    found = plan(tmp_path, checkpoint=path, classes=("3", "5"))
+    found = plan(tmp_path, start=path, classes=("3", "5"))
     assert "its classifier is replaced: it knows 10 classes, the data set has 2" in found.notes
     params = found.recipe.variables(jax.random.key(5))["params"]
     assert params["classifier"]["kernel"].shape == (6, 2)
@@ -234,7 +234,7 @@ def test_other_images_are_refused(tmp_path):
     network = Network(spec, models.init(KEY, spec.build(), spec.input_shape), {})
     checkpoints.save_network(tmp_path / "networks" / "model", network)
     with pytest.raises(ValueError, match=r"takes images of \(4, 4, 1\), the data set's are \(8, "):
-        plan(tmp_path, checkpoint=str(tmp_path))
+        plan(tmp_path, start=str(tmp_path))
 
 
 def test_the_face_has_the_robust_objective():

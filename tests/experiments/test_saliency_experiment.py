@@ -253,7 +253,7 @@ def test_the_default_is_cifar10_in_colour():
 
 @pytest.mark.slow
 def test_one_image_has_no_interval_and_a_report(given, tmp_path):
-    options = {"methods": ("gradient",), "dry_run": False, "measured": 1, "sanity_images": 1}
+    options = {"methods": ("gradient",), "dry_run": False, "eval_examples": 1, "sanity_images": 1}
     summary = saliency_work.run(config(tmp_path / "run", given, shown=1, **options))
     assert summary["networks"]["robust"]["alignment"]["low"] is None
     assert summary["claims"][0]["verdict"] == "not decidable at this size"

@@ -17,16 +17,16 @@ ORDERS = ("sorted", "shuffled")
 PAIR = {"standard": "zoo:digits_standard", "robust": "zoo:digits_l2_robust"}
 NETWORK = {"checkpoint": "zoo:digits_l2_robust", "norm": "l2", "eps": 0.5}
 FLAGS = {
-    "counterfactual": PAIR | {"measured": 4},
+    "counterfactual": PAIR | {"eval_examples": 4},
     "defences": {"eval_examples": 77},
     "evaluate": NETWORK | {"eval_examples": 123},
     "mislabeled": {"train_examples": 300},
-    "representations": PAIR | {"judges": ("none",), "measured": 33, "searched": 200},
+    "representations": PAIR | {"judges": ("none",), "eval_examples": 33, "searched": 200},
     "roar": {"train_examples": 300, "eval_examples": 50, "methods": ("gradient",)},
     "saliency": PAIR | {"others": ("none",), "methods": ("gradient",)},
     "sample_complexity": {"train_examples": 300, "eval_examples": 50},
     "sanity": {"methods": ("gradient",)},
-    "synthesis": PAIR | {"judges": ("none",), "measured": 44},
+    "synthesis": PAIR | {"judges": ("none",), "eval_examples": 44},
     "tradeoff": {"train_examples": 300, "eval_examples": 50},
     "train": {"train_examples": 300},
     "transfer_learning": {"target_examples": 40, "eval_examples": 50},

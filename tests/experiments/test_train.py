@@ -100,7 +100,7 @@ def test_another_experiment_takes_the_run_as_its_checkpoint(unbroken, tmp_path):
         mislabeled_flags.Config(
             workdir=str(tmp_path / "m"),
             dry_run=True,
-            checkpoint=str(path),
+            source_checkpoint=str(path),
             variants=("det",),
             controls=("unperturbed",),
         )
@@ -110,7 +110,7 @@ def test_another_experiment_takes_the_run_as_its_checkpoint(unbroken, tmp_path):
 
 def test_a_checkpoint_of_other_classes_is_refused(unbroken, tmp_path, capsys):
     path, _ = unbroken
-    arguments = [f"--workdir={tmp_path / 'm'}", f"--checkpoint={path}", "--classes=3,5"]
+    arguments = [f"--workdir={tmp_path / 'm'}", f"--source_checkpoint={path}", "--classes=3,5"]
     with pytest.raises(SystemExit) as end:
         runner.main(mislabeled_work.run, mislabeled_flags.Config, None, arguments)
     assert end.value.code == 2

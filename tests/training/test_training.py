@@ -367,7 +367,9 @@ def test_flip_is_a_mirror_half_of_the_time():
 
 
 @pytest.mark.slow_for("shift1-1")
-@pytest.mark.parametrize(("name", "pixels"), [("shift1", 1), ("shift2", 2), ("flip_shift2", 2), ("flip_shift4", 4)])
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("shift1", 1), ("shift2", 2), ("flip_shift2", 2), ("flip_shift4", 4)]
+)
 def test_shifts_move_the_content_and_let_zeros_in(name, pixels):
     image = RNG.uniform(0.1, 1, (6, 5, 2)).astype(np.float32)
     padded = {}

@@ -148,7 +148,7 @@ class Config(StreamConfig):
         "more; 1: never [0.2 for mixed, fast, free].",
         kind="fraction",
     )
-    checkpoint: str | None = flag(
+    start: str | None = flag(
         None, "Start from the weights of a run, DIR or DIR:NAME; its architecture is kept."
     )
     model: str | None = flag(None, "Architecture. " + PRESET, choices=MODELS)
@@ -246,10 +246,8 @@ class Config(StreamConfig):
             raise ValueError(f"flag --swa={self.swa}: the weights are averaged once, by --ema")
         if self.patience is not None and self.select != "best":
             raise ValueError(f"flag --patience={self.patience}: needs --select=best")
-        if self.checkpoint is not None:
+        if self.start is not None:
             for name in ("model", "width"):
                 if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"flag --{name}={getattr(self, name)}: --checkpoint brings its own"
-                    )
+                    raise ValueError(f"flag --{name}={getattr(self, name)}: --start brings its own")
         check_linf_eps(self.norm, eps=self.eps, eps_grid=self.eps_grid)
