@@ -41,6 +41,7 @@ def result_of(share):
     return SuiteResult(
         suite="custom",
         threat=advfeat.linf(0.1),
+        eps=0.1,
         clean_share=share,
         robust_share=share,
         adversarial=np.zeros((len(share), 1, 1, 1)),
