@@ -68,7 +68,7 @@ def write(
         recipe={
             "data": f"{config.dataset}: {summary['train_examples']} training images, maps of "
             f"{summary['images']} test images",
-            **training_words(plan.recipe.record()),
+            **training_words(plan.recipe.summary()),
             "seeds": summary["seeds"],
         },
     )
@@ -104,7 +104,7 @@ def _likeness(config: Config, summary: dict[str, Any]) -> list[Any]:
                 chart,
                 alt=f"{words[measure]}, a pair of bars for each method",
                 caption="Maps of a network trained on true labels compared with those of another "
-                "one trained on the same labels, of one that memorised permuted labels, and of "
+                "one trained on the same labels, of one trained on permuted labels, and of "
                 "another image. If the second bar is as high as the first, the map does not show "
                 "what was learned. (Edges are the same for all networks: 100 %.)",
             )
