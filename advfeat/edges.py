@@ -130,13 +130,13 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
 
 
 def on_one(
-    method: Any, key: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
+    key: Any, method: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
 ) -> tuple[Key, Float[Array, " ..."], Any]:
     """Checks and normalises key, example and aim of an attack or map on ONE example.
 
     Args:
-      method: the attack or map, whose objective determines whether it takes a label.
       key: a single key of any kind.
+      method: the attack or map, whose objective determines whether it takes a label.
       model_fn: the network.
       x: the example.
       y: the label or aim.
@@ -159,7 +159,7 @@ def on_one(
     return key, point, y
 
 
-def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any) -> None:
+def on_batch(key: Any, method: Any, model_fn: ModelFn, x: Any, y: Any, ids: Any) -> None:
     """Checks the arguments of `attack_batch`.
 
     Raises:

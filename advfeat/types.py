@@ -39,8 +39,8 @@ LogitLoss = Callable[[Float[Array, " K"], Label], Float[Array, ""]]
 Scored = tuple[Float[Array, ""], Bool[Array, ""]]
 """A score to ASCEND, and whether the objective is reached."""
 
-Objective = Callable[[ModelFn, Float[Array, "*example"], Any, Key], Scored]
-"""Model, example, aim (a label, a target, a unit …), key -> score and success."""
+Objective = Callable[[Key, ModelFn, Float[Array, "*example"], Any], Scored]
+"""Key, model, example, aim (a label, a target, a unit …) -> score and success."""
 
 
 class Evaluation(NamedTuple):

@@ -20,12 +20,14 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 
 
 @devices.shared("ids", "x", "y")
-def _attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
+def _attack_batch(key: Key, attack: OnOne[R], ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
-def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
+def attack_batch(
+    key: Key, attack: OnOne[R], model_fn: ModelFn, x: Array, y: Any, *, ids: Array | None = None
+) -> R:
     """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
 
     All devices of this process share the rows, and on CPU parts of the batch that stay in the
@@ -33,13 +35,14 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
     committed to devices of your choice.
 
     Args:
-      attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
       key: a random key, converted to threefry. Each example uses `fold_in(key, id)`, so its draws
         do not depend on batch size, order, padding or devices.
-      ids: `[B]` integers in `[0, 2**32)`, the example ids.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
       model_fn: the network, for ONE example.
       x: `[B, H, W, C]` in [0, 1].
       y: labels `[B]` (or targets), or any pytree with leading axis B.
+      ids: `[B]` integers in `[0, 2**32)`, the example ids; by default 0 … B-1. Several batches
+        under one key need ids of their own, or they share their draws.
 
     Returns:
       The attack's result (an `AttackResult` or a map) whose leaves have a leading axis B.
@@ -49,21 +52,22 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
         are checked unless they are traced (inside your own `jit`): images outside [0, 1], NaN, and
         classes that the network does not have.
     """
-    on_batch(attack, key, ids, model_fn, x, y)
-    attack, model_fn, count = as_model_fn(attack), as_model_fn(model_fn), np.shape(ids)[0]
-    if not devices.may_move((ids, x, y)):
-        return _attack_batch(attack, key, ids, model_fn, x, y)
+    rows: Any = np.arange((np.shape(x) or (0,))[0], dtype=np.int32) if ids is None else ids
+    on_batch(key, attack, model_fn, x, y, rows)
+    attack, model_fn, count = as_model_fn(attack), as_model_fn(model_fn), np.shape(rows)[0]
+    if not devices.may_move((rows, x, y)):
+        return _attack_batch(key, attack, rows, model_fn, x, y)
     size = devices.rows_at_once(model_fn, np.shape(x)[1:], count)
     if size >= count:
-        return devices.home(_attack_batch(attack, key, ids, model_fn, x, y))  # type: ignore[no-any-return]
-    images, labels, numbers = jax.tree.map(np.asarray, (x, y, ids))
-    result = in_parts(attack, key, model_fn, images, labels, numbers, size=size, dtype=images.dtype)
+        return devices.home(_attack_batch(key, attack, rows, model_fn, x, y))  # type: ignore[no-any-return]
+    images, labels, numbers = jax.tree.map(np.asarray, (x, y, rows))
+    result = in_parts(key, attack, model_fn, images, labels, numbers, size=size, dtype=images.dtype)
     return jax.tree.map(jnp.asarray, result)  # type: ignore[no-any-return]
 
 
 def attack_dataset(
-    attack: OnOne[R],
     key: Key,
+    attack: OnOne[R],
     model_fn: ModelFn,
     images: np.ndarray,
     labels: Any,
@@ -75,8 +79,8 @@ def attack_dataset(
     """Attacks a data set in batches of one shape; the last is padded and the padding discarded.
 
     Args:
-      attack: an attack on ONE example (or a method of `advfeat.saliency`).
       key: a typed key.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`).
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]` labels or targets; for an objective whose aim is a tuple, a tuple of arrays
@@ -96,12 +100,12 @@ def attack_dataset(
     check_positive(batch_size, name="batch_size")
     images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
-    return in_parts(attack, one_key(key), model_fn, images, labels, ids, size=size, advance=advance)
+    return in_parts(one_key(key), attack, model_fn, images, labels, ids, size=size, advance=advance)
 
 
 def in_parts(
-    attack: OnOne[R],
     key: Key,
+    attack: OnOne[R],
     model_fn: ModelFn,
     images: np.ndarray,
     labels: Any,
@@ -114,8 +118,8 @@ def in_parts(
     """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments.
 
     Args:
-      attack: as `attack_dataset`.
       key: a threefry key.
+      attack: as `attack_dataset`.
       model_fn: as `attack_dataset`.
       images: as `attack_dataset`.
       labels: as `attack_dataset`.
@@ -124,13 +128,13 @@ def in_parts(
       dtype: of the images that the attack is given.
       advance: as `attack_dataset`.
     """
-    given = as_model_fn(attack), key, as_model_fn(model_fn)
-    attack, key, model_fn = devices.everywhere(given)
+    given = key, as_model_fn(attack), as_model_fn(model_fn)
+    key, attack, model_fn = devices.everywhere(given)
 
     def call(rows: np.ndarray) -> R:
         x = images[rows].astype(dtype, copy=False)
         y = jax.tree.map(lambda leaf: leaf[rows], labels)
-        return _attack_batch(attack, key, ids[rows], model_fn, x, y)
+        return _attack_batch(key, attack, ids[rows], model_fn, x, y)
 
     return devices.in_parts(call, len(images), size, advance)  # type: ignore[no-any-return]
 

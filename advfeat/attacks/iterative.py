@@ -187,7 +187,7 @@ class IterativeAttack:
         Raises:
           ValueError: for invalid shapes, types or (unless traced) values; see `on_one`.
         """
-        key, x, y = on_one(self, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y)
         x = varying_with(x, self, key, y)
         model_fn = frozen(model_fn, x)
 

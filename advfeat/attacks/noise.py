@@ -66,7 +66,7 @@ class NoiseAttack:
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
         """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
-        key, x, y = on_one(self, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y)
         x = varying_with(x, self, key, y)
         oracle = scores_only(self.objective, frozen(model_fn, x), y)
 

@@ -44,10 +44,10 @@ class Problem(NamedTuple):
     def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
         """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""
         return shares(
+            stream(self.key, name),
             self.model_fn,
             images,
             self.labels[rows],
-            key=stream(self.key, name),
             ids=self.ids[rows],
             batch_size=self.batch_size,
         )

@@ -140,7 +140,7 @@ def planted(
       ValueError: for arguments out of range, or images too small for the shapes.
 
     >>> world = planted(agreements=(1.0, 1.0, 0.0))
-    >>> drawn = drawings(world, jax.random.key(0), jnp.array([2]))
+    >>> drawn = drawings(jax.random.key(0), world, jnp.array([2]))
     >>> drawn.image.shape, drawn.classes[:, :2].tolist()
     ((1, 32, 32, 3), [[2, 2]])
     """
@@ -170,16 +170,17 @@ def planted(
 
 @jax.jit
 def drawings(
-    world: Planted,
     key: Key,
+    world: Planted,
     labels: Integer[Array, " N"],
+    *,
     ids: Integer[Array, " N"] | None = None,
 ) -> Drawing:
     """Draws images for many labels with independent keys; every leaf has a leading axis.
 
     Args:
-      world: the distribution.
       key: a typed key.
+      world: the distribution.
       labels: a class each.
       ids: ids that are folded into the key; by default 0 … N-1.
     """

@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 def drawn(world, count=400):
     labels = jnp.arange(count) % world.num_classes
-    return np.asarray(labels), jax.tree.map(np.asarray, drawings(world, KEY, labels))
+    return np.asarray(labels), jax.tree.map(np.asarray, drawings(KEY, world, labels))
 
 
 @pytest.mark.slow
@@ -65,8 +65,8 @@ def test_shapes_differ_and_stay_clear_of_marks():
 def test_a_drawing_depends_on_its_key_and_label_only():
     world = planted(noise=0.1)
     labels = jnp.arange(8) % 4
-    whole = drawings(world, KEY, labels)
-    some = drawings(world, KEY, labels[:3])
+    whole = drawings(KEY, world, labels)
+    some = drawings(KEY, world, labels[:3])
     np.testing.assert_array_equal(whole.image[:3], some.image)
     jitted = jax.jit(world.draw)(jax.random.fold_in(KEY, 1), labels[1])
     np.testing.assert_allclose(whole.image[1], jitted.image, atol=1e-6)

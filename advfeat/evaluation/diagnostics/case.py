@@ -94,7 +94,7 @@ class Context(NamedTuple):
         seen_by_attack = self.model_fn if via is None else via
         key = stream(self.key, f"checks/{name}")
         ids = self.ids[batch]
-        found = attack_dataset(attack, key, seen_by_attack, *data, ids=ids, batch_size=size)
+        found = attack_dataset(key, attack, seen_by_attack, *data, ids=ids, batch_size=size)
         x = np.where(np.isfinite(found.best.x), found.best.x, data[0]).astype(np.float32)
         return self.wrong(name, x, batch)[: len(rows)]
 
@@ -102,7 +102,7 @@ class Context(NamedTuple):
         """Returns whether points of a batch are misclassified in most draws, `[B]` bool."""
         key, size = stream(self.key, f"checks/{name}/looks"), self.batch(batch)[1]
         options: dict[str, Any] = {"ids": self.ids[batch], "batch_size": size}
-        return shares(self.model_fn, x, self.labels[batch], key=key, **options) < 0.5
+        return shares(key, self.model_fn, x, self.labels[batch], **options) < 0.5
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
         """Repeats rows to full batches of one size for all checks, so that each compiles once."""
