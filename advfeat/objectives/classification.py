@@ -128,7 +128,7 @@ def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:
     """Returns the objective of an untargeted attack, away from the label.
 
     >>> import jax, advfeat
-    >>> score, success = untargeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> score, success = untargeted()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.0]), 0)
     >>> bool(success)
     False
     """
@@ -139,7 +139,7 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
     """Returns the objective of a targeted attack; the attack's `y` is then the target.
 
     >>> import jax
-    >>> score, success = targeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> score, success = targeted()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.0]), 0)
     >>> bool(success)
     True
     """
@@ -155,7 +155,7 @@ def kl_from_prediction() -> KLDivergence:
 
     >>> import jax
     >>> score, success = kl_from_prediction()(
-    ...     lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]), jax.random.key(0))
+    ...     jax.random.key(0), lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]))
     >>> bool(score > 0), bool(success)
     (True, True)
     """

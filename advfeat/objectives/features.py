@@ -221,7 +221,7 @@ def _apart(activations: Array, aim: Array) -> Array:
 def class_score(*, log_probability: bool = False) -> ClassScore:
     """Returns the score of a class, the default that saliency methods differentiate.
 
-    >>> score, success = class_score()(lambda x: x, jnp.array([2.0, 0.5]), 1, jax.random.key(0))
+    >>> score, success = class_score()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.5]), 1)
     >>> float(score), bool(success)
     (0.5, False)
     """
@@ -255,7 +255,7 @@ def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
 
     >>> two = diverse(unit(), weight=2.0)
     >>> x = jnp.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]]])  # of unit 0, and of unit 1
-    >>> float(two(lambda image: image, x, 0, jax.random.key(0))[0])
+    >>> float(two(jax.random.key(0), lambda image: image, x, 0)[0])
     0.5
     """
     return Diverse(objective, weight)
@@ -264,7 +264,7 @@ def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
 def reach(*, level: float = 1.0) -> Reach:
     """Returns the objective of feature addition: raise a unit to `level`, and no further.
 
-    >>> score, reached = reach(level=2.0)(lambda x: x, jnp.array([0.5, 3.0]), 0, jax.random.key(0))
+    >>> score, reached = reach(level=2.0)(jax.random.key(0), lambda x: x, jnp.array([0.5, 3.0]), 0)
     >>> float(score), bool(reached)
     (-1.5, False)
     """

@@ -83,7 +83,7 @@ def test_what_is_out_of_range_has_no_score(score):
 def test_a_direction_is_of_the_layers_shape():
     for aim in (1, jnp.ones(1), jnp.ones((UNITS, 1))):
         with pytest.raises(ValueError, match=r"a direction must have the layer's shape"):
-            direction()(linear, X, aim, KEY)
+            direction()(KEY, linear, X, aim)
 
 
 @pytest.mark.slow
@@ -157,9 +157,9 @@ def test_masked_scores_by_hand():
     kept = np.mean(((X - other) * (1 - mask)[..., None]) ** 2)
     logits = WEIGHTS @ X.ravel()
     loss = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[2]
-    score, _ = masked(weight=7.0)(linear, jnp.asarray(X), aim, KEY)
+    score, _ = masked(weight=7.0)(KEY, linear, jnp.asarray(X), aim)
     np.testing.assert_allclose(score, -loss - 7 * kept, rtol=1e-4)
-    score, active = painted()(linear, jnp.asarray(X), aim, KEY)
+    score, active = painted()(KEY, linear, jnp.asarray(X), aim)
     np.testing.assert_allclose(score, 0.1 * logits[2] - 90 * kept, rtol=1e-4)
     assert bool(active) == (logits[2] > 0)
 
@@ -312,7 +312,7 @@ def test_masks_and_images_of_another_shape_are_refused(objective):
 
 def test_a_representation_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the aim must have the activations' shape \(5,\)"):
-        inversion()(linear, jnp.asarray(X), jnp.zeros((1, 5)), KEY)
+        inversion()(KEY, linear, jnp.asarray(X), jnp.zeros((1, 5)))
 
 
 @pytest.mark.slow

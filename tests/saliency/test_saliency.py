@@ -112,13 +112,13 @@ def test_scores():
     found = class_score(log_probability=True)(KEY, same, logits, 2)[0]
     np.testing.assert_allclose(found, 2 - np.log(np.exp([1, 3, 2]).sum()), rtol=1e-6)
     maps = jnp.stack([jnp.full((2, 2), 3.0), jnp.array([[1.0, 2.0], [3.0, 4.0]])], axis=-1)
-    assert unit()(same, maps, 1, KEY)[0] == 2.5
-    assert not bool(unit()(same, -maps, 1, KEY)[1])
-    assert direction()(same, logits, jnp.array([1.0, 0.0, -1.0]), KEY)[0] == -1.0
-    far, near = inversion()(same, logits, 2 * logits, KEY), inversion()(same, logits, logits, KEY)
+    assert unit()(KEY, same, maps, 1)[0] == 2.5
+    assert not bool(unit()(KEY, same, -maps, 1)[1])
+    assert direction()(KEY, same, logits, jnp.array([1.0, 0.0, -1.0]))[0] == -1.0
+    far, near = inversion()(KEY, same, logits, 2 * logits), inversion()(KEY, same, logits, logits)
     assert (float(far[0]), bool(far[1])) == (-0.5, False)
     assert (float(near[0]), bool(near[1])) == (0.0, True)
-    assert jnp.isfinite(jax.grad(lambda x: inversion()(same, x, logits, KEY)[0])(logits)).all()
+    assert jnp.isfinite(jax.grad(lambda x: inversion()(KEY, same, x, logits)[0])(logits)).all()
 
 
 # --- SmoothGrad. ----------------------------------------------------------------------------------
