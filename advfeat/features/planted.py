@@ -189,9 +189,7 @@ def drawings(
     return jax.vmap(world.draw)(keys, labels)
 
 
-def pointing(
-    ranking: Float[Array, "H W"], region: Bool[Array, "H W"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def pointing(ranking: Float[Array, "H W"], region: Bool[Array, "H W"]) -> Float[Array, ""]:
     """Measures how well a saliency map localises a region.
 
     Args:
@@ -199,18 +197,15 @@ def pointing(
       region: its pixels.
 
     Returns:
-      The share of the map's mass inside the region minus the region's share of the image (0 for an
-      uninformative map, at most 1), and the area under the ROC curve for separating the pixels of
-      the region from the others (0.5 for an uninformative map).
+      The area under the ROC curve for separating the pixels of the region from the others: 0.5 for
+      an uninformative map.
     """
-    inside = region.astype(jnp.float32)
-    share = jnp.sum(ranking * inside) / jnp.maximum(jnp.sum(ranking), 1e-30) - jnp.mean(inside)
-    flat, member = ranking.ravel(), inside.ravel()
+    flat, member = ranking.ravel(), region.astype(jnp.float32).ravel()
     # Mann-Whitney, ties counted as one half.
     higher = (flat[:, None] > flat[None, :]) + 0.5 * (flat[:, None] == flat[None, :])
     pairs = jnp.sum(member) * jnp.sum(1 - member)
     wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])
-    return share, wins / jnp.maximum(pairs, 1.0)
+    return wins / jnp.maximum(pairs, 1.0)
 
 
 def share_inside(

@@ -125,7 +125,7 @@ def integrated_gradients(
       objective: objective to differentiate; by default the logit of the class `y`.
       baseline: start of the line: a number for all pixels (black by default), or an image.
       steps: number of gradients. The paper's 20 to 300 are for a Riemann sum; quadrature needs
-        fewer. `completeness` tells whether they suffice.
+        fewer. `saliency.completeness` measures whether they suffice for a network.
       chunk: gradients computed at a time. Memory grows with it, not with `steps`.
 
     Returns:

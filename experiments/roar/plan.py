@@ -18,7 +18,6 @@ from .flags import Config
 RANDOM = "random"
 CONTROLS = (RANDOM, EDGES)
 _SHOWN = 4  # number of images in the figure
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

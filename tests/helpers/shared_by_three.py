@@ -69,7 +69,7 @@ def verdicts(result):
 
 def survivors():
     for name in ("pgd", "square"):
-        run = partial(attacks.survivors.attack_survivors, KEY, ATTACKS[name], NETWORK, X, Y)
+        run = partial(advfeat.attack_survivors, KEY, ATTACKS[name], NETWORK, X, Y)
         with alone():
             single = verdicts(run(batch_size=10))
         for size in (2, 8):
