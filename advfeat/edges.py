@@ -120,11 +120,13 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
     >>> check_label(np.eye(3), name="labels", batched=True)
     Traceback (most recent call last):
     ...
-    ValueError: labels must be integers [N], got float64 [3, 3], not class indices
+    ValueError: labels must be integers [N], got float64 [3, 3] (one-hot rows?), not class indices
     """
     array = y if hasattr(y, "dtype") else np.asarray(y)
     wanted = "integers [N]" if batched else "an integer [] for each example"
-    says = f"{name} must be {wanted}, got {array.dtype} {list(array.shape)}, not class indices"
+    rows = " (one-hot rows?)" if array.ndim == batched + 1 else ""
+    found = f"{array.dtype} {list(array.shape)}{rows}"
+    says = f"{name} must be {wanted}, got {found}, not class indices"
     require("assert_rank", array, int(batched), says=says)
     require("assert_type", array, int, says=says)
 

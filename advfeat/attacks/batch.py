@@ -98,7 +98,7 @@ def attack_dataset(
         robustness.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, ids, method=attack)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
     return in_parts(one_key(key), attack, model_fn, images, labels, ids, size=size, advance=advance)
 
@@ -146,15 +146,21 @@ def check_batch(
     ids: np.ndarray | None,
     *,
     method: Any = None,
-) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Checks images, labels and ids of a data set and returns them on the host.
+    check_output: Callable[[jax.ShapeDtypeStruct, tuple[int, ...]], None] | None = None,
+) -> tuple[np.ndarray, Any, np.ndarray, jax.ShapeDtypeStruct]:
+    """Checks network, images, labels and ids of a data set.
 
     Args:
       model_fn: the network.
       images: as `attack_dataset`.
       labels: as `attack_dataset`.
       ids: as `attack_dataset`.
-      method: the attack or saliency method, which tells whether labels must be class indices.
+      method: the attack, saliency method or objective, which tells whether labels must be class
+        indices.
+      check_output: raises for an output that the caller cannot use, given also the image's shape.
+
+    Returns:
+      Images, labels and ids on the host, and the network's output for one image, uncomputed.
 
     Raises:
       ValueError: as `attack_dataset`.
@@ -173,8 +179,11 @@ def check_batch(
     ids = np.arange(count) if ids is None else np.asarray(ids)
     check_ids(ids, count=count)
     logits = output_of(model_fn, images.shape[1:])
+    if check_output is not None:
+        check_output(logits, images.shape[1:])
     for leaf in jax.tree.leaves(labels) if logits.ndim in (1, 3) else ():
         if leaf.ndim == 1 and np.issubdtype(leaf.dtype, np.integer):
             # Classes, or units and channels of a layer: JAX clamps indices out of range silently.
             check_labels(leaf, num_classes=logits.shape[-1])
-    return images, labels, ids.astype(np.int32)  # ids from 2**31 wrap to negative: same 32 bits
+    # ids from 2**31 wrap to negative: same 32 bits
+    return images, labels, ids.astype(np.int32), logits

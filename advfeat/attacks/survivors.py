@@ -188,7 +188,7 @@ def attack_survivors(
       ValueError: for invalid images, labels or ids.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, ids, method=attack)
     chunk = usual_chunk(attack) if chunk is None else chunk
     check_positive(chunk, name="chunk")
     return survive(

@@ -360,7 +360,7 @@ def best_score_curve(
     Raises:
       ValueError: for invalid images or labels.
     """
-    images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, None, method=attack)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
     key, attack, model_fn = devices.everywhere((one_key(key), attack, as_model_fn(model_fn)))
 

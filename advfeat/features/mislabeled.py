@@ -264,13 +264,3 @@ def feature_free_control(
         fooled=np.zeros(len(images), bool),
         distance=np.where(suits, 0.0, np.asarray(far)).astype(np.float32),
     )
-
-
-def target_margin(
-    logits: Float[np.ndarray, "N K"], targets: Integer[np.ndarray, " N"]
-) -> Float[np.ndarray, " N"]:
-    """Computes the margins of the target's logit over the best other one."""
-    rows = np.arange(len(logits))
-    others = np.array(logits, np.float64)
-    others[rows, targets] = -np.inf
-    return logits[rows, targets] - others.max(axis=1)
