@@ -17,13 +17,13 @@ from advfeat.models.network import Network
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
 from advfeat.runs.journal import check_same_problem
+from advfeat.runs.pieces import Pieces, cut, places
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared.attacks import suite_for
 from ..shared.flag_checks import check_eps
 from ..shared.images import in_memory, load
 from .flags import Config
-from .pieces import Pieces, cut, places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

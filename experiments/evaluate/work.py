@@ -14,11 +14,11 @@ from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.pieces import joined
 
 from ..shared.eps_sweep import by_eps, pgd_sweep
 from . import report
 from .flags import Config
-from .pieces import joined
 from .plan import Plan, prepare
 
 

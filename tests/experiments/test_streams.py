@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from imagenet_like import WANTED, picture, pictures, small_cifar, tiny, written
 
-from advfeat.runs import journal as evaluate_journal, runner
+from advfeat.runs import journal as evaluate_journal, pieces, runner
 from advfeat.runs.cache import VARIABLE as CACHE_VARIABLE
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.config import UsageError
 from experiments.evaluate import (
     flags as evaluate_flags,
-    pieces,
     plan as evaluate_plan,
     work as evaluate_work,
 )
