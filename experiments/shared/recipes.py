@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import advfeat
 from advfeat import models, training
 from advfeat.models.network import Network, NetworkSpec
-from advfeat.runs.selection import Selection
 from advfeat.training.losses.entries import USUAL_STEPS
+from advfeat.training.selection import Selection
 
 from .flags.train import fact
 from .images import AnyDataset

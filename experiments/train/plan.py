@@ -8,9 +8,9 @@ from typing import Any
 import advfeat
 from advfeat import data, models
 from advfeat.runs.checkpoints import load_network
-from advfeat.runs.selection import MAX_DROP, Selection
 from advfeat.training import TrainConfig
 from advfeat.training.losses.entries import USUAL_STEPS
+from advfeat.training.selection import MAX_DROP, Selection
 
 from ..shared.flag_checks import check_eps
 from ..shared.flags.choices import RESIZED_CROP

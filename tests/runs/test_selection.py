@@ -14,7 +14,8 @@ from advfeat.data import Split
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints, selection
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.selection import Selection, Watch
+from advfeat.runs.selection import Watch
+from advfeat.training.selection import Selection
 from experiments.shared import networks, progress
 from experiments.shared.recipes import Recipe
 
