@@ -14,6 +14,7 @@ from advfeat.training import TrainConfig
 
 from ..shared.attacks import suite_for
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.networks import spec_for
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
@@ -50,7 +51,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     test = data.subset(dataset.test, config.eval_examples, seed=config.seed)
     check_eps(config.norm, dataset.input_shape, eps=config.eps)
     threat = advfeat.threat_model(config.norm, config.eps)

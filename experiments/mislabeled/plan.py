@@ -18,6 +18,7 @@ from advfeat.training import TrainConfig
 from advfeat.types import AttackFn
 
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.networks import spec_for
 from ..shared.presets import Preset, chosen, preset_for
 from ..shared.recipes import Recipe
@@ -144,7 +145,7 @@ def _given(config: Config, dataset: data.Dataset, reference: str | None) -> Netw
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     most = chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)

@@ -10,6 +10,7 @@ from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
@@ -47,7 +48,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     usual = preset.linf_eps if config.norm == "linf" else preset.robust_eps

@@ -9,6 +9,7 @@ from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.presets import Preset, preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
@@ -44,7 +45,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     measured_at = {norm: _eval_eps(config, preset, norm) for norm in config.norms}
