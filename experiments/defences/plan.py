@@ -66,7 +66,8 @@ def prepare(config: Config) -> Plan:
     robust = dataclasses.replace(
         standard,
         config=dataclasses.replace(standard.config, epochs=2 * config.epochs),
-        threat=threat,
+        norm=config.norm,
+        eps=config.eps,
     )
     return Plan(
         dataset=dataset,

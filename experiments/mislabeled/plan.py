@@ -34,8 +34,8 @@ class Plan:
       train: training images, [0, 1] float32, without the held-out ones.
       held_out: images in [0, 1] and labels, for model selection.
       evaluation: evaluation images of fresh networks: the test set, or the held-out images.
-      threat: threat model of the perturbations.
-      eps: their eps as given (the threat model's is float32).
+      norm: of the threat model of the perturbations.
+      eps: its eps as it was asked for, which a float32 rounds.
       steps: PGD steps to construct a set.
       step_size: step size of that PGD.
       attack: the attack that constructs a set.
@@ -53,7 +53,7 @@ class Plan:
     train: data.Split
     held_out: tuple[np.ndarray, np.ndarray]
     evaluation: tuple[np.ndarray, np.ndarray]
-    threat: ThreatModel
+    norm: str
     eps: float
     steps: int
     step_size: float
@@ -66,6 +66,11 @@ class Plan:
     fresh: Recipe
     given_source: Network | None
     given_robust: Network | None
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model of the perturbations."""
+        return threat_model(self.norm, self.eps)
 
 
 def _filter(config: Config, name: str, train: data.Split) -> Any:
@@ -102,20 +107,20 @@ def _recipes(
             width = config.width or usual
         return spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
 
-    robust_threat = threat_model(config.norm, chosen(config, preset, "robust_eps"))
-    source_threat = threat_model(config.norm, config.source_eps) if config.source_eps > 0 else None
     steps = chosen(config, preset, "robust_steps")
     return (
         Recipe(
             spec=spec(None, config.width, preset.width),
             config=fit(""),
-            threat=source_threat,
+            norm=config.norm,
+            eps=config.source_eps or None,
             attack_steps=steps,
         ),
         Recipe(
             spec=spec(None, config.robust_width, preset.robust_width),
             config=fit("robust_"),
-            threat=robust_threat,
+            norm=config.norm,
+            eps=chosen(config, preset, "robust_eps"),
             attack_steps=steps,
         ),
         Recipe(
@@ -186,7 +191,7 @@ def prepare(config: Config) -> Plan:
         train=kept,
         held_out=(held.image, held.label),
         evaluation=(measured.image, measured.label),
-        threat=threat,
+        norm=config.norm,
         eps=eps,
         steps=steps,
         step_size=step_size,

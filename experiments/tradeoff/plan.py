@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from advfeat import data
-from advfeat.threats.balls import ThreatModel, threat_model
+from advfeat.threats.balls import threat_model
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
@@ -31,7 +31,6 @@ class Plan:
       standard: recipe at eps 0.
       eps: norm -> training eps, ascending from 0.
       measured_at: norm -> eps of the measurement.
-      threats: norm -> threat model of the measurement.
     """
 
     dataset: data.Dataset
@@ -40,7 +39,6 @@ class Plan:
     standard: Recipe
     eps: dict[str, tuple[float, ...]]
     measured_at: dict[str, float]
-    threats: dict[str, ThreatModel]
 
 
 def prepare(config: Config) -> Plan:
@@ -52,9 +50,8 @@ def prepare(config: Config) -> Plan:
     for norm, eps in measured_at.items():
         given = {f"eval_{norm}": eps, f"train_{norm}": getattr(config, f"train_{norm}")}
         check_eps(norm, dataset.input_shape, **given)
-    threats = {norm: threat_model(norm, eps) for norm, eps in measured_at.items()}
-    for threat in threats.values():
-        sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
+        # Raises on unsupported attacks.
+        sweeps.attacks(config, threat_model(norm, eps), dataset.num_classes)
     return Plan(
         dataset=dataset,
         train=train,
@@ -65,7 +62,6 @@ def prepare(config: Config) -> Plan:
             for norm, eps in measured_at.items()
         },
         measured_at=measured_at,
-        threats=threats,
     )
 
 

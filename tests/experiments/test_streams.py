@@ -172,6 +172,11 @@ def test_small_images_of_one_size_are_not_cropped_unless_told(folder, tmp_path):
         ("train", ["--nostream", "--augment=resized_crop"], "--augment=resized_crop: needs"),
         ("train", ["--nostream", "--dataset=restricted_imagenet"], "experiments.train --stream"),
         ("evaluate", ["--nostream", "--dataset=restricted_imagenet"], "experiments.evaluate"),
+        (
+            "train",
+            ["--nostream", "--dataset=cifar10", "--data_dir=/nowhere"],
+            "python -m experiments.prepare_data --archive_dir=ARCHIVES --dataset=cifar10",
+        ),
     ],
 )
 def test_refused_in_one_line_before_any_work(
