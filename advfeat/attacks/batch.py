@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int32, Integer
 
 from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive
@@ -26,7 +27,13 @@ def _attack_batch(key: Key, attack: OnOne[R], ids: Array, model_fn: ModelFn, x: 
 
 
 def attack_batch(
-    key: Key, attack: OnOne[R], model_fn: ModelFn, x: Array, y: Any, *, ids: Array | None = None
+    key: Key,
+    attack: OnOne[R],
+    model_fn: ModelFn,
+    x: Float[Array, " B *x"],
+    y: Any,
+    *,
+    ids: Integer[Array, " B"] | None = None,
 ) -> R:
     """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
 
@@ -69,10 +76,10 @@ def attack_dataset(
     key: Key,
     attack: OnOne[R],
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
     *,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
 ) -> R:
@@ -107,9 +114,9 @@ def in_parts(
     key: Key,
     attack: OnOne[R],
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
-    ids: np.ndarray,
+    ids: Integer[np.ndarray, " N"],
     *,
     size: int,
     dtype: Any = np.float32,
@@ -141,13 +148,13 @@ def in_parts(
 
 def check_batch(
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
-    ids: np.ndarray | None,
+    ids: Integer[np.ndarray, " N"] | None,
     *,
     method: Any = None,
     check_output: Callable[[jax.ShapeDtypeStruct, tuple[int, ...]], None] | None = None,
-) -> tuple[np.ndarray, Any, np.ndarray, jax.ShapeDtypeStruct]:
+) -> tuple[Float[np.ndarray, " N *x"], Any, Int32[np.ndarray, " N"], jax.ShapeDtypeStruct]:
     """Checks network, images, labels and ids of a data set.
 
     Args:

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 
 from advfeat import devices
 from advfeat.attacks.batch import check_batch
@@ -157,10 +158,10 @@ def attack_survivors(
     key: Key,
     attack: IterativeAttack,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
+    labels: Any,
     *,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 250,
     chunk: int | None = None,
     finished: Finished | None = None,
@@ -213,9 +214,9 @@ def survive(
     key: Key,
     attack: IterativeAttack,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    ids: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
+    labels: Any,
+    ids: Integer[np.ndarray, " N"],
     *,
     batch_size: int,
     chunk: int,

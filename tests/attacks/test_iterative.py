@@ -136,10 +136,10 @@ def walk(scores, successes, *, keep=by_success):
 
 @jax.jit
 def _walk(attack):
-    state = attack.init(jax.random.key(0), None, jnp.zeros(()), 0, 0)
+    state = attack.init(jax.random.key(0), jnp.sin, jnp.zeros(()), 0, jnp.int32(0))
     for _ in range(attack.steps):
-        state = attack.step(None, state)
-    return attack.finish(None, state)
+        state = attack.step(jnp.sin, state)
+    return attack.finish(jnp.sin, state)
 
 
 YES, NO = True, False
