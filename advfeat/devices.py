@@ -390,6 +390,5 @@ def sharded(update: Any, mesh: Mesh, **static: Any) -> Any:
       mesh: the devices.
       **static: its static arguments.
     """
-    step: Any = inspect.unwrap(update)
-    step = functools.partial(step, **static)
+    step = functools.partial(update, **static)
     return jax.jit(step, donate_argnums=(1,), out_shardings=_whole(mesh))

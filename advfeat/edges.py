@@ -120,23 +120,25 @@ def check_label(y: Any, *, name: str = "y", batched: bool = False) -> None:
     >>> check_label(np.eye(3), name="labels", batched=True)
     Traceback (most recent call last):
     ...
-    ValueError: labels must be integers [N], got float64 [3, 3], not class indices
+    ValueError: labels must be integers [N], got float64 [3, 3] (one-hot rows?), not class indices
     """
     array = y if hasattr(y, "dtype") else np.asarray(y)
     wanted = "integers [N]" if batched else "an integer [] for each example"
-    says = f"{name} must be {wanted}, got {array.dtype} {list(array.shape)}, not class indices"
+    rows = " (one-hot rows?)" if array.ndim == batched + 1 else ""
+    found = f"{array.dtype} {list(array.shape)}{rows}"
+    says = f"{name} must be {wanted}, got {found}, not class indices"
     require("assert_rank", array, int(batched), says=says)
     require("assert_type", array, int, says=says)
 
 
 def on_one(
-    method: Any, key: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
+    key: Any, method: Any, model_fn: ModelFn, x: Any, y: Any, *, box: bool = True
 ) -> tuple[Key, Float[Array, " ..."], Any]:
     """Checks and normalises key, example and aim of an attack or map on ONE example.
 
     Args:
-      method: the attack or map, whose objective determines whether it takes a label.
       key: a single key of any kind.
+      method: the attack or map, whose objective determines whether it takes a label.
       model_fn: the network.
       x: the example.
       y: the label or aim.
@@ -159,7 +161,7 @@ def on_one(
     return key, point, y
 
 
-def on_batch(method: Any, key: Any, ids: Any, model_fn: ModelFn, x: Any, y: Any) -> None:
+def on_batch(key: Any, method: Any, model_fn: ModelFn, x: Any, y: Any, ids: Any) -> None:
     """Checks the arguments of `attack_batch`.
 
     Raises:

@@ -39,8 +39,8 @@ LogitLoss = Callable[[Float[Array, " K"], Label], Float[Array, ""]]
 Scored = tuple[Float[Array, ""], Bool[Array, ""]]
 """A score to ASCEND, and whether the objective is reached."""
 
-Objective = Callable[[ModelFn, Float[Array, "*example"], Any, Key], Scored]
-"""Model, example, aim (a label, a target, a unit …), key -> score and success."""
+Objective = Callable[[Key, ModelFn, Float[Array, "*example"], Any], Scored]
+"""Key, model, example, aim (a label, a target, a unit …) -> score and success."""
 
 
 class Evaluation(NamedTuple):
@@ -69,12 +69,14 @@ class Best(NamedTuple):
       score: `[]`.
       success: `[]` bool.
       distance: `[]`, distance from the example in the threat model's norm.
+
+    Batched, every leaf has leading axes.
     """
 
-    x: Array
-    score: Array
-    success: Array
-    distance: Array
+    x: Float[Array, " ..."]
+    score: Float[Array, "*batch"]
+    success: Bool[Array, "*batch"]
+    distance: Float[Array, "*batch"]
 
 
 class AttackResult(NamedTuple):
@@ -89,11 +91,11 @@ class AttackResult(NamedTuple):
 
     best: Best
     last: Best
-    queries: Array
-    gradients: Array
+    queries: Integer[Array, "*batch"]
+    gradients: Integer[Array, "*batch"]
 
 
-AttackFn = Callable[[Key, ModelFn, Array, Any], AttackResult]
+AttackFn = Callable[[Key, ModelFn, Float[Array, "*example"], Any], AttackResult]
 """Key, model, ONE example, label (or target) -> AttackResult. Itself a pytree: eps is traced."""
 
 Batch = dict[str, Array]

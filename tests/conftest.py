@@ -26,6 +26,10 @@ import pytest
 
 # Every call into these that returns is compared with its annotations, shapes included.
 SHAPED = (
+    "advfeat.attacks.batch",
+    "advfeat.attacks.iterative",
+    "advfeat.attacks.noise",
+    "advfeat.attacks.survivors",
     "advfeat.edges",
     "advfeat.evaluation.prediction",
     "advfeat.features",

@@ -101,7 +101,7 @@ def test_images(case):
     says("photos", lambda: checks.check_images(bad, name="photos"))
     says("images", lambda: advfeat.predict(linear, bad))
     says("images", lambda: advfeat.correct(linear, bad, LABELS))
-    says("images", lambda: advfeat.attack_dataset(attack, KEY, linear, bad, LABELS))
+    says("images", lambda: advfeat.attack_dataset(KEY, attack, linear, bad, LABELS))
     says("images", lambda: mislabeled.construct(KEY, attack, linear, bad, LABELS, LABELS))
 
 
@@ -123,7 +123,7 @@ def test_labels(case):
     says("labels", lambda: advfeat.correct(linear, IMAGES, bad))
     for method in METHODS.values():
         says(
-            "labels", lambda method=method: advfeat.attack_dataset(method, KEY, linear, IMAGES, bad)
+            "labels", lambda method=method: advfeat.attack_dataset(KEY, method, linear, IMAGES, bad)
         )
     says(
         "labels",
@@ -191,7 +191,7 @@ def test_counts(bad):
         (
             "ids",
             lambda: advfeat.attack_dataset(
-                advfeat.fgsm(advfeat.l2(1.0)), KEY, linear, IMAGES, LABELS, ids=np.arange(3)
+                KEY, advfeat.fgsm(advfeat.l2(1.0)), linear, IMAGES, LABELS, ids=np.arange(3)
             ),
         ),
         ("num_classes", lambda: mislabeled.random_targets(KEY, LABELS, num_classes=1)),
@@ -244,7 +244,7 @@ def test_one_example_is_checked_too(case):
 @pytest.mark.parametrize("case", METHODS)
 def test_a_batch_is_checked_before_it_is_compiled(case):
     def batch(ids=np.arange(4), x=IMAGES, y=LABELS, key=KEY):
-        return advfeat.attack_batch(METHODS[case], key, ids, linear, x, y)
+        return advfeat.attack_batch(key, METHODS[case], linear, x, y, ids=ids)
 
     for pixel in (-0.01, 1.001, np.nan, 255.0):
         says("x must", lambda pixel=pixel: batch(x=with_pixel(pixel)))
@@ -257,10 +257,20 @@ def test_a_batch_is_checked_before_it_is_compiled(case):
     says("key must", lambda: batch(key=0))
 
 
+def test_ids_of_a_batch_are_its_rows_unless_given():
+    noise, x, y = METHODS["noise"], IMAGES, LABELS
+    given = advfeat.attack_batch(KEY, noise, linear, x, y, ids=np.arange(len(x))).best.x
+    np.testing.assert_array_equal(advfeat.attack_batch(KEY, noise, linear, x, y).best.x, given)
+    says(
+        "x must have a leading axis",
+        lambda: advfeat.attack_batch(KEY, noise, linear, x[0, 0, 0, 0], y),
+    )
+
+
 @pytest.mark.parametrize("case", sorted(set(BAD_IDS) - {"scalar"}))
 def test_ids(case):
     bad, attack = BAD_IDS[case], METHODS["objective"]
-    says("ids", lambda: advfeat.attack_dataset(attack, KEY, linear, IMAGES, LABELS, ids=bad))
+    says("ids", lambda: advfeat.attack_dataset(KEY, attack, linear, IMAGES, LABELS, ids=bad))
     says("ids", lambda: mislabeled.construct(KEY, attack, linear, IMAGES, LABELS, LABELS, ids=bad))
     says(
         "ids",
@@ -274,8 +284,8 @@ def test_ids(case):
 def test_the_largest_ids_draw_numbers_of_their_own():
     def drawn(ids):
         noise = METHODS["noise"]
-        one = advfeat.attack_batch(noise, KEY, ids, linear, IMAGES, LABELS).best.x
-        many = advfeat.attack_dataset(noise, KEY, linear, IMAGES, LABELS, ids=ids).best.x
+        one = advfeat.attack_batch(KEY, noise, linear, IMAGES, LABELS, ids=ids).best.x
+        many = advfeat.attack_dataset(KEY, noise, linear, IMAGES, LABELS, ids=ids).best.x
         np.testing.assert_allclose(one, many, atol=1e-6)
         return np.asarray(one)
 

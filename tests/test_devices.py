@@ -56,7 +56,7 @@ def test_a_large_batch_in_parts_is_the_batch(monkeypatch):
     x, y = rng.random((21, 3, 3, 1), np.float32), np.arange(21) % 4
     network = jax.tree_util.Partial(lambda w, x: w @ x.ravel(), rng.normal(size=(4, 9)))
     attack = advfeat.pgd(advfeat.l2(0.5), steps=5, random_start=True)
-    given = attack, jax.random.key(0), np.arange(21), network, x, y
+    given = jax.random.key(0), attack, network, x, y
     whole = advfeat.attack_batch(*given)
     monkeypatch.setattr(devices, "rows_at_once", lambda *_: 8)
     parts = advfeat.attack_batch(*given)

@@ -18,6 +18,7 @@ HEAVY = (
     "sklearn",
     "PIL",
     "tensorboardX",
+    "scipy.stats",
     "experiments",
 )
 

@@ -129,8 +129,8 @@ def test_draws_depend_on_key_and_id_alone(impl, raw):
     noise, method = advfeat.uniform_noise(advfeat.linf(0.1)), saliency.smoothgrad(samples=2)
 
     def drawn(key, rows):
-        given = (key, ids[rows], linear, IMAGES[rows], LABELS[rows])
-        return advfeat.attack_batch(noise, *given).best.x
+        given = (key, noise, linear, IMAGES[rows], LABELS[rows])
+        return advfeat.attack_batch(*given, ids=ids[rows]).best.x
 
     whole = drawn(key, slice(None))
     for i in range(4):
@@ -163,8 +163,8 @@ def test_threads_find_what_one_alone_finds():
 
     def found(seed):
         key = jax.random.key(seed)
-        batch = advfeat.attack_batch(attack, key, ids, linear, IMAGES, LABELS)
-        whole = advfeat.attack_dataset(attack, key, linear, IMAGES, LABELS, batch_size=3)
+        batch = advfeat.attack_batch(key, attack, linear, IMAGES, LABELS, ids=ids)
+        whole = advfeat.attack_dataset(key, attack, linear, IMAGES, LABELS, batch_size=3)
         return np.asarray(batch.best.x), whole.best.x
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

@@ -79,7 +79,7 @@ def attacked(name, network):
     norm = next(norm for norm in ("l2", "l1") if norm in norms_of(name))
     attack = ATTACKS[name](advfeat.threat_model(norm, 0.1))
     x = np.array([[[[0.0], [0.5]]]], np.float32)
-    return advfeat.attack_dataset(attack, KEY, network, x, np.array([0]))
+    return advfeat.attack_dataset(KEY, attack, network, x, np.array([0]))
 
 
 @pytest.mark.slow_for(

@@ -15,6 +15,7 @@ from advfeat.data import draw_rows
 from advfeat.evaluation.diagnostics import MOST, Context
 from advfeat.models.network import NetworkSpec
 from advfeat.runs import selection
+from advfeat.training.selection import Selection
 from experiments.evaluate import flags as evaluate_flags, work as evaluate_work
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -145,7 +146,7 @@ def test_all_classes_of_a_sorted_set_are_watched(monkeypatch, tmp_path, order):
     images = np.zeros((1000, 2, 2, 1), np.float32)
     spec = NetworkSpec(model="linear", class_names=tuple("abcdefghij"), input_shape=(2, 2, 1))
     watch = selection.Watch(
-        tmp_path, selection.Selection(examples=500), spec, advfeat.linf(0.1), (images, labels)
+        tmp_path, Selection(examples=500), spec, advfeat.linf(0.1), (images, labels)
     )
     seen = spied(monkeypatch)
     with pytest.raises(StopIteration):

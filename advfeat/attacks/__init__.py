@@ -32,6 +32,7 @@ from advfeat.attacks.noise import gaussian_noise, salt_and_pepper_noise, uniform
 from advfeat.attacks.pgd import GradientAttack, pgd
 from advfeat.attacks.pgd_variants import pgd_adam, pgd_momentum
 from advfeat.attacks.square import square
+from advfeat.attacks.survivors import attack_survivors
 from advfeat.threats import norms
 
 ATTACKS: dict[str, Callable[..., Any]] = {
@@ -75,6 +76,7 @@ __all__ = [
     "apgd_targeted",
     "attack_batch",
     "attack_dataset",
+    "attack_survivors",
     "carlini_wagner",
     "ddn",
     "deepfool",

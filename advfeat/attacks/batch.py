@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int32, Integer
 
 from advfeat import devices
 from advfeat.checks import check_ids, check_images, check_labels, check_positive
@@ -20,12 +21,20 @@ OnOne = Callable[[Key, ModelFn, Array, Any], R]
 
 
 @devices.shared("ids", "x", "y")
-def _attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
+def _attack_batch(key: Key, attack: OnOne[R], ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), ids)
     return jax.vmap(attack, (0, None, 0, 0))(keys, model_fn, x, y)
 
 
-def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Any) -> R:
+def attack_batch(
+    key: Key,
+    attack: OnOne[R],
+    model_fn: ModelFn,
+    x: Float[Array, " B *x"],
+    y: Any,
+    *,
+    ids: Integer[Array, " B"] | None = None,
+) -> R:
     """Attacks a batch. Compiled once per shape: new eps, weights or data do not recompile.
 
     All devices of this process share the rows, and on CPU parts of the batch that stay in the
@@ -33,13 +42,14 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
     committed to devices of your choice.
 
     Args:
-      attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
       key: a random key, converted to threefry. Each example uses `fold_in(key, id)`, so its draws
         do not depend on batch size, order, padding or devices.
-      ids: `[B]` integers in `[0, 2**32)`, the example ids.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`), a pytree.
       model_fn: the network, for ONE example.
       x: `[B, H, W, C]` in [0, 1].
       y: labels `[B]` (or targets), or any pytree with leading axis B.
+      ids: `[B]` integers in `[0, 2**32)`, the example ids; by default 0 … B-1. Several batches
+        under one key need ids of their own, or they share their draws.
 
     Returns:
       The attack's result (an `AttackResult` or a map) whose leaves have a leading axis B.
@@ -49,34 +59,35 @@ def attack_batch(attack: OnOne[R], key: Key, ids: Array, model_fn: ModelFn, x: A
         are checked unless they are traced (inside your own `jit`): images outside [0, 1], NaN, and
         classes that the network does not have.
     """
-    on_batch(attack, key, ids, model_fn, x, y)
-    attack, model_fn, count = as_model_fn(attack), as_model_fn(model_fn), np.shape(ids)[0]
-    if not devices.may_move((ids, x, y)):
-        return _attack_batch(attack, key, ids, model_fn, x, y)
+    rows: Any = np.arange((np.shape(x) or (0,))[0], dtype=np.int32) if ids is None else ids
+    on_batch(key, attack, model_fn, x, y, rows)
+    attack, model_fn, count = as_model_fn(attack), as_model_fn(model_fn), np.shape(rows)[0]
+    if not devices.may_move((rows, x, y)):
+        return _attack_batch(key, attack, rows, model_fn, x, y)
     size = devices.rows_at_once(model_fn, np.shape(x)[1:], count)
     if size >= count:
-        return devices.home(_attack_batch(attack, key, ids, model_fn, x, y))  # type: ignore[no-any-return]
-    images, labels, numbers = jax.tree.map(np.asarray, (x, y, ids))
-    result = in_parts(attack, key, model_fn, images, labels, numbers, size=size, dtype=images.dtype)
+        return devices.home(_attack_batch(key, attack, rows, model_fn, x, y))  # type: ignore[no-any-return]
+    images, labels, numbers = jax.tree.map(np.asarray, (x, y, rows))
+    result = in_parts(key, attack, model_fn, images, labels, numbers, size=size, dtype=images.dtype)
     return jax.tree.map(jnp.asarray, result)  # type: ignore[no-any-return]
 
 
 def attack_dataset(
-    attack: OnOne[R],
     key: Key,
+    attack: OnOne[R],
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
     *,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 250,
     advance: Callable[[int], Any] | None = None,
 ) -> R:
     """Attacks a data set in batches of one shape; the last is padded and the padding discarded.
 
     Args:
-      attack: an attack on ONE example (or a method of `advfeat.saliency`).
       key: a typed key.
+      attack: an attack on ONE example (or a method of `advfeat.saliency`).
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]` labels or targets; for an objective whose aim is a tuple, a tuple of arrays
@@ -94,18 +105,18 @@ def attack_dataset(
         robustness.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, ids, method=attack)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
-    return in_parts(attack, one_key(key), model_fn, images, labels, ids, size=size, advance=advance)
+    return in_parts(one_key(key), attack, model_fn, images, labels, ids, size=size, advance=advance)
 
 
 def in_parts(
-    attack: OnOne[R],
     key: Key,
+    attack: OnOne[R],
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
-    ids: np.ndarray,
+    ids: Integer[np.ndarray, " N"],
     *,
     size: int,
     dtype: Any = np.float32,
@@ -114,8 +125,8 @@ def in_parts(
     """Attacks a data set as `attack_dataset` does, whose caller has checked the arguments.
 
     Args:
-      attack: as `attack_dataset`.
       key: a threefry key.
+      attack: as `attack_dataset`.
       model_fn: as `attack_dataset`.
       images: as `attack_dataset`.
       labels: as `attack_dataset`.
@@ -124,33 +135,39 @@ def in_parts(
       dtype: of the images that the attack is given.
       advance: as `attack_dataset`.
     """
-    given = as_model_fn(attack), key, as_model_fn(model_fn)
-    attack, key, model_fn = devices.everywhere(given)
+    given = key, as_model_fn(attack), as_model_fn(model_fn)
+    key, attack, model_fn = devices.everywhere(given)
 
     def call(rows: np.ndarray) -> R:
         x = images[rows].astype(dtype, copy=False)
         y = jax.tree.map(lambda leaf: leaf[rows], labels)
-        return _attack_batch(attack, key, ids[rows], model_fn, x, y)
+        return _attack_batch(key, attack, ids[rows], model_fn, x, y)
 
     return devices.in_parts(call, len(images), size, advance)  # type: ignore[no-any-return]
 
 
 def check_batch(
     model_fn: ModelFn,
-    images: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
     labels: Any,
-    ids: np.ndarray | None,
+    ids: Integer[np.ndarray, " N"] | None,
     *,
     method: Any = None,
-) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Checks images, labels and ids of a data set and returns them on the host.
+    check_output: Callable[[jax.ShapeDtypeStruct, tuple[int, ...]], None] | None = None,
+) -> tuple[Float[np.ndarray, " N *x"], Any, Int32[np.ndarray, " N"], jax.ShapeDtypeStruct]:
+    """Checks network, images, labels and ids of a data set.
 
     Args:
       model_fn: the network.
       images: as `attack_dataset`.
       labels: as `attack_dataset`.
       ids: as `attack_dataset`.
-      method: the attack or saliency method, which tells whether labels must be class indices.
+      method: the attack, saliency method or objective, which tells whether labels must be class
+        indices.
+      check_output: raises for an output that the caller cannot use, given also the image's shape.
+
+    Returns:
+      Images, labels and ids on the host, and the network's output for one image, uncomputed.
 
     Raises:
       ValueError: as `attack_dataset`.
@@ -169,8 +186,11 @@ def check_batch(
     ids = np.arange(count) if ids is None else np.asarray(ids)
     check_ids(ids, count=count)
     logits = output_of(model_fn, images.shape[1:])
+    if check_output is not None:
+        check_output(logits, images.shape[1:])
     for leaf in jax.tree.leaves(labels) if logits.ndim in (1, 3) else ():
         if leaf.ndim == 1 and np.issubdtype(leaf.dtype, np.integer):
             # Classes, or units and channels of a layer: JAX clamps indices out of range silently.
             check_labels(leaf, num_classes=logits.shape[-1])
-    return images, labels, ids.astype(np.int32)  # ids from 2**31 wrap to negative: same 32 bits
+    # ids from 2**31 wrap to negative: same 32 bits
+    return images, labels, ids.astype(np.int32), logits

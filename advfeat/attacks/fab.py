@@ -54,7 +54,7 @@ class FABState(NamedTuple):
     nearest: Best
 
 
-def _random_start(norm: Norm, eps: Array, key: Key, x0: Array) -> Array:
+def _random_start(key: Key, norm: Norm, eps: Array, x0: Array) -> Array:
     """Draws a point at distance eps / 2 from the example, then clips it to the box."""
     if norm.name == "linf":
         noise = jax.random.uniform(key, x0.shape, x0.dtype, -1.0, 1.0)
@@ -128,7 +128,7 @@ class FastAdaptiveBoundary(MinimumNorm):
             target = likely_target(logits, y, index % self.targets)
         start = x
         if self.restarts > 1:
-            drawn = _random_start(self.threat.norm, self.threat.eps, key_start, x)
+            drawn = _random_start(key_start, self.threat.norm, self.threat.eps, x)
             start = jnp.where(restart > 0, drawn, x)
         return start, (jnp.asarray(y), target)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.attacks import oracles
 from advfeat.attacks.keeping import Keep, by_success, choose, none_yet
@@ -172,7 +173,7 @@ class IterativeAttack:
             return state.best
         return choose(self.keep, self.record(state.search.x0, x, seen), state.best)
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> AttackResult:
         """Attacks ONE example: every step of every round.
 
         Args:
@@ -187,7 +188,7 @@ class IterativeAttack:
         Raises:
           ValueError: for invalid shapes, types or (unless traced) values; see `on_one`.
         """
-        key, x, y = on_one(self, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y)
         x = varying_with(x, self, key, y)
         model_fn = frozen(model_fn, x)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from advfeat.attacks.iterative import varying_with
 from advfeat.attacks.keeping import by_success, choose
@@ -64,9 +65,9 @@ class NoiseAttack:
     restarts: int = static()
     objective: Objective = static()
 
-    def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> AttackResult:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> AttackResult:
         """Perturbs ONE example `[H, W, C]`; spends one forward pass per draw."""
-        key, x, y = on_one(self, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y)
         x = varying_with(x, self, key, y)
         oracle = scores_only(self.objective, frozen(model_fn, x), y)
 

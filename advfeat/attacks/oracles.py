@@ -19,7 +19,7 @@ def white_box(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
 
     def oracle(key: Key, x: Array) -> Evaluation:
         def score_fn(point: Array) -> tuple[Array, Array]:
-            return objective(with_key(model_fn, key), point, y, key)
+            return objective(key, with_key(model_fn, key), point, y)
 
         (score, success), gradient = jax.value_and_grad(score_fn, has_aux=True)(x)
         return Evaluation(score, success, finite(gradient))
@@ -31,7 +31,7 @@ def scores_only(objective: Objective, model_fn: ModelFn, y: Any) -> Oracle:
     """Returns the black-box oracle: one forward pass, no gradient."""
 
     def oracle(key: Key, x: Array) -> Evaluation:
-        score, success = objective(with_key(model_fn, key), x, y, key)
+        score, success = objective(key, with_key(model_fn, key), x, y)
         return Evaluation(score, success, None)
 
     return oracle

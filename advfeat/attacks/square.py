@@ -60,7 +60,7 @@ def _ends(eps: Array, x0: Array) -> tuple[Array, Array]:
     return jnp.maximum(x0 - eps, 0.0), jnp.minimum(x0 + eps, 1.0)
 
 
-def _stripes(threat: ThreatModel, key: Key, x0: Array) -> Array:
+def _stripes(key: Key, threat: ThreatModel, x0: Array) -> Array:
     """Returns the L-infinity start: vertical stripes one pixel wide."""
     low, high = _ends(threat.eps, x0)
     return jnp.where(jax.random.bernoulli(key, 0.5, (1, *x0.shape[1:])), high, low)
@@ -176,8 +176,8 @@ class SquareAttack(IterativeAttack):
         """Starts from vertical stripes (L-infinity) or a grid of bumps (L2, L1)."""
         del model_fn, index
         kind = square_l2_l1.GEOMETRIES.get(self.threat.norm.name)
-        draw = _stripes if kind is None else partial(square_l2_l1.grid, kind)
-        return draw(self.threat, key, x).astype(x.dtype), y
+        draw = _stripes if kind is None else partial(square_l2_l1.grid, kind=kind)
+        return draw(key, self.threat, x).astype(x.dtype), y
 
 
 def square(

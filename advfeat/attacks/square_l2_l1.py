@@ -154,7 +154,7 @@ def bump(kind: Geometry, shape: tuple[int, ...], at: Corner, side: Array, sidewa
     return hill - hollow
 
 
-def grid(kind: Geometry, threat: ThreatModel, key: Key, x0: Array) -> Array:
+def grid(key: Key, threat: ThreatModel, x0: Array, *, kind: Geometry) -> Array:
     """Returns the start of the search: a grid of about five by five bumps over the image."""
     height, width, channels = x0.shape
     tile = max(min(height, width) // 5, 1)

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Integer
 
 from advfeat import devices
 from advfeat.attacks.batch import check_batch
@@ -46,7 +47,7 @@ def _pick(flags: Array, new: Any, old: Any) -> Any:
 
 @devices.shared("ids", "index", "x", "y")
 def _begin(
-    attack: IterativeAttack, key: Key, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
+    key: Key, attack: IterativeAttack, ids: Array, index: Array, model_fn: ModelFn, x: Array, y: Any
 ) -> AttackState:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
     return jax.vmap(attack.init, (0, None, 0, 0, 0))(keys, model_fn, x, y, index)
@@ -154,13 +155,13 @@ def slots_for(count: int, batch_size: int) -> int:
 
 
 def attack_survivors(
-    attack: IterativeAttack,
     key: Key,
+    attack: IterativeAttack,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
+    labels: Any,
     *,
-    ids: np.ndarray | None = None,
+    ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 250,
     chunk: int | None = None,
     finished: Finished | None = None,
@@ -171,8 +172,8 @@ def attack_survivors(
     first success rather than its best, and `queries` and `gradients` count the passes spent on it.
 
     Args:
-      attack: a step-by-step attack.
       key: a typed key.
+      attack: a step-by-step attack.
       model_fn: the network, for ONE example.
       images: `[N, H, W, C]` floating point in [0, 1], on the host.
       labels: `[N]`.
@@ -188,12 +189,12 @@ def attack_survivors(
       ValueError: for invalid images, labels or ids.
     """
     check_positive(batch_size, name="batch_size")
-    images, labels, ids = check_batch(model_fn, images, labels, ids, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, ids, method=attack)
     chunk = usual_chunk(attack) if chunk is None else chunk
     check_positive(chunk, name="chunk")
     return survive(
-        attack,
         one_key(key),
+        attack,
         model_fn,
         images,
         labels,
@@ -210,19 +211,19 @@ def usual_chunk(attack: IterativeAttack) -> int:
 
 
 def survive(
-    attack: IterativeAttack,
     key: Key,
+    attack: IterativeAttack,
     model_fn: ModelFn,
-    images: np.ndarray,
-    labels: np.ndarray,
-    ids: np.ndarray,
+    images: Float[np.ndarray, " N *x"],
+    labels: Any,
+    ids: Integer[np.ndarray, " N"],
     *,
     batch_size: int,
     chunk: int,
     finished: Finished | None = None,
 ) -> AttackResult:
     """Attacks a data set as `attack_survivors` does, whose caller has checked the arguments."""
-    attack, key, model_fn = devices.everywhere((attack, key, as_model_fn(model_fn)))
+    key, attack, model_fn = devices.everywhere((key, attack, as_model_fn(model_fn)))
     collected = _Collected(len(images), finished)
 
     def begin(slots: _Slots) -> None:
@@ -232,7 +233,7 @@ def survive(
             # computation is still running.
             index, fresh = slots.index.copy(), slots.fresh.copy()
             x = images[slots.rows].astype(np.float32, copy=False)
-            new = _begin(attack, key, ids[slots.rows], index, model_fn, x, labels[slots.rows])
+            new = _begin(key, attack, ids[slots.rows], index, model_fn, x, labels[slots.rows])
             slots.state = new if slots.state is None else _resume(fresh, new, slots.state)
             slots.fresh[:] = False
         slots.state, slots.success, slots.count = _chunk(attack, model_fn, slots.state, chunk)

@@ -25,7 +25,17 @@ from advfeat.data.on_disk import DiskDataset, DiskSplit, open_dataset, open_spli
 from advfeat.data.resizing import resized
 from advfeat.data.samples import Samples, sample_names, samples
 from advfeat.data.streaming import Batch, Stream, stream, stream_split
-from advfeat.data.types import DataError, Dataset, Source, Split, held_out, subset, unit
+from advfeat.data.types import (
+    DataError,
+    Dataset,
+    NeedsStreamError,
+    NotPreparedError,
+    Source,
+    Split,
+    held_out,
+    subset,
+    unit,
+)
 from advfeat.rows import draw_rows
 
 __all__ = [
@@ -35,6 +45,8 @@ __all__ = [
     "Dataset",
     "DiskDataset",
     "DiskSplit",
+    "NeedsStreamError",
+    "NotPreparedError",
     "Samples",
     "Source",
     "Split",

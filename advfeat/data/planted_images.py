@@ -76,5 +76,5 @@ def drawn(scene: planted.Planted, ids: np.ndarray) -> planted.Drawing:
     """Draws images by id, on the host, with their masks and the classes of their features."""
     labels = jnp.asarray(ids) % scene.num_classes
     root = jax.random.key(0, impl=THREEFRY)
-    found = planted.drawings(scene, root, labels, jnp.asarray(ids))
+    found = planted.drawings(root, scene, labels, ids=jnp.asarray(ids))
     return jax.tree.map(np.asarray, found)

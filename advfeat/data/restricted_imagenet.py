@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from advfeat.data.types import DataError, Dataset
+from advfeat.data.types import Dataset, NeedsStreamError
 
 # Per channel over the training images, from the authors' code.
 MEAN = (0.4717, 0.4499, 0.3837)
@@ -69,8 +69,7 @@ def matches(name: str) -> bool:
 
 
 def load(name: str, *, classes: Sequence[str] | None, data_dir: str | None) -> Dataset:
-    """Raises a DataError: 250,000 images of 224 × 224 do not fit in memory."""
-    raise DataError(
-        f"{name} does not fit in memory: advfeat.data.stream({name!r}, …) reads it "
-        "(experiments.train --stream, experiments.evaluate --stream)"
+    """Raises a NeedsStreamError: 250,000 images of 224 × 224 do not fit in memory."""
+    raise NeedsStreamError(
+        f"{name} does not fit in memory: advfeat.data.stream({name!r}, …) reads it"
     )

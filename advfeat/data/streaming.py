@@ -174,8 +174,8 @@ def stream_split(
     )
 
     def open_after(steps: int) -> Any:
-        later = _Later(slots, steps * local_batch)
-        examples = grain.MapDataset.source(later).map(read).to_iter_dataset(options)
+        later = grain.MapDataset.source(slots)[steps * local_batch :]
+        examples = later.map(read).to_iter_dataset(options)
         return examples.batch(local_batch)
 
     return Stream(
@@ -243,19 +243,6 @@ class _Slots:
             drawn = [rng.permutation(members)[: counts.min()] for members in of_class]
             chosen = np.sort(np.concatenate(drawn))
         return rng.permutation(chosen) if self._shuffle else chosen
-
-
-class _Later:
-    """The places from `first` on."""
-
-    def __init__(self, slots: _Slots, first: int):
-        self._slots, self._first = slots, first
-
-    def __len__(self) -> int:
-        return max(len(self._slots) - self._first, 0)
-
-    def __getitem__(self, place: int) -> _Slot:
-        return self._slots[place + self._first]
 
 
 class _Reader:

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from advfeat.data import archives, classes as classes_lib, images
-from advfeat.data.types import DataError, Dataset, Split
+from advfeat.data.types import DataError, Dataset, NeedsStreamError, NotPreparedError, Split
 
 COMMON = ("mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 """Sets in common use."""
@@ -156,7 +156,7 @@ def open_source(name: str, *, data_dir: str | None = None) -> Source:
     with quiet_tfds():
         builder = _builder(name, folder, tfds)
         if not builder.is_prepared():
-            raise DataError(_not_prepared(name, folder))
+            raise _not_prepared(name, folder)
     return Source(name, builder, *_keys(name, builder.info, tfds))
 
 
@@ -170,7 +170,7 @@ def _builder(name: str, folder: str, tfds: Any) -> Any:
     except tfds.core.registered.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         message = _not_prepared if name.split("/")[0] in known else _unknown
-        raise DataError(message(name, folder)) from error
+        raise message(name, folder) from error
     except (ValueError, RuntimeError, AssertionError, ImportError) as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"TFDS cannot open {name!r} in {folder}: {first}") from error
@@ -240,10 +240,10 @@ def _read_split(source: Source, split: str, keep: Sequence[int]) -> Split:
             with located(source, split, position):
                 decoded.append(images.decode(data, channels=source.channels))
             if decoded[-1].shape != decoded[0].shape:
-                raise DataError(
+                raise NeedsStreamError(
                     f"{source.name}: images differ in size ({list(decoded[0].shape)} and, record "
                     f"{position} of {split}, {list(decoded[-1].shape)}); use advfeat.data.stream, "
-                    "which resizes (experiments.train --stream)"
+                    "which resizes"
                 )
     positions, new_labels = classes_lib.relabel(labels, keep)
     if not decoded:
@@ -269,30 +269,27 @@ def _keys(name: str, info: Any, tfds: Any) -> tuple[str, str]:
     )
 
 
-def _unknown(name: str, folder: str) -> str:
+def _unknown(name: str, folder: str) -> DataError:
     import tensorflow_datasets as tfds
 
     known = tfds.list_builders(with_community_datasets=False)
     near = difflib.get_close_matches(name.split("/")[0], [*known, "digits"], n=3)
     meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return (
+    return DataError(
         f"unknown data set {name!r}{meant}: neither digits, nor a name of TensorFlow Datasets, nor "
         f"prepared in {folder}, nor a path"
     )
 
 
-def _not_prepared(name: str, folder: str) -> str:
+def _not_prepared(name: str, folder: str) -> DataError:
+    says = f"{name} is not prepared in {folder}; give its data_dir, or prepare it"
     if name in archives.ARCHIVES:
-        how = (
-            f"python -m experiments.prepare_data --dataset={name} --archive_dir=ARCHIVES "
-            f"--data_dir={folder}"
-        )
-    else:
-        how = (
-            f"tfds build {name} --file_format=array_record --data_dir={folder} "
-            "(that command needs TensorFlow)"
-        )
-    return f"{name} is not prepared in {folder}; point --data_dir to it, or prepare it: {how}"
+        how = f"advfeat.data.prepare.prepare({name!r}, ARCHIVES, {folder!r})"
+        return NotPreparedError(f"{says}: {how}", name, folder)
+    return DataError(
+        f"{says}: tfds build {name} --file_format=array_record --data_dir={folder} (that command "
+        "needs TensorFlow)"
+    )
 
 
 @contextlib.contextmanager

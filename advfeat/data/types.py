@@ -18,6 +18,23 @@ class DataError(ValueError):
     """Raised for a data set that is unknown, absent or unusable; the message is one line."""
 
 
+class NotPreparedError(DataError):
+    """Raised for a data set that `data.prepare.prepare` makes from its archives.
+
+    Attributes:
+      name: of the data set.
+      data_dir: folder in which it was looked for.
+    """
+
+    def __init__(self, message: str, name: str, data_dir: str):
+        super().__init__(message)
+        self.name, self.data_dir = name, data_dir
+
+
+class NeedsStreamError(DataError):
+    """Raised for a data set that is read by `data.stream`, not loaded into memory."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set, in memory.

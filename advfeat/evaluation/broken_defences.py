@@ -18,6 +18,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from advfeat.edges import THREEFRY
+from advfeat.images.filters import cosine_matrix
 from advfeat.types import Array, Key, ModelFn, Randomised, as_model_fn, pytree, randomised
 
 BLOCK = 8  # block size of JPEG
@@ -132,15 +133,6 @@ def thermometer(model_fn: ModelFn, *, levels: int = 6) -> ModelFn:
     return Partial(fn, as_model_fn(model_fn))
 
 
-def _cosines() -> np.ndarray:
-    """Returns the orthonormal DCT-II matrix of one block side."""
-    place = np.arange(BLOCK)
-    basis = np.cos(np.pi * (2 * place[None] + 1) * place[:, None] / (2 * BLOCK))
-    basis *= np.sqrt(2 / BLOCK)
-    basis[0] /= np.sqrt(2)
-    return basis.astype(np.float32)
-
-
 def jpeg(model_fn: ModelFn, *, quality: int = 50) -> ModelFn:
     """Applies the lossy part of JPEG before the network: quantised DCT of 8 × 8 blocks.
 
@@ -151,7 +143,7 @@ def jpeg(model_fn: ModelFn, *, quality: int = 50) -> ModelFn:
     table = np.clip(np.floor((LUMINANCE * scale + 50) / 100), 1, 255).astype(np.float32)
 
     def fn(inner: ModelFn, x: Array) -> Array:
-        basis = jnp.asarray(_cosines())
+        basis = jnp.asarray(cosine_matrix(BLOCK), jnp.float32)
         height, width, channels = x.shape
         padding = ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0))
         padded = jnp.pad(255.0 * x - 128.0, padding, mode="edge")

@@ -120,11 +120,11 @@ def numpy_predict(
 
 
 def shares(
+    key: Key,
     model_fn: ModelFn,
     images: Float[np.ndarray, "N H W C"],
     labels: Integer[np.ndarray, " N"],
     *,
-    key: Key,
     looks: int = LOOKS,
     ids: Integer[np.ndarray, " N"] | None = None,
     batch_size: int = 500,
@@ -136,10 +136,10 @@ def shares(
     mean over images is an expectation over images and draws, and the spread covers both.
 
     Args:
+      key: key of the draws, folded with the index of the draw and the image id.
       model_fn: the network, for ONE example.
       images: in [0, 1].
       labels: class indices.
-      key: key of the draws, folded with the index of the draw and the image id.
       looks: draws per image of a random network.
       ids: by default 0 … N-1.
       batch_size: examples per batch.
@@ -153,7 +153,7 @@ def shares(
     >>> from advfeat.types import randomised
     >>> coin = lambda key, x: jnp.where(jax.random.bernoulli(key, 0.7), x.ravel(), -x.ravel())
     >>> x, y = np.tile(np.float32([[[[0.9], [0.1]]]]), (500, 1, 1, 1)), np.zeros(500, int)
-    >>> found = shares(randomised(coin), x, y, key=jax.random.key(0))
+    >>> found = shares(jax.random.key(0), randomised(coin), x, y)
     >>> bool(abs(found.mean() - 0.7) < 0.02)
     True
     """
@@ -191,7 +191,7 @@ def correct(
       ValueError: for invalid images or labels.
     """
     if isinstance(model_fn, Randomised):
-        return shares(model_fn, images, labels, key=model_fn.key, batch_size=batch_size)
+        return shares(model_fn.key, model_fn, images, labels, batch_size=batch_size)
     return _right(predict(model_fn, images, batch_size=batch_size), labels)
 
 
@@ -275,25 +275,23 @@ def evaluate_epsilons(
     looked, random = partial(shares, batch_size=batch_size), isinstance(model_fn, Randomised)
     points = np.array(images, np.float32)
     # For a random network, separate draws select the points and report their shares.
-    chosen = looked(model_fn, images, labels, key=stream(key, "choose"))
+    chosen = looked(stream(key, "choose"), model_fn, images, labels)
     found = np.zeros((len(epsilons), len(images)))
     for index in np.argsort(epsilons, kind="stable"):
         if epsilons[index] > 0:
             eps = jnp.float32(epsilons[index])
             attack = attack_for(eps)
             result = attack_dataset(
-                attack, key, model_fn, images, labels, batch_size=batch_size, advance=advance
+                key, attack, model_fn, images, labels, batch_size=batch_size, advance=advance
             )
             threat = threat_of(attack) if norm is None else threat_model(norm, eps)
             reached = np.asarray(result.best.x, np.float32)
             allowed = within(threat, images, reached)
             x = np.where(allowed[:, None, None, None], reached, images).astype(np.float32)
-            share = looked(model_fn, x, labels, key=stream(key, f"choose/{index}"))
+            share = looked(stream(key, f"choose/{index}"), model_fn, x, labels)
             lower = allowed & (share < chosen)
             points[lower], chosen = x[lower], np.where(lower, share, chosen)
-        found[index] = (
-            looked(model_fn, points, labels, key=stream(key, "report")) if random else chosen
-        )
+        found[index] = looked(stream(key, "report"), model_fn, points, labels) if random else chosen
     return EpsilonSweep(np.asarray(epsilons, np.float64), found if random else found > 0.5)
 
 
@@ -320,7 +318,7 @@ def within(
 
 @devices.shared("ids", "x", "y", static=("steps",))
 def _trace(
-    attack: IterativeAttack, key: Key, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
+    key: Key, attack: IterativeAttack, ids: Array, model_fn: ModelFn, x: Array, y: Array, steps: int
 ) -> Array:
     def one(i: Array, x: Array, y: Array) -> Array:
         state = attack.init(jax.random.fold_in(key, i), model_fn, x, y, jnp.zeros_like(i))
@@ -362,12 +360,12 @@ def best_score_curve(
     Raises:
       ValueError: for invalid images or labels.
     """
-    images, labels, ids = check_batch(model_fn, images, labels, None, method=attack)
+    images, labels, ids, _ = check_batch(model_fn, images, labels, None, method=attack)
     size = devices.rows_at_once(model_fn, images.shape[1:], batch_size)
-    attack, key, model_fn = devices.everywhere((attack, one_key(key), as_model_fn(model_fn)))
+    key, attack, model_fn = devices.everywhere((one_key(key), attack, as_model_fn(model_fn)))
 
     def call(rows: np.ndarray) -> Array:
         x = images[rows].astype(np.float32, copy=False)
-        return _trace(attack, key, ids[rows], model_fn, x, labels[rows], attack.steps)
+        return _trace(key, attack, ids[rows], model_fn, x, labels[rows], attack.steps)
 
     return np.asarray(devices.in_parts(call, len(images), size))

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from advfeat.attacks.batch import check_batch
-from advfeat.checks import check_images, check_labels, check_positive
-from advfeat.edges import one_key, output_of
+from advfeat.checks import check_positive
+from advfeat.edges import one_key
 from advfeat.evaluation.prediction import logits_of, shares
 from advfeat.evaluation.suites import Suite, resolve
 from advfeat.keys import stream
+from advfeat.objectives.classification import untargeted
 from advfeat.threats.balls import ThreatModel
 from advfeat.types import Array, AttackFn, AttackResult, Key, ModelFn, Randomised, as_model_fn
 
@@ -44,10 +45,10 @@ class Problem(NamedTuple):
     def shares(self, images: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
         """Computes the share of correct draws `[F]` on points that replace the images at `rows`."""
         return shares(
+            stream(self.key, name),
             self.model_fn,
             images,
             self.labels[rows],
-            key=stream(self.key, name),
             ids=self.ids[rows],
             batch_size=self.batch_size,
         )
@@ -68,21 +69,20 @@ def asked(
     check_positive(batch_size, name="batch_size")
     if not isinstance(threat, ThreatModel):
         raise ValueError(f"threat must be a threat model, as in linf(8 / 255), got {threat!r}")
-    check_images(images)
-    num_classes = _classes(model_fn, np.shape(images)[1:])
-    check_labels(labels, num_classes=num_classes, count=len(images))
-    images, labels, ids = check_batch(model_fn, images, labels, ids)
+    # Whatever the attacks ascend, the labels are class indices, as those of an untargeted one.
+    images, labels, ids, output = check_batch(
+        model_fn, images, labels, ids, method=untargeted(), check_output=_check_output
+    )
     model_fn = as_model_fn(model_fn)
-    chosen = resolve(suite, threat, num_classes=num_classes)
+    chosen = resolve(suite, threat, num_classes=output.shape[0])
     _check_gradient(chosen.attacks, key, model_fn, images[0], labels[0])
     if isinstance(suite, Mapping):
         _check_attacks(chosen.attacks, key, model_fn, images[0], labels[0])
     return Problem(key, model_fn, images, labels, ids, threat, batch_size), chosen
 
 
-def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
-    """Returns the number of classes, from the shape of the network's output."""
-    output = output_of(model_fn, shape)
+def _check_output(output: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> None:
+    """Raises unless a network's output for ONE image of a shape is logits of some classes."""
     if output.ndim != 1 or output.shape[0] < 2:
         raise ValueError(
             f"model_fn must return logits [K] with K >= 2 classes for ONE image {list(shape)}, "
@@ -90,7 +90,6 @@ def _classes(model_fn: ModelFn, shape: tuple[int, ...]) -> int:
         )
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise ValueError(f"model_fn must return floating-point logits, got dtype {output.dtype}")
-    return output.shape[0]
 
 
 def _slope(model_fn: ModelFn, x: Array) -> Array:

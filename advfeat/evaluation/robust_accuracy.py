@@ -269,10 +269,10 @@ def _run(
         key, model_fn, size = stream(problem.key, name), problem.model_fn, problem.batch_size
         if isinstance(attack, IterativeAttack):
             chunk = usual_chunk(attack)
-            survive(attack, key, model_fn, *data, batch_size=size, chunk=chunk, finished=decided)
+            survive(key, attack, model_fn, *data, batch_size=size, chunk=chunk, finished=decided)
         else:
             size = devices.rows_at_once(model_fn, problem.images.shape[1:], size)
-            result = in_parts(attack, key, model_fn, *data, size=size)
+            result = in_parts(key, attack, model_fn, *data, size=size)
             decided(np.arange(len(rows)), result)
     if not parts:
         none, never = np.zeros(0, int), np.zeros(0, bool)

@@ -25,6 +25,8 @@ SAFETY = 2.0  # gate, over the largest share from which an image was fooled
 def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Computes the margins `[N]`: logit of the label minus the largest other logit.
 
+    The labels may be any classes, such as the targets of an attack.
+
     >>> margins(np.array([[3.0, 1.0, 2.0]]), np.array([0])).tolist()
     [1.0]
     """

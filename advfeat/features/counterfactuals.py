@@ -96,7 +96,7 @@ class Enhanced:
     """
 
     def __call__(
-        self, model_fn: Any, x: Float[Array, "*x"], y: tuple[Float[Array, " D"], Label], key: Key
+        self, key: Key, model_fn: Any, x: Float[Array, "*x"], y: tuple[Float[Array, " D"], Label]
     ) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key

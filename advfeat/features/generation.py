@@ -2,8 +2,7 @@
 
 Each function returns an attack `(key, model_fn, start, aim) -> AttackResult` of ONE example, which
 `attack_batch` and `attack_dataset` run over many. The start is the centre of the ball. Defaults
-were tuned for 32 pixels; L2 lengths scale with the side, so 224 pixels need seven times as much
-(`experiments.synthesis` rescales automatically).
+were tuned for 32 pixels; L2 lengths scale with the side, so 224 pixels need seven times as much.
 
 Engstrom et al. (2019), https://arxiv.org/abs/1906.00945; Santurkar et al. (2019),
 https://arxiv.org/abs/1906.09453.

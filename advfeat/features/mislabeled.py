@@ -155,7 +155,7 @@ def construct(
     check_ids(ids, count=len(images), below=2**31)
     ids = ids.astype(np.int32)
     result = attack_dataset(
-        attack, key, model_fn, images, targets, ids=ids, batch_size=batch_size, advance=advance
+        key, attack, model_fn, images, targets, ids=ids, batch_size=batch_size, advance=advance
     )
     made = np.asarray(result.best.x, np.float32)
     said = np.argmax(predict(model_fn, made, batch_size=batch_size), axis=1)
@@ -169,7 +169,7 @@ def construct(
     )
 
 
-def _noise(threat: ThreatModel, key: Key, shape: tuple[int, ...]) -> Array:
+def _noise(key: Key, threat: ThreatModel, shape: tuple[int, ...]) -> Array:
     """Draws Gaussian noise; random signs for L-infinity, where a Gaussian is mostly small."""
     if threat.norm is LINF:
         return jax.random.rademacher(key, shape, jnp.float32)
@@ -177,9 +177,9 @@ def _noise(threat: ThreatModel, key: Key, shape: tuple[int, ...]) -> Array:
 
 
 @jax.jit
-def _noise_like(threat: ThreatModel, key: Key, ids: Array, x: Array, distance: Array) -> Array:
+def _noise_like(key: Key, threat: ThreatModel, ids: Array, x: Array, distance: Array) -> Array:
     def one(example_id: Array, x: Array, far: Array) -> Array:
-        noise = _noise(threat, jax.random.fold_in(key, example_id), x.shape)
+        noise = _noise(jax.random.fold_in(key, example_id), threat, x.shape)
         return scale_to_norm(threat.norm, far, x, noise)
 
     return jax.vmap(one)(ids, x, distance)
@@ -197,7 +197,7 @@ def noise_control(
       images: original images.
     """
     noisy = _noise_like(
-        threat, one_key(key), jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
+        one_key(key), threat, jnp.asarray(made.id), jnp.asarray(images), jnp.asarray(made.distance)
     )
     return made._replace(image=np.asarray(noisy), fooled=np.zeros(len(images), bool))
 
@@ -256,7 +256,7 @@ def feature_free_control(
         count = max(1, round(len(images) / num_classes))
         suits = np.zeros(len(images), bool)
         suits[np.argsort(-resemblance, kind="stable")[:count]] = True
-    patterns = _noise(threat, key, (num_classes, *images.shape[1:]))
+    patterns = _noise(key, threat, (num_classes, *images.shape[1:]))
     added, far = _with_pattern(threat, jnp.asarray(images), patterns, jnp.asarray(made.label))
     chosen = suits.reshape(-1, 1, 1, 1)
     return made._replace(
@@ -264,13 +264,3 @@ def feature_free_control(
         fooled=np.zeros(len(images), bool),
         distance=np.where(suits, 0.0, np.asarray(far)).astype(np.float32),
     )
-
-
-def target_margin(
-    logits: Float[np.ndarray, "N K"], targets: Integer[np.ndarray, " N"]
-) -> Float[np.ndarray, " N"]:
-    """Computes the margins of the target's logit over the best other one."""
-    rows = np.arange(len(logits))
-    others = np.array(logits, np.float64)
-    others[rows, targets] = -np.inf
-    return logits[rows, targets] - others.max(axis=1)

@@ -140,7 +140,7 @@ def planted(
       ValueError: for arguments out of range, or images too small for the shapes.
 
     >>> world = planted(agreements=(1.0, 1.0, 0.0))
-    >>> drawn = drawings(world, jax.random.key(0), jnp.array([2]))
+    >>> drawn = drawings(jax.random.key(0), world, jnp.array([2]))
     >>> drawn.image.shape, drawn.classes[:, :2].tolist()
     ((1, 32, 32, 3), [[2, 2]])
     """
@@ -170,16 +170,17 @@ def planted(
 
 @jax.jit
 def drawings(
-    world: Planted,
     key: Key,
+    world: Planted,
     labels: Integer[Array, " N"],
+    *,
     ids: Integer[Array, " N"] | None = None,
 ) -> Drawing:
     """Draws images for many labels with independent keys; every leaf has a leading axis.
 
     Args:
-      world: the distribution.
       key: a typed key.
+      world: the distribution.
       labels: a class each.
       ids: ids that are folded into the key; by default 0 … N-1.
     """
@@ -188,9 +189,7 @@ def drawings(
     return jax.vmap(world.draw)(keys, labels)
 
 
-def pointing(
-    ranking: Float[Array, "H W"], region: Bool[Array, "H W"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def pointing(ranking: Float[Array, "H W"], region: Bool[Array, "H W"]) -> Float[Array, ""]:
     """Measures how well a saliency map localises a region.
 
     Args:
@@ -198,18 +197,15 @@ def pointing(
       region: its pixels.
 
     Returns:
-      The share of the map's mass inside the region minus the region's share of the image (0 for an
-      uninformative map, at most 1), and the area under the ROC curve for separating the pixels of
-      the region from the others (0.5 for an uninformative map).
+      The area under the ROC curve for separating the pixels of the region from the others: 0.5 for
+      an uninformative map.
     """
-    inside = region.astype(jnp.float32)
-    share = jnp.sum(ranking * inside) / jnp.maximum(jnp.sum(ranking), 1e-30) - jnp.mean(inside)
-    flat, member = ranking.ravel(), inside.ravel()
+    flat, member = ranking.ravel(), region.astype(jnp.float32).ravel()
     # Mann-Whitney, ties counted as one half.
     higher = (flat[:, None] > flat[None, :]) + 0.5 * (flat[:, None] == flat[None, :])
     pairs = jnp.sum(member) * jnp.sum(1 - member)
     wins = jnp.sum(higher * member[:, None] * (1 - member)[None, :])
-    return share, wins / jnp.maximum(pairs, 1.0)
+    return wins / jnp.maximum(pairs, 1.0)
 
 
 def share_inside(

@@ -130,7 +130,7 @@ def layer_sensitivity(
     if len(images) < 2:
         raise ValueError(f"images must be at least two, got {len(images)}")
     found = attack_dataset(
-        depart(threat, steps=steps), key, layer_fn, images, clean, batch_size=batch_size
+        key, depart(threat, steps=steps), layer_fn, images, clean, batch_size=batch_size
     )
     # A random cyclic order pairs each image with another, independently of the order of the set.
     circle = draw_rows(len(images), len(images), seed=numpy_seed(key))

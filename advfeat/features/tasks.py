@@ -249,7 +249,7 @@ def draw(
         make, aims = inpaint, (task.labels, task.starts, task.masks)
     attack = make(eps=task.eps, steps=steps, step_size=size)
     result = attack_dataset(
-        attack, stream(key, task.name), model_fn, task.starts, aims, batch_size=batch_size
+        stream(key, task.name), attack, model_fn, task.starts, aims, batch_size=batch_size
     )
     found = np.asarray(result.best.x)
     return found if task.masks is None else np.where(task.masks[..., None] > 0, found, task.starts)

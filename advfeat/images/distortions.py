@@ -1,4 +1,4 @@
-"""Graded distortions of ONE image, for tests of perceptual ordering.
+"""Graded distortions (corruptions) of ONE image, for tests of perceptual ordering.
 
 Each is a function `(image in [0, 1], strength in [0, 1], generator) -> image`; strength 0 changes
 nothing, 1 leaves little. To add one, write a function and register it in `DISTORTIONS`.

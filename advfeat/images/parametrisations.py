@@ -21,11 +21,12 @@ from advfeat.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class Fourier:
-    """Cosine coefficients of opponent colour axes, weighted towards low frequencies.
+    """The Fourier parametrisation, by cosine coefficients of opponent colour axes.
 
-    Static and hashable. The papers use a complex Fourier transform. The cosine transform is real,
-    keeps the shape of the image, and does not wrap around at the edges. The papers' sigmoid is
-    omitted, since the box of the threat model bounds the pixels.
+    Low frequencies weigh more. Static and hashable. The name is the papers', who take a complex
+    Fourier transform; this is a cosine transform (DCT-II), which is real, keeps the shape of the
+    image, and does not wrap around at the edges. The papers' sigmoid is omitted, since the box of
+    the threat model bounds the pixels.
 
     Attributes:
       decay: weight `f ** -decay` of coefficients of frequency f; 0 weights all equally.
@@ -78,7 +79,9 @@ def _axes(like: Array) -> Array:
 def fourier(
     *, decay: float = 1.0, colours: tuple[float, float, float] = (1.0, 0.4, 0.3)
 ) -> Fourier:
-    """Returns the frequency space that yields smooth instead of speckled pictures.
+    """Returns the Fourier parametrisation, for smooth instead of speckled pictures.
+
+    In its real form, a cosine transform; see `Fourier`.
 
     Args:
       decay: exponent of the weight of low frequencies.

@@ -21,7 +21,7 @@ from advfeat.models.adapters import (
     from_nnx,
 )
 from advfeat.models.base import Network
-from advfeat.models.functions import batch_fn, init, layer_names, model_fn, module_names
+from advfeat.models.functions import init, layer_names, model_fn, module_names
 from advfeat.models.layers import Conv, conv
 from advfeat.models.registry import NETWORKS, create, names
 from advfeat.models.split import guided, split_fn, with_fake_relu, with_relu
@@ -30,7 +30,6 @@ __all__ = [
     "NETWORKS",
     "Conv",
     "Network",
-    "batch_fn",
     "conv",
     "create",
     "from_equinox",

@@ -104,25 +104,6 @@ def module_names(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...
     return tuple(name for name in called if name in shapes["params"])
 
 
-def batch_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
-    """Returns a network in evaluation mode as a function of a batch.
-
-    Args:
-      model: from `create`.
-      variables: from `init` or a checkpoint.
-      layer: one of `layer_names`.
-
-    Returns:
-      `[B, H, W, C]` in [0, 1] -> `[B, K]` logits, or the layer's activations `[B, ...]`. The
-      function is a pytree over the variables: a jitted function that takes it as an argument is
-      compiled once for all weights.
-
-    Raises:
-      ValueError: when called, if the network has no such layer.
-    """
-    return Partial(_Apply(model, layer), _without_taps(variables))
-
-
 def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -> ModelFn:
     """Returns a network in evaluation mode as a function of ONE image, as attacks take it.
 
@@ -132,8 +113,9 @@ def model_fn(model: nn.Module, variables: Variables, *, layer: str = "logits") -
       layer: one of `layer_names`.
 
     Returns:
-      `[H, W, C]` in [0, 1] -> `[K]` logits, or the layer's activations; a pytree as in
-      `batch_fn`.
+      `[H, W, C]` in [0, 1] -> `[K]` logits, or the layer's activations. The function is a pytree
+      over the variables: a jitted function that takes it as an argument is compiled once for all
+      weights.
 
     Raises:
       ValueError: when called, if the network has no such layer.

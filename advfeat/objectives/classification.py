@@ -34,7 +34,7 @@ class Untargeted:
     takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -52,7 +52,7 @@ class Targeted:
     takes_label: ClassVar[bool] = True
     loss: LogitLoss = cross_entropy
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -73,7 +73,7 @@ class UntargetedViaTarget:
     loss: TargetedLoss = dlr_targeted
 
     def __call__(
-        self, model_fn: ModelFn, x: Float[Array, "*x"], y: tuple[Label, Label], key: Key
+        self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: tuple[Label, Label]
     ) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
@@ -89,7 +89,7 @@ class KLDivergence:
     The aim is the logits `[K]` of the reference prediction.
     """
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -108,10 +108,10 @@ class Transformed:
     objective: Objective
     transform: Transform
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at a transform of `x`, from one forward pass."""
         key_transform, key_objective = jax.random.split(key)
-        return self.objective(model_fn, self.transform(key_transform, x), y, key_objective)
+        return self.objective(key_objective, model_fn, self.transform(key_transform, x), y)
 
 
 def transformed(objective: Objective, transform: Transform) -> Transformed:
@@ -128,7 +128,7 @@ def untargeted(loss: LogitLoss = cross_entropy) -> Untargeted:
     """Returns the objective of an untargeted attack, away from the label.
 
     >>> import jax, advfeat
-    >>> score, success = untargeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> score, success = untargeted()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.0]), 0)
     >>> bool(success)
     False
     """
@@ -139,7 +139,7 @@ def targeted(loss: LogitLoss = cross_entropy) -> Targeted:
     """Returns the objective of a targeted attack; the attack's `y` is then the target.
 
     >>> import jax
-    >>> score, success = targeted()(lambda x: x, jnp.array([2.0, 0.0]), 0, jax.random.key(0))
+    >>> score, success = targeted()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.0]), 0)
     >>> bool(success)
     True
     """
@@ -155,7 +155,7 @@ def kl_from_prediction() -> KLDivergence:
 
     >>> import jax
     >>> score, success = kl_from_prediction()(
-    ...     lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]), jax.random.key(0))
+    ...     jax.random.key(0), lambda x: x, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0]))
     >>> bool(score > 0), bool(success)
     (True, True)
     """

@@ -30,7 +30,7 @@ class ClassScore:
     takes_label: ClassVar[bool] = True
     log_probability: bool = False
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         logits = model_fn(x)
@@ -47,7 +47,7 @@ class Unit:
 
     takes_label: ClassVar[bool] = True
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
@@ -60,7 +60,7 @@ class Unit:
 class Direction:
     """Inner product of the activations with the aim, an array of the same shape."""
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success (a positive product) at `x`, from one forward pass."""
         del key
         activations = model_fn(x)
@@ -84,7 +84,7 @@ class Inversion:
 
     within: float = 0.05
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y) / jnp.maximum(l2_length(y), 1e-12)
@@ -104,7 +104,7 @@ class Masked:
 
     weight: float = 10.0
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         label, image, mask = y
@@ -128,11 +128,11 @@ class Painted:
     share: float = 0.1
     weight: float = 90.0
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success (the unit is active) at `x`, from one forward pass."""
         which, image, mask = y
         _check_mask(x, image, mask)
-        value, active = Unit()(model_fn, x, which, key)
+        value, active = Unit()(key, model_fn, x, which)
         kept = jnp.mean(((x - image) * (1.0 - mask)[:, :, None]) ** 2)
         return self.share * value - self.weight * kept, active
 
@@ -147,9 +147,9 @@ class Reach:
 
     level: float = 1.0
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
-        value, _ = Unit()(model_fn, x, y, key)
+        value, _ = Unit()(key, model_fn, x, y)
         return jnp.minimum(value - self.level, 0.0), value >= self.level
 
 
@@ -157,7 +157,7 @@ class Reach:
 class FeatureDistance:
     """Distance of the activations from the aim, `|r - r*|`; any positive distance is success."""
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, "*x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any) -> Scored:
         """Returns score and success at `x`, from one forward pass."""
         del key
         apart = _apart(model_fn(x), y)
@@ -180,10 +180,10 @@ class Diverse:
     objective: Objective
     weight: float = 1.0
 
-    def __call__(self, model_fn: ModelFn, x: Float[Array, " n *x"], y: Any, key: Key) -> Scored:
+    def __call__(self, key: Key, model_fn: ModelFn, x: Float[Array, " n *x"], y: Any) -> Scored:
         """Returns score and success (of all images) at `x`, from one forward pass per image."""
         activations = jax.vmap(model_fn)(x)
-        scores, successes = jax.vmap(lambda found: self.objective(lambda _: found, x[0], y, key))(
+        scores, successes = jax.vmap(lambda found: self.objective(key, lambda _: found, x[0], y))(
             activations
         )
         flat = activations.reshape(len(x), -1, activations.shape[-1])
@@ -221,7 +221,7 @@ def _apart(activations: Array, aim: Array) -> Array:
 def class_score(*, log_probability: bool = False) -> ClassScore:
     """Returns the score of a class, the default that saliency methods differentiate.
 
-    >>> score, success = class_score()(lambda x: x, jnp.array([2.0, 0.5]), 1, jax.random.key(0))
+    >>> score, success = class_score()(jax.random.key(0), lambda x: x, jnp.array([2.0, 0.5]), 1)
     >>> float(score), bool(success)
     (0.5, False)
     """
@@ -255,7 +255,7 @@ def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
 
     >>> two = diverse(unit(), weight=2.0)
     >>> x = jnp.array([[[[1.0, 0.0]]], [[[0.0, 1.0]]]])  # of unit 0, and of unit 1
-    >>> float(two(lambda image: image, x, 0, jax.random.key(0))[0])
+    >>> float(two(jax.random.key(0), lambda image: image, x, 0)[0])
     0.5
     """
     return Diverse(objective, weight)
@@ -264,7 +264,7 @@ def diverse(objective: Objective, *, weight: float = 1.0) -> Diverse:
 def reach(*, level: float = 1.0) -> Reach:
     """Returns the objective of feature addition: raise a unit to `level`, and no further.
 
-    >>> score, reached = reach(level=2.0)(lambda x: x, jnp.array([0.5, 3.0]), 0, jax.random.key(0))
+    >>> score, reached = reach(level=2.0)(jax.random.key(0), lambda x: x, jnp.array([0.5, 3.0]), 0)
     >>> float(score), bool(reached)
     (-1.5, False)
     """

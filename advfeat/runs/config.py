@@ -316,9 +316,6 @@ class _Parser(absl_flags.ArgumentParser):
     def parse(self, argument: Any) -> Any:
         return self._option.parse(argument)
 
-    def flag_type(self) -> str:
-        return "value"
-
 
 class _BooleanParser(absl_flags.BooleanParser):
     def parse(self, argument: Any) -> bool:

@@ -1,9 +1,7 @@
-"""Selects which epoch's weights a robust training keeps, by held-out accuracy under attack.
+"""Watches the epochs of a robust training on disk, and keeps the weights that a rule selects.
 
-Robust accuracy on unseen images can fall during training: slowly (robust overfitting, Rice et al.
-2020, https://arxiv.org/abs/2002.11569) or within an epoch (catastrophic overfitting, Wong et al.
-2020, https://arxiv.org/abs/2001.03994, whose check this is). The images are held out of the
-training set; the test set is never used.
+The rule is `training.selection.Selection`. The images are held out of the training set; the test
+set is never used.
 """
 
 from __future__ import annotations
@@ -24,34 +22,9 @@ from advfeat.rows import draw_rows
 from advfeat.runs import checkpoints
 from advfeat.runs.files import DamagedError, read_json, write_json
 from advfeat.stats import Estimate
+from advfeat.training.selection import Selection
 
-MAX_DROP = 0.2  # the threshold of Wong et al.
 KEY_SEED = 0  # same images and starts every epoch, so that epochs differ only by their weights
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Selection:
-    """The rule by which a robust training is monitored, stopped and its epoch selected.
-
-    Attributes:
-      select: `last` or `best`, the epoch whose weights are kept.
-      patience: epochs without a new best before the training ends; None disables it.
-      max_drop: if the accuracy falls below the best by more than this, the training ends and
-        returns to its best epoch; None disables the check.
-      steps: of PGD, with a random start and step size `2.5 * eps / steps`.
-      examples: maximum number of held-out images, drawn at random; 0 uses all.
-    """
-
-    select: str = "last"
-    patience: int | None = None
-    max_drop: float | None = None
-    steps: int = 10
-    examples: int = 500
-
-    @property
-    def keeps_best(self) -> bool:
-        """Whether the best epoch's weights may be needed."""
-        return self.select == "best" or self.max_drop is not None
 
 
 class Watch:

@@ -76,8 +76,8 @@ def curve_area(values: Float[Array, " n"]) -> Float[Array, ""]:
 
 
 def infidelity(
-    attribution: Float[Array, "*x"],
     key: Key,
+    attribution: Float[Array, "*x"],
     model_fn: ModelFn,
     x: Float[Array, "*x"],
     y: Label,
@@ -92,8 +92,8 @@ def infidelity(
     are comparable.
 
     Args:
-      attribution: in units of logit per pixel (a gradient).
       key: a typed key.
+      attribution: in units of logit per pixel (a gradient).
       model_fn: the network.
       x: ONE image.
       y: the class.
@@ -107,7 +107,7 @@ def infidelity(
     check_positive(samples, name="samples")
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma!r}")
-    key, x, y = on_one(class_score(), key, model_fn, x, y, box=False)
+    key, x, y = on_one(key, class_score(), model_fn, x, y, box=False)
     if attribution.shape != x.shape:
         raise ValueError(f"attribution must have shape {x.shape}, got {attribution.shape}")
     here = model_fn(x)[y]
@@ -124,8 +124,8 @@ def infidelity(
 
 
 def max_sensitivity(
-    method: Saliency,
     key: Key,
+    method: Saliency,
     model_fn: ModelFn,
     x: Float[Array, "*x"],
     y: Any,
@@ -136,8 +136,8 @@ def max_sensitivity(
     """Computes the maximum sensitivity of a map to small noise (definition 2.3), relative to it.
 
     Args:
-      method: the saliency method.
       key: a typed key; the method uses the same draws for all images.
+      method: the saliency method.
       model_fn: the network.
       x: ONE image.
       y: the class.
@@ -150,7 +150,7 @@ def max_sensitivity(
     check_positive(samples, name="samples")
     if not radius > 0:
         raise ValueError(f"radius must be above 0, got {radius!r}")
-    key, x, y = on_one(method, key, model_fn, x, y, box=False)
+    key, x, y = on_one(key, method, model_fn, x, y, box=False)
     key_method, key_noise = jax.random.split(key)
 
     def at(index: Array) -> Array:

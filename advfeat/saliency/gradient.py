@@ -21,7 +21,7 @@ class Gradient:
     """Gradient of an objective's score; make one with `gradient`.
 
     Attributes:
-      objective: `(model_fn, x, y, key) -> (score, success)`, static.
+      objective: `(key, model_fn, x, y) -> (score, success)`, static.
       times_input: whether to multiply by the image, static.
     """
 
@@ -32,18 +32,18 @@ class Gradient:
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
     ) -> Float[Array, "*x"]:
         """Computes the map of ONE example."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
-        found = score_gradient(self.objective, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
+        found = score_gradient(key, self.objective, model_fn, x, y)
         return found * x if self.times_input else found
 
 
 def score_gradient(
-    objective: Objective, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    key: Key, objective: Objective, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
 ) -> Float[Array, "*x"]:
     """Computes the gradient of a score at ONE example; non-finite entries are set to 0."""
 
     def score(point: Array) -> Array:
-        return objective(with_key(model_fn, key), point, y, key)[0]
+        return objective(key, with_key(model_fn, key), point, y)[0]
 
     return finite(jax.grad(score)(x))
 

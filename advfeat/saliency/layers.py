@@ -69,7 +69,7 @@ def split(before: ModelFn, after: ModelFn) -> Composed:
 
 
 def _parts(
-    objective: Objective, key: Key, network: Any, x: Float[Array, "*x"], y: Any
+    key: Key, objective: Objective, network: Any, x: Float[Array, "*x"], y: Any
 ) -> tuple[Float[Array, "*layer"], Float[Array, "*layer"]]:
     """Returns the activations of a layer and the gradient of the score with respect to them."""
     if not hasattr(network, "perturbed"):
@@ -80,7 +80,7 @@ def _parts(
     activations = network.activations(x)
 
     def score(delta: Array) -> Array:
-        return objective(lambda point: network.perturbed(point, delta), x, y, key)[0]
+        return objective(key, lambda point: network.perturbed(point, delta), x, y)[0]
 
     return activations, finite(jax.grad(score)(jnp.zeros_like(activations)))
 
@@ -95,8 +95,8 @@ class LayerGradient:
         self, key: Key, model_fn: Any, x: Float[Array, "*x"], y: Any
     ) -> Float[Array, "*layer"]:
         """Computes the gradient for ONE example."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
-        return _parts(self.objective, key, model_fn, x, y)[1]
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
+        return _parts(key, self.objective, model_fn, x, y)[1]
 
 
 @pytree
@@ -110,8 +110,8 @@ class GradCam:
         self, key: Key, model_fn: Any, x: Float[Array, "H W C"], y: Any
     ) -> Float[Array, "H W"]:
         """Computes the map, upsampled bilinearly to the size of the image."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
-        activations, found = _parts(self.objective, key, model_fn, x, y)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
+        activations, found = _parts(key, self.objective, model_fn, x, y)
         if activations.ndim != 3:
             raise ValueError(
                 f"Grad-CAM needs a layer with activations [H, W, D], got {activations.shape}"

@@ -58,8 +58,8 @@ def curves(
     return {
         name: np.asarray(
             attack_dataset(
-                _Curves(steps),
                 one_key(key),
+                _Curves(steps),
                 model_fn,
                 images,
                 (grey, blurred, ranking(name, values).astype(np.float32), labels),
@@ -124,7 +124,7 @@ def sensitivities(
     def measure(name: str) -> np.ndarray:
         checked = _Sensitivity(method(name, options, images.shape[1:]), samples)
         seen = METHODS[name].view(here, options)
-        found = attack_dataset(checked, key, seen, images, labels, batch_size=batch_size)
+        found = attack_dataset(key, checked, seen, images, labels, batch_size=batch_size)
         return np.asarray(found)
 
     return side_by_side(measure, [name for name in methods if not entry(name).on_host])
@@ -138,7 +138,7 @@ class _Sensitivity:
     samples: int = static()
 
     def __call__(self, key: Key, model_fn: ModelFn, x: Array, y: Any) -> Array:
-        return max_sensitivity(self.method, key, model_fn, x, y, samples=self.samples)
+        return max_sensitivity(key, self.method, model_fn, x, y, samples=self.samples)
 
 
 def infidelities(
@@ -171,8 +171,8 @@ def infidelities(
     return {
         name: np.asarray(
             attack_dataset(
-                _Infidelity(sigma, samples),
                 one_key(key),
+                _Infidelity(sigma, samples),
                 model_fn,
                 images,
                 (values, labels),
@@ -194,4 +194,4 @@ class _Infidelity:
 
     def __call__(self, key: Key, fn: ModelFn, x: Array, aim: tuple[Array, Array]) -> Array:
         values, label = aim
-        return infidelity(values, key, fn, x, label, sigma=self.sigma, samples=self.samples)
+        return infidelity(key, values, fn, x, label, sigma=self.sigma, samples=self.samples)

@@ -40,7 +40,7 @@ class Occlusion:
         self, key: Key, model_fn: ModelFn, x: Float[Array, "H W C"], y: Any
     ) -> Float[Array, "H W"]:
         """Computes the map: the mean score drop over the patches that cover each pixel."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
         height, width, _ = x.shape
         if self.size > min(height, width):
             raise ValueError(f"size must be at most {min(height, width)}, got {self.size}")
@@ -55,7 +55,7 @@ class Occlusion:
         corners = np.resize(corners, (len(real), 2))
 
         def score(point: Array) -> Array:
-            return self.objective(with_key(model_fn, key), point, y, key)[0]
+            return self.objective(key, with_key(model_fn, key), point, y)[0]
 
         whole = score(x)
         wide = jnp.promote_types(x.dtype, jnp.float32)  # accumulate in float32 at least

@@ -117,7 +117,7 @@ def maps(
 
     def draw(name: str) -> np.ndarray:
         found = attack_dataset(
-            made[name], stream(key, name), views[name], images, labels, batch_size=batch_size
+            stream(key, name), made[name], views[name], images, labels, batch_size=batch_size
         )
         return np.asarray(found)
 

@@ -42,7 +42,7 @@ class IntegratedGradients:
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
     ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example; the sum is close to the change of the score."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
         start = jnp.broadcast_to(self.baseline, x.shape).astype(x.dtype)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
         padding = -self.steps % self.chunk
@@ -53,7 +53,7 @@ class IntegratedGradients:
 
         def at(share: Array) -> Array:
             point = start + share * (x - start)
-            return score_gradient(self.objective, key, model_fn, point, y)
+            return score_gradient(key, self.objective, model_fn, point, y)
 
         def add(total: Array, these: tuple[Array, Array]) -> tuple[Array, None]:
             share, part = these
@@ -87,7 +87,7 @@ class ExpectedGradients:
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
     ) -> Float[Array, "*x"]:
         """Attributes the score of ONE example."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
         if self.baselines.shape[1:] != x.shape:
             raise ValueError(
                 f"baselines must be images of shape {x.shape}, got {self.baselines.shape[1:]}"
@@ -98,7 +98,7 @@ class ExpectedGradients:
             row = jax.random.randint(key_row, (), 0, self.baselines.shape[0])
             start = self.baselines[row].astype(x.dtype)
             point = start + jax.random.uniform(key_share, (), x.dtype) * (x - start)
-            return score_gradient(self.objective, key, model_fn, point, y) * (x - start)
+            return score_gradient(key, self.objective, model_fn, point, y) * (x - start)
 
         def add(total: Array, first: Array) -> tuple[Array, None]:
             index = first + jnp.arange(self.chunk, dtype=jnp.uint32)
@@ -125,7 +125,7 @@ def integrated_gradients(
       objective: objective to differentiate; by default the logit of the class `y`.
       baseline: start of the line: a number for all pixels (black by default), or an image.
       steps: number of gradients. The paper's 20 to 300 are for a Riemann sum; quadrature needs
-        fewer. `completeness` tells whether they suffice.
+        fewer. `saliency.completeness` measures whether they suffice for a network.
       chunk: gradients computed at a time. Memory grows with it, not with `steps`.
 
     Returns:
@@ -180,20 +180,20 @@ def expected_gradients(
 
 
 def completeness(
-    method: IntegratedGradients, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
+    key: Key, method: IntegratedGradients, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
 ) -> Float[Array, ""]:
     """Computes the completeness error: map sum against score change, relative to that change.
 
     Args:
-      method: from `integrated_gradients`.
       key: a typed key.
+      method: from `integrated_gradients`.
       model_fn: the network.
       x: ONE example.
       y: aim of the method's objective.
     """
 
     def score(point: Array) -> Array:
-        return method.objective(with_key(model_fn, key), point, y, key)[0]
+        return method.objective(key, with_key(model_fn, key), point, y)[0]
 
     start = jnp.broadcast_to(method.baseline, x.shape).astype(x.dtype)
     change = score(x) - score(start)

@@ -44,7 +44,7 @@ class Smooth:
         self, key: Key, model_fn: ModelFn, x: Float[Array, "*x"], y: Any
     ) -> Float[Array, "*map"]:
         """Computes the map of ONE example."""
-        key, x, y = on_one(self, key, model_fn, x, y, box=False)
+        key, x, y = on_one(key, self, model_fn, x, y, box=False)
 
         def at(index: Array) -> Array:
             key_noise, key_method = jax.random.split(jax.random.fold_in(key, index))

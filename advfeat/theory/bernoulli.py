@@ -305,32 +305,6 @@ def one_example_bias(dim: int, beta: Number) -> Scalar:
     return (-jnp.log(jnp.asarray(beta, float)) / (2.0 * dim)) ** 0.25
 
 
-def linear_lower_bound_count(dim: int, bias: Number, eps: Number, gamma: Number) -> Scalar:
-    """Returns n up to which every LINEAR learner's expected robust error is >= 1/2 - gamma.
-
-    Theorem 31: `eps^2 gamma^2 / (5000 bias^4 ln(4 d / gamma))`, for uniformly drawn signs, a bias
-    of at most 1/4 and eps < 3 bias. Its constants are large: the result is below one example, and
-    thus vacuous, unless the bias is below about `0.0095 / sqrt(ln(8 d))`. NOT CHECKED: unlike those
-    of the other bounds here, its constants and conditions were neither derived again nor compared
-    with the paper's appendix, which was not available.
-
-    Raises:
-      ValueError: for a dimension below 1, a bias outside (0, 1/4], a gamma outside (0, 1/2), or an
-        eps that is negative or not below 3 bias.
-
-    >>> round(float(linear_lower_bound_count(10**9, 0.001, 0.0029, 0.4)), 1)
-    11.6
-    """
-    check_positive(dim, name="dim")
-    check_between(bias, name="bias", high=0.25)
-    check_between(gamma, name="gamma", high=0.5, closed=(False, False))
-    check_eps(eps)
-    check_between(eps / bias, name="eps / bias", high=3.0, closed=(True, False))
-    bias = jnp.asarray(bias, float)
-    ratio = jnp.square(eps * gamma / jnp.square(bias))
-    return ratio / (5000.0 * jnp.log(4.0 * dim / jnp.asarray(gamma, float)))
-
-
 def _check(signs: Array, bias: Number) -> None:
     if jnp.ndim(signs) != 1 or jnp.size(signs) == 0:
         raise ValueError(f"signs must have shape [d] with d >= 1, got {jnp.shape(signs)}")

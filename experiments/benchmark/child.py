@@ -117,7 +117,7 @@ def first_attack(folder: str) -> None:
 
     def once() -> tuple[float, Any]:
         begun = time.perf_counter()
-        found = jax.block_until_ready(advfeat.attack_batch(attack, key, ids, fn, x, y))
+        found = jax.block_until_ready(advfeat.attack_batch(key, attack, fn, x, y, ids=ids))
         return time.perf_counter() - begun, found
 
     first, found = once()

@@ -52,7 +52,7 @@ def contender(work: Work, plan: Plan, seed: int) -> Contender:
     fn = network.model_fn()
 
     def call(key: Any = key) -> Any:
-        return advfeat.attack_dataset(method, key, fn, images, labels, batch_size=work.batch)
+        return advfeat.attack_dataset(key, method, fn, images, labels, batch_size=work.batch)
 
     return Contender(
         NAME, call, lambda maps: Outcome(maps=maps, again=call(jax.random.key(seed + 1)))
@@ -83,7 +83,9 @@ def _attack(
         return Outcome(points=np.asarray(result.best.x), passes=passes)
 
     return (
-        lambda: jax.block_until_ready(advfeat.attack_batch(attack, key, ids, fn, images, labels)),
+        lambda: jax.block_until_ready(
+            advfeat.attack_batch(key, attack, fn, images, labels, ids=ids)
+        ),
         found,
     )
 

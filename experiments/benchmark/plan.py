@@ -15,6 +15,7 @@ from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs.checkpoints import load_network
 from advfeat.threats import ThreatModel
 
+from ..shared.images import load_in_memory
 from .flags import AXES, FAMILIES, NETWORKS, SAMPLES, Config
 
 TRAINED = {"cnn": "cifar10_cnn_l2_robust", "resnet9": "cifar10_l2_robust"}
@@ -275,7 +276,7 @@ def _images(config: Config) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         found = data.samples("cifar10")
         rows = data.draw_rows(found.label, 0, seed=config.seed)
         return data.unit(found.image[rows]), found.label[rows], found.class_names
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     test = data.subset(dataset.test, 5000, seed=config.seed)
     return data.unit(test.image), test.label.astype(np.int64), dataset.class_names
 

@@ -11,6 +11,7 @@ from advfeat import data
 from advfeat.models.network import Network
 
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.two_networks import check_layer, load_pair
 from .flags import Config
 
@@ -36,7 +37,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and finds wrong predictions; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
     found = data.subset(dataset.test, config.searched, seed=config.seed)

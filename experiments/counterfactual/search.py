@@ -63,21 +63,21 @@ def search(config: Config, plan: Plan, name: str) -> Found:
     values = representations.unit_values(network.model_fn(config.layer), plan.images)
     scale = jnp.asarray(np.maximum(values.std(axis=0), 1e-6))
     top = advfeat.attack_dataset(
-        _Supporting(scale, config.features), key, split, images, (labels, predicted)
+        key, _Supporting(scale, config.features), split, images, (labels, predicted)
     )
     random = _drawn(key, scale, len(places), config.features)
     attack = counterfactuals.enhance(eps=config.eps, steps=config.steps, step_size=config.step_size)
     units = {"top": np.asarray(top.units), "random": np.asarray(random.units)}
     best = {
         way: advfeat.attack_dataset(
-            attack, key, split, images, (np.asarray(weights), labels), batch_size=_BATCH
+            key, attack, split, images, (np.asarray(weights), labels), batch_size=_BATCH
         ).best
         for way, weights in (("top", top.weights), ("random", random.weights))
     }
     steps = 3 if config.dry_run else 50  # no flag holds them
     nearest = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         key,
+        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         network.model_fn(),
         images,
         labels,

@@ -14,6 +14,7 @@ from advfeat.training import TrainConfig
 
 from ..shared.attacks import suite_for
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.networks import spec_for
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
@@ -53,7 +54,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     test = data.subset(dataset.test, config.eval_examples, seed=config.seed)
     preset = preset_for(dataset)
     usual = LINF_EPS if config.norm == "linf" else preset.robust_eps
@@ -70,7 +71,8 @@ def prepare(config: Config) -> Plan:
     robust = dataclasses.replace(
         standard,
         config=dataclasses.replace(standard.config, epochs=2 * config.epochs),
-        threat=threat,
+        norm=config.norm,
+        eps=config.eps,
     )
     return Plan(
         dataset=dataset,

@@ -17,11 +17,11 @@ from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.verdicts import packed, unpacked
 from advfeat.types import Array, ModelFn
 
 from ..shared import networks
 from ..shared.recipes import Recipe
-from ..shared.verdicts import packed, unpacked
 from . import report
 from .flags import Config
 from .plan import PLAIN, ROBUST, Plan, prepare

@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 import advfeat
 from advfeat import data
 from advfeat.checks import check_logits
 from advfeat.evaluation.suites import Suite
+from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs.checkpoints import check_fits, load_network
 from advfeat.runs.files import checksum
 from advfeat.runs.journal import check_same_problem
+from advfeat.runs.pieces import Pieces, cut, places
 from advfeat.threats.balls import ThreatModel, threat_model
 
 from ..shared.attacks import suite_for
 from ..shared.flag_checks import check_eps
 from ..shared.images import in_memory, load
 from .flags import Config
-from .pieces import Problem, cut, places
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,17 @@ class Plan:
     suite: Suite
     fingerprint: str
 
-    def problem(self, config: Config) -> Problem:
+    def problem(self, config: Config) -> Pieces:
         """Returns what is attacked, and how."""
-        fn = self.network.model_fn()
-        return Problem(config, fn, self.threat, self.suite, self.fingerprint)
+        return Pieces(
+            key=stream(jax.random.key(config.seed), "suite"),
+            model_fn=self.network.model_fn(),
+            threat=self.threat,
+            suite=self.suite,
+            problem=self.fingerprint,
+            sequential=not config.each,
+            batch_size=config.attack_batch_size,
+        )
 
 
 def prepare(config: Config) -> Plan:

@@ -15,12 +15,12 @@ from advfeat.keys import stream
 from advfeat.rows import draw_rows
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
+from advfeat.runs.pieces import joined
 
 from ..shared.eps_sweep import by_eps, pgd_sweep
 from ..shared.kept import kept
 from . import report
 from .flags import Config
-from .pieces import joined
 from .plan import Plan, prepare
 
 
@@ -28,7 +28,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
     """Attacks, checks the result and reports."""
     problem = plan.problem(config)
     others = problem.verdicts(run, plan.rest)
-    first = problem.first(run, plan.images, plan.labels, plan.ids)
+    first = problem.first(run, plan.images, plan.labels, plan.ids, checks=config.checks)
     result = joined(first, others)
     print(result)
     about = {

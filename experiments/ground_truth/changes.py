@@ -45,15 +45,15 @@ def changes_of(config: Config, plan: Plan, name: str, network: Network) -> Chang
     classes = np.arange(len(planted.SHAPES))
     shape = (len(classes), *network.spec.input_shape)
     picture = advfeat.attack_dataset(
-        generation.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
         key,
+        generation.maximise(eps=4.0, steps=steps, step_size=0.2, objective=class_score()),
         fn,
         np.full(shape, grey, np.float32),
         classes,
     )
     turned = advfeat.attack_dataset(
-        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         key,
+        advfeat.ddn(advfeat.l2(), steps=steps, objective=advfeat.targeted()),
         fn,
         plan.images(name),
         plan.target,

@@ -11,7 +11,6 @@ from advfeat.data import planted_images
 from advfeat.features import planted
 from advfeat.features.planted import Drawing, Planted
 from advfeat.saliency import Options
-from advfeat.threats.balls import linf
 from advfeat.training import TrainConfig
 
 from ..shared.map_flags import check_recipe, options_of
@@ -87,7 +86,8 @@ def prepare(config: Config) -> Plan:
     # At the others' learning rate, adversarial training collapsed to constant networks.
     robust = dataclasses.replace(
         standard,
-        threat=linf(config.eps),
+        norm="linf",
+        eps=config.eps,
         attack_steps=3,
         config=dataclasses.replace(
             train_config,

@@ -178,7 +178,7 @@ def _pointed(
 
 @jax.jit
 def _auc(rankings: jax.Array, regions: jax.Array) -> jax.Array:
-    return jax.lax.map(lambda pair: planted.pointing(*pair)[1], (rankings, regions))
+    return jax.lax.map(lambda pair: planted.pointing(*pair), (rankings, regions))
 
 
 def contrast(plan: Plan, labels: np.ndarray) -> np.ndarray:

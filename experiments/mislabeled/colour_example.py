@@ -84,7 +84,7 @@ def measure(
     aims = np.argsort(before, axis=1)[:, -2]
     attack = mislabeled.targeted_pgd(advfeat.l2(EPS), steps=steps)
     key = stream(jax.random.key(seed), "photographs")
-    found = advfeat.attack_dataset(attack, key, network, images, aims, batch_size=50)
+    found = advfeat.attack_dataset(key, attack, network, images, aims, batch_size=50)
     perturbed = np.asarray(found.best.x)
     after = probabilities(network, perturbed)
     there = after.argmax(axis=1) == aims

@@ -18,6 +18,7 @@ from advfeat.training import TrainConfig
 from advfeat.types import AttackFn
 
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.networks import spec_for
 from ..shared.presets import Preset, chosen, preset_for
 from ..shared.recipes import Recipe
@@ -33,8 +34,8 @@ class Plan:
       train: training images, [0, 1] float32, without the held-out ones.
       held_out: images in [0, 1] and labels, for model selection.
       evaluation: evaluation images of fresh networks: the test set, or the held-out images.
-      threat: threat model of the perturbations.
-      eps: their eps as given (the threat model's is float32).
+      norm: of the threat model of the perturbations.
+      eps: its eps as it was asked for, which a float32 rounds.
       attack_steps: PGD steps to construct a set.
       step_size: step size of that PGD.
       attack: the attack that constructs a set.
@@ -52,7 +53,7 @@ class Plan:
     train: data.Split
     held_out: tuple[np.ndarray, np.ndarray]
     evaluation: tuple[np.ndarray, np.ndarray]
-    threat: ThreatModel
+    norm: str
     eps: float
     attack_steps: int
     step_size: float
@@ -65,6 +66,11 @@ class Plan:
     fresh: Recipe
     given_source: Network | None
     given_robust: Network | None
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model of the perturbations."""
+        return threat_model(self.norm, self.eps)
 
 
 def _filter(config: Config, name: str, train: data.Split) -> Any:
@@ -101,20 +107,20 @@ def _recipes(
             width = config.width or usual
         return spec_for(dataset, model, width=width, bfloat16=config.bfloat16)
 
-    robust_threat = threat_model(config.norm, chosen(config, preset, "robust_eps"))
-    source_threat = threat_model(config.norm, config.source_eps) if config.source_eps > 0 else None
     steps = chosen(config, preset, "robust_steps")
     return (
         Recipe(
             spec=spec(None, config.width, preset.width),
             config=fit(""),
-            threat=source_threat,
+            norm=config.norm,
+            eps=config.source_eps or None,
             attack_steps=steps,
         ),
         Recipe(
             spec=spec(None, config.robust_width, preset.robust_width),
             config=fit("robust_"),
-            threat=robust_threat,
+            norm=config.norm,
+            eps=chosen(config, preset, "robust_eps"),
             attack_steps=steps,
         ),
         Recipe(
@@ -144,7 +150,7 @@ def _given(config: Config, dataset: data.Dataset, reference: str | None) -> Netw
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     most = chosen(config, preset, "train_examples")
     train = data.subset(dataset.train, most, seed=config.seed)
@@ -185,7 +191,7 @@ def prepare(config: Config) -> Plan:
         train=kept,
         held_out=(held.image, held.label),
         evaluation=(measured.image, measured.label),
-        threat=threat,
+        norm=config.norm,
         eps=eps,
         attack_steps=steps,
         step_size=step_size,

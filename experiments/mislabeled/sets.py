@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 import advfeat
+from advfeat.evaluation import triage
 from advfeat.features import mislabeled
 from advfeat.features.mislabeled import ConstructedSet
 from advfeat.keys import stream
@@ -225,7 +226,7 @@ def _control(
         return mislabeled.unperturbed_control(made, images)
     if control == "noise":
         return mislabeled.noise_control(key, plan.threat, made, images)
-    margins = mislabeled.target_margin(logits[rows], made.label)
+    margins = triage.margins(logits[rows], made.label)
     classes = plan.dataset.num_classes
     return mislabeled.feature_free_control(
         key, plan.threat, made, images, margins, num_classes=classes

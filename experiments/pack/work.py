@@ -14,6 +14,7 @@ from advfeat.runs.config import UsageError
 from advfeat.runs.files import read_json
 
 from ..shared.flags import train
+from ..shared.images import load_in_memory
 from .flags import Config
 
 LOST = 0.002  # maximum loss of accuracy by half precision
@@ -58,7 +59,7 @@ def run(config: Config) -> dict[str, Any]:
         network = load_network(config.run)
         flags = record["flags"]
         classes = tuple(flags["classes"]) if flags["classes"] else None
-        test = data.load(flags["dataset"], classes=classes, data_dir=config.data_dir).test
+        test = load_in_memory(flags["dataset"], classes=classes, data_dir=config.data_dir).test
         images, labels = data.unit(test.image), test.label
         before, after = (
             advfeat.correct(each.model_fn(), images, labels)

@@ -20,7 +20,7 @@ def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndar
     """Returns how often the layer orders a distortion by its strength, `[N]`."""
     graded = distortions.graded(name, images, STRENGTHS, seed=seed)
     return np.asarray(
-        advfeat.attack_dataset(_ordered, jax.random.key(0), fn, images, graded, batch_size=50)
+        advfeat.attack_dataset(jax.random.key(0), _ordered, fn, images, graded, batch_size=50)
     )
 
 
@@ -37,7 +37,7 @@ def as_pixels(x: jax.Array) -> jax.Array:
 def distances(fn: ModelFn, images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns relative distances in a layer, `[N]`."""
     return np.asarray(
-        advfeat.attack_dataset(_distance, jax.random.key(0), fn, images, others, batch_size=50)
+        advfeat.attack_dataset(jax.random.key(0), _distance, fn, images, others, batch_size=50)
     )
 
 

@@ -78,7 +78,7 @@ def noise(config: Config, shape: tuple[int, ...]) -> np.ndarray:
 
 def _ascend(attack: Any, config: Config, fn: ModelFn, starts: np.ndarray, aims: Any) -> np.ndarray:
     key = stream(jax.random.key(config.seed), "pictures")
-    result = advfeat.attack_dataset(attack, key, fn, starts, aims, batch_size=_BATCH)
+    result = advfeat.attack_dataset(key, attack, fn, starts, aims, batch_size=_BATCH)
     return np.asarray(result.best.x)
 
 
@@ -128,12 +128,12 @@ def units(config: Config, plan: Plan, name: str) -> dict[int, dict[str, np.ndarr
     grey = np.repeat(starts[2:], count, axis=0)
     robust_to_looks = _ascend(smooth, config, fn, grey, jnp.asarray(chosen))
     pairs = advfeat.attack_batch(
-        several,
         stream(jax.random.key(config.seed), "diverse"),
-        jnp.arange(count),
+        several,
         fn,
         jnp.broadcast_to(noise(config, (TWO, *shape)), (count, TWO, *shape)),
         jnp.asarray(chosen),
+        ids=jnp.arange(count),
     ).best.x
     found: dict[int, dict[str, np.ndarray]] = {}
     for i, unit in enumerate(chosen):

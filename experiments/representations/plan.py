@@ -12,6 +12,7 @@ from advfeat.models.network import Network
 from advfeat.threats.balls import ThreatModel, l2
 
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.two_networks import check_layer, load_judges, load_pair
 from .flags import Config
 
@@ -56,7 +57,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps=config.eps)
     networks = load_pair(config, dataset)
     count = max(config.eval_examples, config.inverted, 2 * config.shown)

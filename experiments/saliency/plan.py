@@ -10,6 +10,7 @@ from advfeat import data
 from advfeat.models.network import Network
 from advfeat.saliency import METHODS, Options
 
+from ..shared.images import load_in_memory
 from ..shared.map_flags import check_cam, options_of
 from ..shared.two_networks import further, is_cifar10, load_fitting, load_pair
 from .flags import Config
@@ -45,7 +46,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     networks = load_pair(config, dataset)
     others = config.others
     if others is None:

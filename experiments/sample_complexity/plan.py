@@ -6,10 +6,11 @@ import dataclasses
 
 from advfeat import data, stats
 from advfeat.theory import simulation
-from advfeat.threats.balls import ThreatModel, threat_model
+from advfeat.threats.balls import threat_model
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
@@ -27,8 +28,7 @@ class Plan:
       train: the training images from which the sets are drawn.
       test: the test images.
       sizes: of the training sets, ascending.
-      threat: threat model of training and measurement.
-      eps: its eps, as given.
+      eps: of training and measurement, as it was asked for.
       standard: recipe of the standard networks.
       gaussian: the Gaussian model.
       bernoulli: the Bernoulli model.
@@ -38,7 +38,6 @@ class Plan:
     train: data.Split
     test: Points
     sizes: tuple[int, ...]
-    threat: ThreatModel
     eps: float
     standard: Recipe
     gaussian: simulation.Model
@@ -47,20 +46,19 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     usual = preset.linf_eps if config.norm == "linf" else preset.robust_eps
     eps = usual if config.eps is None else config.eps
     check_eps(config.norm, dataset.input_shape, eps=eps)
-    threat = threat_model(config.norm, eps)
-    sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
+    # Raises on unsupported attacks.
+    sweeps.attacks(config, threat_model(config.norm, eps), dataset.num_classes)
     return Plan(
         dataset=dataset,
         train=train,
         test=Points.of(dataset.test, config.eval_examples, config.seed),
         sizes=_sizes(config, len(train), dataset.num_classes),
-        threat=threat,
         eps=float(eps),
         standard=sweeps.recipe(config, dataset, preset),
         gaussian=_gaussian(config),

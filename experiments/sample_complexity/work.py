@@ -26,7 +26,7 @@ from .plan import KINDS, Plan, prepare
 def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
     """Returns every network's job by (kind, size, seed); a seed's training sets are nested."""
     found = {}
-    robust = sweeps.robust(config, plan.standard, plan.threat)
+    robust = sweeps.robust(config, plan.standard, config.norm, plan.eps)
     recipes = {"standard": plan.standard, "adversarial": robust}
     drawn = {seed: _nested(config, plan, seed) for seed in range(config.seeds)}
     for size in plan.sizes:
@@ -42,7 +42,7 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, int, int], Job]:
                     recipe=recipes[kind],
                     train=_repeated(part, plan.sizes[-1]),
                     points=points,
-                    threats={"robust": plan.threat},
+                    threats={"robust": (config.norm, plan.eps)},
                     noise=True,
                 )
     return found

@@ -10,6 +10,7 @@ from advfeat import data
 from advfeat.saliency import Options
 
 from ..shared import sweeps
+from ..shared.images import load_in_memory
 from ..shared.map_flags import check_recipe, options_of
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe
@@ -45,7 +46,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     recipe = sweeps.recipe(config, dataset, preset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -29,7 +30,27 @@ def load(config: StreamConfig, image_size: int | None = None) -> AnyDataset:
     where: Any = {"classes": config.classes, "data_dir": config.data_dir}
     if config.stream:
         return data.open_dataset(config.dataset, image_size=image_size, **where)
-    return data.load(config.dataset, **where)
+    return load_in_memory(config.dataset, **where)
+
+
+def load_in_memory(
+    name: str, *, classes: Sequence[str] | None = None, data_dir: str | None = None
+) -> Dataset:
+    """Loads a data set; if it is not usable yet, the error names the command that makes it so.
+
+    Raises:
+      DataError: as `data.load`.
+    """
+    try:
+        return data.load(name, classes=classes, data_dir=data_dir)
+    except data.NotPreparedError as error:
+        command = "python -m experiments.prepare_data --archive_dir=ARCHIVES"
+        raise data.DataError(
+            f"{error}; as a command: {command} --dataset={error.name} --data_dir={error.data_dir}"
+        ) from error
+    except data.NeedsStreamError as error:
+        commands = "experiments.train --stream, experiments.evaluate --stream"
+        raise data.DataError(f"{error} ({commands})") from error
 
 
 def in_memory(images: Images) -> Split:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import advfeat
 from advfeat import models, training
 from advfeat.models.network import Network, NetworkSpec
-from advfeat.runs.selection import Selection
 from advfeat.training.losses.entries import USUAL_STEPS
+from advfeat.training.selection import Selection
 
 from .flags.train import fact
 from .images import AnyDataset
@@ -28,7 +28,9 @@ class Recipe:
     Attributes:
       spec: the architecture.
       config: the training hyper-parameters.
-      threat: the threat model of robust training; None means standard training.
+      norm: of the threat model of robust training.
+      eps: its eps as it was asked for, which a float32 rounds; None means standard
+        training.
       objective: one of the flag's `OBJECTIVES`, used with a threat model.
       attack_steps: PGD steps, for objectives that use them.
       attack_step_size: in the threat model's norm; None means `1.4 * eps / attack_steps`, which at
@@ -49,7 +51,8 @@ class Recipe:
 
     spec: NetworkSpec
     config: training.TrainConfig
-    threat: advfeat.ThreatModel | None = None
+    norm: str = "l2"
+    eps: float | None = None
     objective: str = "adversarial"
     attack_steps: int = USUAL_STEPS
     attack_step_size: float | None = None
@@ -63,6 +66,11 @@ class Recipe:
     start: Network | None = None
     start_name: str = ""
     selection: Selection | None = None
+
+    @property
+    def threat(self) -> advfeat.ThreatModel | None:
+        """The threat model of robust training; None for standard training."""
+        return None if self.eps is None else advfeat.threat_model(self.norm, self.eps)
 
     def loss_fn(self) -> Any:
         """Returns the objective of this recipe."""
@@ -85,7 +93,7 @@ class Recipe:
         """Returns the procedure by which a train step uses the objective."""
         inner: training.Procedure
         entry = training.OBJECTIVES[self.objective]
-        if self.threat is not None and entry.procedure is not None:
+        if self.eps is not None and entry.procedure is not None:
             inner = entry.build_procedure(
                 self.threat,
                 step_size=self.attack_step_size,
@@ -118,9 +126,9 @@ class Recipe:
     def record(self) -> dict[str, Any]:
         """Returns the recipe's entries in a network's record."""
         made: dict[str, Any] = {"training": dataclasses.asdict(self.config)}
-        if self.threat is not None:
+        if self.eps is not None:
             made["objective"] = self.objective
-            made["threat"] = {"norm": self.threat.norm.name, "eps": float(self.threat.eps)}
+            made["threat"] = {"norm": self.norm, "eps": self.eps}
             made |= dict(self.numbers)
             if fact(self.objective, "attack_steps"):
                 made["attack_steps"] = self.attack_steps

@@ -96,13 +96,13 @@ def train_eps(
     return (grid[0], grid[-1]) if config.dry_run else tuple(grid)
 
 
-def robust(config: SweepConfig, standard: Recipe, threat: ThreatModel) -> Recipe:
+def robust(config: SweepConfig, standard: Recipe, norm: str, eps: float) -> Recipe:
     """Returns the recipe with adversarial training; at eps 0 it is unchanged."""
-    if float(threat.eps) == 0:
+    if eps == 0:
         return standard
     warmed = dataclasses.replace(standard.config, eps_warmup=config.eps_warmup)
     steps = config.attack_steps
-    return dataclasses.replace(standard, threat=threat, config=warmed, attack_steps=steps)
+    return dataclasses.replace(standard, norm=norm, eps=eps, config=warmed, attack_steps=steps)
 
 
 def attacks(config: SweepConfig, threat: ThreatModel, num_classes: int) -> dict[str, AttackFn]:
@@ -135,7 +135,7 @@ class Job:
       recipe: architecture and training.
       train: the training examples.
       points: the images to measure on, by name.
-      threats: the threat models of the attacks, by name.
+      threats: norm and eps of the attacks, by name.
       noise: whether accuracy under noise of the same norm is measured, too.
       keep: whether the run stores the network, for use by other experiments.
     """
@@ -144,7 +144,7 @@ class Job:
     recipe: Recipe
     train: data.Split
     points: Mapping[str, Points]
-    threats: Mapping[str, ThreatModel]
+    threats: Mapping[str, tuple[str, float]]
     noise: bool = False
     keep: bool = False
 
@@ -189,7 +189,8 @@ def _measured(
     fn, classes = network.model_fn(), len(job.recipe.spec.class_names)
     hits: Hits = {}
     for where, points in job.points.items():
-        for name, threat in job.threats.items():
+        for name, (norm, eps) in job.threats.items():
+            threat = advfeat.threat_model(norm, eps)
             key = stream(root, f"{where}/{name}")
             found = advfeat.evaluate(
                 key,
@@ -209,13 +210,10 @@ def _measured(
                     fn,
                     points.image,
                     points.label,
-                    [float(threat.eps)],
+                    [eps],
                     batch_size=config.attack_batch_size,
                 ).robust[0]
-    threats = {
-        name: {"norm": threat.norm.name, "eps": float(threat.eps)}
-        for name, threat in job.threats.items()
-    }
+    threats = {name: {"norm": norm, "eps": eps} for name, (norm, eps) in job.threats.items()}
     made = {"network": job.name, "train_examples": len(job.train), **job.recipe.record()}
     return hits, {**made, "threats": threats, "attack": attack_words(config)}
 

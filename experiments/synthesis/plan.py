@@ -11,6 +11,7 @@ from advfeat.features.tasks import Task
 from advfeat.models.network import Network
 
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.two_networks import load_judges, load_pair
 from . import tasks
 from .flags import Config
@@ -48,7 +49,7 @@ class Plan:
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     check_eps("l2", dataset.input_shape, eps_grid=config.eps_grid)
     judges, networks = load_judges(config, dataset), load_pair(config, dataset)
     count = max(config.eval_examples, config.shown)

@@ -67,8 +67,8 @@ def attacked(
     return {
         eps: np.asarray(
             advfeat.attack_dataset(
-                generation.generate(eps=eps, steps=steps),
                 jax.random.key(seed),
+                generation.generate(eps=eps, steps=steps),
                 network.model_fn(),
                 images,
                 (labels + 1) % num_classes,

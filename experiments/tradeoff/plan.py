@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from advfeat import data
-from advfeat.threats.balls import ThreatModel, threat_model
+from advfeat.threats.balls import threat_model
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.presets import Preset, preset_for
 from ..shared.recipes import Recipe
 from ..shared.sweeps import Points
@@ -30,7 +31,6 @@ class Plan:
       standard: recipe at eps 0.
       eps: norm -> training eps, ascending from 0.
       measured_at: norm -> eps of the measurement.
-      threats: norm -> threat model of the measurement.
     """
 
     dataset: data.Dataset
@@ -39,21 +39,19 @@ class Plan:
     standard: Recipe
     eps: dict[str, tuple[float, ...]]
     measured_at: dict[str, float]
-    threats: dict[str, ThreatModel]
 
 
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
-    dataset = data.load(config.dataset, classes=config.classes, data_dir=config.data_dir)
+    dataset = load_in_memory(config.dataset, classes=config.classes, data_dir=config.data_dir)
     preset = preset_for(dataset)
     train = sweeps.training_images(config, dataset, preset)
     measured_at = {norm: _eval_eps(config, preset, norm) for norm in config.norms}
     for norm, eps in measured_at.items():
         given = {f"eval_{norm}": eps, f"train_{norm}": getattr(config, f"train_{norm}")}
         check_eps(norm, dataset.input_shape, **given)
-    threats = {norm: threat_model(norm, eps) for norm, eps in measured_at.items()}
-    for threat in threats.values():
-        sweeps.attacks(config, threat, dataset.num_classes)  # raises on unsupported attacks
+        # Raises on unsupported attacks.
+        sweeps.attacks(config, threat_model(norm, eps), dataset.num_classes)
     return Plan(
         dataset=dataset,
         train=train,
@@ -64,7 +62,6 @@ def prepare(config: Config) -> Plan:
             for norm, eps in measured_at.items()
         },
         measured_at=measured_at,
-        threats=threats,
     )
 
 

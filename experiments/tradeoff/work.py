@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
-from advfeat.threats.balls import threat_model
 
 from ..shared import sweeps
 from ..shared.sweeps import Hits, Job
@@ -25,11 +24,15 @@ def jobs(config: Config, plan: Plan) -> dict[tuple[str, float, int], Job]:
         for norm, grid in plan.eps.items():
             for eps in grid:
                 # A network is measured in its training norm, the standard one in all norms.
-                threats = plan.threats if eps == 0 else {norm: plan.threats[norm]}
+                threats = {
+                    name: (name, at)
+                    for name, at in plan.measured_at.items()
+                    if eps == 0 or name == norm
+                }
                 name = "standard" if eps == 0 else f"{norm}_{eps:g}"
                 found[norm, eps, seed] = Job(
                     name=f"{name}_{seed}",
-                    recipe=sweeps.robust(config, plan.standard, threat_model(norm, eps)),
+                    recipe=sweeps.robust(config, plan.standard, norm, eps),
                     train=plan.train,
                     points={"test": plan.test},
                     threats=threats,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import advfeat
 from advfeat import data, models
 from advfeat.runs.checkpoints import load_network
-from advfeat.runs.selection import MAX_DROP, Selection
 from advfeat.training import TrainConfig
 from advfeat.training.losses.entries import USUAL_STEPS
+from advfeat.training.selection import MAX_DROP, Selection
 
 from ..shared.flag_checks import check_eps
 from ..shared.flags.choices import RESIZED_CROP
@@ -32,7 +31,7 @@ class Plan:
       train: training images without the held-out ones, in memory or as a stream.
       held_out: some of the others, for monitoring.
       recipe: architecture and training.
-      eps: of the threat model.
+      eps: at which robustness is measured; the recipe's, unless that is of a standard network.
       eps_grid: eps at which accuracy under PGD is measured, ascending, including 0 and eps.
       notes: notes for the user, one line each.
     """
@@ -170,7 +169,8 @@ def _recipe(
     recipe = Recipe(
         spec=spec,
         config=train_config,
-        threat=advfeat.threat_model(config.norm, eps) if robust else None,
+        norm=config.norm,
+        eps=float(eps) if robust else None,
         objective=objective if robust else "adversarial",
         attack_steps=steps,
         attack_step_size=config.attack_step_size,

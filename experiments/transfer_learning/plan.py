@@ -13,6 +13,7 @@ from advfeat.runs.config import UsageError
 
 from ..shared import sweeps
 from ..shared.flag_checks import check_eps
+from ..shared.images import load_in_memory
 from ..shared.presets import preset_for
 from ..shared.recipes import Recipe, fine_tuned
 from ..shared.sweeps import Points
@@ -53,9 +54,9 @@ class Plan:
 def prepare(config: Config) -> Plan:
     """Loads what the flags name and fills in presets; writes nothing."""
     source_classes, target_classes = _classes(config)
-    source = data.load(config.dataset, classes=source_classes, data_dir=config.data_dir)
+    source = load_in_memory(config.dataset, classes=source_classes, data_dir=config.data_dir)
     most = max(4 * config.seeds * config.target_examples, config.eval_examples, 1000)
-    target = data.load(config.target, classes=target_classes, data_dir=config.data_dir)
+    target = load_in_memory(config.target, classes=target_classes, data_dir=config.data_dir)
     if target.input_shape[2] != source.input_shape[2]:
         raise ValueError(
             f"flag --target={target.name}: has {target.input_shape[2]} channels, the source "
@@ -121,7 +122,7 @@ def _classes(config: Config) -> tuple[Any, Any]:
     """Returns the classes of source and target: as given, or two halves of one data set's."""
     if config.target != config.dataset or config.classes is not None:
         return config.classes, config.target_classes
-    names = data.load(config.dataset, data_dir=config.data_dir).class_names
+    names = load_in_memory(config.dataset, data_dir=config.data_dir).class_names
     half = len(names) // 2
     if half < 2:
         raise UsageError(f"flag --dataset={config.dataset}: has too few classes for two halves")

@@ -19,7 +19,6 @@ from advfeat.keys import stream
 from advfeat.models.network import Network
 from advfeat.runs import runner
 from advfeat.runs.directory import RunDirectory
-from advfeat.threats.balls import threat_model
 
 from ..shared import networks, sweeps
 from ..shared.sweeps import Points
@@ -71,7 +70,7 @@ def work(config: Config, plan: Plan, run: RunDirectory) -> Mapping[str, Any]:
             starts: dict[str, Network | None] = {"none": None}
             for eps in plan.eps:
                 name = f"source_{eps:g}_{seed}"
-                recipe = sweeps.robust(config, plan.standard, threat_model("l2", eps))
+                recipe = sweeps.robust(config, plan.standard, "l2", eps)
                 starts[f"{eps:g}"] = networks.train(
                     run, name, stream(root, name), recipe, plan.train, advance=bar.update
                 )

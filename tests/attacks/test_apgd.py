@@ -377,7 +377,7 @@ def test_each_target_is_gone_to_on_a_linear_model():
     logits = x.reshape(16, 16) @ weights.T + bias
     labels = logits.argmax(1)
     attack = apgd_targeted(advfeat.linf(eps), **TARGETED)
-    found = advfeat.attack_dataset(attack, KEY, model, x, labels, batch_size=BATCH)
+    found = advfeat.attack_dataset(KEY, attack, model, x, labels, batch_size=BATCH)
     checked, others = [], 0
     for i, y in enumerate(labels):
         ranked = [k for k in np.argsort(-logits[i]) if k != y]
@@ -395,7 +395,7 @@ def test_each_target_is_gone_to_on_a_linear_model():
     size = _attack_batch._cache_size()
     for eps, rho in ((np.float32(0.5), 0.5), (jnp.float32(np.inf), jnp.float32(0.9))):
         attack = apgd_targeted(advfeat.linf(eps), rho=rho, **TARGETED)
-        advfeat.attack_dataset(attack, KEY, linear(5)[0], x, labels, batch_size=BATCH)
+        advfeat.attack_dataset(KEY, attack, linear(5)[0], x, labels, batch_size=BATCH)
     assert _attack_batch._cache_size() == size
 
 
@@ -558,14 +558,14 @@ def test_carries_vary_over_devices_as_they_must(norm):
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
     split = jax.jit(
         jax.shard_map(
-            advfeat.attack_batch,
+            lambda *given: advfeat.attack_batch(*given[:-1], ids=given[-1]),
             mesh=mesh,
-            in_specs=(P(), P(), P("data"), P(), P("data"), P("data")),
+            in_specs=(P(), P(), P(), P("data"), P("data"), P("data")),
             out_specs=P("data"),
         )
     )
     x, y, ids = jnp.float32(images(9)), jnp.zeros(BATCH, int), jnp.arange(BATCH)
-    split.lower(attack, KEY, ids, MODEL, x, y)  # tracing is what would fail
+    split.lower(KEY, attack, MODEL, x, y, ids)  # tracing is what would fail
 
 
 # --- Bad input. -----------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def examples(seed, count=BATCH, low=0.0, high=1.0):
 
 
 def attacked(attack, model, x, y, *, key=KEY, **options):
-    return advfeat.attack_dataset(attack, key, model, x, y, batch_size=BATCH, **options)
+    return advfeat.attack_dataset(key, attack, model, x, y, batch_size=BATCH, **options)
 
 
 LABELS = np.arange(BATCH) % 2
@@ -296,7 +296,7 @@ def test_a_second_call_does_not_compile_again(name):
         made = ATTACKS[name](advfeat.threat_model(norm, eps), **options)
         ids = np.arange(first, first + BATCH, dtype=np.int32)
         key = jax.random.key(seed)
-        return advfeat.attack_batch(made, key, ids, linear_model(seed), examples(seed), LABELS)
+        return advfeat.attack_batch(key, made, linear_model(seed), examples(seed), LABELS, ids=ids)
 
     attack(0.5, 0.2, 0, 0)
     size = _attack_batch._cache_size()
@@ -326,7 +326,7 @@ def test_draws_do_not_depend_on_batches_order_or_padding(name):
     model, x, y = linear_model(7), examples(7, 11), np.arange(11) % 2
     options = {"step_size": 1e-3} if name == "pgd" else {}
     attack = ATTACKS[name](advfeat.linf(0.2), **options)
-    run = functools.partial(advfeat.attack_dataset, attack, KEY, model)
+    run = functools.partial(advfeat.attack_dataset, KEY, attack, model)
     whole = run(x, y, batch_size=BATCH)
     order = np.random.default_rng(0).permutation(11)
     for size in (3, BATCH):
@@ -334,7 +334,7 @@ def test_draws_do_not_depend_on_batches_order_or_padding(name):
         for field in ("x", "score", "success", "distance"):
             wanted = getattr(whole.best, field)[order]
             np.testing.assert_allclose(getattr(mixed.best, field), wanted, atol=1e-6)
-    other = advfeat.attack_dataset(attack, jax.random.key(1), model, x, y, batch_size=BATCH)
+    other = advfeat.attack_dataset(jax.random.key(1), attack, model, x, y, batch_size=BATCH)
     assert np.abs(other.last.x - whole.last.x).max() > 1e-3
     if name == "pgd":
         one = jax.jit(attack)(jax.random.fold_in(KEY, 5), model, jnp.asarray(x[5]), y[5])

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import advfeat
-from advfeat.attacks.survivors import attack_survivors
 
 every_norm = pytest.mark.parametrize("norm", oracle.NORMS)
 SHORT = {
@@ -238,7 +237,7 @@ def test_survivors_have_the_same_verdicts():
     eps = float(np.median(nearest.nearest("l2", model, x, y)))
     attack = SHORT["fab_targeted"](advfeat.l2(1.001 * eps))
     whole = nearest.attacked(attack, model, x, y).best
-    stopped = attack_survivors(attack, nearest.KEY, model, x, y, batch_size=4).best
+    stopped = advfeat.attack_survivors(nearest.KEY, attack, model, x, y, batch_size=4).best
     np.testing.assert_array_equal(stopped.success, whole.success)
     assert 0 < whole.success.sum() < len(x)
 

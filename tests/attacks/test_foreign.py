@@ -217,16 +217,16 @@ attacks = {
     "noise": advfeat.gaussian_noise(advfeat.linf(0.1), restarts=2),
 }
 for name, attack in attacks.items():
-    alone = advfeat.attack_batch(attack, key, ids, model, x, y)
+    alone = advfeat.attack_batch(key, attack, model, x, y, ids=ids)
     assert len(alone.best.x.sharding.device_set) == 1
     put = lambda tree, how: jax.tree.map(lambda leaf: jax.device_put(leaf, how), tree)
     shared = advfeat.attack_batch(
-        put(attack, whole), put(key, whole), put(ids, split), put(model, whole),
-        put(x, split), put(y, split))
+        put(key, whole), put(attack, whole), put(model, whole),
+        put(x, split), put(y, split), ids=put(ids, split))
     assert len(shared.best.x.sharding.device_set) == 8, shared.best.x.sharding
 
     def local(attack, key, ids, model, x, y):
-        return advfeat.attack_batch(attack, key, ids, model, x, y)
+        return advfeat.attack_batch(key, attack, model, x, y, ids=ids)
 
     mapped = jax.jit(jax.shard_map(
         local, mesh=mesh, in_specs=(P(), P(), P("data"), P(), P("data"), P("data")),

@@ -136,10 +136,10 @@ def walk(scores, successes, *, keep=by_success):
 
 @jax.jit
 def _walk(attack):
-    state = attack.init(jax.random.key(0), None, jnp.zeros(()), 0, 0)
+    state = attack.init(jax.random.key(0), jnp.sin, jnp.zeros(()), 0, jnp.int32(0))
     for _ in range(attack.steps):
-        state = attack.step(None, state)
-    return attack.finish(None, state)
+        state = attack.step(jnp.sin, state)
+    return attack.finish(jnp.sin, state)
 
 
 YES, NO = True, False
@@ -191,7 +191,7 @@ def test_only_nan_scores_keep_the_start():
 def test_the_oracle_sees_a_fresh_key_at_every_step():
     seen = []
 
-    def note(model_fn, x, y, key):
+    def note(key, model_fn, x, y):
         jax.debug.callback(lambda bits: seen.append(int(bits)), jax.random.bits(key))
         return x.sum(), x.sum() > 9
 
@@ -207,8 +207,8 @@ def test_a_transformed_objective_sees_the_transform_drawn_from_its_key():
     x, keys = jnp.array([0.1, 0.4, 0.2]), [jax.random.key(seed) for seed in (0, 1)]
     scores, seen = [], []
     for key in keys:
-        score, success = through(lambda z: seen.append(z) or z, x, 1, key)
-        wanted = objective(lambda z: z, seen[-1], 1, key)
+        score, success = through(key, lambda z: seen.append(z) or z, x, 1)
+        wanted = objective(key, lambda z: z, seen[-1], 1)
         assert (float(score), bool(success)) == (float(wanted[0]), bool(wanted[1]))
         scores.append(float(score))
     assert scores[0] != scores[1]

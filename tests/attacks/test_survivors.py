@@ -9,7 +9,6 @@ import pytest
 
 import advfeat
 from advfeat.attacks import survivors
-from advfeat.attacks.survivors import attack_survivors
 
 KEY = jax.random.key(0)
 
@@ -52,10 +51,12 @@ def test_verdicts_and_untouched_images_are_those_of_the_whole_attack(
 ):
     x, y = problem(count)
     attack = advfeat.pgd(advfeat.l2(0.25), steps=10, restarts=restarts)
-    whole = advfeat.attack_dataset(attack, KEY, network(), x, y)
+    whole = advfeat.attack_dataset(KEY, attack, network(), x, y)
     if count > 7:
         assert 0.1 < whole.best.success.mean() < 0.9
-    left = attack_survivors(attack, KEY, network(), x, y, batch_size=batch_size, chunk=chunk)
+    left = advfeat.attack_survivors(
+        KEY, attack, network(), x, y, batch_size=batch_size, chunk=chunk
+    )
     np.testing.assert_array_equal(left.best.success, whole.best.success)
     stood = ~whole.best.success
     for field in ("x", "score", "distance"):
@@ -71,7 +72,7 @@ def test_verdicts_and_untouched_images_are_those_of_the_whole_attack(
 def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
     x, y = problem(64)
     attack = advfeat.pgd(advfeat.l2(0.4), steps=40)
-    left = attack_survivors(attack, KEY, network(), x, y, chunk=4, batch_size=16)
+    left = advfeat.attack_survivors(KEY, attack, network(), x, y, chunk=4, batch_size=16)
     fooled = left.best.success
     assert fooled.mean() > 0.3
     assert np.median(left.gradients[fooled]) < 20
@@ -82,7 +83,7 @@ def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
             continue  # no attack has no steps
         rows = np.flatnonzero(fooled & (left.gradients == count))
         short = advfeat.pgd(advfeat.l2(0.4), steps=int(count) - 1, step_size=0.4 * 2.5 / 40)
-        again = advfeat.attack_batch(short, KEY, rows, network(), x[rows], y[rows])
+        again = advfeat.attack_batch(KEY, short, network(), x[rows], y[rows], ids=rows)
         assert again.best.success.all()
         np.testing.assert_array_equal(again.queries, left.queries[rows])
 
@@ -93,7 +94,7 @@ def test_new_numbers_do_not_compile_again():
     sizes = []
     for eps, seed in ((0.1, 0), (0.3, 1), (0.5, 2)):
         attack = advfeat.pgd(advfeat.l2(eps), steps=6, restarts=2)
-        attack_survivors(attack, jax.random.key(seed), network(seed), x, y, batch_size=8)
+        advfeat.attack_survivors(jax.random.key(seed), attack, network(seed), x, y, batch_size=8)
         cached = (survivors._begin, survivors._chunk, survivors._resume)
         sizes.append([fn._cache_size() for fn in cached])
     assert sizes[0] == sizes[1] == sizes[2]
@@ -110,7 +111,7 @@ def test_every_row_is_reported_once_with_its_result():
             seen[int(row)] = result.best.x[place]
 
     attack = advfeat.pgd(advfeat.l2(0.3), steps=5)
-    run = functools.partial(attack_survivors, attack, KEY, network())
+    run = functools.partial(advfeat.attack_survivors, KEY, attack, network())
     whole = run(x, y, batch_size=4, finished=note)
     assert sorted(seen) == list(range(23))
     for row, point in seen.items():
@@ -134,6 +135,6 @@ def test_every_row_is_reported_once_with_its_result():
 def test_bad_input(change, message):
     x, y = problem(3)
     with pytest.raises(ValueError, match=message):
-        attack_survivors(advfeat.pgd(advfeat.l2(0.3)), KEY, network(), x, y, **change)
+        advfeat.attack_survivors(KEY, advfeat.pgd(advfeat.l2(0.3)), network(), x, y, **change)
     with pytest.raises(ValueError, match="must lie in"):
-        attack_survivors(advfeat.pgd(advfeat.l2(0.3)), KEY, network(), x, y + 3)
+        advfeat.attack_survivors(KEY, advfeat.pgd(advfeat.l2(0.3)), network(), x, y + 3)

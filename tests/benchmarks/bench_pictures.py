@@ -107,7 +107,7 @@ def beside_captum(network, images, labels, *, samples, steps, repeats, chunks):
         return run
 
     def ours(method):
-        return lambda: advfeat.attack_dataset(method, KEY, fn, images, labels, batch_size=16)
+        return lambda: advfeat.attack_dataset(KEY, method, fn, images, labels, batch_size=16)
 
     methods = {
         "gradient": lambda chunk: saliency.gradient(),
@@ -155,7 +155,7 @@ def beside_lucent(network, *, units, steps, repeats):
 
     def ours():
         found = advfeat.attack_batch(
-            attack, KEY, jnp.arange(len(units)), fn, start, jnp.asarray(units)
+            KEY, attack, fn, start, jnp.asarray(units), ids=jnp.arange(len(units))
         )
         return jax.block_until_ready(found.last.x)
 
@@ -247,7 +247,7 @@ def at_size(size, *, images=4):
 
         def run(attack=attack, aim=aim, layer=layer):
             found = advfeat.attack_batch(
-                attack, KEY, jnp.arange(images), layer, jnp.asarray(x), aim
+                KEY, attack, layer, jnp.asarray(x), aim, ids=jnp.arange(images)
             )
             return jax.block_until_ready(found.best.x)
 
@@ -264,7 +264,7 @@ def at_size(size, *, images=4):
         )
     for name, method in (("smoothgrad", saliency.smoothgrad(samples=10)),):
         seconds, _ = timed(
-            lambda m=method: advfeat.attack_dataset(m, KEY, fn, x, y, batch_size=images), 1
+            lambda m=method: advfeat.attack_dataset(KEY, m, fn, x, y, batch_size=images), 1
         )
         say(what=f"{name} at {size}, 10 samples", images_per_second=images / seconds)
 

@@ -159,7 +159,7 @@ def test_absent_tfds_data_say_where_and_how(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(data.DataError) as caught:
         data.load("cifar10")
-    for part in (str(tmp_path), "experiments.prepare_data --dataset=cifar10", "--data_dir"):
+    for part in (str(tmp_path), "advfeat.data.prepare.prepare('cifar10'", "data_dir"):
         assert part in str(caught.value)
     with pytest.raises(data.DataError, match=r"tfds build svhn_cropped --file_format=array_record"):
         data.load("svhn_cropped")

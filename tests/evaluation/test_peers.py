@@ -81,7 +81,7 @@ class Case:
         return advfeat.threat_model(norm, self.eps if eps is None else eps)
 
     def ours(self, attack):
-        result = advfeat.attack_dataset(attack, KEY, self.fn, self.x, self.y, batch_size=BATCH)
+        result = advfeat.attack_dataset(KEY, attack, self.fn, self.x, self.y, batch_size=BATCH)
         return np.asarray(result.best.x)
 
     def theirs(self, attack):

@@ -139,8 +139,8 @@ def test_the_best_score_curve_is_what_attacks_of_so_many_steps_reach():
 
     found = advfeat.best_score_curve(KEY, attack(4), MODEL, IMAGES, LABELS, batch_size=25)
     assert found.shape == (COUNT, 5)
-    whole = advfeat.attack_dataset(attack(4), KEY, MODEL, IMAGES, LABELS)
+    whole = advfeat.attack_dataset(KEY, attack(4), MODEL, IMAGES, LABELS)
     np.testing.assert_allclose(found[:, -1], whole.best.score, rtol=1e-5, atol=1e-6)
     for steps in (1, 3):
-        short = advfeat.attack_dataset(attack(steps), KEY, MODEL, IMAGES, LABELS)
+        short = advfeat.attack_dataset(KEY, attack(steps), MODEL, IMAGES, LABELS)
         np.testing.assert_allclose(found[:, steps], short.best.score, rtol=1e-5, atol=1e-6)

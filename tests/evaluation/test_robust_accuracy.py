@@ -291,7 +291,7 @@ def test_a_check_that_raises_costs_no_result(monkeypatch):
         (lambda x, y: (np.where(x > 0.5, np.float32(1 + 1e-6), x), y), "to 1.00000"),
         (lambda x, y: (x[:0], y[:0]), "at least one image"),
         (lambda x, y: (x[0], y[:1]), r"shape \[N, H, W, C\]"),
-        (lambda x, y: (x, y.astype(float)), "labels must be integers, got dtype float64"),
+        (lambda x, y: (x, y.astype(float)), r"labels must be integers \[N\], got float64"),
         (lambda x, y: (x, y - 1), r"labels must lie in \[0, 5\), got values from -1"),
         (lambda x, y: (x, y[:-1]), "60"),
     ],

@@ -24,7 +24,9 @@ def test_the_margin_is_the_lead_over_the_best_other_class():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(50, 5)), rng.integers(5, size=50)
     wanted = [z[y] - max(np.delete(z, y)) for z, y in zip(logits, labels, strict=True)]
+    given = logits.copy()
     np.testing.assert_allclose(margins(logits, labels), wanted)
+    np.testing.assert_array_equal(logits, given)  # the caller's array is left alone
 
 
 def test_shares_fall_and_never_rise_and_only_by_what_is_allowed():

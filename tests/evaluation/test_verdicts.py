@@ -119,7 +119,7 @@ def test_robust_is_what_a_stranger_computes(make, norm, options):
     )
     np.testing.assert_array_equal(found.robust, stranger(found.adversarial, threat))
     # And no point that the attack returns and that fools was left out.
-    alone = advfeat.attack_dataset(attack, stream(KEY, "one"), NETWORK, X, Y, batch_size=COUNT)
+    alone = advfeat.attack_dataset(stream(KEY, "one"), attack, NETWORK, X, Y, batch_size=COUNT)
     np.testing.assert_array_equal(found.robust, stranger(np.asarray(alone.best.x), threat))
     sweep = advfeat.evaluate_epsilons(
         stream(KEY, "one"), lambda _: attack, NETWORK, X, Y, [eps], norm=norm, batch_size=COUNT
@@ -298,7 +298,7 @@ def test_what_sees_randomness_runs_where_nothing_is_right_and_without_checks():
 
 
 def test_shares_of_a_network_without_randomness_are_whole():
-    found = shares(plane, FULL, ZEROS, key=KEY)
+    found = shares(KEY, plane, FULL, ZEROS)
     assert set(np.unique(found)) <= {0.0, 1.0}
     np.testing.assert_array_equal(found == 1, advfeat.correct(plane, FULL, ZEROS))
 

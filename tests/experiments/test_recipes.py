@@ -60,6 +60,11 @@ def test_every_objective_has_a_recipe(tmp_path, objective):
     assert recipe.record()["objective"] == objective
 
 
+def test_a_record_holds_the_eps_that_was_asked_for(tmp_path):
+    recipe = plan(tmp_path, objective="adversarial", eps=0.1, model="linear").recipe
+    assert recipe.record()["threat"] == {"norm": "l2", "eps": 0.1}  # not 0.10000000149
+
+
 def test_numbers_reach_their_objective(tmp_path):
     common = {"eps": 0.5, "model": "linear"}
 

@@ -214,8 +214,8 @@ def test_maps_point_at_the_feature_that_the_network_provably_uses(feature):
     region = getattr(masks, feature)
     other = getattr(masks, "mark" if feature == "shape" else "shape")
     method = saliency.smoothgrad(samples=20, sigma=0.05, how="squared")
-    maps = np.abs(attack_dataset(method, KEY, fn, test, labels, batch_size=50)).sum(-1)
-    found = [np.asarray(jax.vmap(pointing)(maps, where)[1]) for where in (region, other)]
+    maps = np.abs(attack_dataset(KEY, method, fn, test, labels, batch_size=50)).sum(-1)
+    found = [np.asarray(jax.vmap(pointing)(maps, where)) for where in (region, other)]
     assert found[0].mean() > found[1].mean() + 0.15
     assert found[0].mean() > 0.7
 

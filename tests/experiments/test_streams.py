@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from imagenet_like import WANTED, picture, pictures, small_cifar, tiny, written
 
-from advfeat.runs import journal as evaluate_journal, runner
+from advfeat.runs import journal as evaluate_journal, pieces, runner
 from advfeat.runs.cache import VARIABLE as CACHE_VARIABLE
 from advfeat.runs.checkpoints import load_network
 from advfeat.runs.config import UsageError
 from experiments.evaluate import (
     flags as evaluate_flags,
-    pieces,
     plan as evaluate_plan,
     work as evaluate_work,
 )
@@ -173,6 +172,11 @@ def test_small_images_of_one_size_are_not_cropped_unless_told(folder, tmp_path):
         ("train", ["--nostream", "--augment=resized_crop"], "--augment=resized_crop: needs"),
         ("train", ["--nostream", "--dataset=restricted_imagenet"], "experiments.train --stream"),
         ("evaluate", ["--nostream", "--dataset=restricted_imagenet"], "experiments.evaluate"),
+        (
+            "train",
+            ["--nostream", "--dataset=cifar10", "--data_dir=/nowhere"],
+            "python -m experiments.prepare_data --archive_dir=ARCHIVES --dataset=cifar10",
+        ),
     ],
 )
 def test_refused_in_one_line_before_any_work(

@@ -34,7 +34,7 @@ def linear(x):
 
 def one(attack, fn, x, y):
     return advfeat.attack_batch(
-        attack, KEY, jnp.arange(1), fn, jnp.asarray(x)[None], jax.tree.map(lambda a: a[None], y)
+        KEY, attack, fn, jnp.asarray(x)[None], jax.tree.map(lambda a: a[None], y), ids=jnp.arange(1)
     )
 
 
@@ -72,18 +72,18 @@ def test_what_is_out_of_range_has_no_score(score):
     for index in (UNITS, 999, -1):
         for compiled in (False, True):
             look = (
-                jax.jit(lambda i: score(linear, X, i, KEY)[0])
+                jax.jit(lambda i: score(KEY, linear, X, i)[0])
                 if compiled
-                else (lambda i: score(linear, X, i, KEY)[0])
+                else (lambda i: score(KEY, linear, X, i)[0])
             )
             assert np.isnan(look(index)), (index, compiled)
-    assert np.isfinite(score(linear, X, UNITS - 1, KEY)[0])
+    assert np.isfinite(score(KEY, linear, X, UNITS - 1)[0])
 
 
 def test_a_direction_is_of_the_layers_shape():
     for aim in (1, jnp.ones(1), jnp.ones((UNITS, 1))):
         with pytest.raises(ValueError, match=r"a direction must have the layer's shape"):
-            direction()(linear, X, aim, KEY)
+            direction()(KEY, linear, X, aim)
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_inversions_end_nearer_than_by_steps_of_one_length(name):
         ),
     }
     apart = {
-        way: -np.asarray(advfeat.attack_dataset(attack, KEY, fn, starts, aims).best.score)
+        way: -np.asarray(advfeat.attack_dataset(KEY, attack, fn, starts, aims).best.score)
         for way, attack in ways.items()
     }
     print(name, *(f"{way} {values.mean():.3f}" for way, values in apart.items()))
@@ -157,9 +157,9 @@ def test_masked_scores_by_hand():
     kept = np.mean(((X - other) * (1 - mask)[..., None]) ** 2)
     logits = WEIGHTS @ X.ravel()
     loss = np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[2]
-    score, _ = masked(weight=7.0)(linear, jnp.asarray(X), aim, KEY)
+    score, _ = masked(weight=7.0)(KEY, linear, jnp.asarray(X), aim)
     np.testing.assert_allclose(score, -loss - 7 * kept, rtol=1e-4)
-    score, active = painted()(linear, jnp.asarray(X), aim, KEY)
+    score, active = painted()(KEY, linear, jnp.asarray(X), aim)
     np.testing.assert_allclose(score, 0.1 * logits[2] - 90 * kept, rtol=1e-4)
     assert bool(active) == (logits[2] > 0)
 
@@ -305,14 +305,14 @@ def test_several_pictures_in_frequencies_and_through_views():
 def test_masks_and_images_of_another_shape_are_refused(objective):
     x = jnp.asarray(X)
     with pytest.raises(ValueError, match=r"mask must have shape \(4, 4\), got \(4, 4, 1\)"):
-        objective(linear, x, (jnp.array(0), x, jnp.zeros((4, 4, 1))), KEY)
+        objective(KEY, linear, x, (jnp.array(0), x, jnp.zeros((4, 4, 1))))
     with pytest.raises(ValueError, match=r"image must have shape \(4, 4, 3\)"):
-        objective(linear, x, (jnp.array(0), x[:, :, :1], jnp.zeros((4, 4))), KEY)
+        objective(KEY, linear, x, (jnp.array(0), x[:, :, :1], jnp.zeros((4, 4))))
 
 
 def test_a_representation_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"the aim must have the activations' shape \(5,\)"):
-        inversion()(linear, jnp.asarray(X), jnp.zeros((1, 5)), KEY)
+        inversion()(KEY, linear, jnp.asarray(X), jnp.zeros((1, 5)))
 
 
 @pytest.mark.slow
@@ -321,5 +321,5 @@ def test_a_unit_that_does_not_exist_is_refused():
     for layer in (linear, lambda x: x):
         with pytest.raises(ValueError, match="labels must"):
             advfeat.attack_dataset(
-                generation.maximise(steps=2), KEY, layer, images, np.array([0, 99])
+                KEY, generation.maximise(steps=2), layer, images, np.array([0, 99])
             )

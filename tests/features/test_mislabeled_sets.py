@@ -169,10 +169,3 @@ def test_feature_free_control_where_no_label_is_the_original(d_rand):
     untouched = np.flatnonzero(np.all(control.image == IMAGES, axis=(1, 2, 3)))
     # One in C, those that look most like the new label already.
     np.testing.assert_array_equal(untouched, np.flatnonzero(resemblance >= COUNT - COUNT // 3))
-
-
-def test_target_margin():
-    logits = np.array([[1.0, 4.0, 2.0], [5.0, 1.0, 1.0]], np.float32)
-    found = mislabeled.target_margin(logits, np.array([2, 0]))
-    np.testing.assert_allclose(found, [-2.0, 4.0])
-    assert logits[0, 2] == 2.0  # the caller's array is left alone

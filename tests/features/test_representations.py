@@ -234,7 +234,7 @@ def _inner(key, model_fn, x, y):
 def test_aims_of_several_arrays_go_batch_by_batch(batch_size):
     labels, others = np.arange(12) % 6, RNG.normal(size=IMAGES.shape).astype(np.float32)
     found = advfeat.attack_dataset(
-        _inner, KEY, linear, IMAGES, (labels, others), batch_size=batch_size
+        KEY, _inner, linear, IMAGES, (labels, others), batch_size=batch_size
     )
     expected = (IMAGES.reshape(12, -1) @ WEIGHTS.T)[np.arange(12), labels]
     expected += (IMAGES * others).sum(axis=(1, 2, 3))
@@ -243,13 +243,13 @@ def test_aims_of_several_arrays_go_batch_by_batch(batch_size):
 
 def test_aims_of_another_length_are_refused():
     with pytest.raises(ValueError, match=r"labels must hold 12 entries.*\(11, 3\)"):
-        advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (np.arange(12) % 6, np.ones((11, 3))))
+        advfeat.attack_dataset(KEY, _inner, linear, IMAGES, (np.arange(12) % 6, np.ones((11, 3))))
 
 
 def test_classes_in_an_aim_of_several_arrays_are_checked():
     labels = np.r_[np.arange(11) % 6, 99]
     with pytest.raises(ValueError, match="99"):
-        advfeat.attack_dataset(_inner, KEY, linear, IMAGES, (labels, IMAGES))
+        advfeat.attack_dataset(KEY, _inner, linear, IMAGES, (labels, IMAGES))
 
 
 def test_a_probe_reads_classes_that_lie_apart_and_directions_lead_to_them():

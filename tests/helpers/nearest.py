@@ -60,7 +60,7 @@ def logits_of(model, x):
 
 
 def attacked(attack, model, x, y, **options):
-    return advfeat.attack_dataset(attack, KEY, model, x, y, batch_size=BATCH, **options)
+    return advfeat.attack_dataset(KEY, attack, model, x, y, batch_size=BATCH, **options)
 
 
 def to_half_space(norm, x, slope, gap):

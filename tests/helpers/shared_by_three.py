@@ -47,18 +47,18 @@ def same(one, other, what):
 
 def batches():
     for name, attack in ATTACKS.items():
-        run = partial(advfeat.attack_batch, attack, KEY, np.arange(COUNT), NETWORK, X, Y)
+        run = partial(advfeat.attack_batch, KEY, attack, NETWORK, X, Y, ids=np.arange(COUNT))
         shared = run()
         assert len(shared.best.x.sharding.device_set) == 1
         assert not shared.best.x.committed
         with alone():
             single = run()
         same(single, shared, f"attack_batch {name}")
-        whole = advfeat.attack_dataset(attack, KEY, NETWORK, X, Y, batch_size=7)
+        whole = advfeat.attack_dataset(KEY, attack, NETWORK, X, Y, batch_size=7)
         same(single, whole, f"attack_dataset {name}")
     size = attacks.batch._attack_batch._cache_size()
     weaker = advfeat.pgd(advfeat.l2(0.1), steps=4, restarts=2, random_start=True)
-    advfeat.attack_batch(weaker, KEY, np.arange(COUNT), NETWORK, X, Y)
+    advfeat.attack_batch(KEY, weaker, NETWORK, X, Y, ids=np.arange(COUNT))
     assert attacks.batch._attack_batch._cache_size() == size, "compiled again"
 
 
@@ -69,7 +69,7 @@ def verdicts(result):
 
 def survivors():
     for name in ("pgd", "square"):
-        run = partial(attacks.survivors.attack_survivors, ATTACKS[name], KEY, NETWORK, X, Y)
+        run = partial(advfeat.attack_survivors, KEY, ATTACKS[name], NETWORK, X, Y)
         with alone():
             single = verdicts(run(batch_size=10))
         for size in (2, 8):
@@ -83,7 +83,7 @@ def predictions():
         "draws": lambda: advfeat.predict(noisy, X, batch_size=8, key=KEY),
         "curve": lambda: best_score_curve(KEY, ATTACKS["pgd"], NETWORK, X, Y, batch_size=9),
         "map": lambda: advfeat.attack_dataset(
-            saliency.gradient(), KEY, NETWORK, X, Y, batch_size=9
+            KEY, saliency.gradient(), NETWORK, X, Y, batch_size=9
         ),
     }
     for name, run in runs.items():
@@ -96,11 +96,11 @@ def placed():
     """Who says where rows are computed is obeyed; weights on one device say nothing."""
     last = jax.devices()[-1]
     there = jax.device_put(X, last)
-    result = advfeat.attack_batch(ATTACKS["pgd"], KEY, np.arange(COUNT), NETWORK, there, Y)
+    result = advfeat.attack_batch(KEY, ATTACKS["pgd"], NETWORK, there, Y, ids=np.arange(COUNT))
     assert result.best.x.devices() == {last}
     held = models.model_fn(MODEL, jax.device_put(VARIABLES, last))
     same(advfeat.predict(NETWORK, X), advfeat.predict(held, X), "weights on one device")
-    few = advfeat.attack_batch(ATTACKS["pgd"], KEY, np.arange(2), NETWORK, X[:2], Y[:2])
+    few = advfeat.attack_batch(KEY, ATTACKS["pgd"], NETWORK, X[:2], Y[:2], ids=np.arange(2))
     assert few.best.success.shape == (2,)
 
 

@@ -100,7 +100,7 @@ def test_nnx_in_training_mode_is_told_of_the_adapter(wrap):
     images, labels = np.full((2, 4, 4, 3), 0.5, np.float32), np.array([0, 1])
     attack = advfeat.fgsm(advfeat.linf(0.1))
     for call in (
-        lambda: advfeat.attack_dataset(attack, jax.random.key(0), net, images, labels),
+        lambda: advfeat.attack_dataset(jax.random.key(0), attack, net, images, labels),
         lambda: advfeat.correct(net, images, labels),
         lambda: advfeat.evaluate(
             jax.random.key(0), net, images, labels, threat=advfeat.linf(0.1), suite=["fgsm"]

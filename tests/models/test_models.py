@@ -100,9 +100,10 @@ def test_residual_block_of_zero_scale_is_the_identity():
 def test_logits_follow_from_the_representation(name):
     model, variables = small(name)
     x = jax.random.uniform(jax.random.key(1), (5, 8, 8, 1))
-    representation = jax.jit(models.batch_fn(model, variables, layer="representation"))(x)
+    through = models.model_fn(model, variables, layer="representation")
+    representation = jax.jit(jax.vmap(through))(x)
     classifier = variables["params"]["classifier"]
-    logits = jax.jit(models.batch_fn(model, variables))(x)
+    logits = jax.jit(jax.vmap(models.model_fn(model, variables)))(x)
     expected = representation @ classifier["kernel"] + classifier["bias"].reshape(1, -1)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
@@ -131,7 +132,7 @@ def test_training_moves_the_running_averages_by_a_tenth(trained):
 @pytest.mark.slow
 def test_attacked_network_uses_running_averages(trained):
     model, _, variables, x, training_logits = trained
-    batched = jax.jit(models.batch_fn(model, variables))(x)
+    batched = jax.jit(lambda x: model.apply(variables, x, train=False))(x)
     alone = jax.jit(jax.vmap(models.model_fn(model, variables)))(x)
     np.testing.assert_allclose(batched, alone, rtol=1e-4, atol=1e-5)
     assert not np.allclose(batched, training_logits, atol=1e-2)

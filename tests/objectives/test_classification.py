@@ -226,7 +226,7 @@ def test_the_attack_of_trades_begins_beside_the_example():
     assert aim == 7
     # At the example itself the divergence is flat: the noise shows the way.
     score = advfeat.objectives.classification.kl_from_prediction()
-    slope = jax.grad(lambda z: score(lambda z: z, z, aim, KEY)[0])(aim := jnp.array([1.0, 3.0]))
+    slope = jax.grad(lambda z: score(KEY, lambda z: z, z, aim)[0])(aim := jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(slope, 0, atol=1e-6)
     assert float(make("trades").attack.spread) == pytest.approx(1e-3)
     inside = make("trades", eps=0.01, spread=5.0).attack.start(KEY, None, x, 7, 0)[0]

@@ -81,10 +81,10 @@ def test_no_smoothing_is_cross_entropy():
 def test_objectives_score_and_success(loss):
     z, key = jnp.array([0.2, 1.0, -1.0]), jax.random.key(0)
     for y in range(3):
-        score, success = untargeted(loss)(lambda x: x, z, y, key)
+        score, success = untargeted(loss)(key, lambda x: x, z, y)
         np.testing.assert_allclose(score, loss(z, jnp.int32(y)), rtol=1e-6)
         assert bool(success) == (y != 1)
-        score, success = targeted(loss)(lambda x: x, z, y, key)
+        score, success = targeted(loss)(key, lambda x: x, z, y)
         np.testing.assert_allclose(score, -loss(z, jnp.int32(y)), rtol=1e-6)
         assert bool(success) == (y == 1)
 
@@ -181,7 +181,7 @@ def test_too_few_classes_for_a_ratio_are_refused():
 def test_away_towards_succeeds_wherever_the_label_is_left():
     z, key = jnp.array([0.2, 1.0, -1.0, 0.9]), jax.random.key(0)
     for y in range(4):
-        score, success = UntargetedViaTarget(margin_targeted)(lambda x: x, z, (y, 0), key)
+        score, success = UntargetedViaTarget(margin_targeted)(key, lambda x: x, z, (y, 0))
         np.testing.assert_allclose(score, z[0] - z[y], rtol=1e-6)
         assert bool(success) == (y != 1)
     assert (

@@ -14,7 +14,8 @@ from advfeat.data import Split
 from advfeat.models.network import Network, NetworkSpec
 from advfeat.runs import checkpoints, selection
 from advfeat.runs.directory import RunDirectory
-from advfeat.runs.selection import Selection, Watch
+from advfeat.runs.selection import Watch
+from advfeat.training.selection import Selection
 from experiments.shared import networks, progress
 from experiments.shared.recipes import Recipe
 
@@ -24,7 +25,8 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0, 1, (COUNT, *SHAPE)).astype(np.float32)
 LABELS = (np.arange(COUNT) % 3).astype(np.int32)
 SPEC = NetworkSpec(model="linear", class_names=("a", "b", "c"), input_shape=SHAPE)
-THREAT = advfeat.linf(0.05)
+EPS = 0.05
+THREAT = advfeat.linf(EPS)
 
 
 def watch(path, rule):
@@ -177,7 +179,8 @@ def recipe(**options):
     return Recipe(
         spec=SPEC,
         config=training.TrainConfig(epochs=4, batch_size=4, learning_rate=0.1),
-        threat=THREAT,
+        norm=THREAT.norm.name,
+        eps=EPS,
         attack_steps=1,
         **options,
     )

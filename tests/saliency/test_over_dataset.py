@@ -34,7 +34,7 @@ def test_maps_are_those_of_the_methods_one_by_one():
     }
     for name, (method, network) in wanted.items():
         key = advfeat.keys.stream(KEY, name)
-        alone = advfeat.attack_dataset(method, key, network, IMAGES, LABELS, batch_size=5)
+        alone = advfeat.attack_dataset(key, method, network, IMAGES, LABELS, batch_size=5)
         np.testing.assert_array_equal(found[name], np.asarray(alone))
     assert (found["guided_backpropagation"] != found["gradient"]).any()
 

@@ -75,11 +75,11 @@ def test_batches_and_jit_change_nothing(name):
     method, fn = METHODS[name], network_for(name)
     x = jnp.asarray(RNG.random((5, *SHAPE)).astype(np.float32))
     y, ids = jnp.arange(5) % CLASSES, jnp.arange(5)
-    whole = advfeat.attack_batch(method, KEY, ids, fn, x, y)
+    whole = advfeat.attack_batch(KEY, method, fn, x, y, ids=ids)
     assert whole.shape[:3] == (5, 4, 6)
     alone = method(jax.random.fold_in(KEY, 3), fn, x[3], y[3])
     np.testing.assert_allclose(whole[3], alone, atol=1e-5)
-    given = advfeat.attack_dataset(method, KEY, fn, np.asarray(x), np.asarray(y), batch_size=2)
+    given = advfeat.attack_dataset(KEY, method, fn, np.asarray(x), np.asarray(y), batch_size=2)
     np.testing.assert_allclose(whole, given, atol=1e-5)
 
 
@@ -107,18 +107,18 @@ def test_the_gradient_of_the_loss_is_the_difference_of_probabilities():
 def test_scores():
     logits = jnp.array([1.0, 3.0, 2.0])
     same = lambda x: x  # noqa: E731
-    assert class_score()(same, logits, 2, KEY)[0] == 2.0
-    assert bool(class_score()(same, logits, 1, KEY)[1])
-    found = class_score(log_probability=True)(same, logits, 2, KEY)[0]
+    assert class_score()(KEY, same, logits, 2)[0] == 2.0
+    assert bool(class_score()(KEY, same, logits, 1)[1])
+    found = class_score(log_probability=True)(KEY, same, logits, 2)[0]
     np.testing.assert_allclose(found, 2 - np.log(np.exp([1, 3, 2]).sum()), rtol=1e-6)
     maps = jnp.stack([jnp.full((2, 2), 3.0), jnp.array([[1.0, 2.0], [3.0, 4.0]])], axis=-1)
-    assert unit()(same, maps, 1, KEY)[0] == 2.5
-    assert not bool(unit()(same, -maps, 1, KEY)[1])
-    assert direction()(same, logits, jnp.array([1.0, 0.0, -1.0]), KEY)[0] == -1.0
-    far, near = inversion()(same, logits, 2 * logits, KEY), inversion()(same, logits, logits, KEY)
+    assert unit()(KEY, same, maps, 1)[0] == 2.5
+    assert not bool(unit()(KEY, same, -maps, 1)[1])
+    assert direction()(KEY, same, logits, jnp.array([1.0, 0.0, -1.0]))[0] == -1.0
+    far, near = inversion()(KEY, same, logits, 2 * logits), inversion()(KEY, same, logits, logits)
     assert (float(far[0]), bool(far[1])) == (-0.5, False)
     assert (float(near[0]), bool(near[1])) == (0.0, True)
-    assert jnp.isfinite(jax.grad(lambda x: inversion()(same, x, logits, KEY)[0])(logits)).all()
+    assert jnp.isfinite(jax.grad(lambda x: inversion()(KEY, same, x, logits)[0])(logits)).all()
 
 
 # --- SmoothGrad. ----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_integrated_gradients_of_polynomials_are_exact(chunk):
     method = saliency.integrated_gradients(steps=2, chunk=chunk)
     wanted = rows(CURVES, 1) * (X**2 / 2 + X**3) + rows(WEIGHTS, 1) * X
     np.testing.assert_allclose(method(KEY, cubic, X, 1), wanted, rtol=1e-4, atol=1e-5)
-    assert saliency.completeness(method, KEY, cubic, X, 1) < 1e-5
+    assert saliency.completeness(KEY, method, cubic, X, 1) < 1e-5
     grey = saliency.integrated_gradients(baseline=0.5, steps=2)
     change = cubic(jnp.asarray(X)) - cubic(jnp.full(SHAPE, 0.5))
     np.testing.assert_allclose(jnp.sum(grey(KEY, cubic, X, 1)), change[1], rtol=1e-4)
@@ -192,7 +192,7 @@ def test_completeness_improves_with_steps():
 
     def missed(steps):
         method = saliency.integrated_gradients(score, steps=steps)
-        return float(saliency.completeness(method, KEY, lambda x: 30 * fn(x), x, 1))
+        return float(saliency.completeness(KEY, method, lambda x: 30 * fn(x), x, 1))
 
     assert missed(64) < min(missed(1) / 4, 0.05)
 
@@ -323,23 +323,23 @@ def test_deletion_of_a_linear_network_is_steepest_by_its_own_shares():
 
 @pytest.mark.slow
 def test_the_gradient_foretells_all_of_a_linear_network_and_noise_nothing():
-    found = saliency.infidelity(rows(WEIGHTS, 1), KEY, linear, X, 1)
+    found = saliency.infidelity(KEY, rows(WEIGHTS, 1), linear, X, 1)
     assert found < 1e-6
-    scaled = saliency.infidelity(-5 * rows(WEIGHTS, 1), KEY, linear, X, 1)
+    scaled = saliency.infidelity(KEY, -5 * rows(WEIGHTS, 1), linear, X, 1)
     assert scaled < 1e-6
     noise = RNG.normal(size=SHAPE).astype(np.float32)
-    assert saliency.infidelity(noise, KEY, linear, X, 1) > 0.5
+    assert saliency.infidelity(KEY, noise, linear, X, 1) > 0.5
 
 
 @pytest.mark.slow
 def test_sensitivity_is_zero_for_a_linear_network_and_smoothing_lowers_it():
-    assert saliency.max_sensitivity(saliency.gradient(), KEY, linear, X, 1) == 0
+    assert saliency.max_sensitivity(KEY, saliency.gradient(), linear, X, 1) == 0
 
     def rough(x):
         return jnp.sin(10 * (WEIGHTS @ x.ravel())) / 10 + WEIGHTS @ x.ravel()
 
     plain, smooth = (
-        float(saliency.max_sensitivity(method, KEY, rough, X, 1, radius=0.01))
+        float(saliency.max_sensitivity(KEY, method, rough, X, 1, radius=0.01))
         for method in (saliency.gradient(), saliency.smoothgrad(samples=200, sigma=0.1))
     )
     assert smooth < plain
@@ -524,16 +524,16 @@ def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match=r"baselines must be images of shape \(4, 4, 3\)"):
         saliency.expected_gradients(jnp.zeros((5, 4, 4, 1)))(KEY, network, x, 0)
     with pytest.raises(ValueError, match=r"attribution must have shape \(4, 4, 3\)"):
-        saliency.infidelity(jnp.zeros((4, 4)), KEY, network, x, 0)
+        saliency.infidelity(KEY, jnp.zeros((4, 4)), network, x, 0)
     with pytest.raises(ValueError, match="sigma must be above 0"):
-        saliency.infidelity(x, KEY, network, x, 0, sigma=0.0)
+        saliency.infidelity(KEY, x, network, x, 0, sigma=0.0)
     with pytest.raises(ValueError, match="radius must be above 0"):
-        saliency.max_sensitivity(saliency.gradient(), KEY, network, x, 0, radius=-1.0)
+        saliency.max_sensitivity(KEY, saliency.gradient(), network, x, 0, radius=-1.0)
 
 
 @pytest.mark.slow
 def test_a_map_of_zeros_has_no_sensitivity():
     found = saliency.max_sensitivity(
-        saliency.gradient(), KEY, lambda x: x.ravel()[:2] * 0, jnp.zeros((2, 2, 1)), 0
+        KEY, saliency.gradient(), lambda x: x.ravel()[:2] * 0, jnp.zeros((2, 2, 1)), 0
     )
     assert np.isnan(found)

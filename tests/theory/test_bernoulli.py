@@ -209,22 +209,6 @@ def test_corollary_28_solves_theorem_27(dim, beta):
         assert float(failure) == pytest.approx(np.exp(-(bias**2) * dim / 2), rel=1e-2, abs=1e-30)
 
 
-@given(
-    dim=st.integers(1, 10**9),
-    bias=st.floats(1e-4, 0.25),
-    share=st.floats(0, 2.9),
-    gamma=st.floats(0.01, 0.49),
-)
-@quick
-def test_theorem_31(dim, bias, share, gamma):
-    eps = share * bias
-    wanted = eps**2 * gamma**2 / (5000 * bias**4 * np.log(4 * dim / gamma))
-    found = bernoulli.linear_lower_bound_count(dim, bias, eps, gamma)
-    assert float(found) == pytest.approx(wanted, rel=1e-3)
-    if wanted >= 1:  # what the docstring says of where the theorem speaks at all
-        assert bias <= 0.0215 / np.sqrt(np.log(8 * dim))
-
-
 @pytest.mark.slow
 def test_compiled_and_vectorised_are_the_same():
     signs = bernoulli.draw_signs(KEY, 12)
@@ -236,7 +220,6 @@ def test_compiled_and_vectorised_are_the_same():
         lambda bias: bernoulli.draw_estimator(KEY, signs, bias, 3),
         lambda bias: bernoulli.one_example_bound(9, bias)[0],
         lambda beta: bernoulli.one_example_bias(9, beta),
-        lambda eps: bernoulli.linear_lower_bound_count(9, 0.25, eps, 0.2),
         lambda bias: bernoulli.simulated_error(KEY, weights, signs, bias, 0.1, draws=30),
     ]
     values = jnp.array([0.05, 0.2])
@@ -266,9 +249,6 @@ ONE = jnp.ones(3)
         (lambda: bernoulli.error_bound(jnp.ones(2), ONE, 0.2, 0.1), "weights must have shape"),
         (lambda: bernoulli.one_example_bound(0, 0.2), "dim must be"),
         (lambda: bernoulli.one_example_bias(9, 1.0), r"beta must lie in \(0, 1\), got 1"),
-        (lambda: bernoulli.linear_lower_bound_count(9, 0.3, 0.1, 0.1), r"bias .* \(0, 0.25\]"),
-        (lambda: bernoulli.linear_lower_bound_count(9, 0.1, 0.4, 0.1), r"eps / bias .* \[0, 3\)"),
-        (lambda: bernoulli.linear_lower_bound_count(9, 0.1, 0.1, 0.5), r"gamma .* \(0, 0.5\)"),
     ],
 )
 def test_bad_arguments(call, words):

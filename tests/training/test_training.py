@@ -461,7 +461,9 @@ def test_the_robust_loss_is_the_plain_loss_at_the_attacked_images(eps):
     robust = run(training.adversarial(model, advfeat.cross_entropy, attack), batch)
     # The attack sees the network in evaluation mode, and leaves its statistics alone.
     frozen = models.model_fn(model, variables)
-    found = advfeat.attack_batch(attack, KEY, batch["id"], frozen, batch["image"], batch["label"])
+    found = advfeat.attack_batch(
+        KEY, attack, frozen, batch["image"], batch["label"], ids=batch["id"]
+    )
     attacked = {**batch, "image": found.last.x}
     plain = run(training.standard(model, advfeat.cross_entropy), attacked)
     for a, b in zip(jax.tree.leaves(robust), jax.tree.leaves(plain), strict=True):

@@ -100,7 +100,7 @@ class Context(NamedTuple):
         seen_by_attack = self.model_fn if via is None else via
         key = stream(self.key, f"checks/{name}")
         ids = self.ids[batch]
-        found = attack_dataset(attack, key, seen_by_attack, *data, ids=ids, batch_size=size)
+        found = attack_dataset(key, attack, seen_by_attack, *data, ids=ids, batch_size=size)
         x = np.where(np.isfinite(found.best.x), found.best.x, data[0]).astype(np.float32)
         return self.right(name, x, batch)[: len(rows)]
 
@@ -112,7 +112,7 @@ class Context(NamedTuple):
         """Returns the share of draws that are correct at points of a batch, `[B]` in [0, 1]."""
         key, size = stream(self.key, f"checks/{name}/looks"), self.batch(batch)[1]
         options: dict[str, Any] = {"ids": self.ids[batch], "batch_size": size}
-        return shares(self.model_fn, x, self.labels[batch], key=key, **options)
+        return shares(key, self.model_fn, x, self.labels[batch], **options)
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
         """Repeats rows to full batches of one size for all checks, so that each compiles once."""

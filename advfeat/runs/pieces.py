@@ -1,4 +1,11 @@
-"""Evaluates a stream whose images do not fit in memory at once, piece by piece.
+"""Evaluates images that do not fit in memory at once, piece by piece, and resumes after a kill.
+
+    first, *rest = cut(images, seed=0)
+    pieces = Pieces(key=key, model_fn=model_fn, threat=threat, suite=suite, problem=fingerprint)
+    with RunDirectory.open("runs/mine", {"eps": 8 / 255}, name="mine") as run:
+        others = pieces.verdicts(run, rest)
+        here = first.read()
+        result = joined(pieces.attacked(run, data.unit(here.image), here.label, here.id), others)
 
 The drawn images are shuffled and cut into pieces, each of which is evaluated by itself. Of all but
 the first piece only the verdicts are kept. The first comes last: its images stay in memory for the
@@ -15,7 +22,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -23,22 +29,28 @@ import advfeat
 from advfeat import data
 from advfeat.evaluation.result import SuiteResult
 from advfeat.evaluation.suites import Suite
-from advfeat.keys import stream
 from advfeat.runs.directory import RunDirectory
 from advfeat.runs.files import read_arrays
 from advfeat.runs.journal import Journal
+from advfeat.runs.verdicts import BY_IMAGE, TOTALS, VERDICTS, packed, unpacked
 from advfeat.threats.balls import ThreatModel
-
-from ..shared.verdicts import BY_IMAGE, TOTALS, VERDICTS, packed, unpacked
-from .flags import Config
+from advfeat.types import Key
 
 WHOLE = "whole"  # folder of the verdict on the images in memory, checks included
 PIECE = 1000  # images in memory at once: of 224 x 224 pixels 600 MB, a few times over
 
 
-def cut(images: data.DiskSplit, *, seed: int) -> tuple[data.DiskSplit, ...]:
-    """Cuts a drawn sample into pieces of at most `PIECE` images; several are shuffled before."""
-    count = math.ceil(len(images) / PIECE)
+def cut(
+    images: data.DiskSplit, *, seed: int, most: int | None = None
+) -> tuple[data.DiskSplit, ...]:
+    """Cuts a drawn sample into pieces; several are shuffled before.
+
+    Args:
+      images: on disk.
+      seed: of the order.
+      most: largest number of images in a piece; by default `PIECE`.
+    """
+    count = math.ceil(len(images) / (most or PIECE))
     if count < 2:
         return (images,)
     shuffled = data.subset(images, len(images), seed=seed)
@@ -69,38 +81,52 @@ class _Room:
         self._run.log(step, stage=f"{self._name}/{stage}", **scalars)
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is attacked, and how.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """What is attacked, and how: the arguments of `advfeat.evaluate` that all pieces share.
 
     Attributes:
-      config: the flags.
+      key: a typed key.
       model_fn: the network.
       threat: the threat model.
-      suite: the attacks.
-      fingerprint: of the network's weights and of all images.
+      suite: the attacks, as `evaluation.suites.resolve` returns them.
+      problem: a checksum of the network's weights and of all images (`files.checksum`).
+      sequential: as of `advfeat.evaluate`.
+      batch_size: images attacked at a time.
     """
 
-    config: Config
+    key: Key
     model_fn: advfeat.ModelFn
     threat: ThreatModel
     suite: Suite
-    fingerprint: str
+    problem: str
+    sequential: bool = True
+    batch_size: int = 250
 
     def attacked(
-        self, run: Any, images: np.ndarray, labels: np.ndarray, ids: np.ndarray, *, checks: bool
+        self,
+        run: Any,
+        images: np.ndarray,
+        labels: np.ndarray,
+        ids: np.ndarray,
+        *,
+        checks: bool = True,
     ) -> SuiteResult:
-        """Attacks images in memory, or goes on where a killed process stopped."""
-        with Journal(run, self.fingerprint) as journal:
+        """Attacks images in memory, or resumes where a killed process stopped.
+
+        Raises:
+          ValueError: as `advfeat.evaluate`, or if the run holds verdicts on another problem.
+        """
+        with Journal(run, self.problem) as journal:
             result = advfeat.evaluate(
-                stream(jax.random.key(self.config.seed), "suite"),
+                self.key,
                 self.model_fn,
                 images,
                 labels,
                 threat=self.threat,
                 suite=self.suite,
-                sequential=not self.config.each,
-                batch_size=self.config.attack_batch_size,
+                sequential=self.sequential,
+                batch_size=self.batch_size,
                 ids=ids,
                 checks=checks,
                 **journal.hooks(),
@@ -113,13 +139,19 @@ class Problem:
         return dataclasses.replace(result, attacks=tuple(attacks))
 
     def first(
-        self, run: RunDirectory, images: np.ndarray, labels: np.ndarray, ids: np.ndarray
+        self,
+        run: RunDirectory,
+        images: np.ndarray,
+        labels: np.ndarray,
+        ids: np.ndarray,
+        *,
+        checks: bool = True,
     ) -> SuiteResult:
         """Attacks and checks images in memory, unless the run holds the whole result."""
 
         def measure() -> tuple[dict[str, Any], dict[str, Any]]:
-            whole = self.attacked(run, images, labels, ids, checks=self.config.checks)
-            made = {"adversarial": whole.adversarial, "problem": self.fingerprint}
+            whole = self.attacked(run, images, labels, ids, checks=checks)
+            made = {"adversarial": whole.adversarial, "problem": self.problem}
             return {**packed(whole), **made}, {}
 
         saved = run.cached(f"{WHOLE}/parts/00000", measure)
@@ -137,7 +169,7 @@ class Problem:
                 whole = self.attacked(
                     room, data.unit(here.image), here.label, here.id, checks=False
                 )
-                run.save_arrays(name, {**packed(whole), "problem": self.fingerprint}, {})
+                run.save_arrays(name, {**packed(whole), "problem": self.problem}, {})
             # After its verdicts are written, or by the process after one that was killed here.
             shutil.rmtree(run.path / f"pieces/{number:05d}", ignore_errors=True)
             saved = read_arrays(run.arrays_path(name))
