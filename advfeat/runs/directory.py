@@ -24,15 +24,15 @@ from typing import Any, Literal
 import numpy as np
 
 from advfeat.runs import provenance as _provenance
-from advfeat.runs.files import plain, read_arrays, read_json, write_arrays, write_json
+from advfeat.runs.files import read_arrays, read_json, write_arrays, write_json
+from advfeat.runs.identity import RUN, check_same, flags_json, read_record
 from advfeat.runs.locks import RunLock
 from advfeat.runs.metrics import MetricsLog
 
 State = Literal["fresh", "resumed", "finished"]
 
-RUN, KEPT, SUMMARY, REPORT = "run.json", "kept.json", "summary.json", "report.html"
+KEPT, SUMMARY, REPORT = "kept.json", "summary.json", "report.html"
 _LOCK, _CLEARING = ".lock", ".clearing"
-_ABSENT = "(absent)"
 
 
 class RunDirectory:
@@ -86,13 +86,13 @@ class RunDirectory:
         entries = _entries(path)
         if not entries or (path / _CLEARING).exists():
             return "fresh"
-        record = _record(path)
+        record = read_record(path)
         if overwrite:
             nested = sorted(path.glob(f"*/{RUN}"))
             if nested:
                 raise ValueError(f"workdir {path} holds other runs ({nested[0].parent}): kept")
             return "fresh"
-        _check_same(path, record, _flags_json(flags), name)
+        check_same(path, record, flags_json(flags), name)
         return "finished" if (path / SUMMARY).exists() else "resumed"
 
     @classmethod
@@ -139,9 +139,9 @@ class RunDirectory:
             if state == "fresh":
                 lock.seconds = 0.0
                 _clear(path)
-                write_json(path / RUN, {"experiment": name, "flags": _flags_json(flags), **_now()})
+                write_json(path / RUN, {"experiment": name, "flags": flags_json(flags), **_now()})
             elif state == "resumed":
-                record = _record(path)
+                record = read_record(path)
                 record.setdefault("resumed", []).append(_now())
                 write_json(path / RUN, record)
             return cls(path, state, lock)
@@ -171,7 +171,7 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """Reads run.json: experiment, flags, versions, devices, revision."""
-        return _record(self.path)
+        return read_record(self.path)
 
     def cost(self) -> dict[str, Any]:
         """Returns the run's total `wall_seconds` and this process's `peak_memory_bytes`."""
@@ -319,11 +319,6 @@ class RunDirectory:
         self.close()
 
 
-def _flags_json(flags: Mapping[str, Any]) -> dict[str, Any]:
-    # eps may be infinite, which must not become null, the same as "no value".
-    return plain(dict(flags), nonfinite="text")
-
-
 def _now() -> dict[str, Any]:
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -351,43 +346,6 @@ def _entries(path: pathlib.Path) -> list[pathlib.Path]:
         return []
     ours = {_LOCK, _CLEARING, f".{RUN}.tmp"}
     return [entry for entry in path.iterdir() if entry.name not in ours]
-
-
-def _record(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        record = read_json(path / RUN)
-        kinds = {"experiment": str, "flags": dict, "resumed": list}
-        if all(isinstance({"resumed": [], **record}[key], kind) for key, kind in kinds.items()):
-            return record
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"workdir {path} is not empty and holds no run ({RUN}): choose another")
-
-
-def _check_same(
-    path: pathlib.Path, record: Mapping[str, Any], flags: Mapping[str, Any], name: str
-) -> None:
-    """Raises if `record` belongs to another experiment or other flags."""
-    advice = "choose another workdir, or --overwrite"
-    if record["experiment"] != name:
-        raise ValueError(
-            f"workdir {path} holds a run of {record['experiment']}, not of {name}; {advice}"
-        )
-    stored = record["flags"]
-    for key in [*flags, *(key for key in stored if key not in flags)]:
-        there, here = stored.get(key, _ABSENT), flags.get(key, _ABSENT)
-        if there != here:
-            raise ValueError(
-                f"workdir {path} holds a run with --{key}={_text(there)}, "
-                f"not --{key}={_text(here)}; {advice}"
-            )
-
-
-def _text(value: Any) -> str:
-    """Formats a flag's value as it would be typed."""
-    if isinstance(value, list):
-        return ",".join(_text(item) for item in value)
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _acquire(path: pathlib.Path) -> RunLock:

@@ -47,8 +47,8 @@ class Lying:
 
     says: str
 
-    def __call__(self, model_fn, x, y, key):
-        score, success = Untargeted()(model_fn, x, y, key)
+    def __call__(self, key, model_fn, x, y):
+        score, success = Untargeted()(key, model_fn, x, y)
         said = {"nothing": jnp.bool_(False), "everything": jnp.bool_(True)}
         return score, said.get(self.says, ~success)
 
@@ -164,7 +164,7 @@ def test_what_an_objective_claims_changes_no_verdict(says):
     if says == "nothing":  # it went on to the end, and the highest score fools
         assert fooled > 0
     sweep = advfeat.evaluate_epsilons(KEY, lambda _: attack, NETWORK, X, Y, [0.3], norm="l2")
-    alone = advfeat.attack_dataset(attack, KEY, NETWORK, X, Y, batch_size=COUNT)
+    alone = advfeat.attack_dataset(KEY, attack, NETWORK, X, Y, batch_size=COUNT)
     np.testing.assert_array_equal(sweep.robust[0], stranger(np.asarray(alone.best.x), threat))
 
 

@@ -41,7 +41,6 @@ def result_of(share):
     return SuiteResult(
         suite="custom",
         threat=advfeat.linf(0.1),
-        eps=0.1,
         clean_share=share,
         robust_share=share,
         adversarial=np.zeros((len(share), 1, 1, 1)),
@@ -60,7 +59,7 @@ def test_a_random_defence_is_judged_by_its_expectation_everywhere():
     assert coin.robust.mean() > 0.9
     results = {"no defence": wrong, "adversarial training": half, "coin": coin}
     verdicts = {name: defences_summary.Verdict.of(each, each) for name, each in results.items()}
-    plan = types.SimpleNamespace(defences=("coin",), labels=np.zeros(200, int))
+    plan = types.SimpleNamespace(defences=("coin",), labels=np.zeros(200, int), eps=0.1)
     config = defences_flags.Config(workdir="unused")
     summary = defences_summary.summarise(config, plan, verdicts)
     entry = summary["networks"]["coin"]

@@ -55,7 +55,7 @@ def test_summary_has_the_keys_that_its_readers_rely_on(finished):
             assert_rate(control)
             assert control["n"] == 445
     assert_claims(summary["claims"])
-    assert len(summary["claims"]) == 10
+    assert len(summary["claims"]) == 9
 
 
 def test_sets_are_saved_with_what_the_experiment_says_of_them(finished):

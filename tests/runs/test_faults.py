@@ -138,6 +138,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, tmp_path, monkeypatch
 def test_sigterm_outside_a_training_leaves_at_once(whole, tmp_path, monkeypatch, capsys):
     path = shutil.copytree(whole, tmp_path / "run")
     (path / "summary.json").unlink()
+    shutil.rmtree(path / "measured")
 
     def evaluate(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
