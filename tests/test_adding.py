@@ -18,7 +18,7 @@ from advfeat.evaluation import diagnostics, suites
 from advfeat.runs import config as config_lib, runner
 from advfeat.runs.config import UsageError
 from advfeat.stats import rate
-from advfeat.training.losses.base import AdversarialObjective, forward, mean
+from advfeat.training.losses.base import AdversarialObjective, forward, weighted_mean
 from advfeat.types import AttackResult, Best, pytree
 from experiments.evaluate import flags as evaluate_flags
 from experiments.roar import flags as roar_flags
@@ -158,8 +158,8 @@ class Halves(AdversarialObjective):
         total = 0.0
         for name, share in (("attacked", self.gamma), ("image", 1 - self.gamma)):
             logits, model_state = forward(self.model, key, params, model_state, batch[name], batch)
-            total += share * mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
-        hit = mean((logits.argmax(-1) == batch["label"]).astype(jnp.float32), batch)
+            total += share * weighted_mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
+        hit = weighted_mean((logits.argmax(-1) == batch["label"]).astype(jnp.float32), batch)
         return total, (model_state, {"loss": total, "accuracy": hit})
 
 

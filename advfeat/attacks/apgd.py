@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advfeat.attacks.apgd_kernels import AutoAscent, SparseAscent, phases, reach
+from advfeat.attacks.apgd_kernels import AutoAscent, SparseAscent, finite_radius, phases
 from advfeat.attacks.iterative import AttackState, IterativeAttack
 from advfeat.attacks.keeping import by_success, none_yet
 from advfeat.attacks.oracles import averaged
@@ -114,7 +114,7 @@ class AutoPGD(IterativeAttack):
     ) -> tuple[Array, Any]:
         """Starts on the sphere of radius eps, projected into the box, like the authors' code."""
         del model_fn, index
-        radius = reach(self.threat, x, float(self._radii[0]))
+        radius = finite_radius(self.threat, x, float(self._radii[0]))
         if self.threat.norm.name == "linf":
             noise = jax.random.uniform(key, x.shape, x.dtype, -1.0, 1.0)
             noise = noise * (radius / jnp.maximum(jnp.max(jnp.abs(noise)), 1e-12)).astype(x.dtype)

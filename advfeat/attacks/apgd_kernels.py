@@ -148,7 +148,7 @@ class AutoAscent(NamedTuple):
         step_size = jnp.where(halve, 0.5 * search.step_size, search.step_size)
         x, grad = jnp.where(halve, best, search.x), jnp.where(halve, best_grad, grad)
 
-        length = step_size * reach(threat, search.x0)
+        length = step_size * finite_radius(threat, search.x0)
         stepped = threat.project(search.x0, x + length.astype(x.dtype) * threat.direction(x, grad))
         share = jnp.where(search.step > 0, MOMENTUM, 1.0).astype(x.dtype)
         move = share * (stepped - x) + (1.0 - share) * (x - search.before)
@@ -178,7 +178,7 @@ def _better(
     return jax.tree.map(partial(jnp.where, score > search.best_score), new, old)  # type: ignore[no-any-return]
 
 
-def reach(threat: ThreatModel, x0: Array, factor: Array | float = 1.0) -> Array:
+def finite_radius(threat: ThreatModel, x0: Array, factor: Array | float = 1.0) -> Array:
     """Returns `factor * eps`, capped at the diameter of the box so that it is finite."""
     return jnp.minimum(factor * threat.eps, threat.norm.diameter(x0.size))
 
@@ -252,12 +252,12 @@ class SparseAscent(NamedTuple):
         grad = jnp.where(due & afresh, best_grad, grad)
 
         factor, following = (jnp.asarray(radii)[search.step + i] for i in (0, 1))
-        length = step_size * reach(self.threat, x0, factor)
+        length = step_size * finite_radius(self.threat, x0, factor)
         stepped = x + length.astype(x.dtype) * _sparse_sign(grad, moved)
         # The next phase starts at the best point, projected onto its smaller ball.
         shrinks = following < factor
         target = jnp.where(shrinks, best, stepped)
-        x = self.threat.norm.project(reach(self.threat, x0, following), x0, target)
+        x = self.threat.norm.project(finite_radius(self.threat, x0, following), x0, target)
         return SparseState(
             x=x,
             x0=x0,

@@ -43,7 +43,7 @@ class DDNState(NamedTuple):
     fallback: Array
 
 
-def quantised(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
+def rounded_to_levels(threat: ThreatModel, x0: Array, x: Array, levels: Array) -> Array:
     """Quantises `x` to multiples of `1 / (levels - 1)` without leaving the threat model.
 
     Rounds to the nearest level if the result is allowed. Otherwise rounds every pixel towards `x0`,
@@ -103,7 +103,7 @@ class DecoupledDirectionNorm(IterativeAttack):
         moved = x0 + radius * norms.L2.direction(x0, offset)
         moved = self.threat.project(x0, moved)
         if self.levels is not None:
-            moved = quantised(self.threat, x0, moved, self.levels)
+            moved = rounded_to_levels(self.threat, x0, moved, self.levels)
         return DDNState(moved, x0, step + 1, radius, fallback)
 
 

@@ -286,7 +286,7 @@ def evaluate_epsilons(
             )
             threat = threat_of(attack) if norm is None else threat_model(norm, eps)
             reached = np.asarray(result.best.x, np.float32)
-            allowed = within(threat, images, reached)
+            allowed = allowed_points(threat, images, reached)
             x = np.where(allowed[:, None, None, None], reached, images).astype(np.float32)
             share = looked(stream(key, f"choose/{index}"), model_fn, x, labels)
             lower = allowed & (share < chosen)
@@ -306,7 +306,7 @@ def _within(threat: ThreatModel, x0: Array, x: Array) -> Array:
     return jax.vmap(threat.contains)(x0, x)
 
 
-def within(
+def allowed_points(
     threat: ThreatModel | None, x0: Float[np.ndarray, "N H W C"], x: Float[np.ndarray, "N H W C"]
 ) -> Bool[np.ndarray, " N"]:
     """Tests whether points are images and, given a threat model, lie in it."""

@@ -22,7 +22,7 @@ from advfeat.attacks.iterative import IterativeAttack
 from advfeat.attacks.survivors import slots_for, survive, usual_chunk
 from advfeat.checks import check_logits
 from advfeat.evaluation.diagnostics import Context, examine
-from advfeat.evaluation.prediction import LOOKS, within
+from advfeat.evaluation.prediction import LOOKS, allowed_points
 from advfeat.evaluation.problem import Problem, asked
 from advfeat.evaluation.result import AttackChunk, AttackOutcome, SuiteResult
 from advfeat.evaluation.suites import Suite
@@ -233,7 +233,7 @@ def _contested(
         tried[part.rows], fooled[part.rows] = True, part.fooled
         nearest = np.array(problem.images, np.float32)
         nearest[part.rows] = part.x
-        allowed = within(problem.threat, problem.images, nearest)
+        allowed = allowed_points(problem.threat, problem.images, nearest)
         nearest = np.where(allowed[:, None, None, None], nearest, problem.images)
         logits = problem.logits(nearest, f"looks/{name}/logits")
         contest.note(name, fooled, logits, allowed)
@@ -288,7 +288,7 @@ def _verified(problem: Problem, name: str, rows: np.ndarray, result: AttackResul
     padded_rows = np.pad(rows, (0, padding), mode="edge")
     padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
     before = problem.images[padded_rows]
-    inside = within(problem.threat, before, padded)
+    inside = allowed_points(problem.threat, before, padded)
     # A point that is not allowed may not even be an image.
     looked_at = np.where(inside[:, None, None, None], padded, before).astype(np.float32)
     share = problem.shares(looked_at, padded_rows, f"looks/{name}")

@@ -8,7 +8,7 @@
 Adapt networks from other libraries with `from_linen`, `from_nnx`, `from_function`,
 `from_equinox` and `from_haiku`.
 
-To add a network, write its module (a subclass of `base.Network`) and one line of `NETWORKS`.
+To add a network, write its module (a subclass of `Architecture`) and one line of `NETWORKS`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from advfeat.models.adapters import (
     from_linen,
     from_nnx,
 )
-from advfeat.models.base import Network
+from advfeat.models.base import Architecture
 from advfeat.models.functions import init, layer_names, model_fn, module_names
 from advfeat.models.layers import Conv, conv
 from advfeat.models.registry import NETWORKS, create, names
@@ -28,8 +28,8 @@ from advfeat.models.split import guided, split_fn, with_fake_relu, with_relu
 
 __all__ = [
     "NETWORKS",
+    "Architecture",
     "Conv",
-    "Network",
     "conv",
     "create",
     "from_equinox",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from advfeat.models.base import Network
+from advfeat.models.base import Architecture
 from advfeat.models.layers import SMALL, Conv, conv
 
 PATCH = 2
@@ -68,7 +68,7 @@ class Shifted(nn.Module):
         return x + (8.0 * shift).astype(x.dtype).reshape(1, 1, 1, -1)
 
 
-class Airbench(Network):
+class Airbench(Architecture):
     """Whitened 2x2 patches, then three groups of two 3x3 convolutions, each pooled by 2.
 
     The groups have w, 4w and 4w channels, the representation 4w. The first layer's kernel is fixed;

@@ -17,7 +17,7 @@ DELTAS = "deltas"
 """The flax collection of offsets added to named layers; never initialised, only passed in."""
 
 
-class Network(nn.Module):
+class Architecture(nn.Module):
     """A classifier of images `[B, H, W, C]` in [0, 1] with named layers.
 
     A subclass defines `features` (normalised images to the representation) and `downsampling`.

@@ -9,11 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from advfeat.models.airbench import Airbench
-from advfeat.models.base import Network
+from advfeat.models.base import Architecture
 from advfeat.models.resnet import ResNet
 from advfeat.models.simple import CNN, MLP, Linear
 
-NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[type[Architecture], dict[str, Any]]] = {
     "linear": (Linear, {}),
     "mlp": (MLP, {}),
     "cnn": (CNN, {}),
@@ -28,7 +28,7 @@ NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "wrn_16_4": (ResNet, {"blocks": (2, 2, 2), "width": 16, "widen": 4, "preact": True}),
     "wrn_28_10": (ResNet, {"blocks": (4, 4, 4), "width": 16, "widen": 10, "preact": True}),
 }
-"""The networks by name: a subclass of `base.Network`, and the options that make it this one."""
+"""The networks by name: an `Architecture` and the options that make it this one."""
 
 
 def names() -> tuple[str, ...]:
@@ -50,7 +50,7 @@ def create(
     std: Sequence[float] | None = None,
     dtype: Any = jnp.float32,
     **options: Any,
-) -> Network:
+) -> Architecture:
     """Creates a network by name; nothing is computed yet.
 
     Args:
@@ -96,6 +96,6 @@ def create(
     return model
 
 
-def _own_options(network: type[Network]) -> tuple[str, ...]:
-    common = {field.name for field in dataclasses.fields(Network)}
+def _own_options(network: type[Architecture]) -> tuple[str, ...]:
+    common = {field.name for field in dataclasses.fields(Architecture)}
     return tuple(f.name for f in dataclasses.fields(network) if f.name not in common)

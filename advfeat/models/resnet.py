@@ -16,14 +16,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from advfeat.models.base import Network
+from advfeat.models.base import Architecture
 from advfeat.models.layers import HE, SMALL, Conv
 
 STEMS = ("cifar", "imagenet")
-NORMS = ("batch", "group", "none")
+NORMALISATIONS = ("batch", "group", "none")
 
 
-class Norm(nn.Module):
+class Normalisation(nn.Module):
     """Batch normalisation (momentum 0.9, epsilon 1e-5), or a replacement without batch statistics.
 
     Attributes:
@@ -67,7 +67,7 @@ class Block(nn.Module):
       stride: of the first 3x3 convolution.
       bottleneck: whether 1x1 convolutions surround one 3x3; the output has 4 times `features`.
       preact: normalise and activate before each convolution instead of after it.
-      norm: see `Norm`.
+      norm: see `Normalisation`.
       zero_scale: initialises the last normalisation of a post-activation block to scale zero.
       dtype: of the computation.
       relu: the activation function.
@@ -113,11 +113,11 @@ class Block(nn.Module):
                 shortcut = self._norm("project_norm")(shortcut, train=train)
         return out + shortcut if self.preact else self.last_relu(out + shortcut)
 
-    def _norm(self, name: str, *, zero: bool = False) -> Norm:
-        return Norm(self.norm, dtype=self.dtype, zero=zero, name=name)
+    def _norm(self, name: str, *, zero: bool = False) -> Normalisation:
+        return Normalisation(self.norm, dtype=self.dtype, zero=zero, name=name)
 
 
-class ResNet(Network):
+class ResNet(Architecture):
     """A residual network; `width` is the number of channels of the first stage.
 
     Each stage after the first doubles the channels and halves height and width. Layers: "stem",
@@ -151,8 +151,8 @@ class ResNet(Network):
             raise ValueError(f"widen must be at least 1, got {self.widen}")
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
+        if self.norm not in NORMALISATIONS:
+            raise ValueError(f"norm must be one of {', '.join(NORMALISATIONS)}, got {self.norm!r}")
         if self.zero_scale and (self.preact or self.norm == "none"):
             raise ValueError("zero_scale needs post-activation blocks with a normalisation")
 
@@ -178,7 +178,7 @@ class ResNet(Network):
                 x = self.tap(f"block{index}", block(x, train=train))
         if self.preact:
             x = self.rectify_last(
-                Norm(self.norm, dtype=self.dtype, name="final_norm")(x, train=train)
+                Normalisation(self.norm, dtype=self.dtype, name="final_norm")(x, train=train)
             )
         return x.mean(axis=(1, 2))
 
@@ -187,7 +187,9 @@ class ResNet(Network):
         start = initialiser(self.norm)
         x = Conv(self.width, size, stride, dtype=self.dtype, init_fn=start, name="stem_conv")(x)
         if not self.preact:
-            x = self.relu(Norm(self.norm, dtype=self.dtype, name="stem_norm")(x, train=train))
+            x = self.relu(
+                Normalisation(self.norm, dtype=self.dtype, name="stem_norm")(x, train=train)
+            )
         if self.stem == "imagenet":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         return x

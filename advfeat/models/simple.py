@@ -5,13 +5,13 @@ from __future__ import annotations
 import flax.linen as nn
 from jax import Array
 
-from advfeat.models.base import Network
+from advfeat.models.base import Architecture
 from advfeat.models.layers import Conv
 
 _HE = nn.initializers.he_normal()
 
 
-class Linear(Network):
+class Linear(Architecture):
     """Softmax regression on the pixels; `width` is ignored."""
 
     def features(self, x: Array, *, train: bool) -> Array:
@@ -20,7 +20,7 @@ class Linear(Network):
         return x.reshape(x.shape[0], -1)
 
 
-class MLP(Network):
+class MLP(Architecture):
     """A multilayer perceptron with `depth` hidden layers ("hidden1", ...) of `width` units."""
 
     width: int = 256
@@ -43,7 +43,7 @@ class MLP(Network):
         return x
 
 
-class CNN(Network):
+class CNN(Architecture):
     """Three 3x3 convolutions of w, 2w and 4w channels and a dense layer of 8w units.
 
     The last two convolutions have stride 2: 8x8 digits end as 2x2 and 28x28 ones as 7x7.

@@ -7,7 +7,7 @@ from typing import Any
 
 from jax import Array
 
-from advfeat.models.base import DELTAS, TAPS, Network
+from advfeat.models.base import DELTAS, TAPS, Architecture
 from advfeat.models.functions import Variables, evaluated, layer_names, tapped, unknown_layer
 from advfeat.models.rectifiers import Relu, fake_relu, guided_relu
 from advfeat.types import pytree, static
@@ -24,7 +24,7 @@ class SplitFn:
     """
 
     variables: Mapping[str, Any]
-    model: Network = static()
+    model: Architecture = static()
     layer: str = static()
 
     def __call__(self, x: Array) -> Array:
@@ -49,7 +49,11 @@ class SplitFn:
 
 
 def split_fn(
-    model: Network, variables: Variables, *, layer: str, input_shape: tuple[int, ...] | None = None
+    model: Architecture,
+    variables: Variables,
+    *,
+    layer: str,
+    input_shape: tuple[int, ...] | None = None,
 ) -> SplitFn:
     """Opens a network at one of its layers, for `saliency.grad_cam` and `saliency.layer_gradient`.
 
@@ -68,7 +72,7 @@ def split_fn(
     return SplitFn(kept, model, layer)
 
 
-def with_relu(model: Network, relu: Relu) -> Network:
+def with_relu(model: Architecture, relu: Relu) -> Architecture:
     """Returns the same network with another activation function; its weights stay valid.
 
     Args:
@@ -81,7 +85,7 @@ def with_relu(model: Network, relu: Relu) -> Network:
     return _ours(model).clone(relu=relu)
 
 
-def with_fake_relu(model: Network) -> Network:
+def with_fake_relu(model: Architecture) -> Architecture:
     """Returns the network with `rectifiers.fake_relu` at its representation, for visualisation.
 
     With it, gradients reach inactive units of the representation. As in the paper, only that layer
@@ -93,8 +97,8 @@ def with_fake_relu(model: Network) -> Network:
     return _ours(model).clone(last_relu=fake_relu)
 
 
-def _ours(model: Network) -> Network:
-    if not isinstance(model, Network):
+def _ours(model: Architecture) -> Architecture:
+    if not isinstance(model, Architecture):
         raise ValueError(
             f"{type(model).__name__} does not let its rectifier be chosen: only the networks of "
             "advfeat.models do"
@@ -102,6 +106,6 @@ def _ours(model: Network) -> Network:
     return model
 
 
-def guided(model: Network) -> Network:
+def guided(model: Architecture) -> Architecture:
     """Returns the network with `rectifiers.guided_relu` throughout, for guided backpropagation."""
     return with_relu(model, guided_relu).clone(last_relu=None)

@@ -26,7 +26,7 @@ from advfeat.saliency.sanity import (
     independent,
     magnitude,
     picture_likeness,
-    randomised,
+    randomisation_test,
     rank_correlation,
 )
 from advfeat.saliency.smooth import smoothgrad
@@ -68,7 +68,7 @@ __all__ = [
     "mean_pixel",
     "occlusion",
     "picture_likeness",
-    "randomised",
+    "randomisation_test",
     "rank_correlation",
     "ranking",
     "removed",

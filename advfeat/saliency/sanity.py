@@ -81,7 +81,7 @@ class Randomisation:
     first: dict[str, list[Shaped[np.ndarray, "H W *C"]]]
 
 
-def randomised(
+def randomisation_test(
     how: str,
     maps_of: Callable[[Any], Mapping[str, Shaped[np.ndarray, "N H W *C"]]],
     variables: Any,

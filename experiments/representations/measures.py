@@ -16,7 +16,7 @@ NEAR = 0.1
 """Relative distance below which two images count as having the same representation."""
 
 
-def ordered(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
+def rank_agreements(fn: ModelFn, images: np.ndarray, name: str, *, seed: int) -> np.ndarray:
     """Returns how often the layer orders a distortion by its strength, `[N]`."""
     graded = distortions.graded(name, images, STRENGTHS, seed=seed)
     return np.asarray(

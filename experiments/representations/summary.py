@@ -18,7 +18,7 @@ from advfeat.stats import Claim
 
 from . import pictures
 from .flags import Config
-from .measures import NEAR, as_pixels, distances, ordered
+from .measures import NEAR, as_pixels, distances, rank_agreements
 from .plan import PIXELS, Plan
 
 
@@ -43,7 +43,8 @@ def measured(
     read = {judge: pictures.classes(reader, originals) for judge, reader in plan.judges.items()}
     return {
         "ordered": {
-            name: ordered(fn, images, name, seed=config.seed) for name in distortions.DISTORTIONS
+            name: rank_agreements(fn, images, name, seed=config.seed)
+            for name in distortions.DISTORTIONS
         },
         "sensitivity": sensitivity,
         "inverted": {
@@ -66,7 +67,8 @@ def of_pixels(config: Config, plan: Plan) -> dict[str, np.ndarray]:
     """Measures how often the pixels themselves order each distortion, the control, `[N]`."""
     images = plan.images[plan.measured]
     return {
-        name: ordered(as_pixels, images, name, seed=config.seed) for name in distortions.DISTORTIONS
+        name: rank_agreements(as_pixels, images, name, seed=config.seed)
+        for name in distortions.DISTORTIONS
     }
 
 

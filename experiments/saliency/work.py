@@ -94,7 +94,7 @@ def _randomised(how: str, config: Config, plan: Plan, network: Network) -> salie
         )
 
     with tqdm(total=len(order), desc=how, unit="module") as bar:
-        return saliency.randomised(
+        return saliency.randomisation_test(
             how,
             maps_of,
             network.variables,

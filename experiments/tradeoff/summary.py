@@ -26,7 +26,7 @@ COLLAPSED = 2.0
 """A network has not learned if its clean accuracy is below this multiple of chance."""
 
 
-def accuracy(hits: np.ndarray) -> np.ndarray:
+def accuracy_by_eps(hits: np.ndarray) -> np.ndarray:
     """Returns clean accuracy at each eps `[E]`, from `[S, 2, E, N]` hits (clean, attacked)."""
     return hits[:, 0].mean(axis=(0, 2))
 
@@ -47,7 +47,7 @@ def rank_correlation(hits: np.ndarray) -> float:
 
     It is 1 if every gain in robustness costs accuracy, and -1 if both improve together.
     """
-    rates = fooling(hits), accuracy(hits)
+    rates = fooling(hits), accuracy_by_eps(hits)
     if any(np.ptp(rate) == 0 for rate in rates):
         return 0.0
     return float(spearmanr(*rates).statistic)

@@ -88,7 +88,7 @@ def test_randomised_weights_change_the_gradient_and_not_the_edges():
         return {**found, "edges": np.array([saliency.edges(image) for image in IMAGES])}
 
     for how in saliency.RANDOMISED:
-        found = saliency.randomised(
+        found = saliency.randomisation_test(
             how, maps_of, NETWORK.variables, fresh, order, on_module=seen.append
         )
         assert found.modules == tuple(reversed(order)) == tuple(seen[-len(order) :])
@@ -97,7 +97,7 @@ def test_randomised_weights_change_the_gradient_and_not_the_edges():
         np.testing.assert_allclose(found.ssim["edges"], 1.0)
         assert len(found.first["gradient"]) == len(order) + 1
     with pytest.raises(ValueError, match="how must be one of cascading, independent"):
-        saliency.randomised("at once", maps_of, NETWORK.variables, fresh, order)
+        saliency.randomisation_test("at once", maps_of, NETWORK.variables, fresh, order)
 
 
 def test_cosines_by_hand():

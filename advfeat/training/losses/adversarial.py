@@ -10,7 +10,13 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from advfeat.training.losses.base import AdversarialObjective, accuracy, check_attack, forward, mean
+from advfeat.training.losses.base import (
+    AdversarialObjective,
+    check_attack,
+    forward,
+    weighted_accuracy,
+    weighted_mean,
+)
 from advfeat.types import AttackFn, Batch, Descended, Key, LogitLoss, pytree
 
 
@@ -23,8 +29,8 @@ class Adversarial(AdversarialObjective):
         logits, model_state = forward(
             self.model, key, params, model_state, batch["attacked"], batch
         )
-        value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
-        return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
+        value = weighted_mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
+        return value, (model_state, {"loss": value, "accuracy": weighted_accuracy(logits, batch)})
 
 
 def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:

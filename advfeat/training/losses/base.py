@@ -199,7 +199,7 @@ def forward_both(
     return clean, attacked, model_state
 
 
-def mean(values: Float[Array, " B"], batch: Batch) -> Float[Array, ""]:
+def weighted_mean(values: Float[Array, " B"], batch: Batch) -> Float[Array, ""]:
     """Returns the weighted mean of values; padding has weight 0."""
     weight = batch["weight"]
     # A padded row may contain anything, and 0 times infinity would be NaN.
@@ -207,10 +207,10 @@ def mean(values: Float[Array, " B"], batch: Batch) -> Float[Array, ""]:
     return jnp.sum(weight * kept) / jnp.maximum(jnp.sum(weight), 1e-9)
 
 
-def accuracy(logits: Float[Array, "B K"], batch: Batch) -> Float[Array, ""]:
+def weighted_accuracy(logits: Float[Array, "B K"], batch: Batch) -> Float[Array, ""]:
     """Returns the weighted accuracy of a batch."""
     hit = jnp.argmax(logits, axis=-1) == batch["label"]
-    return mean(hit.astype(jnp.float32), batch)
+    return weighted_mean(hit.astype(jnp.float32), batch)
 
 
 def check_attack(attack: Any) -> None:

@@ -19,7 +19,7 @@ from advfeat.numerics import over
 from advfeat.threats.balls import ThreatModel
 from advfeat.threats.norms import l2_length
 from advfeat.training.losses.adversarial import Adversarial
-from advfeat.training.losses.base import mean
+from advfeat.training.losses.base import weighted_mean
 from advfeat.types import Array, Batch, Descended, Key, LogitLoss, Number, pytree
 
 
@@ -56,7 +56,7 @@ class Aligned(Adversarial):
             return jax.grad(total)(images)
 
         cosines = jax.vmap(_cosine)(input_gradient(batch["image"]), input_gradient(batch["nearby"]))
-        misaligned = mean(1.0 - cosines, batch)
+        misaligned = weighted_mean(1.0 - cosines, batch)
         value = value + self.grad_align * misaligned
         return value, (after, {**metrics, "loss": value, "misaligned": misaligned})
 

@@ -16,10 +16,10 @@ from advfeat.checks import check_eps
 from advfeat.objectives.losses import boosted_cross_entropy, kl_divergence
 from advfeat.training.losses.base import (
     AdversarialObjective,
-    accuracy,
     check_attack,
     forward_both,
-    mean,
+    weighted_accuracy,
+    weighted_mean,
 )
 from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
@@ -39,15 +39,15 @@ class Mart(AdversarialObjective):
         clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
         label = batch["label"]
         doubt = 1.0 - jax.vmap(jnp.take)(jax.nn.softmax(clean), label)
-        divergence = mean(doubt * jax.vmap(kl_divergence)(clean, attacked), batch)
-        value = mean(jax.vmap(self.loss)(attacked, label), batch) + self.beta * divergence
+        divergence = weighted_mean(doubt * jax.vmap(kl_divergence)(clean, attacked), batch)
+        value = weighted_mean(jax.vmap(self.loss)(attacked, label), batch) + self.beta * divergence
         return value, (
             model_state,
             {
                 "loss": value,
                 "divergence": divergence,
-                "accuracy": accuracy(attacked, batch),
-                "clean_accuracy": accuracy(clean, batch),
+                "accuracy": weighted_accuracy(attacked, batch),
+                "clean_accuracy": weighted_accuracy(clean, batch),
             },
         )
 

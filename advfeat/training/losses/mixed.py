@@ -14,10 +14,10 @@ from jaxtyping import Float, PyTree
 from advfeat.checks import check_share
 from advfeat.training.losses.base import (
     AdversarialObjective,
-    accuracy,
     check_attack,
     forward_both,
-    mean,
+    weighted_accuracy,
+    weighted_mean,
 )
 from advfeat.types import Array, AttackFn, Batch, Descended, Key, LogitLoss, Number, pytree
 
@@ -36,14 +36,14 @@ class Mixed(AdversarialObjective):
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
         losses = jax.vmap(self.loss)
-        value = self.alpha * mean(losses(clean, batch["label"]), batch)
-        value += (1.0 - self.alpha) * mean(losses(attacked, batch["label"]), batch)
+        value = self.alpha * weighted_mean(losses(clean, batch["label"]), batch)
+        value += (1.0 - self.alpha) * weighted_mean(losses(attacked, batch["label"]), batch)
         return value, (
             model_state,
             {
                 "loss": value,
-                "accuracy": accuracy(attacked, batch),
-                "clean_accuracy": accuracy(clean, batch),
+                "accuracy": weighted_accuracy(attacked, batch),
+                "clean_accuracy": weighted_accuracy(clean, batch),
             },
         )
 

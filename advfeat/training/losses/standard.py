@@ -8,7 +8,12 @@ import jax
 from jaxtyping import PyTree
 
 from advfeat.objectives.losses import cross_entropy
-from advfeat.training.losses.base import TrainingObjective, accuracy, forward, mean
+from advfeat.training.losses.base import (
+    TrainingObjective,
+    forward,
+    weighted_accuracy,
+    weighted_mean,
+)
 from advfeat.types import Batch, Descended, Key, LogitLoss, pytree
 
 
@@ -19,8 +24,8 @@ class Standard(TrainingObjective):
     def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics."""
         logits, model_state = forward(self.model, key, params, model_state, batch["image"], batch)
-        value = mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
-        return value, (model_state, {"loss": value, "accuracy": accuracy(logits, batch)})
+        value = weighted_mean(jax.vmap(self.loss)(logits, batch["label"]), batch)
+        return value, (model_state, {"loss": value, "accuracy": weighted_accuracy(logits, batch)})
 
 
 def standard(model: Any, loss: LogitLoss = cross_entropy) -> Standard:

@@ -19,10 +19,10 @@ from advfeat.objectives.classification import kl_from_prediction
 from advfeat.objectives.losses import kl_divergence
 from advfeat.training.losses.base import (
     AdversarialObjective,
-    accuracy,
     attacked_images,
     forward_both,
-    mean,
+    weighted_accuracy,
+    weighted_mean,
 )
 from advfeat.types import (
     Array,
@@ -76,15 +76,18 @@ class Trades(AdversarialObjective):
     def descend(self, key: Key, params: PyTree, model_state: PyTree, batch: Batch) -> Descended:
         """Returns the loss, the new model state and metrics (`accuracy` at attacked images)."""
         clean, attacked, model_state = forward_both(self.model, key, params, model_state, batch)
-        divergence = mean(jax.vmap(kl_divergence)(clean, attacked), batch)
-        value = mean(jax.vmap(self.loss)(clean, batch["label"]), batch) + self.beta * divergence
+        divergence = weighted_mean(jax.vmap(kl_divergence)(clean, attacked), batch)
+        value = (
+            weighted_mean(jax.vmap(self.loss)(clean, batch["label"]), batch)
+            + self.beta * divergence
+        )
         return value, (
             model_state,
             {
                 "loss": value,
                 "divergence": divergence,
-                "accuracy": accuracy(attacked, batch),
-                "clean_accuracy": accuracy(clean, batch),
+                "accuracy": weighted_accuracy(attacked, batch),
+                "clean_accuracy": weighted_accuracy(clean, batch),
             },
         )
 

@@ -123,7 +123,7 @@ def check_accumulate(accumulate: int) -> None:
     check_positive(accumulate, name="accumulate")
 
 
-def halves(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
+def prepare_and_descend(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
     """Returns an objective's `prepare` and `descend`; any other loss has only a descent."""
     prepare = getattr(loss_fn, "prepare", None)
     if prepare is None:
@@ -131,7 +131,7 @@ def halves(loss_fn: LossFn) -> tuple[Callable[..., Batch], LossFn]:
     return prepare, loss_fn.descend  # type: ignore[attr-defined]
 
 
-def split(batch: Any, parts: int) -> Any:
+def microbatches(batch: Any, parts: int) -> Any:
     """Splits a batch into parts, `[parts, B / parts, ...]`.
 
     Each part takes every parts-th example, so that a batch sharded over devices stays in place.
@@ -148,8 +148,8 @@ def split(batch: Any, parts: int) -> Any:
     return jax.tree.map(cut, batch)
 
 
-def joined(batch: Any) -> Any:
-    """Inverts `split`."""
+def merged(batch: Any) -> Any:
+    """Inverts `microbatches`."""
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), batch)
 
 
@@ -157,13 +157,15 @@ def prepared(
     key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch, parts: int
 ) -> Batch:
     """Prepares a batch with the objective's attack, part by part."""
-    prepare, _ = halves(loss_fn)
+    prepare, _ = prepare_and_descend(loss_fn)
     parts = math.gcd(parts, batch["id"].shape[0])  # a device may hold a share of the batch
     if parts == 1:
         return prepare(key, params, model_state, batch)
     # The same key for every part: draws are per example.
-    one = jax.lax.map(lambda part: prepare(key, params, model_state, part), split(batch, parts))
-    return {**joined(one), "weight": batch["weight"]}
+    one = jax.lax.map(
+        lambda part: prepare(key, params, model_state, part), microbatches(batch, parts)
+    )
+    return {**merged(one), "weight": batch["weight"]}
 
 
 def gradients(
@@ -192,7 +194,7 @@ def gradients(
       `(gradients, (model_state, metrics))`: `gradients["params"]` and, if requested,
       `gradients["image"]` `[B, H, W, C]`.
     """
-    _, descend = halves(loss_fn)
+    _, descend = prepare_and_descend(loss_fn)
 
     def at(part: Batch) -> dict[str, Any]:
         return {"params": params, **({"image": part["image"]} if by_image else {})}
@@ -225,10 +227,10 @@ def gradients(
         return jnp.zeros_like(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
 
     start = (jax.tree.map(nothing, params), model_state, jnp.zeros((), jnp.int32))
-    (summed, state, _), (images, metrics) = jax.lax.scan(add, start, split(batch, parts))
+    (summed, state, _), (images, metrics) = jax.lax.scan(add, start, microbatches(batch, parts))
     metrics = jax.tree.map(lambda m: jnp.sum(m, axis=0), metrics)
     summed = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), summed, params)
-    return {"params": summed, **joined(images)}, (state, metrics)
+    return {"params": summed, **merged(images)}, (state, metrics)
 
 
 def updated(
