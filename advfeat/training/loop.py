@@ -27,7 +27,8 @@ from advfeat.training.hooks import Hooks, Saved
 from advfeat.training.optimisers import SCHEDULES, schedule, sgd
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
-from advfeat.training.steps import PLAIN, initial, scaled, train_update
+from advfeat.training.steps import PLAIN, initial, train_update
+from advfeat.training.warmup import check_scalable
 from advfeat.types import Key, LossFn, Metrics
 
 CHUNK = 50  # steps between two transfers to the host, each of which waits for the device
@@ -288,7 +289,7 @@ def set_up(
     hyper = _hyper(config, config.epochs * steps)
     procedure.check(loss_fn)
     if config.eps_warmup:
-        scaled(loss_fn, 1.0)
+        check_scalable(loss_fn)
     if resume is not None:
         return resume.state, make, hyper
     # A copy: updates donate their state's memory, and the caller keeps the variables.

@@ -17,6 +17,7 @@ from advfeat.training.losses.base import TrainingObjective
 from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure, plain
 from advfeat.training.state import TrainState
+from advfeat.training.warmup import scaled
 from advfeat.types import Array, Batch, Key, LossFn, Metrics
 
 PLAIN = plain()
@@ -163,16 +164,5 @@ def risen(
     share = step.astype(jnp.float32) / hyper["steps"]
     if "eps_warmup" in hyper:
         rise = jnp.minimum(share / hyper["eps_warmup"], 1.0)
-        loss_fn, procedure = scaled(loss_fn, rise), procedure.scaled(rise)
+        loss_fn, procedure = scaled((loss_fn, procedure), rise)
     return loss_fn, procedure, share
-
-
-def scaled(loss_fn: LossFn, share: float | Array) -> LossFn:
-    """Scales eps and step size of an objective's attack by `share`.
-
-    Raises:
-      ValueError: for a loss without a method `scaled`.
-    """
-    if not hasattr(loss_fn, "scaled"):
-        raise ValueError(f"{type(loss_fn).__name__} has no `scaled`, which an eps warm-up needs")
-    return loss_fn.scaled(share)

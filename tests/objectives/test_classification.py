@@ -14,6 +14,7 @@ import advfeat
 from advfeat import models, training
 from advfeat.objectives import losses
 from advfeat.training.losses import base
+from advfeat.training.warmup import check_scalable, scaled
 
 SHAPE, COUNT, CLASSES = (2, 3, 1), 8, 3
 KEY = jax.random.key(0)
@@ -311,7 +312,7 @@ def test_second_derivatives_flow_through_gradient_alignment():
 def test_new_numbers_do_not_compile_again(name):
     value_and_gradient(make(name, eps=0.2, number=0.3), PARAMS, {}, BATCH)
     size = value_and_gradient._cache_size()
-    for objective in (make(name, eps=0.05, number=0.7), make(name).scaled(0.5)):
+    for objective in (make(name, eps=0.05, number=0.7), scaled(make(name), 0.5)):
         value_and_gradient(objective, PARAMS, {}, BATCH)
     assert value_and_gradient._cache_size() == size
 
@@ -329,10 +330,10 @@ def test_nothing_is_nan(name, scale):
 @each
 def test_a_warm_up_scales_the_attack(name):
     objective = make(name)
-    found = prepared(objective.scaled(0.0), PARAMS, {}, BATCH)
+    found = prepared(scaled(objective, 0.0), PARAMS, {}, BATCH)
     np.testing.assert_array_equal(found.get("attacked", BATCH["image"]), BATCH["image"])
     if hasattr(objective, "attack"):
-        half, whole = objective.scaled(0.5).attack, objective.scaled(1.0).attack
+        half, whole = (scaled(objective, share).attack for share in (0.5, 1.0))
         assert float(half.threat.eps) == pytest.approx(0.1)
         assert float(half.step_size) == pytest.approx(float(objective.attack.step_size) / 2)
         assert float(whole.threat.eps) == float(objective.attack.threat.eps)
@@ -344,10 +345,10 @@ def test_what_cannot_be_scaled():
         advfeat.cross_entropy,
         advfeat.pgd(advfeat.l2(), steps=1, step_size=0.1, keep=None),
     )
-    assert float(endless.scaled(0.0).attack.threat.eps) == 0.0
+    assert float(scaled(endless, 0.0).attack.threat.eps) == 0.0
     objective = training.adversarial(LINEAR, advfeat.cross_entropy, lambda key, model, x, y: x)
     with pytest.raises(ValueError, match="needs an attack with a threat model, got function"):
-        objective.scaled(0.5)
+        check_scalable(objective)
 
 
 # --- Losses, the registry, bad input. -------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Procedures: train steps against NumPy, composition, exact resume, what compiles again."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -392,22 +391,19 @@ def test_new_numbers_do_not_compile_again():
 class ShowsEps:
     """A loss that shows the eps it was scaled to."""
 
-    eps: Any
-
-    def scaled(self, share):
-        return ShowsEps(self.eps * share)
+    threat: advfeat.ThreatModel
 
     def __call__(self, key, params, model_state, batch):
         del key, batch
         loss = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
-        return loss, (model_state, {"loss": loss, "eps": self.eps})
+        return loss, (model_state, {"loss": loss, "eps": self.threat.eps})
 
 
 def test_eps_rises_linearly_from_zero():
     seen = []
     fit(
         training.plain(),
-        ShowsEps(jnp.float32(0.8)),
+        ShowsEps(advfeat.l2(0.8)),
         dataclasses.replace(CONFIG, eps_warmup=2 / 3, learning_rate=0.01),
         hooks=training.Hooks(on_chunk=lambda state, metrics: seen.extend(metrics["eps"])),
     )
@@ -433,7 +429,7 @@ def test_a_warm_up_needs_an_attack_that_can_be_scaled():
     def loss_fn(key, params, model_state, batch):
         raise AssertionError
 
-    with pytest.raises(ValueError, match="function has no `scaled`"):
+    with pytest.raises(ValueError, match="needs an attack with a threat model, got function"):
         fit(training.plain(), loss_fn)
 
 

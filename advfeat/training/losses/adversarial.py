@@ -57,8 +57,8 @@ def adversarial(model: Any, loss: LogitLoss, attack: AttackFn) -> Adversarial:
     >>> attack = advfeat.pgd(advfeat.linf(8 / 255), steps=7, keep=None)
     >>> loss_fn = adversarial(
     ...     models.create("resnet18", num_classes=10), advfeat.cross_entropy, attack)
-    >>> loss_fn.scaled(0.5).attack.threat.eps * 255
-    Array(4., dtype=float32)
+    >>> loss_fn.attack.threat.eps * 255
+    Array(8., dtype=float32)
     """
     check_attack(attack)
     return Adversarial(model, loss, attack)

@@ -6,8 +6,7 @@ takes two gradients at the same attacked images; gradient accumulation works on 
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +23,9 @@ from advfeat.types import (
     Descended,
     Key,
     LogitLoss,
-    Number,
     pytree,
     static,
 )
-
-D = TypeVar("D", bound="TrainingObjective")
 
 
 @pytree
@@ -72,11 +68,6 @@ class TrainingObjective:
         prepared = self.prepare(key_prepare, params, model_state, filled(batch))
         return self.descend(key_descend, params, model_state, prepared)
 
-    def scaled(self: D, share: Number) -> D:
-        """Returns the objective with its attack's eps and step size scaled by `share`."""
-        del share
-        return self
-
 
 @pytree
 class AdversarialObjective(TrainingObjective):
@@ -93,14 +84,6 @@ class AdversarialObjective(TrainingObjective):
         variables = {"params": params, **model_state}
         found = attacked_images(self.attack, key, self.model, variables, batch, batch["label"])
         return {**batch, "attacked": found}
-
-    def scaled(self: D, share: Number) -> D:
-        """Returns the objective with its attack's eps and step size scaled by `share`.
-
-        Raises:
-          ValueError: for an attack without a threat model.
-        """
-        return dataclasses.replace(self, attack=scaled_attack(self.attack, share))  # type: ignore[attr-defined,call-arg]
 
 
 def attacked_images(
@@ -123,28 +106,6 @@ def attacked_images(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(one_key(key), batch["id"])
     result = jax.vmap(attack, (0, None, 0, 0))(keys, network, batch["image"], aim)
     return jax.lax.stop_gradient(result.best.x)
-
-
-def scaled_attack(attack: Any, share: Number) -> Any:
-    """Scales an attack's step size and the eps of its threat model by `share`.
-
-    Raises:
-      ValueError: for an attack without a threat model.
-    """
-    threat = getattr(attack, "threat", None)
-    if threat is None:
-        raise ValueError(
-            f"an eps warm-up needs an attack with a threat model, got {type(attack).__name__}"
-        )
-    changes: dict[str, Any] = {"threat": dataclasses.replace(threat, eps=_times(threat.eps, share))}
-    if getattr(attack, "step_size", None) is not None:
-        changes["step_size"] = _times(attack.step_size, share)
-    return dataclasses.replace(attack, **changes)
-
-
-def _times(size: Float[Array, ""], share: Number) -> Float[Array, ""]:
-    share = jnp.asarray(share, jnp.float32)
-    return jnp.where(share > 0, size * share, 0.0)  # infinity times 0 would be NaN
 
 
 def forward(

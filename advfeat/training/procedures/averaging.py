@@ -5,7 +5,6 @@ An average wraps any other procedure, which needs no knowledge of it.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -76,10 +75,6 @@ class Averaged(Procedure):
     def check(self, loss_fn: LossFn) -> None:
         """Delegates to the inner procedure."""
         self.inner.check(loss_fn)
-
-    def scaled(self, share: float | Array) -> Any:
-        """Returns the same average around the scaled procedure."""
-        return dataclasses.replace(self, inner=self.inner.scaled(share))
 
     def prepare(
         self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch

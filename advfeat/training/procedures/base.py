@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,6 @@ from advfeat.checks import check_positive
 from advfeat.training.padding import has_unit_weights
 from advfeat.training.state import TrainState
 from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree, static
-
-P = TypeVar("P", bound="Procedure")
 
 
 @pytree
@@ -56,11 +54,6 @@ class Procedure:
     def check(self, loss_fn: LossFn) -> None:
         """Raises a ValueError for an objective that this procedure does not support."""
         del loss_fn
-
-    def scaled(self: P, share: float | Array) -> P:
-        """Returns the procedure with the eps of its own attack, if any, scaled by `share`."""
-        del share
-        return self
 
     def prepare(
         self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch

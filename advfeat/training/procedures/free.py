@@ -5,7 +5,6 @@ Shafahi et al. (2019), https://arxiv.org/abs/1904.12843.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -60,11 +59,6 @@ class Free(Procedure):
                 "free training makes its own perturbation: its objective must be without an "
                 f"attack, such as standard(model), got {type(loss_fn).__name__}"
             )
-
-    def scaled(self, share: float | Array) -> Free:
-        """Returns the procedure with eps and step size scaled by `share`."""
-        threat = dataclasses.replace(self.threat, eps=self.threat.eps * share)
-        return dataclasses.replace(self, threat=threat, step_size=self.step_size * share)
 
     def finish(
         self,
