@@ -81,7 +81,7 @@ def prepare(
         builder = tfds.builder(name, data_dir=str(target_dir))
     target = Path(builder.data_dir)
     if target.exists() and not overwrite:
-        raise DataError(f"{name} is prepared already in {target}: --overwrite replaces it")
+        raise DataError(f"{name} is prepared already in {target}: `overwrite` replaces it")
     folder = Path(archive_dir).expanduser()
     unofficial = _collect(name, folder, archive.files, download=download)
     contents = archive.read(folder)
@@ -104,7 +104,7 @@ def _collect(
     if missing and not download:
         raise DataError(
             f"{name} needs {', '.join(file.file_name for file in missing)} in {folder}: fetch "
-            f"{' '.join(file.url for file in missing)} or add --download"
+            f"{' '.join(file.url for file in missing)} or let it `download` them"
         )
     for file in missing:
         _fetch(file, folder / file.file_name)

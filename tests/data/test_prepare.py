@@ -138,7 +138,7 @@ def test_a_prepared_set_is_replaced_only_on_request(tmp_path):
     where = str(tmp_path / "in"), str(tmp_path / "out")
     prepare.prepare("cifar10", *where)
     cifar10_archive(tmp_path / "in", per_batch=3)
-    with pytest.raises(data.DataError, match=r"prepared already in .*3\.0\.2: --overwrite"):
+    with pytest.raises(data.DataError, match=r"prepared already in .*3\.0\.2: `overwrite`"):
         prepare.prepare("cifar10", *where)
     assert len(data.load("cifar10", data_dir=where[1]).train) == 10
     prepare.prepare("cifar10", *where, overwrite=True)

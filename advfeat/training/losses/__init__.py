@@ -25,8 +25,8 @@ OBJECTIVES: dict[str, Entry] = {
         standard, numbers={"replays": 8}, attack_steps=None, one_step=True, procedure="free"
     ),
 }
-"""The objectives by name, as `experiments.train --objective` takes them. An objective of your own
-is one more entry, also from outside of this package: `OBJECTIVES["mine"] = Entry(mine)`."""
+"""The objectives by name, as flags and records have them. An objective of your own is one more
+entry, also from outside of this package: `OBJECTIVES["mine"] = Entry(mine)`."""
 
 __all__ = [
     "OBJECTIVES",

@@ -22,8 +22,7 @@ class Entry:
 
     Attributes:
       factory: `(model, loss, attack, **numbers) -> TrainingObjective`.
-      numbers: the objective's own options with their usual values; `experiments.train` has a flag
-        for each of ours and takes those of other packages by `--numbers`.
+      numbers: the objective's own options with their usual values; they can be given as flags.
       attack_steps: usual steps of PGD; 0 for an objective that attacks nothing, None for one that
         makes its own attack (its factory, or its procedure, takes `threat` and `step_size` in place
         of `attack`).
