@@ -16,9 +16,11 @@ from advfeat import devices
 HELPERS = pathlib.Path(__file__).parent / "helpers"
 
 
-@pytest.mark.parametrize(
-    "part", ["batches", "survivors", "predictions", "placed", "trainings", "streams"]
-)
+SLOW = ("survivors", "predictions", "placed", "trainings", "streams")
+
+
+@pytest.mark.slow_for(*SLOW)
+@pytest.mark.parametrize("part", ["batches", "training", *SLOW])
 def test_three_devices_give_the_verdicts_of_one(part):
     done = subprocess.run(
         [sys.executable, HELPERS / "shared_by_three.py", part],

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import advfeat
-from advfeat.attacks.ddn import quantised
+from advfeat.attacks.ddn import rounded_to_levels
 from advfeat.types import Evaluation
 
 L2 = advfeat.l2()
@@ -99,7 +99,7 @@ def test_a_pixel_on_a_level_stays_on_it(levels):
     x = (jnp.arange(levels) / top).reshape(-1, 1, 1)
     # Far less than a level is allowed, so that every pixel is rounded towards the example.
     for x0 in (jnp.zeros_like(x), jnp.ones_like(x)):
-        found = jax.jit(quantised)(advfeat.l2(0.0), x0, x, top + 1)
+        found = jax.jit(rounded_to_levels)(advfeat.l2(0.0), x0, x, top + 1)
         np.testing.assert_allclose(found, x, atol=1e-6)
 
 

@@ -69,6 +69,7 @@ def test_verdicts_and_untouched_images_are_those_of_the_whole_attack(
     np.testing.assert_array_equal(predicted != y, left.best.success)
 
 
+@pytest.mark.slow
 def test_a_fooled_image_costs_no_more_than_until_it_was_fooled():
     x, y = problem(64)
     attack = advfeat.pgd(advfeat.l2(0.4), steps=40)

@@ -63,6 +63,7 @@ def test_every_defence_is_expected_to_be_seen_through():
     assert len(EXPECTED) >= 14
 
 
+@pytest.mark.slow_for("random_view")
 @pytest.mark.parametrize("name", [*HONEST, *EXPECTED])
 def test_without_any_attack_each_defence_is_flagged_for_the_right_reason(family, name):
     x, y = digits(COUNT)

@@ -535,6 +535,7 @@ def test_growth_changes_one_size():
     assert growth.sized(base, "classes", 1000) == base
 
 
+@pytest.mark.slow
 def test_a_child_process_attacks_on_the_devices_it_is_given(tmp_path):
     work = Work("pgd", "cnn", "linf", 2, 4, 4)
     plan = plan_of(work)

@@ -224,7 +224,7 @@ def test_a_linear_classifier_on_a_linear_representation_is_sklearns():
         ({"target_examples": 5}, "--target_examples=5: must be at least 10"),
         ({"target_examples": 5000}, "--target_examples=5000: leaves 0 of the target's"),
         ({"seeds": 1}, "--seeds=1: must be at least 2"),
-        ({"eps": (0.0,)}, "--eps=0: must be different and finite, one above 0"),
+        ({"train_l2": (0.0,)}, "--train_l2=0: must be different and finite, one above 0"),
         ({"target": "planted"}, "has 3 channels, the source 1"),
     ],
 )

@@ -100,7 +100,7 @@ def test_metamers_are_compared_where_both_networks_arrive():
 
 def test_pixels_order_noise_by_its_strength():
     images = data.unit(DIGITS.test.image[:10])
-    found = representations_measures.ordered(
+    found = representations_measures.rank_agreements(
         representations_measures.as_pixels, images, "noise", seed=0
     )
     assert found.mean() > 0.95

@@ -269,6 +269,7 @@ def test_a_streams_sample_is_evaluated_as_in_memory(in_memory, folder, network, 
     equal(by_id(path / "adversarial.npz"), by_id(tmp_path / "w" / "adversarial.npz"))
 
 
+@pytest.mark.slow
 def test_so_is_one_in_pieces_also_after_a_kill(in_memory, folder, network, tmp_path, monkeypatch):
     path, wanted = in_memory
     monkeypatch.setattr(pieces, "PIECE", 10)  # three of eight

@@ -58,7 +58,6 @@ def test_a_killed_run_goes_on_with_what_was_not_measured(
 
 
 BOTH = {
-    "--attack=ddn": "threat must measure in l2 for ddn",
     "--model=resnet7": "resnet7",
     "--dataset=digitz": "digitz",
     "--dataset=mnist --data_dir=/no/such/dir": "/no/such/dir",
@@ -86,6 +85,7 @@ OWN = {
         "--model_eps=inf": "--model_eps=inf",
         "--noise=0": "--noise=0",
         "--draws=9": "--draws=9: must be at least 10",
+        "--attack=ddn --norm=linf": "threat must measure in l2 for ddn",
     },
     "tradeoff": {
         "--norms=l2,l2": "--norms=l2,l2: names one twice",
@@ -101,6 +101,7 @@ OWN = {
         "--norms=l2 --eval_linf=0.1": "--eval_linf: linf is not among --norms",
         "--norms=linf --train_l2=0.1": "--train_l2: l2 is not among --norms",
         "--train_examples=3": "--train_examples",
+        "--attack=ddn": "threat must measure in l2 for ddn",
     },
 }
 REFUSED = [(name, given) for name in SWEEPS for given in (*OWN[name], *BOTH)]

@@ -18,7 +18,7 @@ from experiments.tradeoff.summary import (
     _claims,
     _fooled_less,
     _norm,
-    accuracy,
+    accuracy_by_eps,
     findings,
     fooling,
     fooling_rate,
@@ -120,7 +120,7 @@ def hits(clean, robust, points=100):
 
 def test_rates_by_hand():
     both = np.concatenate([hits([0.8, 0.5], [0.2, 0.5]), hits([0.4, 0.5], [0.4, 0.0])])
-    np.testing.assert_allclose(accuracy(both), [0.6, 0.5])
+    np.testing.assert_allclose(accuracy_by_eps(both), [0.6, 0.5])
     np.testing.assert_allclose(fooling(both), [1 - 0.6 / 1.2, 0.5])
     assert fooling(hits([0.0], [0.0])).tolist() == [1.0]
 

@@ -46,7 +46,8 @@ def same(one, other, what):
 
 
 def batches():
-    for name, attack in ATTACKS.items():
+    for name in ("pgd", "square"):
+        attack = ATTACKS[name]
         run = partial(advfeat.attack_batch, KEY, attack, NETWORK, X, Y, ids=np.arange(COUNT))
         shared = run()
         assert len(shared.best.x.sharding.device_set) == 1
@@ -109,7 +110,17 @@ CONFIG = training.TrainConfig(
 )
 
 
+def training_of_statistics():
+    """A network with batch statistics: the attack on three devices, the update on one."""
+    trained("batch statistics")
+
+
 def trainings():
+    for name in ("adversarial", "trades", "fast"):
+        trained(name)
+
+
+def trained(name):
     loss = advfeat.cross_entropy
     attack = advfeat.pgd(L2, steps=2, keep=None, random_start=True)
     normed = models.create("resnet9", num_classes=CLASSES, width=4)
@@ -122,19 +133,19 @@ def trainings():
         "fast": (training.fast(MODEL, loss, L2, grad_align=0.1), training.plain(accumulate=2)),
     }
     assert devices.training_mesh(8).size == 1  # on CPU
-    for name, (loss_fn, procedure) in cases.items():
-        variables = models.init(KEY, loss_fn.model, (6, 6, 1))
-        given = KEY, loss_fn, variables, X, Y, CONFIG
-        run = partial(training.fit, *given, num_classes=CLASSES, procedure=procedure)
-        with alone():
-            single = run()
-        shared = run()  # the attack on three devices, the update on one
-        assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(shared))
-        same(single, shared, name)
-        if name == "adversarial":
-            sharded = devices.home(run(mesh=devices.data_mesh(jax.devices()[:2])))
-            jax.tree.map(jnp.sum, sharded.params)
-            same(single, sharded, f"{name}, sharded")
+    loss_fn, procedure = cases[name]
+    variables = models.init(KEY, loss_fn.model, (6, 6, 1))
+    given = KEY, loss_fn, variables, X, Y, CONFIG
+    run = partial(training.fit, *given, num_classes=CLASSES, procedure=procedure)
+    with alone():
+        single = run()
+    shared = run()
+    assert all(len(leaf.sharding.device_set) == 1 for leaf in jax.tree.leaves(shared))
+    same(single, shared, name)
+    if name == "adversarial":
+        sharded = devices.home(run(mesh=devices.data_mesh(jax.devices()[:2])))
+        jax.tree.map(jnp.sum, sharded.params)
+        same(single, sharded, f"{name}, sharded")
 
 
 def streams():
@@ -160,6 +171,6 @@ class Padded:
 
 if __name__ == "__main__":
     assert len(jax.devices()) == 3
-    parts = (batches, survivors, predictions, placed, trainings, streams)
-    {f.__name__: f for f in parts}[sys.argv[1]]()
+    parts = {f.__name__: f for f in (batches, survivors, predictions, placed, trainings, streams)}
+    {**parts, "training": training_of_statistics}[sys.argv[1]]()
     print("all the same")

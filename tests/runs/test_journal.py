@@ -39,6 +39,7 @@ def test_an_attack_may_resume_on_more_images(tmp_path):
             np.testing.assert_array_equal(again.done["square"].rows, np.arange(8))
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_by_two_lines(tmp_path):
     class Killed(BaseException):
         pass
