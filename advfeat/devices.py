@@ -63,8 +63,8 @@ def local_mesh() -> Mesh | None:
 def training_mesh(batch_size: int) -> Mesh:
     """Returns the mesh that a training uses by default: as many local devices as divide a batch.
 
-    On CPU it is one: there the gradients of the weights use all cores already, and the sums over
-    devices cost what sharing the attack would gain (docs/results/speed.md).
+    On CPU it is one: there the gradients of the weights use all cores already (the attack is shared
+    apart from them, `advfeat.training.apart`; docs/results/speed.md).
     """
     found = [jnp.zeros(()).devices().pop()]  # honours `jax.default_device`
     if found[0].platform != "cpu" and local_mesh() is not None:

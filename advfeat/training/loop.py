@@ -179,7 +179,8 @@ def fit(
       ids: `[N]`, by default 0 … N-1.
       mesh: the devices that share the rows of every batch (`devices.data_mesh()`); every process
         of the training passes the same mesh, and the state stays on it. By default as many GPUs or
-        TPUs of this process as divide the batch; on CPU one device, which uses all cores.
+        TPUs of this process as divide the batch; on CPU all devices share the attack, and one
+        makes the update with all cores.
       resume: where an interrupted training stood, to go on from there.
       hooks: what is called after steps, chunks of steps and epochs.
 
