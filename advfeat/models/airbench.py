@@ -36,7 +36,10 @@ def mostly_identity(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
 
 def pooled(x: Array, size: int) -> Array:
     """Takes the maximum over blocks of `size` x `size` pixels; rows and columns left over are
-    dropped. `[B, H, W, C]` -> `[B, H // size, W // size, C]`."""
+    dropped. `[B, H, W, C]` -> `[B, H // size, W // size, C]`.
+
+    On CPU its gradient takes a third of the time of `flax.linen.max_pool`'s, which scatters
+    (128 images of 31 x 31 x 64, two busy cores: 76 and 233 ms; forwards 23 and 6)."""
     count, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]

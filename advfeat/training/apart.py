@@ -16,6 +16,7 @@ import optax
 
 from advfeat import devices
 from advfeat.images.augmentation import Transform
+from advfeat.training.losses.base import AdversarialObjective
 from advfeat.training.padding import filled
 from advfeat.training.procedures import Procedure
 from advfeat.training.state import TrainState
@@ -28,7 +29,7 @@ def is_apart(loss_fn: LossFn, batch_size: int) -> bool:
     mesh = devices.local_mesh()
     if mesh is None or mesh.devices.flat[0].platform != "cpu":
         return False
-    return hasattr(loss_fn, "attack") and batch_size >= mesh.size
+    return isinstance(loss_fn, AdversarialObjective) and batch_size >= mesh.size
 
 
 def apart_update(

@@ -58,7 +58,7 @@ class Procedure:
     def prepare(
         self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
     ) -> Batch:
-        """Does the part of a step that treats every example alone, such as the attack.
+        """Does the part of a step that treats every example alone: the objective's attack, if any.
 
         Devices may share it, and `finish` then runs on one of them.
 
@@ -69,8 +69,8 @@ class Procedure:
           model_state: the network's state.
           batch: see `types.Batch`.
         """
-        del key, loss_fn, params, model_state
-        return batch
+        key_prepare, _ = jax.random.split(key)
+        return prepared(key_prepare, loss_fn, params, model_state, batch, self.accumulate)
 
     def finish(
         self,
@@ -151,7 +151,8 @@ def prepared(
 ) -> Batch:
     """Prepares a batch with the objective's attack, part by part."""
     prepare, _ = prepare_and_descend(loss_fn)
-    parts = math.gcd(parts, batch["id"].shape[0])  # a device may hold a share of the batch
+    if parts > 1:  # a device may hold a share of the batch
+        parts = math.gcd(parts, batch["id"].shape[0])
     if parts == 1:
         return prepare(key, params, model_state, batch)
     # The same key for every part: draws are per example.

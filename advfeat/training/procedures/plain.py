@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import optax
 
@@ -11,7 +9,6 @@ from advfeat.training.procedures.base import (
     Procedure,
     check_accumulate,
     gradients,
-    prepared,
     updated,
 )
 from advfeat.training.state import TrainState
@@ -21,13 +18,6 @@ from advfeat.types import Array, Batch, Key, LossFn, Metrics, pytree
 @pytree
 class Plain(Procedure):
     """One gradient, one update; see `plain`."""
-
-    def prepare(
-        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
-    ) -> Batch:
-        """Attacks the batch."""
-        key_prepare, _ = jax.random.split(key)
-        return prepared(key_prepare, loss_fn, params, model_state, batch, self.accumulate)
 
     def finish(
         self,

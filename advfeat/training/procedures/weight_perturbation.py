@@ -5,8 +5,6 @@ Wu et al. (2020), https://arxiv.org/abs/2004.05884.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,7 +16,6 @@ from advfeat.training.procedures.base import (
     Procedure,
     check_accumulate,
     gradients,
-    prepared,
     updated,
 )
 from advfeat.training.state import TrainState
@@ -36,13 +33,6 @@ class WeightPerturbation(Procedure):
 
     gamma: Array
     warmup: Array
-
-    def prepare(
-        self, key: Key, loss_fn: LossFn, params: Any, model_state: Any, batch: Batch
-    ) -> Batch:
-        """Attacks the batch at the unperturbed weights."""
-        key_prepare, _ = jax.random.split(key)
-        return prepared(key_prepare, loss_fn, params, model_state, batch, self.accumulate)
 
     def finish(
         self,
